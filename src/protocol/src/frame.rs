@@ -1,0 +1,124 @@
+//! A frame is a little-endian u32 length and that many bytes of JSON.
+
+use std::io::{Read, Write};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The largest frame that either side accepts, in bytes of JSON. Bulk data never travels in frames.
+pub const MAX_LEN: usize = 1 << 20;
+
+/// Why a frame could not be sent or received.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The peer closed the connection between two frames.
+    #[error("the peer closed the connection")]
+    Closed,
+    /// A frame larger than [`MAX_LEN`] was announced or asked for.
+    #[error("a frame of {0} bytes exceeds the limit of {MAX_LEN}")]
+    TooLong(usize),
+    /// The bytes are not a message of the expected type.
+    #[error("a frame is not a valid message")]
+    Malformed(#[from] serde_json::Error),
+    /// The connection failed.
+    #[error("the connection failed")]
+    Io(#[from] std::io::Error),
+}
+
+/// Encodes one message, header included.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, Error> {
+    let mut bytes = vec![0; 4];
+    serde_json::to_writer(&mut bytes, message)?;
+    let len = bytes.len() - 4;
+    if len > MAX_LEN {
+        return Err(Error::TooLong(len));
+    }
+    bytes[..4].copy_from_slice(&(len as u32).to_le_bytes());
+    Ok(bytes)
+}
+
+/// Writes one message in a single write.
+pub fn write<T: Serialize>(mut to: impl Write, message: &T) -> Result<(), Error> {
+    to.write_all(&encode(message)?)?;
+    Ok(())
+}
+
+/// Reads one message, blocking until it is complete.
+pub fn read<T: DeserializeOwned>(mut from: impl Read) -> Result<T, Error> {
+    let mut header = [0; 4];
+    match from.read(&mut header)? {
+        0 => return Err(Error::Closed),
+        n => from.read_exact(&mut header[n..])?,
+    }
+    let len = u32::from_le_bytes(header) as usize;
+    if len > MAX_LEN {
+        return Err(Error::TooLong(len));
+    }
+    let mut body = vec![0; len];
+    from.read_exact(&mut body)?;
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// Collects bytes as they arrive and gives out whole messages: for readers that must not block.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    bytes: Vec<u8>,
+}
+
+impl Assembler {
+    /// Adds bytes received. Holds at most one incomplete frame plus what the caller pushes at once.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole message, or `None` until more bytes are pushed.
+    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+        let Some(header) = self.bytes.first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let len = u32::from_le_bytes(*header) as usize;
+        if len > MAX_LEN {
+            return Err(Error::TooLong(len));
+        }
+        let Some(body) = self.bytes.get(4..4 + len) else {
+            return Ok(None);
+        };
+        let message = serde_json::from_slice(body)?;
+        self.bytes.drain(..4 + len);
+        Ok(Some(message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_being_cut_into_single_bytes() {
+        let mut assembler = Assembler::default();
+        let mut stream = encode(&"one").unwrap();
+        stream.extend(encode(&"two").unwrap());
+        let mut seen = Vec::new();
+        for byte in stream {
+            assembler.push(&[byte]);
+            while let Some(message) = assembler.next::<String>().unwrap() {
+                seen.push(message);
+            }
+        }
+        assert_eq!(seen, ["one", "two"]);
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_before_its_body_is_read() {
+        let header = (MAX_LEN as u32 + 1).to_le_bytes();
+        assert!(matches!(read::<String>(&header[..]), Err(Error::TooLong(_))));
+        let mut assembler = Assembler::default();
+        assembler.push(&header);
+        assert!(matches!(assembler.next::<String>(), Err(Error::TooLong(_))));
+    }
+
+    #[test]
+    fn an_end_between_frames_is_a_close_and_inside_one_an_error() {
+        assert!(matches!(read::<String>(&b""[..]), Err(Error::Closed)));
+        assert!(matches!(read::<String>(&b"\x05\x00\x00\x00\"ab"[..]), Err(Error::Io(_))));
+    }
+}

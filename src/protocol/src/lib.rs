@@ -1,0 +1,18 @@
+//! Plain data that crosses a process: what the engine, the monitor, hull-vmm and the agent say to each other.
+//!
+//! - [`frame`]: how a message travels (a length and a JSON document).
+//! - [`agent`]: monitor to agent, over the first vsock connection of a sandbox.
+//! - [`vmm`]: monitor to hull-vmm, over the one SOCK_SEQPACKET socket that hull-vmm inherits.
+//! - [`monitor`]: a client (`hull run`) to the monitor, over the sandbox's Unix socket.
+//!
+//! Invariants: every type is data without behaviour beyond `validate`; both ends are built together and compare
+//! [`BUILD`] in their first message. Deliberately absent: sockets, descriptors, anything that does I/O on its own.
+
+pub mod agent;
+pub mod frame;
+pub mod monitor;
+pub mod timeline;
+pub mod vmm;
+
+/// What both ends of every conversation must agree on: they are built from one tree.
+pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("HULL_BUILD"));

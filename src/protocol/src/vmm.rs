@@ -1,0 +1,182 @@
+//! Monitor to hull-vmm, over the SOCK_SEQPACKET socket that hull-vmm inherits as descriptor [`CONTROL_FD`].
+//!
+//! One packet is one JSON document of at most [`MAX_PACKET_LEN`] bytes, with the descriptors that it speaks of as
+//! SCM_RIGHTS. The first packet is [`ToVmm::Start`]. hull-vmm never opens a path and never makes a socket.
+//! When the socket closes, the VM ends.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::timeline::Timeline;
+
+/// The only descriptor that hull-vmm inherits besides the standard streams.
+pub const CONTROL_FD: i32 = 3;
+/// The largest packet, in bytes.
+pub const MAX_PACKET_LEN: usize = 64 << 10;
+/// The most descriptors in one packet: the kernel's own limit (SCM_MAX_FD).
+pub const MAX_DESCRIPTORS: usize = 253;
+/// The most vCPUs of a VM.
+pub const MAX_VCPUS: u8 = 32;
+/// The least memory of a VM, in MiB.
+pub const MIN_MEMORY_MIB: u32 = 32;
+
+/// A descriptor that came with a packet: its index in the packet's SCM_RIGHTS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Descriptor(pub u32);
+
+/// What the monitor sends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToVmm {
+    /// Build and run the VM. Only as the first packet.
+    Start(Box<VmConfig>),
+    /// When the guest connects to this host port over vsock, it is joined to this end of a socketpair (SOCK_STREAM),
+    /// once. May come before or after the guest's connection request: a request to a port that is not offered is
+    /// reset. The end may already hold bytes, which the guest will read.
+    OfferStream {
+        /// Host port.
+        port: u32,
+        /// One end of a socketpair.
+        stream: Descriptor,
+    },
+    /// Send a [`FromVmm::Report`].
+    Report,
+    /// End the VM now.
+    Stop,
+}
+
+/// A whole VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmConfig {
+    /// [`crate::BUILD`] of the monitor.
+    pub build: String,
+    /// /dev/kvm, opened for reading and writing.
+    pub kvm: Descriptor,
+    /// Guest memory.
+    pub memory_mib: u32,
+    /// Number of vCPUs, 1 to [`MAX_VCPUS`].
+    pub vcpus: u8,
+    /// vmlinux or bzImage.
+    pub kernel: Descriptor,
+    /// An initramfs, cpio or compressed cpio.
+    pub initramfs: Option<Descriptor>,
+    /// The kernel's command line, to which hull-vmm adds the virtio-mmio devices.
+    pub cmdline: String,
+    /// Where the guest's console output goes (a pipe or a file; written without blocking, what does not fit is dropped).
+    /// Early serial output and the virtio console share it.
+    pub console: Option<Descriptor>,
+    /// Block devices, in the guest's order: vda, vdb, …
+    pub disks: Vec<DiskConfig>,
+    /// Network devices, in the guest's order.
+    pub nets: Vec<NetConfig>,
+    /// The vsock device.
+    pub vsock: Option<VsockConfig>,
+    /// The entropy device.
+    pub rng: bool,
+}
+
+/// A block device: the concatenation of its extents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskConfig {
+    /// What the guest reads as the device's serial: at most 20 bytes of ASCII.
+    pub serial: String,
+    /// Refuse writes here, whatever the guest does; the files are opened read-only as well.
+    pub read_only: bool,
+    /// The parts, in order; each begins at the next multiple of `align_bytes`, gaps read as zeros.
+    pub extents: Vec<DiskExtent>,
+    /// A power of two, at least 512.
+    pub align_bytes: u64,
+}
+
+/// A part of a block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskExtent {
+    /// A regular file or block device.
+    pub file: Descriptor,
+    /// Bytes of the file that are part of the device, from its start; a multiple of 512.
+    pub len_bytes: u64,
+}
+
+/// A network device on a tap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetConfig {
+    /// A tap, opened with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, its vnet header 12 bytes long, non-blocking.
+    pub tap: Descriptor,
+    /// The guest's MAC address.
+    pub mac: [u8; 6],
+    /// Largest packet, in bytes.
+    pub mtu: u16,
+    /// The tap has checksum and segmentation offload switched on (TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6).
+    pub offload: bool,
+}
+
+/// The vsock device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VsockConfig {
+    /// The guest's context id, 3 or more.
+    pub guest_cid: u32,
+}
+
+/// What hull-vmm sends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromVmm {
+    /// The VM's first vCPU is about to run.
+    Running,
+    /// The answer to [`ToVmm::Report`].
+    Report(Report),
+    /// The VM has ended; nothing follows.
+    Ended {
+        /// Why.
+        end: End,
+        /// As it was at the end.
+        report: Report,
+    },
+    /// The VM could not be built; nothing follows.
+    Failed {
+        /// What was attempted, on what, and why it failed.
+        message: String,
+    },
+}
+
+/// Why a VM ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum End {
+    /// The agent wrote this code to the control device and reset the machine.
+    Code {
+        /// The agent's code.
+        code: u32,
+    },
+    /// The guest reset itself without a code: its own reboot or, when the console shows one, a panic.
+    Reset,
+    /// Every vCPU has halted with interrupts off and nothing can wake it, or the guest powered off.
+    Halted,
+    /// A triple fault (KVM_EXIT_SHUTDOWN).
+    TripleFault,
+    /// A vCPU could not go on.
+    VcpuError {
+        /// Which one.
+        vcpu: u8,
+        /// What KVM said.
+        message: String,
+    },
+    /// The monitor asked for it or is gone.
+    Stopped,
+}
+
+/// What hull-vmm knows of a VM.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The stamps that hull-vmm takes (T1, T2, T3, T5).
+    pub timeline: Timeline,
+    /// Exits by kind, summed over the vCPUs: KVM's binary statistics (KVM_GET_STATS_FD), those that are not zero.
+    pub kvm_stats: BTreeMap<String, u64>,
+    /// Exits that reached user space, by kind (`io_out 0x64`, `mmio_write blk`, `hlt`, …).
+    pub user_exits: BTreeMap<String, u64>,
+    /// Address ranges of hull-vmm that are guest memory: `[start, end)`.
+    pub guest_memory: Vec<[u64; 2]>,
+    /// The part of `guest_memory` that is mapped from the kernel's file.
+    pub kernel_memory: Vec<[u64; 2]>,
+}
