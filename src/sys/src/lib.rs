@@ -1,1 +1,7 @@
-//! Not written yet.
+//! Safe wrappers over the system calls that hull uses, one module for each topic.
+//!
+//! rustix is the base; a wrapper stands here only where rustix has none, or where every caller needs the same lines.
+
+pub mod clock;
+pub mod packet;
+pub mod thread;
