@@ -1,8 +1,24 @@
 //! Guest memory: addresses, ranges and what backs them.
 //!
-//! Host pointers stay inside this crate; the rest of hull speaks of [`GuestAddress`].
+//! Host pointers stay inside this crate; the rest of hull speaks of [`GuestAddress`]. What backs a region is known
+//! here only: private anonymous memory, of which the host holds what the guest has touched, and over parts of it
+//! private mappings of files (a kernel, an initramfs), of which the host holds what the guest has changed.
+//!
+//! Deliberately absent: shared memory (it comes with the first device outside the process) and huge pages (they cost
+//! density and wait for a measurement).
 
-pub use vm_memory::{Address, ByteValued, Bytes, GuestAddress, GuestMemory, GuestMemoryRegion, Le16, Le32, Le64, VolatileSlice};
+mod ram;
+mod segments;
+
+pub use ram::{Error, HostRange, Ram, Slot};
+pub use segments::{MAX_SEGMENTS, Segments, TooManySegments};
+pub use vm_memory::{
+    Address, ByteValued, Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryMmap,
+    GuestMemoryRegion, Le16, Le32, Le64, Permissions, VolatileSlice,
+};
 
 /// All RAM of one guest, shared by the threads that need it.
 pub type Memory = std::sync::Arc<vm_memory::GuestMemoryMmap<()>>;
+
+/// The page size of host and guest, in bytes.
+pub const PAGE_BYTES: u64 = 4096;
