@@ -4,4 +4,5 @@
 
 pub mod clock;
 pub mod packet;
+pub mod spawn;
 pub mod thread;

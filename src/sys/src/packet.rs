@@ -1,7 +1,7 @@
-//! Packets with descriptors over Unix SOCK_SEQPACKET sockets.
+//! Packets with descriptors over a SOCK_SEQPACKET socket.
 //!
-//! Invariants: one send is one packet, whole or not at all; every received descriptor is close-on-exec and owned by the
-//! receiver. Deliberately absent: what a packet means.
+//! Invariants: a packet is received whole or refused, never cut; descriptors that arrive are close-on-exec and owned
+//! at once, so that none leaks when a packet is refused. Deliberately absent: what a packet means.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -14,83 +14,89 @@ use rustix::net::{
     sendmsg, socketpair,
 };
 
-/// The most descriptors in one packet: the kernel's own limit (SCM_MAX_FD).
+/// The most descriptors of one packet: the kernel's own limit (SCM_MAX_FD).
 pub const MAX_DESCRIPTORS: usize = 253;
 
-/// Why a packet could not be sent or received.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The peer closed the socket.
-    #[error("the peer closed the socket")]
-    Closed,
-    /// The packet, or its descriptors, did not fit what the receiver allows.
-    #[error("a packet exceeds {0} bytes or {MAX_DESCRIPTORS} descriptors")]
-    TooLong(usize),
-    /// The socket failed, or would block.
-    #[error("the socket failed")]
-    Io(#[from] Errno),
+/// A packet as it was received.
+#[derive(Debug)]
+pub struct Packet {
+    /// Bytes of the buffer that it fills; 0 when the peer has closed the socket.
+    pub len: usize,
+    /// The descriptors that came with it, in order.
+    pub descriptors: Vec<OwnedFd>,
 }
 
-/// A connected pair of sockets of whole packets, both close-on-exec.
-pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
-    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+/// Why a packet could not be received.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The packet was larger than the buffer, or carried more descriptors than allowed.
+    #[error("a packet was longer than allowed and has been cut")]
+    Truncated,
+    /// The socket failed, or would block.
+    #[error("a packet could not be received")]
+    Io(#[from] std::io::Error),
+}
+
+/// A connected pair of packet sockets, both close-on-exec.
+pub fn pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }
 
 /// A connected pair of byte streams, both close-on-exec.
-pub fn stream_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
-    socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+pub fn stream_pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }
 
-/// Sends one packet with its descriptors. With `SendFlags::DONTWAIT`, fails with EAGAIN instead of blocking.
+/// Sends `bytes` as one packet with `descriptors`. A peer that is gone is an error (EPIPE), never a signal.
 pub fn send(
     socket: impl AsFd,
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
-    flags: SendFlags,
-) -> Result<(), Error> {
+) -> std::io::Result<()> {
     if descriptors.len() > MAX_DESCRIPTORS {
-        return Err(Error::TooLong(bytes.len()));
+        return Err(Errno::INVAL.into());
     }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(Error::TooLong(bytes.len()));
+    if !descriptors.is_empty() {
+        let pushed = control.push(SendAncillaryMessage::ScmRights(descriptors));
+        assert!(pushed, "the control buffer holds MAX_DESCRIPTORS");
     }
     loop {
-        match sendmsg(
+        let sent = sendmsg(
             &socket,
             &[IoSlice::new(bytes)],
             &mut control,
-            flags | SendFlags::NOSIGNAL,
-        ) {
+            SendFlags::NOSIGNAL,
+        );
+        match sent {
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
-            Err(Errno::PIPE | Errno::CONNRESET) => return Err(Error::Closed),
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// Receives one packet of at most `max_len` bytes with its descriptors.
-pub fn receive(
-    socket: impl AsFd,
-    max_len: usize,
-    flags: RecvFlags,
-) -> Result<(Vec<u8>, Vec<OwnedFd>), Error> {
-    let mut bytes = vec![0; max_len];
+/// Receives one packet into `buffer`.
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Packet, Error> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = loop {
-        match recvmsg(
-            &socket,
-            &mut [IoSliceMut::new(&mut bytes)],
-            &mut control,
-            flags | RecvFlags::CMSG_CLOEXEC,
-        ) {
+        let mut parts = [IoSliceMut::new(buffer)];
+        match recvmsg(&socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Ok(message) => break message,
             Err(Errno::INTR) => {}
-            Err(Errno::CONNRESET) => return Err(Error::Closed),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(Error::Io(error.into())),
         }
     };
     let mut descriptors = Vec::new();
@@ -99,15 +105,16 @@ pub fn receive(
             descriptors.extend(rights);
         }
     }
-    if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        return Err(Error::TooLong(max_len));
+    if message
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+    {
+        return Err(Error::Truncated);
     }
-    // Packets are never empty here: zero bytes are the end of the conversation.
-    if message.bytes == 0 {
-        return Err(Error::Closed);
-    }
-    bytes.truncate(message.bytes);
-    Ok((bytes, descriptors))
+    Ok(Packet {
+        len: message.bytes,
+        descriptors,
+    })
 }
 
 #[cfg(test)]
@@ -120,11 +127,15 @@ mod tests {
     fn descriptors_arrive_with_their_packet() {
         let (a, b) = pair().unwrap();
         let (mut read, write) = std::io::pipe().unwrap();
-        send(&a, b"one", &[write.as_fd()], SendFlags::empty()).unwrap();
+        send(&a, b"one", &[write.as_fd()]).unwrap();
         drop(write);
-        let (bytes, mut descriptors) = receive(&b, 16, RecvFlags::empty()).unwrap();
-        assert_eq!((bytes.as_slice(), descriptors.len()), (&b"one"[..], 1));
-        let mut pipe = std::fs::File::from(descriptors.remove(0));
+        let mut buffer = [0; 16];
+        let mut packet = receive(&b, &mut buffer).unwrap();
+        assert_eq!(
+            (&buffer[..packet.len], packet.descriptors.len()),
+            (&b"one"[..], 1)
+        );
+        let mut pipe = std::fs::File::from(packet.descriptors.remove(0));
         pipe.write_all(b"through").unwrap();
         drop(pipe);
         let mut text = String::new();
@@ -133,12 +144,15 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_too_long_is_refused_and_an_end_is_a_close() {
+    fn a_packet_too_long_is_refused_and_an_end_has_no_length() {
         let (a, b) = pair().unwrap();
-        send(&a, &[1; 20], &[], SendFlags::empty()).unwrap();
-        assert!(matches!(receive(&b, 10, RecvFlags::empty()), Err(Error::TooLong(10))));
+        send(&a, &[1; 20], &[]).unwrap();
+        assert!(matches!(receive(&b, &mut [0; 10]), Err(Error::Truncated)));
         drop(a);
-        assert!(matches!(receive(&b, 10, RecvFlags::empty()), Err(Error::Closed)));
-        assert!(matches!(send(&b, b"x", &[], SendFlags::empty()), Err(Error::Closed)));
+        assert_eq!(receive(&b, &mut [0; 10]).unwrap().len, 0);
+        assert_eq!(
+            send(&b, b"x", &[]).unwrap_err().kind(),
+            std::io::ErrorKind::BrokenPipe
+        );
     }
 }
