@@ -25,7 +25,12 @@ use memory::Memory;
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
+pub mod block;
+mod config_space;
 mod interrupt;
+mod ring;
+#[cfg(test)]
+mod testing;
 
 pub use interrupt::Interrupt;
 

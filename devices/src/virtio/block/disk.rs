@@ -1,0 +1,289 @@
+//! The bytes of a block device: files one after the other, each at an aligned offset.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use memory::Segments;
+use rustix::fs::{FallocateFlags, FileType, fallocate, fstat};
+
+use super::spec::SECTOR_BYTES;
+
+/// A part of a block device.
+#[derive(Debug)]
+pub struct Extent {
+    /// A regular file or block device.
+    pub file: File,
+    /// Bytes of it that are part of the device, from its start; a multiple of 512.
+    pub len_bytes: u64,
+}
+
+/// Why files cannot make up a block device.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The alignment of the parts.
+    #[error("the alignment of a disk's parts is {0} bytes, not a power of two of at least 512")]
+    Alignment(u64),
+    /// The length of a part.
+    #[error("a disk's part is {0} bytes long, not a multiple of 512")]
+    Length(u64),
+    /// A part's file ends before the part does.
+    #[error("a disk's part of {len_bytes} bytes lies in a file of {file_bytes}")]
+    Short {
+        /// Of the part.
+        len_bytes: u64,
+        /// Of its file.
+        file_bytes: u64,
+    },
+    /// Everything together.
+    #[error("a disk's parts do not fit 2^63 bytes")]
+    TooLarge,
+    /// A part's file could not be examined.
+    #[error("a disk's file could not be examined")]
+    Stat(#[source] io::Error),
+    /// Neither a regular file nor a block device.
+    #[error("a disk's part is neither a regular file nor a block device")]
+    NotAFile,
+}
+
+/// How the extents lie. A value: who grows the device makes a new one, and I/O under way goes on with the old one.
+#[derive(Debug, Clone)]
+pub(super) struct Disk {
+    /// In ascending order, disjoint.
+    extents: Vec<Placed>,
+    align_bytes: u64,
+    len_bytes: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Placed {
+    start: u64,
+    len: u64,
+    file: Arc<File>,
+}
+
+/// A place in the device.
+enum Place<'a> {
+    /// Inside an extent: its file, the offset in it, and how much of it follows.
+    File(&'a File, u64, u64),
+    /// Between two extents: how much of the gap follows.
+    Gap(u64),
+}
+
+impl Disk {
+    pub(super) fn new(extents: Vec<Extent>, align_bytes: u64) -> Result<Self, Error> {
+        if !align_bytes.is_power_of_two() || align_bytes < SECTOR_BYTES {
+            return Err(Error::Alignment(align_bytes));
+        }
+        let empty = Self {
+            extents: Vec::new(),
+            align_bytes,
+            len_bytes: 0,
+        };
+        extents
+            .into_iter()
+            .try_fold(empty, |disk, extent| disk.grown(extent))
+    }
+
+    /// The same disk with one more extent, at the next aligned offset.
+    pub(super) fn grown(&self, extent: Extent) -> Result<Self, Error> {
+        let Extent { file, len_bytes } = extent;
+        if !len_bytes.is_multiple_of(SECTOR_BYTES) {
+            return Err(Error::Length(len_bytes));
+        }
+        let stat = fstat(&file).map_err(|errno| Error::Stat(errno.into()))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile if (stat.st_size as u64) < len_bytes => {
+                return Err(Error::Short {
+                    len_bytes,
+                    file_bytes: stat.st_size as u64,
+                });
+            }
+            FileType::RegularFile | FileType::BlockDevice => {}
+            _ => return Err(Error::NotAFile),
+        }
+        let start = self.len_bytes.checked_next_multiple_of(self.align_bytes);
+        let end = start.and_then(|start| start.checked_add(len_bytes));
+        let (Some(start), Some(end)) = (start, end.filter(|&end| end <= i64::MAX as u64)) else {
+            return Err(Error::TooLarge);
+        };
+        let mut grown = self.clone();
+        grown.extents.push(Placed {
+            start,
+            len: len_bytes,
+            file: Arc::new(file),
+        });
+        grown.len_bytes = end;
+        Ok(grown)
+    }
+
+    pub(super) fn sectors(&self) -> u64 {
+        self.len_bytes / SECTOR_BYTES
+    }
+
+    /// The byte offset of `sector`, if `len_bytes` from there are whole sectors inside the disk.
+    pub(super) fn locate(&self, sector: u64, len_bytes: u64) -> Option<u64> {
+        let offset = sector.checked_mul(SECTOR_BYTES)?;
+        let end = offset.checked_add(len_bytes)?;
+        (end <= self.len_bytes && len_bytes.is_multiple_of(SECTOR_BYTES)).then_some(offset)
+    }
+
+    /// Fills `data` from `offset`, which [`Disk::locate`] has found to be inside; gaps read as zeros.
+    pub(super) fn read(&self, mut offset: u64, data: &mut Segments<'_>) -> io::Result<()> {
+        while !data.is_empty() {
+            match self.place(offset) {
+                Place::File(file, at, room) => {
+                    let count = within(data, room, |part| {
+                        retry(|| part.read_from_at(file.as_fd(), at))
+                    })?;
+                    if count == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    offset += count as u64;
+                }
+                Place::Gap(room) => {
+                    let count = data.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+                    data.put_zeros(count);
+                    offset += count as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes `data` at `offset`, which [`Disk::locate`] has found to be inside. A gap cannot be written.
+    pub(super) fn write(&self, mut offset: u64, data: &mut Segments<'_>) -> io::Result<()> {
+        while !data.is_empty() {
+            let Place::File(file, at, room) = self.place(offset) else {
+                return Err(io::ErrorKind::InvalidInput.into());
+            };
+            let count = within(data, room, |part| {
+                retry(|| part.write_to_at(file.as_fd(), at))
+            })?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            offset += count as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes what was written durable (fdatasync), in every file.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        self.extents
+            .iter()
+            .try_for_each(|extent| retry(|| extent.file.sync_data()))
+    }
+
+    /// Gives the range's space back to the file system; it reads as zeros afterwards.
+    pub(super) fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.for_each_file(offset, len, |file, at, count| punch(file, at, count))
+    }
+
+    /// Makes the range read as zeros; with `unmap` it may give its space back.
+    pub(super) fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        self.for_each_file(offset, len, |file, at, count| {
+            let cheap = match unmap {
+                true => punch(file, at, count),
+                false => retry(|| {
+                    Ok(fallocate(
+                        file,
+                        FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
+                        at,
+                        count,
+                    )?)
+                }),
+            };
+            match cheap {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => zero(file, at, count),
+                other => other,
+            }
+        })
+    }
+
+    /// Calls `act` for each part of the range that a file backs; in gaps there is nothing to do.
+    fn for_each_file(
+        &self,
+        mut offset: u64,
+        mut len: u64,
+        act: impl Fn(&File, u64, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        while len > 0 {
+            let count = match self.place(offset) {
+                Place::File(file, at, room) => {
+                    let count = room.min(len);
+                    act(file, at, count)?;
+                    count
+                }
+                Place::Gap(room) => room.min(len),
+            };
+            offset += count;
+            len -= count;
+        }
+        Ok(())
+    }
+
+    /// What lies at `offset`; what follows of it is never empty.
+    fn place(&self, offset: u64) -> Place<'_> {
+        let next = self
+            .extents
+            .partition_point(|extent| extent.start <= offset);
+        if let Some(extent) = next.checked_sub(1).map(|last| &self.extents[last]) {
+            let at = offset - extent.start;
+            if at < extent.len {
+                return Place::File(&extent.file, at, extent.len - at);
+            }
+        }
+        // An empty extent may share its start with the next one; partition_point has gone past both.
+        let end = self
+            .extents
+            .get(next)
+            .map_or(u64::MAX, |extent| extent.start);
+        Place::Gap(end - offset)
+    }
+}
+
+/// Lets `transfer` work on the first `room` bytes of `data` and drops what it transferred.
+fn within(
+    data: &mut Segments<'_>,
+    room: u64,
+    transfer: impl FnOnce(&mut Segments<'_>) -> io::Result<usize>,
+) -> io::Result<usize> {
+    match usize::try_from(room) {
+        Ok(room) if room < data.len() => {
+            let count = transfer(&mut data.prefix(room))?;
+            data.advance(count);
+            Ok(count)
+        }
+        _ => transfer(data),
+    }
+}
+
+fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    retry(|| Ok(fallocate(file, flags, offset, len)?))
+}
+
+/// Writes zeros where the file system knows no better way. The range's length is bounded by the device's configuration.
+fn zero(file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    while len > 0 {
+        let count = len.min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..count as usize], offset)?;
+        offset += count;
+        len -= count;
+    }
+    Ok(())
+}
+
+/// Repeats what a signal interrupted.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}

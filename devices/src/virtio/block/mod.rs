@@ -1,0 +1,269 @@
+//! The block device (virtio 1.2, section 5.2): raw files, one after the other, as one disk.
+//!
+//! Each device has a thread of its own, so that a slow disk holds up nobody but itself. Data moves between files and
+//! guest memory without a copy in between. The device can grow while it runs ([`Handle::grow`]): a new layer enters a
+//! sandbox that way. What a stopped device is consists of its configuration and its queue; there is no other state.
+//!
+//! A malformed chain is given back unseen with used length 0, as is one without room for a header and a status; a request
+//! that is out of range or refused gets its status. A read-only device refuses writes here, whatever was negotiated.
+//! Deliberately absent: image formats (a guest writes the bytes from which they would be guessed), several queues (one
+//! thread serves one), the write-cache toggle, lifetime, secure erase and zones.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use virtio_queue::Queue;
+
+use self::disk::Disk;
+use self::spec::{ID_BYTES, SECTOR_BYTES, config, feature};
+use self::worker::{Stop, Worker};
+use super::ring::Ring;
+use super::{Activation, Device, DeviceId, Interrupt, StartError};
+
+mod disk;
+mod spec;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub use disk::Extent;
+
+/// Length of the queue. Linux keeps at most this many requests in flight.
+const QUEUE_SIZE: u16 = 256;
+/// The most data buffers of a request: a queue's worth of descriptors without those of header and status.
+const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
+/// The largest data buffer, in bytes.
+const SIZE_MAX: u32 = 4 << 20;
+/// The largest range of a discard: 2 GiB. A hole is punched in one call; this only bounds how long it may take.
+const MAX_DISCARD_SECTORS: u32 = 4 << 20;
+/// The largest range of write-zeroes: 64 MiB, because some file systems know no better way than to write them.
+const MAX_WRITE_ZEROES_SECTORS: u32 = 128 << 10;
+/// The most ranges of one discard or write-zeroes request.
+const MAX_RANGES: u32 = 16;
+/// log2 of the sectors in what a host file system allocates at once: 4 KiB.
+const PHYSICAL_BLOCK_EXP: u8 = 3;
+
+/// A block device to make.
+#[derive(Debug)]
+pub struct BlockConfig {
+    /// What the guest reads as the device's serial: at most 20 bytes of ASCII.
+    pub serial: String,
+    /// Refuse every change.
+    pub read_only: bool,
+    /// The parts, in order; each begins at the next multiple of `align_bytes`, gaps read as zeros.
+    pub extents: Vec<Extent>,
+    /// A power of two, at least 512.
+    pub align_bytes: u64,
+}
+
+/// Why a block device cannot be made or grown.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The serial is too long or not ASCII.
+    #[error("a disk's serial is not ASCII of at most {ID_BYTES} bytes")]
+    Serial,
+    /// The parts.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+}
+
+/// What the device, its thread and its handles share. No lock is held during I/O.
+struct Shared {
+    serial: String,
+    read_only: bool,
+    disk: Mutex<Arc<Disk>>,
+    /// Of the driver that is to hear of a growth, while there is one.
+    interrupt: Mutex<Option<Interrupt>>,
+}
+
+impl Shared {
+    /// The disk as it is now; a request keeps to the one that it began with.
+    fn disk(&self) -> Arc<Disk> {
+        self.disk
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set_interrupt(&self, interrupt: Option<Interrupt>) {
+        *self
+            .interrupt
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = interrupt;
+    }
+}
+
+/// The block device.
+pub struct Block {
+    shared: Arc<Shared>,
+    running: Option<Running>,
+}
+
+struct Running {
+    stop: Arc<Stop>,
+    thread: JoinHandle<Ring>,
+}
+
+/// A device's disk, from outside of it: any thread may hold it.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Block {
+    /// A device with these files, which are checked to be as long as said.
+    pub fn new(config: BlockConfig) -> Result<Self, Error> {
+        let BlockConfig {
+            serial,
+            read_only,
+            extents,
+            align_bytes,
+        } = config;
+        if serial.len() > ID_BYTES || !serial.is_ascii() {
+            return Err(Error::Serial);
+        }
+        let disk = Disk::new(extents, align_bytes)?;
+        let shared = Shared {
+            serial,
+            read_only,
+            disk: Mutex::new(Arc::new(disk)),
+            interrupt: Mutex::new(None),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            running: None,
+        })
+    }
+
+    /// A way to the device's disk for later, when a transport owns the device.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl Handle {
+    /// Appends an extent, raises the capacity and tells the driver. Returns the extent's offset in the device, in bytes.
+    pub fn grow(&self, extent: Extent) -> Result<u64, Error> {
+        let len_bytes = extent.len_bytes;
+        let offset = {
+            let mut disk = self
+                .shared
+                .disk
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let grown = disk.grown(extent)?;
+            *disk = Arc::new(grown);
+            disk.sectors() * SECTOR_BYTES - len_bytes
+        };
+        let interrupt = self
+            .shared
+            .interrupt
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(interrupt) = interrupt.as_ref() {
+            interrupt.config_changed();
+        }
+        Ok(offset)
+    }
+}
+
+impl Device for Block {
+    fn id(&self) -> DeviceId {
+        DeviceId::BLOCK
+    }
+
+    fn features(&self) -> u64 {
+        let always = feature::SIZE_MAX | feature::SEG_MAX | feature::BLK_SIZE | feature::TOPOLOGY;
+        always
+            | match self.shared.read_only {
+                true => feature::RO,
+                false => feature::FLUSH | feature::DISCARD | feature::WRITE_ZEROES,
+            }
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE]
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let mut space = [0; config::LEN];
+        let mut field =
+            |at: usize, value: &[u8]| space[at..at + value.len()].copy_from_slice(value);
+        field(
+            config::CAPACITY,
+            &self.shared.disk().sectors().to_le_bytes(),
+        );
+        field(config::SIZE_MAX, &SIZE_MAX.to_le_bytes());
+        field(config::SEG_MAX, &SEG_MAX.to_le_bytes());
+        field(config::BLK_SIZE, &(SECTOR_BYTES as u32).to_le_bytes());
+        field(config::PHYSICAL_BLOCK_EXP, &[PHYSICAL_BLOCK_EXP]);
+        field(
+            config::MIN_IO_SIZE,
+            &(1u16 << PHYSICAL_BLOCK_EXP).to_le_bytes(),
+        );
+        if !self.shared.read_only {
+            field(
+                config::MAX_DISCARD_SECTORS,
+                &MAX_DISCARD_SECTORS.to_le_bytes(),
+            );
+            field(config::MAX_DISCARD_SEG, &MAX_RANGES.to_le_bytes());
+            field(
+                config::DISCARD_SECTOR_ALIGNMENT,
+                &(1u32 << PHYSICAL_BLOCK_EXP).to_le_bytes(),
+            );
+            field(
+                config::MAX_WRITE_ZEROES_SECTORS,
+                &MAX_WRITE_ZEROES_SECTORS.to_le_bytes(),
+            );
+            field(config::MAX_WRITE_ZEROES_SEG, &MAX_RANGES.to_le_bytes());
+            field(config::WRITE_ZEROES_MAY_UNMAP, &[1]);
+        }
+        super::config_space::read(&space, offset, data);
+    }
+
+    fn start(&mut self, activation: Activation) -> Result<(), StartError> {
+        let Activation {
+            memory,
+            features,
+            queues,
+            interrupt,
+            reactor: _,
+        } = activation;
+        let [queue] = <[_; 1]>::try_from(queues).unwrap_or_else(|queues| {
+            panic!(
+                "a block device has one queue and was given {}",
+                queues.len()
+            )
+        });
+        let ring = Ring::new(0, queue);
+        let stop = Arc::new(Stop::new().map_err(StartError::Descriptor)?);
+        let wakeups = worker::wakeups(&ring, &stop).map_err(StartError::Descriptor)?;
+        let worker = Worker {
+            shared: self.shared.clone(),
+            memory,
+            interrupt: interrupt.clone(),
+            stop: stop.clone(),
+            write_through: features & feature::FLUSH == 0,
+            logged: false,
+        };
+        let name = format!("blk-{}", self.shared.serial);
+        let thread = sys::thread::spawn(&name, move || worker.run(ring, wakeups))
+            .map_err(StartError::Thread)?;
+        self.shared.set_interrupt(Some(interrupt));
+        self.running = Some(Running { stop, thread });
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Vec<Queue> {
+        let running = self
+            .running
+            .take()
+            .expect("stop follows a start that succeeded");
+        self.shared.set_interrupt(None);
+        running.stop.ask();
+        let ring = running.thread.join().expect("the worker does not panic");
+        vec![ring.into_queue()]
+    }
+}

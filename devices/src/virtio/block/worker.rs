@@ -1,0 +1,270 @@
+//! The thread of a block device: one request after the other, straight between the files and guest memory.
+//!
+//! Requests that come together are answered with one interrupt, unless they take long: a driver that waits for the first
+//! of them is not kept waiting for the last.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use memory::{Memory, Segments};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::spec::{Header, ID_BYTES, Range, RequestType, SECTOR_BYTES, Status};
+use super::{MAX_DISCARD_SECTORS, MAX_RANGES, MAX_WRITE_ZEROES_SECTORS, Shared};
+use crate::virtio::Interrupt;
+use crate::virtio::ring::{Chain, Ring};
+
+/// How long finished requests may wait for others of their batch before the driver hears of them.
+const MAX_INTERRUPT_DELAY: Duration = Duration::from_micros(500);
+
+/// How a device tells its worker to stop.
+pub(super) struct Stop {
+    asked: AtomicBool,
+    wake: EventFd,
+}
+
+impl Stop {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            asked: AtomicBool::new(false),
+            wake: EventFd::new(EFD_NONBLOCK)?,
+        })
+    }
+
+    pub(super) fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        // Fails only when the counter is full, and then the worker is awake.
+        let _ = self.wake.write(1);
+    }
+
+    fn asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+}
+
+/// What a worker sleeps on: edges, so that nobody has to read the kicks and the end to clear them.
+pub(super) fn wakeups(ring: &Ring, stop: &Stop) -> io::Result<Epoll> {
+    let epoll = Epoll::new()?;
+    for fd in [ring.kick.as_raw_fd(), stop.wake.as_raw_fd()] {
+        let edge = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
+        epoll.ctl(ControlOperation::Add, fd, edge)?;
+    }
+    Ok(epoll)
+}
+
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) memory: Memory,
+    pub(super) interrupt: Interrupt,
+    pub(super) stop: Arc<Stop>,
+    /// The driver does not flush: every write is durable before it is answered (5.2.6.2).
+    pub(super) write_through: bool,
+    /// An I/O error of the host was logged: the guest can cause as many as it likes.
+    pub(super) logged: bool,
+}
+
+/// What came of a request: its status and the bytes of data that were written to the guest, from the first on.
+struct Outcome {
+    status: Status,
+    data: usize,
+}
+
+impl Worker {
+    /// Works until [`Stop::ask`] and gives the queue back. A request that was taken is finished first.
+    pub(super) fn run(mut self, mut ring: Ring, wakeups: Epoll) -> Ring {
+        while !self.stop.asked() {
+            // Also at the start: chains may be there from before a save, for which no kick will come.
+            self.drain(&mut ring);
+            // What it was does not matter: a kick or the end. EINTR is as good as either, and nothing else can fail.
+            let _ = wakeups.wait(-1, &mut [EpollEvent::default()]);
+        }
+        ring
+    }
+
+    /// Takes requests until there are none, or until the end.
+    fn drain(&mut self, ring: &mut Ring) {
+        let memory = self.memory.clone();
+        loop {
+            ring.disable_kicks(&memory);
+            let mut told = Instant::now();
+            while !self.stop.asked()
+                && let Some(chain) = ring.pop(&memory)
+            {
+                let head = chain.head;
+                let written = self.answer(chain);
+                ring.push(&memory, head, written);
+                if told.elapsed() > MAX_INTERRUPT_DELAY {
+                    ring.notify(&memory, &self.interrupt);
+                    told = Instant::now();
+                }
+            }
+            ring.notify(&memory, &self.interrupt);
+            // Enabled even when stopping: whoever restores the queue finds it as a driver expects it.
+            if !ring.enable_kicks(&memory) || self.stop.asked() {
+                return;
+            }
+        }
+    }
+
+    /// Carries one request out. Returns the used length: 0 for a chain without room for header and status.
+    fn answer(&mut self, chain: Chain<'_>) -> usize {
+        let Chain {
+            mut readable,
+            mut writable,
+            ..
+        } = chain;
+        let mut status = writable.split_off_last(1);
+        let Some(header) = readable.take_array().map(Header::parse) else {
+            return 0;
+        };
+        if status.is_empty() {
+            return 0;
+        }
+        let room = writable.len();
+        let outcome = self.carry_out(header, &mut readable, &mut writable);
+        status.put(&[outcome.status.0]);
+        // The used length counts from the first byte: the status is part of it only when all before it was written.
+        if outcome.data == room {
+            room + 1
+        } else {
+            outcome.data
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        header: Header,
+        from: &mut Segments<'_>,
+        to: &mut Segments<'_>,
+    ) -> Outcome {
+        let room = to.len();
+        let done = match header.kind {
+            RequestType::IN => self.read(header.sector, to),
+            RequestType::OUT => self.write(header.sector, from),
+            RequestType::FLUSH => self.flush(),
+            RequestType::GET_ID => {
+                let mut id = [0; ID_BYTES];
+                let serial = self.shared.serial.as_bytes();
+                id[..serial.len()].copy_from_slice(serial);
+                to.put(&id);
+                Ok(())
+            }
+            RequestType::DISCARD => self.each_range(from, MAX_DISCARD_SECTORS, Self::discard),
+            RequestType::WRITE_ZEROES => {
+                self.each_range(from, MAX_WRITE_ZEROES_SECTORS, Self::write_zeroes)
+            }
+            _ => Err(Status::UNSUPP),
+        };
+        Outcome {
+            status: done.err().unwrap_or(Status::OK),
+            data: room - to.len(),
+        }
+    }
+
+    fn read(&mut self, sector: u64, to: &mut Segments<'_>) -> Result<(), Status> {
+        let disk = self.shared.disk();
+        let offset = disk.locate(sector, to.len() as u64).ok_or(Status::IOERR)?;
+        let done = disk.read(offset, to);
+        self.host(done)
+    }
+
+    fn write(&mut self, sector: u64, from: &mut Segments<'_>) -> Result<(), Status> {
+        let disk = self.shared.disk();
+        let offset = disk
+            .locate(sector, from.len() as u64)
+            .ok_or(Status::IOERR)?;
+        self.refuse_if_read_only()?;
+        let mut done = disk.write(offset, from);
+        if self.write_through {
+            done = done.and_then(|()| disk.flush());
+        }
+        self.host(done)
+    }
+
+    fn flush(&mut self) -> Result<(), Status> {
+        if self.shared.read_only {
+            return Ok(());
+        }
+        let done = self.shared.disk().flush();
+        self.host(done)
+    }
+
+    /// Carries out a DISCARD or WRITE_ZEROES request. All ranges are checked before the first is touched.
+    fn each_range(
+        &mut self,
+        from: &mut Segments<'_>,
+        max_sectors: u32,
+        act: impl Fn(&Self, u64, u64, u32) -> io::Result<()>,
+    ) -> Result<(), Status> {
+        self.refuse_if_read_only()?;
+        let count = from.len() / Range::LEN;
+        if count == 0 || count > MAX_RANGES as usize || !from.len().is_multiple_of(Range::LEN) {
+            return Err(Status::IOERR);
+        }
+        let disk = self.shared.disk();
+        let mut ranges = [(0, 0, 0); MAX_RANGES as usize];
+        for checked in &mut ranges[..count] {
+            let range = from.take_array().map(Range::parse).ok_or(Status::IOERR)?;
+            // 5.2.6.2: unknown flags, and any flag of a discard, are not supported.
+            if range.flags & !Range::UNMAP != 0 {
+                return Err(Status::UNSUPP);
+            }
+            let len = u64::from(range.sectors) * SECTOR_BYTES;
+            let offset = disk.locate(range.sector, len).ok_or(Status::IOERR)?;
+            if range.sectors > max_sectors {
+                return Err(Status::IOERR);
+            }
+            *checked = (offset, len, range.flags);
+        }
+        for &(offset, len, flags) in &ranges[..count] {
+            match act(self, offset, len, flags) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    return Err(Status::UNSUPP);
+                }
+                done => self.host(done)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn discard(&self, offset: u64, len: u64, flags: u32) -> io::Result<()> {
+        if flags != 0 {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.shared.disk().discard(offset, len)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, flags: u32) -> io::Result<()> {
+        let disk = self.shared.disk();
+        disk.write_zeroes(offset, len, flags & Range::UNMAP != 0)?;
+        if self.write_through {
+            disk.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn refuse_if_read_only(&self) -> Result<(), Status> {
+        // 5.2.6.2: a write to a read-only device fails with IOERR and writes nothing.
+        if self.shared.read_only {
+            Err(Status::IOERR)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What the guest hears of the host's answer.
+    fn host(&mut self, done: io::Result<()>) -> Result<(), Status> {
+        done.map_err(|error| {
+            if !std::mem::replace(&mut self.logged, true) {
+                let serial = &*self.shared.serial;
+                tracing::warn!(disk = serial, %error, "I/O failed; later failures are not logged");
+            }
+            Status::IOERR
+        })
+    }
+}
