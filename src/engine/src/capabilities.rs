@@ -1,0 +1,130 @@
+//! Names of capabilities, and what `--cap-add` and `--cap-drop` make of Docker's default set.
+
+/// Every capability of Linux 6.12, by number (include/uapi/linux/capability.h), without the CAP_ prefix.
+const ALL: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// What a container has when nobody says, as in Docker.
+const DEFAULT: [&str; 14] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
+];
+
+/// A name that is no capability.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown capability {0:?}; see capabilities(7) for their names")]
+pub struct Unknown(pub String);
+
+/// The capabilities of a container, as `CAP_…`, in the order of their numbers.
+///
+/// As Docker: ALL stands for every one; what is dropped by name stays dropped when ALL is added, and what is added by
+/// name stays when ALL is dropped.
+pub fn effective(add: &[String], drop: &[String]) -> Result<Vec<String>, Unknown> {
+    let add = add.iter().map(|name| known(name)).collect::<Result<Vec<_>, _>>()?;
+    let drop = drop.iter().map(|name| known(name)).collect::<Result<Vec<_>, _>>()?;
+    let held = |name: &str| {
+        if add.contains(&"ALL") {
+            !drop.contains(&name)
+        } else if drop.contains(&"ALL") {
+            add.contains(&name)
+        } else {
+            (DEFAULT.contains(&name) && !drop.contains(&name)) || add.contains(&name)
+        }
+    };
+    Ok(ALL.into_iter().filter(|name| held(name)).map(|name| format!("CAP_{name}")).collect())
+}
+
+fn known(name: &str) -> Result<&'static str, Unknown> {
+    let upper = name.to_ascii_uppercase();
+    let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    if bare == "ALL" {
+        return Ok("ALL");
+    }
+    ALL.into_iter().find(|known| *known == bare).ok_or_else(|| Unknown(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(add: &[&str], drop: &[&str]) -> Vec<String> {
+        let owned = |names: &[&str]| names.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        effective(&owned(add), &owned(drop)).unwrap()
+    }
+
+    #[test]
+    fn the_default_is_docker_s_fourteen() {
+        assert_eq!(set(&[], &[]).len(), 14);
+    }
+
+    #[test]
+    fn names_are_taken_with_and_without_prefix_in_any_case() {
+        assert!(set(&["cap_net_admin", "SYS_TIME"], &[]).contains(&"CAP_NET_ADMIN".to_owned()));
+        assert!(!set(&[], &["chown"]).contains(&"CAP_CHOWN".to_owned()));
+    }
+
+    #[test]
+    fn all_yields_to_what_is_named() {
+        assert_eq!(set(&["ALL"], &["SYS_ADMIN"]).len(), 40);
+        assert_eq!(set(&["KILL"], &["all"]), ["CAP_KILL"]);
+        assert!(set(&[], &["ALL"]).is_empty());
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused() {
+        assert_eq!(effective(&["NET".into()], &[]), Err(Unknown("NET".into())));
+    }
+}

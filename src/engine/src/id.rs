@@ -1,0 +1,78 @@
+//! Identifiers and names, made from the kernel's randomness.
+
+use protocol::agent::TOKEN_LEN;
+
+/// A container's identifier: 64 hexadecimal digits, as Docker's.
+pub fn new_id() -> String {
+    random::<32>().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The form of an identifier that people see: its first 12 digits.
+pub fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+/// A stream's secret.
+pub fn token() -> [u8; TOKEN_LEN] {
+    random()
+}
+
+/// A name for a container that was given none: two words.
+pub fn new_name() -> String {
+    const QUALITIES: [&str; 32] = [
+        "able", "amber", "brave", "brisk", "calm", "clear", "coral", "deep", "early", "even", "fair", "fleet",
+        "fresh", "gentle", "golden", "grand", "keen", "light", "lively", "lucky", "mellow", "neat", "noble", "patient",
+        "plain", "proud", "quick", "quiet", "steady", "sunny", "swift", "true",
+    ];
+    const SHIPS: [&str; 32] = [
+        "ark", "barge", "bark", "brig", "canoe", "clipper", "coaster", "cog", "corvette", "cutter", "dhow", "dinghy",
+        "dory", "ferry", "frigate", "galleon", "hoy", "junk", "kayak", "ketch", "liner", "lugger", "packet", "pinnace",
+        "punt", "schooner", "skiff", "sloop", "tender", "trawler", "tug", "yawl",
+    ];
+    let [quality, ship, number, more] = random::<4>();
+    format!(
+        "{}_{}_{}",
+        QUALITIES[usize::from(quality) % QUALITIES.len()],
+        SHIPS[usize::from(ship) % SHIPS.len()],
+        u16::from_le_bytes([number, more]) % 1000,
+    )
+}
+
+/// Whether `name` may be a container's: Docker's rule.
+pub fn is_valid_name(name: &str) -> bool {
+    let mut characters = name.chars();
+    characters.next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && name.len() > 1
+        && name.len() <= 255
+        && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // Requests of at most 256 bytes are never cut or interrupted once the kernel's pool is ready (getrandom(2)).
+    let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    assert_eq!(filled, Ok(N), "the kernel gives random bytes");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_64_digits_and_differ() {
+        let (a, b) = (new_id(), new_id());
+        assert_eq!(a.len(), 64);
+        assert!(a.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        assert_ne!(a, b);
+        assert_eq!(short(&a).len(), 12);
+    }
+
+    #[test]
+    fn made_names_are_valid_and_paths_are_not() {
+        assert!(is_valid_name(&new_name()));
+        for bad in ["", "a", "../x", "-a", "a/b", "a b", ".ab"] {
+            assert!(!is_valid_name(bad), "{bad}");
+        }
+    }
+}

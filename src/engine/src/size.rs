@@ -1,0 +1,101 @@
+//! How large a VM is for what its container was promised. The defaults of memory and CPUs stand here and nowhere else.
+
+use protocol::vmm::{MAX_VCPUS, MIN_MEMORY_MIB};
+
+const MIB: u64 = 1 << 20;
+
+/// What a container in a VM may use when nobody says: room for most programs, and only touched pages cost the host.
+pub const DEFAULT_MEMORY_BYTES: u64 = 512 * MIB;
+
+/// vCPUs of a VM when nobody says. One, since each further one costs boot time (its bring-up is serial) and memory in
+/// the guest, and most short commands use one; `--cpus` gives more.
+pub const DEFAULT_VCPUS: u8 = 1;
+
+/// The least that a container may be given, as Docker has it.
+pub const MIN_CONTAINER_BYTES: u64 = 6 * MIB;
+
+/// What the guest needs besides the container's memory: the kernel's text and data, its initramfs, the agent, slabs.
+/// README.md of this crate says how it was measured.
+const GUEST_FIXED_BYTES: u64 = 40 * MIB;
+/// The guest's page structures: 64 bytes for each page of 4096, which is 1/64; doubled for slabs and page tables, which
+/// grow with use.
+const GUEST_SHARE: u64 = 32;
+
+/// Why a VM of this size cannot be.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Less than any container needs.
+    #[error("a memory limit of {0} bytes is too small: the least is 6 MiB (`-m 6m`)")]
+    TooLittleMemory(u64),
+    /// More than a VM of hull can have.
+    #[error("a memory limit of {0} bytes is more than a VM can have")]
+    TooMuchMemory(u64),
+    /// More processors than a VM can have.
+    #[error("--cpus asks for {0} vCPUs and a VM has at most {MAX_VCPUS}")]
+    TooManyCpus(u64),
+}
+
+/// Thousandths of a CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MilliCpus(pub u64);
+
+/// A VM's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VmSize {
+    /// The VM's memory.
+    pub memory_mib: u32,
+    /// Its vCPUs.
+    pub vcpus: u8,
+}
+
+/// The VM for a container that may use `memory_bytes` and `cpus`.
+pub fn vm_size(memory_bytes: u64, cpus: Option<MilliCpus>) -> Result<VmSize, Error> {
+    if memory_bytes < MIN_CONTAINER_BYTES {
+        return Err(Error::TooLittleMemory(memory_bytes));
+    }
+    let total = memory_bytes
+        .checked_add(GUEST_FIXED_BYTES + memory_bytes / GUEST_SHARE)
+        .ok_or(Error::TooMuchMemory(memory_bytes))?;
+    // Whole multiples of 2 MiB, so that a huge page never straddles the end.
+    let mib = total.div_ceil(2 * MIB) * 2;
+    let memory_mib = u32::try_from(mib)
+        .ok()
+        .filter(|mib| *mib <= MAX_MEMORY_MIB)
+        .ok_or(Error::TooMuchMemory(memory_bytes))?;
+    let vcpus = match cpus {
+        None => DEFAULT_VCPUS,
+        Some(MilliCpus(milli)) => {
+            let whole = milli.div_ceil(1000).max(1);
+            u8::try_from(whole).ok().filter(|n| *n <= MAX_VCPUS).ok_or(Error::TooManyCpus(whole))?
+        }
+    };
+    Ok(VmSize { memory_mib: memory_mib.max(MIN_MEMORY_MIB), vcpus })
+}
+
+/// 1 TiB: beyond it the guest's physical addresses would not fit every processor's 40 bits.
+const MAX_MEMORY_MIB: u32 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_has_what_the_container_may_use_and_its_own_needs_beside_it() {
+        let size = vm_size(DEFAULT_MEMORY_BYTES, None).unwrap();
+        assert_eq!(size, VmSize { memory_mib: 568, vcpus: 1 });
+        assert!(vm_size(6 * MIB, None).unwrap().memory_mib >= 46);
+    }
+
+    #[test]
+    fn a_fraction_of_a_cpu_is_rounded_up() {
+        assert_eq!(vm_size(64 * MIB, Some(MilliCpus(500))).unwrap().vcpus, 1);
+        assert_eq!(vm_size(64 * MIB, Some(MilliCpus(2001))).unwrap().vcpus, 3);
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        assert_eq!(vm_size(MIB, None), Err(Error::TooLittleMemory(MIB)));
+        assert_eq!(vm_size(u64::MAX, None), Err(Error::TooMuchMemory(u64::MAX)));
+        assert_eq!(vm_size(64 * MIB, Some(MilliCpus(33_000))), Err(Error::TooManyCpus(33)));
+    }
+}
