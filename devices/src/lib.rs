@@ -2,4 +2,6 @@
 //!
 //! This crate knows guest memory and file descriptors, not KVM. Chips know nothing of the bus that they sit on.
 
+pub mod legacy;
+pub mod output;
 pub mod virtio;

@@ -27,8 +27,12 @@ use vmm_sys_util::eventfd::EventFd;
 
 pub mod block;
 mod config_space;
+pub mod console;
 mod interrupt;
+pub mod mmio;
+mod on_loop;
 mod ring;
+pub mod rng;
 #[cfg(test)]
 mod testing;
 

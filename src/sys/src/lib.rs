@@ -2,7 +2,15 @@
 //!
 //! rustix is the base; a wrapper stands here only where rustix has none, or where every caller needs the same lines.
 
+pub mod bpf;
 pub mod clock;
+pub mod fork;
+pub mod mount;
+pub mod netlink;
+pub mod nonblocking;
 pub mod packet;
+pub mod random;
+pub mod seccomp;
+pub mod sigset;
 pub mod spawn;
 pub mod thread;

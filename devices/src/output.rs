@@ -1,0 +1,103 @@
+//! Where a guest's console output goes: a pipe or a file that is never waited for.
+//!
+//! A reader that is slow or gone loses output; the guest never notices. Serial port and virtio console share one
+//! output, which keeps their lines whole: bytes are gathered until a line ends.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The longest part of a line that is kept back, in bytes: what one write carries without being cut (PIPE_BUF).
+const MAX_HELD: usize = 4096;
+
+/// A console's output; clones share it.
+#[derive(Debug, Clone)]
+pub struct Output(Arc<Mutex<Held>>);
+
+#[derive(Debug)]
+struct Held {
+    to: Option<File>,
+    line: Vec<u8>,
+}
+
+impl Output {
+    /// Output to `to`, which becomes non-blocking, or to nowhere.
+    pub fn new(to: Option<OwnedFd>) -> io::Result<Self> {
+        if let Some(to) = &to {
+            sys::nonblocking::set_nonblocking(to)?;
+        }
+        Ok(Self(Arc::new(Mutex::new(Held {
+            to: to.map(File::from),
+            line: Vec::new(),
+        }))))
+    }
+
+    /// Adds bytes; whole lines go out at once.
+    pub fn write(&self, bytes: &[u8]) {
+        let mut held = self.lock();
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            for piece in part.chunks(MAX_HELD) {
+                if held.line.len() + piece.len() > MAX_HELD {
+                    held.flush();
+                }
+                held.line.extend_from_slice(piece);
+            }
+            if part.ends_with(b"\n") {
+                held.flush();
+            }
+        }
+    }
+
+    /// Sends what is left of a line that has not ended.
+    pub fn flush(&self) {
+        self.lock().flush();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        // Nothing below panics with the lock held, and a half line is no broken invariant.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn flush(&mut self) {
+        if let Some(to) = &mut self.to
+            && !self.line.is_empty()
+        {
+            // A full pipe, a full disk and a reader that is gone all mean the same: this part is lost, as promised.
+            let _ = to.write(&self.line);
+        }
+        self.line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn lines_arrive_whole_and_the_rest_with_a_flush() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let output = Output::new(Some(writer.into())).unwrap();
+        output.write(b"one\ntw");
+        let mut seen = [0; 16];
+        assert_eq!(reader.read(&mut seen).unwrap(), 4);
+        output.write(b"o");
+        output.flush();
+        assert_eq!(reader.read(&mut seen).unwrap(), 3);
+        assert_eq!(&seen[..3], b"two");
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_holds_nobody_up() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let output = Output::new(Some(writer.into())).unwrap();
+        for _ in 0..100 {
+            output.write(&[b'x'; 10_000]);
+        }
+        assert!(output.lock().line.capacity() <= 2 * MAX_HELD);
+    }
+}
