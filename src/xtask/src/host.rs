@@ -1,0 +1,113 @@
+//! `cargo xtask host`: an emulated x86-64 machine in which /dev/kvm is KVM itself, for where the real one cannot boot
+//! a stock kernel or there is none.
+//!
+//! QEMU's TCG with nested SVM runs Debian's own kernel. The machine's root file system is its root, read-only under an
+//! overlay. Inside, [`serve`] runs commands for [`client`], which reaches it over a port of the loopback interface with
+//! a secret that lies in a file that only its owner can read. How it is put together: resources/README.md.
+//!
+//! Deliberately absent: any way to write to the machine from inside but the results folder.
+
+pub(crate) mod artifacts;
+pub(crate) mod client;
+pub(crate) mod machine;
+pub(crate) mod serve;
+pub(crate) mod wire;
+
+use std::env;
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::paths;
+use machine::{Endpoint, Machine};
+
+/// The test host that commands run in; one that was started for this purpose ends when this is dropped.
+pub(crate) struct Host {
+    endpoint: Endpoint,
+    /// Kept alive, and ended by its drop.
+    _machine: Option<Machine>,
+}
+
+/// The folder of a test host's files, below cargo's target folder.
+pub(crate) fn folder() -> PathBuf {
+    paths::target().join("host")
+}
+
+impl Host {
+    /// Uses the kept host when one runs; starts one otherwise, which stays when `keep` says so.
+    pub(crate) fn reach(keep: bool) -> Result<Host> {
+        let folder = folder();
+        fs::create_dir_all(folder.join("results"))?;
+        fs::create_dir_all(paths::dist())?;
+        // Two commands that start a kept host at once would start two.
+        let starting = File::create(folder.join("starting"))?;
+        flock(&starting, FlockOperation::LockExclusive)?;
+        if let Some(endpoint) = kept()? {
+            return Ok(Host {
+                endpoint,
+                _machine: None,
+            });
+        }
+        if keep {
+            let kept = folder.join("kept");
+            if kept.exists() {
+                fs::remove_dir_all(&kept)?;
+            }
+            let (machine, endpoint) = Machine::start(&kept, true)?;
+            machine.leave_running();
+            return Ok(Host {
+                endpoint,
+                _machine: None,
+            });
+        }
+        drop(starting);
+        let scratch = tempfile::Builder::new()
+            .prefix("run-")
+            .tempdir_in(&folder)?;
+        let (machine, endpoint) = Machine::start(scratch.path(), false)?;
+        Ok(Host {
+            endpoint,
+            _machine: Some(machine.owning(scratch)),
+        })
+    }
+
+    /// Runs a command in the host with our standard streams, and gives back its exit code.
+    pub(crate) fn run(&self, argv: &[String]) -> Result<u8> {
+        let checkout = paths::checkout();
+        let cwd = env::current_dir()
+            .ok()
+            .filter(|cwd| cwd.starts_with(checkout))
+            .unwrap_or_else(|| checkout.to_path_buf());
+        client::run(&self.endpoint, argv, &cwd)
+    }
+}
+
+/// The kept host, when it lives: QEMU holds a lock on the file of its endpoint for as long as it does.
+fn kept() -> Result<Option<Endpoint>> {
+    let path = folder().join("kept/endpoint.json");
+    let Ok(file) = File::open(&path) else {
+        return Ok(None);
+    };
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return Ok(None);
+    }
+    let text = fs::read_to_string(&path)?;
+    let endpoint = serde_json::from_str(&text)
+        .with_context(|| format!("{} is not an endpoint", path.display()))?;
+    Ok(Some(endpoint))
+}
+
+/// Ends the kept host.
+pub(crate) fn stop() -> Result<()> {
+    let Some(endpoint) = kept()? else {
+        bail!("no test host is kept running");
+    };
+    client::power_off(&endpoint)?;
+    // Granted when QEMU is gone.
+    let file = File::open(folder().join("kept/endpoint.json"))?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    fs::remove_dir_all(folder().join("kept"))?;
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! Running a command in a test host with our own streams.
+
+use std::env;
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::path::Path;
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use protocol::frame;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+use super::machine::Endpoint;
+use super::wire::{FromClient, Hello, Outcome, Part, Size, Task};
+use crate::kernel::hex;
+use crate::paths;
+
+/// Runs a command, and gives back its exit code: 128 + n when signal n ended it.
+pub(crate) fn run(endpoint: &Endpoint, argv: &[String], cwd: &Path) -> Result<u8> {
+    let terminal = if io::stdin().is_terminal() && io::stdout().is_terminal() {
+        Some(size()?)
+    } else {
+        None
+    };
+    let task = Task {
+        argv: argv.to_vec(),
+        env: environment()?,
+        cwd: cwd.to_path_buf(),
+        terminal,
+    };
+    let mut random = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let session = hex(&random);
+    let connect = |part| connect(endpoint, &session, part);
+    let mut control = connect(Part::Control(Box::new(task)))?;
+    if terminal.is_some() {
+        on_terminal(connect(Part::Terminal)?, control.try_clone()?)?;
+    } else {
+        on_pipes(
+            connect(Part::Stdin)?,
+            connect(Part::Stdout)?,
+            connect(Part::Stderr)?,
+        )?;
+    }
+    match frame::read(&mut control).context("the test host has ended")? {
+        Outcome::Ended(code) => Ok(code),
+        Outcome::Failed(message) => bail!("in the test host: {message}"),
+    }
+}
+
+/// Ends a host.
+pub(crate) fn power_off(endpoint: &Endpoint) -> Result<()> {
+    connect(endpoint, "", Part::PowerOff)?;
+    Ok(())
+}
+
+fn connect(endpoint: &Endpoint, session: &str, part: Part) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, endpoint.port))
+        .context("cannot reach the test host")?;
+    stream.set_nodelay(true)?;
+    let hello = Hello {
+        token: endpoint.token.clone(),
+        session: session.to_string(),
+        part,
+    };
+    stream.write_all(&frame::encode(&hello)?)?;
+    Ok(stream)
+}
+
+/// Ours, with the installation's programs first on the path.
+fn environment() -> Result<Vec<(String, String)>> {
+    let mut path = paths::dist().join("bin").into_os_string();
+    path.push(":");
+    path.push(env::var_os("PATH").unwrap_or_default());
+    path.push(":/root/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin");
+    let mut variables: Vec<(String, String)> = Vec::new();
+    for (name, value) in env::vars_os().filter(|(name, _)| name != "PATH" && name != "TMPDIR") {
+        // What is not UTF-8 cannot travel; no variable that matters here is.
+        if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
+            variables.push((name, value));
+        }
+    }
+    let path = path.into_string().ok().context("PATH is not UTF-8")?;
+    variables.push(("PATH".to_string(), path));
+    variables.push(("HULL_TEST_HOST".to_string(), "1".to_string()));
+    Ok(variables)
+}
+
+/// Returns when both outputs have come to their ends.
+fn on_pipes(mut stdin: TcpStream, stdout: TcpStream, stderr: TcpStream) -> Result<()> {
+    thread::spawn(move || {
+        // A command that has read enough closes its end: not an error.
+        io::copy(&mut io::stdin(), &mut stdin).ok();
+        stdin.shutdown(Shutdown::Write).ok();
+    });
+    let errors = thread::spawn(move || copy_out(stderr, io::stderr()));
+    copy_out(stdout, io::stdout());
+    if errors.join().is_err() {
+        bail!("the copy of the error output has failed");
+    }
+    Ok(())
+}
+
+/// Until either end is gone; when it is ours, the connection closes and the command gets to know.
+fn copy_out(mut from: TcpStream, mut to: impl Write) {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = match from.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => count,
+        };
+        if to
+            .write_all(&buffer[..count])
+            .and_then(|()| to.flush())
+            .is_err()
+        {
+            break;
+        }
+    }
+    from.shutdown(Shutdown::Both).ok();
+}
+
+fn on_terminal(stream: TcpStream, control: TcpStream) -> Result<()> {
+    let _raw = Raw::enter()?;
+    let mut input = stream.try_clone()?;
+    let mut control = control;
+    thread::spawn(move || {
+        let mut last = size().ok();
+        let mut buffer = [0; 4096];
+        loop {
+            let count = match io::stdin().read(&mut buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => count,
+            };
+            // A new size is told with the next key: enough for a machine that tests run in.
+            let now = size().ok();
+            if now != last {
+                last = now;
+                let message = now.map(FromClient::Resize).map(|size| frame::encode(&size));
+                if let Some(Ok(bytes)) = message {
+                    control.write_all(&bytes).ok();
+                }
+            }
+            if input.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+        input.shutdown(Shutdown::Write).ok();
+    });
+    copy_out(stream, io::stdout());
+    Ok(())
+}
+
+fn size() -> Result<Size> {
+    let size = tcgetwinsize(io::stdout())?;
+    Ok(Size {
+        rows: size.ws_row,
+        columns: size.ws_col,
+    })
+}
+
+/// Our terminal hands every key over as it is, until this is dropped.
+struct Raw(Termios);
+
+impl Raw {
+    fn enter() -> Result<Raw> {
+        let before = tcgetattr(io::stdin())?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
+        Ok(Raw(before))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // Nothing better can be done with a terminal that refuses.
+        tcsetattr(io::stdin(), OptionalActions::Now, &self.0).ok();
+    }
+}

@@ -1,0 +1,360 @@
+//! The emulated machine itself: its files, QEMU and virtiofsd, and the wait until it serves.
+
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::{FdFlags, fcntl_setfd};
+use serde::{Deserialize, Serialize};
+
+use super::artifacts::{Artifacts, LOAD, artifacts};
+use crate::cpio::Archive;
+use crate::kernel::hex;
+use crate::paths;
+use crate::step::output;
+
+/// Where the host listens, in the network that QEMU makes for it.
+pub(crate) const SERVER_PORT: u16 = 7070;
+/// The host's own disk: sparse, so this is a limit.
+const DISK_BYTES: u64 = 64 << 30;
+/// Memory, which is taken as it is touched, unless HULL_HOST_MEMORY_MIB says otherwise.
+const MEMORY_MIB: u32 = 6144;
+/// An emulated boot takes seconds; one that takes this long has failed.
+const START_LIMIT: Duration = Duration::from_secs(180);
+/// Attempts at a free port of the loopback interface: another program may take it before QEMU does.
+const PORT_ATTEMPTS: usize = 3;
+
+/// How to reach a host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Endpoint {
+    /// Port on 127.0.0.1.
+    pub(crate) port: u16,
+    /// The secret that every connection opens with.
+    pub(crate) token: String,
+}
+
+/// What the server inside reads, from the host's folder.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// The secret.
+    pub(crate) token: String,
+    /// Port of the starter on 10.0.2.2, which is told when the server listens.
+    pub(crate) ready_port: u16,
+    /// Where the installation is at this moment, and where it is copied to for each command.
+    pub(crate) dist: PathBuf,
+}
+
+/// A running machine. It ends when this is dropped, or when its starter dies, unless it was left running.
+pub(crate) struct Machine {
+    qemu: Option<Child>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Some(mut qemu) = self.qemu.take() {
+            // Errors mean that it has ended on its own; wait reaps it in either case.
+            qemu.kill().ok();
+            qemu.wait().ok();
+        }
+    }
+}
+
+impl Machine {
+    /// Boots a machine whose files lie in `folder`, and waits until it serves.
+    pub(crate) fn start(folder: &Path, keep: bool) -> Result<(Machine, Endpoint)> {
+        require()?;
+        let artifacts = artifacts()?;
+        let start = Instant::now();
+        eprintln!("==> starting the test host (emulated, with KVM of its own)");
+        fs::create_dir_all(folder)?;
+        let mut attempt = 1;
+        let started = loop {
+            match boot(folder, &artifacts, keep) {
+                Err(error) if attempt < PORT_ATTEMPTS && port_was_taken(folder) => {
+                    eprintln!("    {error:#}; trying another port");
+                    attempt += 1;
+                }
+                started => break started?,
+            }
+        };
+        eprintln!(
+            "    starting the test host: {:.1} s",
+            start.elapsed().as_secs_f64()
+        );
+        Ok(started)
+    }
+
+    /// Lets the machine outlive us.
+    pub(crate) fn leave_running(mut self) {
+        self.qemu = None;
+    }
+
+    /// Gives the machine its folder, which goes with it.
+    pub(crate) fn owning(mut self, folder: tempfile::TempDir) -> Machine {
+        self._folder = Some(folder);
+        self
+    }
+}
+
+/// What a test host needs of the machine, said before anything is made.
+fn require() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("the test host needs root: virtiofsd serves the machine's root file system to it");
+    }
+    for program in [
+        "/usr/bin/qemu-system-x86_64",
+        "/usr/lib/qemu/virtiofsd",
+        "/usr/sbin/mkfs.ext4",
+        "/usr/bin/setpriv",
+    ] {
+        if !Path::new(program).exists() {
+            bail!("the test host needs {program}; resources/setup.sh installs it");
+        }
+    }
+    Ok(())
+}
+
+fn boot(folder: &Path, artifacts: &Artifacts, keep: bool) -> Result<(Machine, Endpoint)> {
+    let mut random = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let token = hex(&random);
+    let ready = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port();
+    let endpoint = Endpoint {
+        port,
+        token: token.clone(),
+    };
+    let state = State {
+        token: token.clone(),
+        ready_port: ready.local_addr()?.port(),
+        dist: Path::new("/run/lower").join(paths::dist().strip_prefix("/")?),
+    };
+    secret(&folder.join("state.json"), &serde_json::to_string(&state)?)?;
+    let endpoint_path = folder.join("endpoint.json");
+    secret(&endpoint_path, &serde_json::to_string(&endpoint)?)?;
+    disk(&folder.join("disk"))?;
+    let initramfs = initramfs(folder, artifacts)?;
+    let root = share(folder, "root", Path::new("/"), true)?;
+    let results = share(folder, "results", &super::folder().join("results"), false)?;
+
+    let mut command = if keep {
+        Command::new("qemu-system-x86_64")
+    } else {
+        // Ends with us, however we end.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+        command
+    };
+    command
+        .args(qemu_arguments(&root, &results, port))
+        .arg("-kernel")
+        .arg(&artifacts.kernel)
+        .arg("-initrd")
+        .arg(&initramfs)
+        .arg("-serial")
+        .arg(format!("file:{}", folder.join("console").display()))
+        .arg("-drive")
+        .arg(format!(
+            "if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}",
+            folder.join("disk").display()
+        ));
+    // QEMU holds this lock until it ends, whatever becomes of us: see `kept`.
+    let lock = File::open(&endpoint_path)?;
+    flock(&lock, FlockOperation::LockExclusive)?;
+    fcntl_setfd(lock.as_fd(), FdFlags::empty())?;
+    let errors = File::create(folder.join("qemu.log"))?;
+    let qemu = command
+        .stdin(Stdio::null())
+        .stdout(errors.try_clone()?)
+        .stderr(errors)
+        .process_group(0)
+        .spawn()
+        .context("cannot run qemu-system-x86_64")?;
+    drop(lock);
+    let pid = qemu.id();
+    let machine = Machine {
+        qemu: Some(qemu),
+        _folder: None,
+    };
+    wait_until_ready(folder, ready, &token, pid)?;
+    // The disk's and the sockets' names are not needed any more.
+    for name in [
+        "disk",
+        "initramfs",
+        "root.socket",
+        "results.socket",
+        "state.json",
+    ] {
+        fs::remove_file(folder.join(name))?;
+    }
+    Ok((machine, endpoint))
+}
+
+fn qemu_arguments(root: &Path, results: &Path, port: u16) -> Vec<String> {
+    let memory = env::var("HULL_HOST_MEMORY_MIB")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(MEMORY_MIB);
+    let arguments = format!(
+        "-machine q35,memory-backend=memory -accel tcg,thread=multi -cpu EPYC,+svm,+npt -smp 2 -m {memory} \
+         -object memory-backend-memfd,id=memory,size={memory}M,share=on \
+         -nodefaults -display none -no-reboot -device virtio-rng-pci \
+         -chardev socket,id=root,path={root} -device vhost-user-fs-pci,chardev=root,tag=root \
+         -chardev socket,id=results,path={results} -device vhost-user-fs-pci,chardev=results,tag=results \
+         -device virtio-blk-pci,drive=disk \
+         -netdev user,id=net,hostfwd=tcp:127.0.0.1:{port}-:{SERVER_PORT} -device virtio-net-pci,netdev=net,romfile=",
+        root = root.display(),
+        results = results.display(),
+    );
+    let mut arguments: Vec<String> = arguments.split_whitespace().map(str::to_string).collect();
+    arguments.push("-append".to_string());
+    arguments.push("console=ttyS0 quiet panic=-1 tsc=reliable".to_string());
+    arguments
+}
+
+/// Writes a file that only its owner can read.
+fn secret(path: &Path, text: &str) -> Result<()> {
+    let mut file = File::create(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// A sparse disk with an empty ext4 file system.
+fn disk(path: &Path) -> Result<()> {
+    let file = File::create(path)?;
+    file.set_len(0)?;
+    file.set_len(DISK_BYTES)?;
+    output(
+        Command::new("/usr/sbin/mkfs.ext4")
+            .args(["-q", "-F", "-O", "^has_journal", "-E"])
+            .arg("assume_storage_prezeroed=1")
+            .arg(path),
+    )?;
+    Ok(())
+}
+
+/// The host's initramfs and, behind it, an archive with what is different each time.
+fn initramfs(folder: &Path, artifacts: &Artifacts) -> Result<PathBuf> {
+    let values: [(&str, &Path); 5] = [
+        ("CHECKOUT", paths::checkout()),
+        ("TARGET", &paths::target()),
+        ("MODULES", &artifacts.modules),
+        ("XTASK", &env::current_exe()?),
+        ("STATE", &folder.join("state.json")),
+    ];
+    let mut text = format!("RELEASE={}\nLOAD='{LOAD}'\n", artifacts.release);
+    for (name, path) in values {
+        let path = path.to_str().context("a path is not UTF-8")?;
+        text.push_str(&format!("{name}='{}'\n", path.replace('\'', r"'\''")));
+    }
+    let mut bytes = fs::read(&artifacts.initramfs)?;
+    let mut archive = Archive::new(&mut bytes);
+    archive.file("host.env", 0o644, text.as_bytes())?;
+    archive.finish()?;
+    let path = folder.join("initramfs");
+    fs::write(&path, bytes)?;
+    Ok(path)
+}
+
+/// Starts a virtiofsd on a listening socket, which it inherits, so that nobody has to wait for it. It ends with QEMU.
+fn share(folder: &Path, name: &str, source: &Path, read_only: bool) -> Result<PathBuf> {
+    let path = folder.join(format!("{name}.socket"));
+    if path.exists() {
+        fs::remove_file(&path)?;
+    }
+    let listener = UnixListener::bind(&path)
+        .with_context(|| format!("cannot listen on {}", path.display()))?;
+    fcntl_setfd(listener.as_fd(), FdFlags::empty())?;
+    // virtiofsd 7.2 cannot refuse writes itself: it gets a view of the machine that does.
+    let read_only = if read_only {
+        "mount -o remount,bind,ro / && "
+    } else {
+        ""
+    };
+    let script = format!("{read_only}exec /usr/lib/qemu/virtiofsd \"$@\"");
+    let log = File::create(folder.join(format!("{name}.log")))?;
+    Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script, "virtiofsd"])
+        .arg(format!("--fd={}", listener.as_raw_fd()))
+        .args(["-o", "cache=always", "-o", "sandbox=chroot", "-o"])
+        .arg(format!("source={}", source.display()))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+        .context("cannot run unshare")?;
+    Ok(path)
+}
+
+/// Waits for the server's word, for QEMU's end, or for the limit, whichever comes first.
+fn wait_until_ready(folder: &Path, ready: TcpListener, token: &str, qemu: u32) -> Result<()> {
+    let (sender, receiver) = mpsc::channel();
+    let ended = sender.clone();
+    let pid = rustix::process::Pid::from_raw(qemu as i32).context("QEMU has no process id")?;
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    thread::spawn(move || {
+        let mut fds = [rustix::event::PollFd::new(
+            &pidfd,
+            rustix::event::PollFlags::IN,
+        )];
+        // The receiver may be gone: then nobody waits any more.
+        let result = rustix::event::poll(&mut fds, None).map(|_| false);
+        ended.send(result.map_err(anyhow::Error::from)).ok();
+    });
+    let token = token.to_string();
+    thread::spawn(move || {
+        let accepted = loop {
+            let mut said = String::new();
+            match ready.accept() {
+                Err(error) => break Err(error.into()),
+                Ok((stream, _)) => {
+                    let read = stream.take(64).read_to_string(&mut said);
+                    if read.is_ok() && said == token {
+                        break Ok(true);
+                    }
+                }
+            }
+        };
+        sender.send(accepted).ok();
+    });
+    match receiver.recv_timeout(START_LIMIT) {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err(failure(folder, "QEMU has ended")),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(failure(folder, "it does not answer")),
+    }
+}
+
+fn failure(folder: &Path, what: &str) -> anyhow::Error {
+    let mut text = format!("the test host did not start: {what}");
+    for name in ["qemu.log", "root.log", "console"] {
+        // A log that is not there has nothing to say.
+        let log = fs::read(folder.join(name)).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log).into_owned();
+        let lines: Vec<&str> = log.lines().collect();
+        for line in &lines[lines.len().saturating_sub(15)..] {
+            text.push_str(&format!("\n    {name}: {}", line.trim_end()));
+        }
+    }
+    anyhow!(text)
+}
+
+fn port_was_taken(folder: &Path) -> bool {
+    fs::read_to_string(folder.join("qemu.log")).is_ok_and(|log| log.contains("host forwarding"))
+}

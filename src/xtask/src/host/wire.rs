@@ -1,0 +1,70 @@
+//! What client and server of the test host say to each other, as frames of `protocol::frame`.
+//!
+//! A command is a session of several connections, each of which opens with a [`Hello`]: one for control and one for
+//! each standard stream, so that none holds up another and an end of input is an end of a connection.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The first frame of every connection.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// The host's secret.
+    pub(crate) token: String,
+    /// What the connections of one command have in common.
+    pub(crate) session: String,
+    /// What this connection carries.
+    pub(crate) part: Part,
+}
+
+/// What a connection carries.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Part {
+    /// [`FromClient`] one way and one [`Outcome`] the other.
+    Control(Box<Task>),
+    /// The command's input.
+    Stdin,
+    /// The command's output.
+    Stdout,
+    /// The command's error output.
+    Stderr,
+    /// A terminal, both ways; instead of the three.
+    Terminal,
+    /// Power the host off; a session of its own.
+    PowerOff,
+}
+
+/// A command to run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Task {
+    pub(crate) argv: Vec<String>,
+    /// The whole environment.
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) cwd: PathBuf,
+    /// The size of the client's terminal, when the command is to have one.
+    pub(crate) terminal: Option<Size>,
+}
+
+/// Size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Size {
+    pub(crate) rows: u16,
+    pub(crate) columns: u16,
+}
+
+/// What follows on the control connection. When it closes, the command is interrupted, then killed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromClient {
+    /// The client's terminal has a new size.
+    Resize(Size),
+}
+
+/// How it ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    /// Its exit code, or 128 + the number of the signal that ended it.
+    Ended(u8),
+    /// It could not be run.
+    Failed(String),
+}
