@@ -35,6 +35,8 @@ mod ring;
 pub mod rng;
 #[cfg(test)]
 mod testing;
+pub mod vsock;
+mod work;
 
 pub use interrupt::Interrupt;
 

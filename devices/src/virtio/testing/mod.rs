@@ -144,6 +144,13 @@ impl<D: Device> Driver<D> {
         Buffer::writable(address, len as u32)
     }
 
+    /// Overwrites the start of a buffer.
+    pub(crate) fn fill(&self, buffer: Buffer, bytes: &[u8]) {
+        self.memory
+            .write_slice(bytes, GuestAddress(buffer.address))
+            .unwrap();
+    }
+
     /// What a buffer holds now.
     pub(crate) fn bytes(&self, buffer: Buffer) -> Vec<u8> {
         let mut bytes = vec![0; buffer.len as usize];

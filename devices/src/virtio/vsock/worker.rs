@@ -1,0 +1,331 @@
+//! The main loop's part of a vsock device: moves packets between the queues and the connections.
+//!
+//! Nothing that a guest does makes the device hold more than a bounded amount: packets due to the guest are flags of
+//! their connection, but for resets, and when [`MAX_RESETS`] of those wait for receive buffers, no packet is taken from
+//! the guest before some are gone. One turn of the loop handles at most [`BUDGET`] chains in each direction.
+
+use std::collections::VecDeque;
+use std::os::fd::AsRawFd;
+
+use event_manager::{EventOps, Events, MutEventSubscriber};
+use memory::{GuestMemoryMmap, Memory, Segments};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::connection::{Connection, Filled, Ports, Violation};
+use super::offers::Offers;
+use super::spec::{HOST_CID, Header, Op, TRANSPORT_RESET, Type};
+use super::table::{Number, Table};
+use crate::virtio::Interrupt;
+use crate::virtio::ring::{Chain, Ring};
+
+/// The most connections, those included that only wait for the host to read the rest.
+const MAX_CONNECTIONS: usize = 4096;
+/// The receive buffer of a connection, in bytes; it is allocated only while the host does not read. All of them
+/// together are bounded by MANY * LARGE_BUFFER + MAX_CONNECTIONS * SMALL_BUFFER, 128 MiB.
+const LARGE_BUFFER: u32 = 256 << 10;
+/// The receive buffer when there are MANY connections already.
+const SMALL_BUFFER: u32 = 16 << 10;
+const MANY: usize = 256;
+/// The most resets that wait for a receive buffer.
+const MAX_RESETS: usize = 256;
+/// The most chains of a queue in one turn of the main loop: at most 2 MiB are copied, and others get their turn.
+const BUDGET: usize = 32;
+
+/// Tokens of the main loop: those of connections come after these.
+const KICK: u32 = 0;
+const RESUME: u32 = 1;
+const FIRST_CONNECTION: u32 = 2;
+
+pub(super) struct Worker {
+    pub(super) guest_cid: u64,
+    pub(super) offers: Offers,
+    pub(super) memory: Memory,
+    pub(super) interrupt: Interrupt,
+    pub(super) rx: Ring,
+    pub(super) tx: Ring,
+    pub(super) event: Ring,
+    /// Written to come back after the other devices' turn.
+    pub(super) resume: EventFd,
+    /// The driver has to hear that its connections are gone.
+    pub(super) transport_reset_due: bool,
+    pub(super) table: Table,
+    /// Connections that may have a packet due.
+    pub(super) due: VecDeque<Number>,
+    /// Resets due: answers to packets of connections that are not there.
+    pub(super) resets: VecDeque<Header>,
+}
+
+impl MutEventSubscriber for Worker {
+    fn init(&mut self, ops: &mut EventOps) {
+        // Edges: nobody has to read a kick to clear it.
+        let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
+        let kicks =
+            [&self.rx, &self.tx, &self.event].map(|ring| Events::with_data(&ring.kick, KICK, edge));
+        for events in kicks
+            .into_iter()
+            .chain([Events::with_data(&self.resume, RESUME, edge)])
+        {
+            if let Err(error) = ops.add(events) {
+                // For want of kernel memory only. The device stays silent; the VM goes on.
+                tracing::warn!(%error, "the main loop cannot watch the socket device's queues");
+            }
+        }
+        // Chains may be there from before a save, for which no kick will come.
+        self.turn(ops);
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps) {
+        if let Some(number) = events.data().checked_sub(FIRST_CONNECTION) {
+            if let Some(connection) = self.table.get(number) {
+                connection.ready(events.event_set());
+            }
+            self.after(number, ops);
+        }
+        self.turn(ops);
+    }
+}
+
+impl Worker {
+    /// Moves what can be moved, within the budget.
+    fn turn(&mut self, ops: &mut EventOps) {
+        let memory = self.memory.clone();
+        let mut more = self.receive(&memory, ops);
+        let held_back = self.resets.len() >= MAX_RESETS;
+        more |= self.send(&memory, ops);
+        more |= held_back && self.resets.len() < MAX_RESETS;
+        self.announce_reset(&memory);
+        for ring in [&mut self.rx, &mut self.tx, &mut self.event] {
+            ring.notify(&memory, &self.interrupt);
+        }
+        if more {
+            // Fails only when the counter is full, and then the loop comes back anyway.
+            let _ = self.resume.write(1);
+        }
+    }
+
+    /// Takes packets from the guest. `true` if there are more than one turn handles.
+    fn receive(&mut self, memory: &GuestMemoryMmap, ops: &mut EventOps) -> bool {
+        self.tx.disable_kicks(memory);
+        for _ in 0..BUDGET {
+            if self.resets.len() >= MAX_RESETS {
+                return false;
+            }
+            if let Some(Chain {
+                head, mut readable, ..
+            }) = self.tx.pop(memory)
+            {
+                self.packet(&mut readable, ops);
+                self.tx.push(memory, head, 0);
+            } else if self.tx.enable_kicks(memory) {
+                self.tx.disable_kicks(memory);
+            } else {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends packets to the guest while some are due and it has buffers. `true` if one turn was not enough.
+    fn send(&mut self, memory: &GuestMemoryMmap, ops: &mut EventOps) -> bool {
+        for _ in 0..BUDGET {
+            if self.resets.is_empty() && self.due.is_empty() {
+                return false;
+            }
+            if let Some(Chain {
+                head, mut writable, ..
+            }) = self.rx.pop(memory)
+            {
+                match self.fill(&mut writable, ops) {
+                    Some(written) => self.rx.push(memory, head, written),
+                    None => self.rx.unpop(),
+                }
+            } else if self.rx.enable_kicks(memory) {
+                self.rx.disable_kicks(memory);
+            } else {
+                return false;
+            }
+        }
+        !self.resets.is_empty() || !self.due.is_empty()
+    }
+
+    /// Handles one packet of the guest's. One that is not from this guest, or is shorter than it says, is dropped.
+    fn packet(&mut self, packet: &mut Segments<'_>, ops: &mut EventOps) {
+        let Some(header) = packet.take_array().as_ref().map(Header::parse) else {
+            return;
+        };
+        if header.src_cid != self.guest_cid || packet.len() < header.len as usize {
+            return;
+        }
+        packet.truncate(header.len as usize);
+        let ports = Ports {
+            guest: header.src_port,
+            host: header.dst_port,
+        };
+        if header.dst_cid != HOST_CID || header.kind != Type::STREAM {
+            return self.reset(&header);
+        }
+        match (self.table.find(ports), header.op) {
+            (None, Op::REQUEST) => self.connect(&header, ops),
+            (None, _) => self.reset(&header),
+            (Some(number), Op::RST) => self.forget(number, ops),
+            (Some(number), _) => match self.deliver(number, &header, packet) {
+                Ok(false) => self.after(number, ops),
+                // It has said that it neither sends nor receives: the reset tells it that we know.
+                Ok(true) | Err(Violation) => {
+                    self.reset(&header);
+                    self.forget(number, ops);
+                }
+            },
+        }
+    }
+
+    /// Hands a packet to its connection. `Ok(true)` if the guest is done with it.
+    fn deliver(
+        &mut self,
+        number: Number,
+        header: &Header,
+        data: &mut Segments<'_>,
+    ) -> Result<bool, Violation> {
+        let connection = self.table.get(number).ok_or(Violation)?;
+        connection.update_credit(header);
+        match header.op {
+            Op::RW => connection.receive(data)?,
+            Op::CREDIT_UPDATE => {}
+            Op::CREDIT_REQUEST => connection.credit_requested(),
+            Op::SHUTDOWN => return Ok(connection.guest_shut_down(header.flags)),
+            // REQUEST for what is connected, RESPONSE to what was not asked, and unknown ones.
+            _ => return Err(Violation),
+        }
+        Ok(false)
+    }
+
+    /// Answers a connection request.
+    fn connect(&mut self, request: &Header, ops: &mut EventOps) {
+        let connections = self.table.len();
+        if connections >= MAX_CONNECTIONS {
+            return self.reset(request);
+        }
+        let Some(fd) = self.offers.take(request.dst_port) else {
+            return self.reset(request);
+        };
+        let buf_alloc = if connections < MANY {
+            LARGE_BUFFER
+        } else {
+            SMALL_BUFFER
+        };
+        let raw = fd.as_raw_fd();
+        let number = self.table.insert(Connection::new(request, fd, buf_alloc));
+        let events =
+            EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
+        if let Err(error) = ops.add(Events::with_data_raw(
+            raw,
+            FIRST_CONNECTION + number,
+            events,
+        )) {
+            tracing::warn!(%error, port = request.dst_port, "a stream could not be waited for");
+            self.table.remove(number);
+            return self.reset(request);
+        }
+        self.after(number, ops);
+    }
+
+    /// Puts the next packet that is due into a chain. `None` if none was due after all.
+    fn fill(&mut self, chain: &mut Segments<'_>, ops: &mut EventOps) -> Option<usize> {
+        if chain.len() < Header::LEN {
+            return Some(0);
+        }
+        let mut head = chain.prefix(Header::LEN);
+        chain.advance(Header::LEN);
+        while self.resets.is_empty() {
+            let number = self.due.pop_front()?;
+            let Some(connection) = self.table.get(number) else {
+                continue;
+            };
+            connection.queued = false;
+            let filled = connection.fill(&mut head, chain);
+            if filled == Filled::Failed {
+                self.resets.push_back(connection.header(Op::RST, 0));
+                self.forget(number, ops);
+                break;
+            }
+            self.after(number, ops);
+            match filled {
+                Filled::Packet(len) => return Some(len),
+                Filled::NoRoom => return Some(0),
+                Filled::Nothing | Filled::Failed => {}
+            }
+        }
+        let reset = self.resets.pop_front()?;
+        Some(head.put(&reset.encode()))
+    }
+
+    /// What has to be done after a connection's state has changed.
+    fn after(&mut self, number: Number, ops: &mut EventOps) {
+        let Some(connection) = self.table.get(number) else {
+            return;
+        };
+        if connection.lingering && !connection.has_unsent() {
+            self.close(number, ops);
+        } else if connection.has_work() && !connection.queued {
+            connection.queued = true;
+            self.due.push_back(number);
+        }
+    }
+
+    /// The guest knows nothing of the connection any more. The host still gets what the guest had sent.
+    fn forget(&mut self, number: Number, ops: &mut EventOps) {
+        let Some(connection) = self.table.get(number) else {
+            return;
+        };
+        let unsent = connection.guest_gone();
+        let ports = connection.ports;
+        self.table.forget_ports(ports);
+        if !unsent {
+            self.close(number, ops);
+        }
+    }
+
+    fn close(&mut self, number: Number, ops: &mut EventOps) {
+        if let Some(connection) = self.table.remove(number)
+            && let Err(error) = ops.remove(Events::empty_raw(connection.fd().as_raw_fd()))
+        {
+            tracing::warn!(%error, "a stream could not be taken off the main loop");
+        }
+    }
+
+    /// Answers a packet with a reset, unless it is one.
+    fn reset(&mut self, header: &Header) {
+        if header.op != Op::RST {
+            self.resets.push_back(header.reset());
+        }
+    }
+
+    /// Tells the driver once that its connections did not survive, as soon as it has a buffer for that.
+    fn announce_reset(&mut self, memory: &GuestMemoryMmap) {
+        if !self.transport_reset_due {
+            return;
+        }
+        self.event.disable_kicks(memory);
+        for _ in 0..BUDGET {
+            if let Some(Chain {
+                head, mut writable, ..
+            }) = self.event.pop(memory)
+            {
+                let fits = writable.len() >= TRANSPORT_RESET.len();
+                let written = if fits {
+                    writable.put(&TRANSPORT_RESET)
+                } else {
+                    0
+                };
+                self.event.push(memory, head, written);
+                if fits {
+                    self.transport_reset_due = false;
+                    return;
+                }
+            } else if !self.event.enable_kicks(memory) {
+                return;
+            }
+        }
+    }
+}
