@@ -243,6 +243,9 @@ impl Worker {
                 continue;
             };
             connection.queued = false;
+            if !connection.has_work() {
+                continue;
+            }
             let filled = connection.fill(&mut head, chain);
             if filled == Filled::Failed {
                 self.resets.push_back(connection.header(Op::RST, 0));
