@@ -1,0 +1,158 @@
+//! Runs an OCI bundle (a directory with config.json and rootfs) with this crate and nothing else: for tests, and for
+//! looking at a container without a virtual machine.
+//!
+//! ```text
+//! run-bundle [--user USER] [--seccomp FILE] [--init] [--terminal] [--resolv-conf TEXT] [--hosts TEXT]
+//!            [--interface MAC,ADDRESS/PREFIX,GATEWAY] CGROUP BUNDLE
+//! ```
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use container::{EtcFiles, Interface, Kind, Request, Running, Spec, Stdio};
+use rustix::process::{WaitOptions, waitpid};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let code = match error
+                .downcast_ref::<container::Error>()
+                .map(|error| error.kind)
+            {
+                Some(Kind::CommandNotFound) => 127,
+                Some(Kind::CommandNotExecutable) => 126,
+                _ => 125,
+            };
+            let mut text = error.to_string();
+            let mut source = error.source();
+            while let Some(cause) = source {
+                text += &format!(": {cause}");
+                source = cause.source();
+            }
+            eprintln!("run-bundle: {text}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run() -> Result<u8, Box<dyn std::error::Error>> {
+    let mut request = request()?;
+    if let Stdio::Pipes {
+        stdin,
+        stdout,
+        stderr,
+    } = &mut request.stdio
+    {
+        *stdin = Some(std::io::stdin().as_fd().try_clone_to_owned()?);
+        *stdout = Some(std::io::stdout().as_fd().try_clone_to_owned()?);
+        *stderr = Some(std::io::stderr().as_fd().try_clone_to_owned()?);
+    }
+    let Running {
+        pid,
+        terminal,
+        cgroup,
+        ..
+    } = container::create(request)?.start()?;
+    if let Some(terminal) = terminal {
+        show(terminal.into())?;
+    }
+    let (_, status) = waitpid(Some(pid), WaitOptions::empty())?.ok_or("no status")?;
+    cgroup.remove()?;
+    let code = status
+        .exit_status()
+        .or(status.terminating_signal().map(|signal| 128 + signal));
+    Ok(code.unwrap_or(255) as u8)
+}
+
+/// Copies standard input to the terminal, and the terminal to standard output until it is closed.
+fn show(terminal: std::fs::File) -> std::io::Result<()> {
+    let mut input = terminal.try_clone()?;
+    std::thread::spawn(move || std::io::copy(&mut std::io::stdin(), &mut input));
+    let mut terminal = terminal;
+    let mut buffer = [0; 4096];
+    loop {
+        match terminal.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(len) => std::io::stdout().write_all(&buffer[..len])?,
+            // No process has it open any more.
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn request() -> Result<Request, Box<dyn std::error::Error>> {
+    let mut options = Vec::new();
+    let mut places = Vec::new();
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--init" | "--terminal" => options.push((word, String::new())),
+            option if option.starts_with("--") => {
+                let value = words.next().ok_or("an option without its value")?;
+                options.push((word, value));
+            }
+            _ => places.push(word),
+        }
+    }
+    let [cgroup, bundle] = places.as_slice() else {
+        return Err("want CGROUP BUNDLE".into());
+    };
+    let bundle = Path::new(bundle);
+    let mut request = Request {
+        spec: Spec::from_json(&std::fs::read(bundle.join("config.json"))?)?,
+        rootfs: bundle.join("rootfs"),
+        user: None,
+        seccomp: None,
+        init: false,
+        stdio: Stdio::Pipes {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        },
+        etc: EtcFiles::default(),
+        interface: None,
+        cgroup: PathBuf::from(cgroup),
+        run_dir: bundle.join("run"),
+    };
+    for (option, value) in options {
+        match option.as_str() {
+            "--user" => request.user = Some(value),
+            "--seccomp" => request.seccomp = Some(std::fs::read(value)?),
+            "--init" => request.init = true,
+            "--terminal" => {
+                request.stdio = Stdio::Terminal {
+                    rows: 30,
+                    columns: 100,
+                }
+            }
+            "--resolv-conf" => request.etc.resolv_conf = Some(value),
+            "--hosts" => request.etc.hosts = Some(value),
+            "--interface" => request.interface = Some(interface(&value)?),
+            option => return Err(format!("unknown option {option}").into()),
+        }
+    }
+    Ok(request)
+}
+
+fn interface(text: &str) -> Result<Interface, Box<dyn std::error::Error>> {
+    let fields: Vec<&str> = text.split(',').collect();
+    let [mac, network, gateway] = fields.as_slice() else {
+        return Err("want MAC,NETWORK,GATEWAY".into());
+    };
+    let bytes: Vec<u8> = mac
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16))
+        .collect::<Result<_, _>>()?;
+    let (address, prefix_len) = network.split_once('/').ok_or("want ADDRESS/PREFIX")?;
+    Ok(Interface {
+        mac: bytes.try_into().map_err(|_| "want six bytes")?,
+        address: address.parse()?,
+        prefix_len: prefix_len.parse()?,
+        gateway: Some(gateway.parse()?),
+        mtu: 1400,
+    })
+}

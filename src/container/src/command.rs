@@ -1,0 +1,171 @@
+//! Finding the command inside and turning into it.
+//!
+//! As runc and Docker: a name without a slash must be an executable file in a directory of $PATH, or it is "not
+//! found" (127); with a slash it is tried as it is, and what exists but cannot be executed is told apart (126).
+
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, FileType};
+use rustix::io::Errno;
+
+use crate::error::{Attempt, Cause, Error, Kind, Refusal, Step};
+
+/// What Docker gives an image without a PATH.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A command, ready to be executed.
+#[derive(Debug, Clone)]
+pub(crate) struct Command {
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    name: String,
+    path: String,
+}
+
+impl Command {
+    /// Checks the document's words. `home` is for an environment without HOME.
+    pub(crate) fn new(
+        arguments: &[String],
+        environment: &[String],
+        home: Option<&str>,
+    ) -> Result<Command, Error> {
+        let name = arguments.first().filter(|name| !name.is_empty());
+        let name = name
+            .ok_or(Refusal::Missing)
+            .at(Step::Exec, "process.args")?
+            .clone();
+        let mut environment = environment.to_vec();
+        let value = |name: &str| {
+            let entry = environment
+                .iter()
+                .rev()
+                .find_map(|entry| entry.split_once('=').filter(|e| e.0 == name));
+            entry.map(|(_, value)| value.to_owned())
+        };
+        let path = value("PATH").unwrap_or_else(|| DEFAULT_PATH.to_owned());
+        if value("HOME").is_none_or(|home| home.is_empty()) {
+            environment.retain(|entry| entry != "HOME=");
+            let home = home.filter(|home| !home.is_empty()).unwrap_or("/");
+            environment.push(format!("HOME={home}"));
+        }
+        let strings = |strings: &[String], what: &str| -> Result<Vec<CString>, Error> {
+            let strings = strings
+                .iter()
+                .map(|s| CString::new(s.as_str()).map_err(|_| Refusal::ZeroByte));
+            strings.collect::<Result<_, _>>().at(Step::Exec, what)
+        };
+        Ok(Command {
+            arguments: strings(arguments, "process.args")?,
+            environment: strings(&environment, "process.env")?,
+            name,
+            path,
+        })
+    }
+
+    /// Executes the command in the process's own root and directory. Returns only when that failed.
+    pub(crate) fn execute(&self) -> Error {
+        let path = match self.find() {
+            Ok(path) => path,
+            Err(error) => return error,
+        };
+        let Ok(path) = CString::new(path.into_os_string().as_bytes()) else {
+            return Error::new(Step::Exec, self.name.as_str(), Refusal::ZeroByte);
+        };
+        self.failure(sys::fork::execve(&path, &self.arguments, &self.environment))
+    }
+
+    fn failure(&self, cause: impl Into<Cause>) -> Error {
+        let cause = cause.into();
+        let kind = match cause {
+            Cause::Os(libc::ENOENT | libc::ENOTDIR) | Cause::Refused(Refusal::NotInPath) => {
+                Kind::CommandNotFound
+            }
+            _ => Kind::CommandNotExecutable,
+        };
+        Error::new(Step::Exec, self.name.as_str(), cause).of_kind(kind)
+    }
+
+    fn find(&self) -> Result<PathBuf, Error> {
+        if self.name.contains('/') {
+            let path = PathBuf::from(&self.name);
+            return check(&path)
+                .map(|()| path)
+                .map_err(|cause| self.failure(cause));
+        }
+        let directories = self.path.as_bytes().split(|&byte| byte == b':');
+        directories
+            .map(|directory| match directory {
+                b"" => Path::new(".").join(&self.name),
+                directory => Path::new(OsStr::from_bytes(directory)).join(&self.name),
+            })
+            .find(|path| check(path).is_ok())
+            .ok_or_else(|| self.failure(Refusal::NotInPath))
+    }
+}
+
+/// Whether the process may execute a file.
+fn check(path: &Path) -> Result<(), Cause> {
+    let stat = rustix::fs::stat(path)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Err(Refusal::IsADirectory.into());
+    }
+    match rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS) {
+        // A seccomp program that does not know faccessat2: execve will tell.
+        Err(Errno::NOSYS | Errno::PERM) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(words: &[&str], environment: &[&str], home: Option<&str>) -> Command {
+        let owned = |words: &[&str]| words.iter().map(|w| w.to_string()).collect::<Vec<_>>();
+        Command::new(&owned(words), &owned(environment), home).unwrap()
+    }
+
+    #[test]
+    fn home_comes_from_the_image_where_the_environment_has_none() {
+        let has = |command: Command, entry: &str| {
+            command
+                .environment
+                .iter()
+                .any(|e| e.to_bytes() == entry.as_bytes())
+        };
+        assert!(has(command(&["x"], &[], Some("/home/x")), "HOME=/home/x"));
+        assert!(has(command(&["x"], &["HOME="], None), "HOME=/"));
+        assert!(!has(
+            command(&["x"], &["HOME=/mine"], Some("/home/x")),
+            "HOME=/home/x"
+        ));
+    }
+
+    #[test]
+    fn not_found_and_not_executable_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("plain");
+        std::fs::write(&file, "x").unwrap();
+        let path = format!("PATH={}", dir.path().display());
+        let kind = |name: &str| {
+            command(&[name], &[path.as_str()], None)
+                .find()
+                .unwrap_err()
+                .kind
+        };
+        assert_eq!(kind("nothing"), Kind::CommandNotFound);
+        assert_eq!(kind("plain"), Kind::CommandNotFound);
+        assert_eq!(kind(file.to_str().unwrap()), Kind::CommandNotExecutable);
+        assert_eq!(
+            kind(dir.path().to_str().unwrap()),
+            Kind::CommandNotExecutable
+        );
+        assert_eq!(kind("/nothing/at/all"), Kind::CommandNotFound);
+        assert_eq!(
+            command(&["sh"], &[], None).find().unwrap(),
+            Path::new("/usr/bin/sh")
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! Putting a root file system together: layers, and overlayfs on top.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+};
+
+use crate::error::{Attempt, Error, Step};
+use crate::mounts::explanation;
+
+/// Where an overlay's writes go: two directories of one file system.
+#[derive(Debug, Clone, Copy)]
+pub struct Upper<'a> {
+    /// What is written.
+    pub upper: &'a Path,
+    /// overlayfs's own; empty.
+    pub work: &'a Path,
+}
+
+/// Mounts an EROFS image (a block device, or a file from Linux 6.12 on) read-only on an existing directory.
+pub fn mount_erofs(image: &Path, target: &Path) -> Result<(), Error> {
+    mount("erofs", image, true, &[], target)
+}
+
+/// Mounts a file system on an existing directory, with the file system's own options.
+pub fn mount(
+    kind: &str,
+    source: &Path,
+    read_only: bool,
+    options: &[(&str, &str)],
+    target: &Path,
+) -> Result<(), Error> {
+    let name = || format!("{kind} of {} on {}", source.display(), target.display());
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Mount, name())?;
+    fsconfig_set_string(&context, "source", source).at(Step::Mount, name())?;
+    if read_only {
+        fsconfig_set_flag(&context, "ro").at(Step::Mount, name())?;
+    }
+    for &(key, value) in options {
+        fsconfig_set_string(&context, key, value).at(
+            Step::MountOption,
+            format_args!("{key} of {}{}", name(), explanation(&context)),
+        )?;
+    }
+    finish(&context, read_only, target).map_err(|errno| {
+        Error::new(
+            Step::Mount,
+            format!("{}{}", name(), explanation(&context)),
+            errno,
+        )
+    })
+}
+
+/// Mounts layers, lowest first, with what takes the writes on top, on an existing directory. Without `upper` the
+/// result is read-only.
+pub fn overlay(lowers: &[&Path], upper: Option<Upper<'_>>, target: &Path) -> Result<(), Error> {
+    if let ([only], None) = (lowers, upper) {
+        // overlayfs wants two layers at least.
+        rustix::mount::mount_bind(*only, target).at(Step::Overlay, target.display())?;
+        return Ok(());
+    }
+    let name = target.display();
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Overlay, &name)?;
+    fsconfig_set_string(&context, "source", "overlay").at(Step::Overlay, &name)?;
+    // From the highest down; one call each, as a single string of them all would be limited to a page.
+    for lower in lowers.iter().rev() {
+        fsconfig_set_string(&context, "lowerdir+", *lower).at(
+            Step::Overlay,
+            format_args!("{name}: layer {}{}", lower.display(), explanation(&context)),
+        )?;
+    }
+    if let Some(Upper { upper, work }) = upper {
+        fsconfig_set_string(&context, "upperdir", upper).at(Step::Overlay, &name)?;
+        fsconfig_set_string(&context, "workdir", work).at(Step::Overlay, &name)?;
+    }
+    finish(&context, false, target).map_err(|errno| {
+        Error::new(
+            Step::Overlay,
+            format!("{name}{}", explanation(&context)),
+            errno,
+        )
+    })
+}
+
+fn finish(context: &OwnedFd, read_only: bool, target: &Path) -> Result<(), rustix::io::Errno> {
+    fsconfig_create(context)?;
+    let attributes = if read_only {
+        MountAttrFlags::MOUNT_ATTR_RDONLY
+    } else {
+        MountAttrFlags::empty()
+    };
+    let mount = fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    move_mount(
+        &mount,
+        "",
+        CWD,
+        target,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+}
+
+/// Unmounts what is mounted on a directory.
+pub fn unmount(target: &Path) -> Result<(), Error> {
+    rustix::mount::unmount(target, UnmountFlags::NOFOLLOW).at(Step::Unmount, target.display())
+}

@@ -1,0 +1,274 @@
+//! `USER[:GROUP]`, looked up in the image's own /etc/passwd and /etc/group, as Docker does.
+//!
+//! Invariants: nothing outside the root is read, whatever those files are; reads are bounded and do not block.
+
+use std::io::Read;
+use std::path::Path;
+
+use rustix::fs::{FileType, OFlags};
+
+use crate::error::{Attempt, Error, Kind, Refusal, Step};
+use crate::inside::Root;
+
+/// The largest /etc/passwd or /etc/group that is read; real ones are a thousand times smaller.
+const MAX_FILE_LEN: u64 = 4 << 20;
+/// The most supplementary groups (NGROUPS_MAX).
+const MAX_GROUPS: usize = 65536;
+
+/// Who runs the container's process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Supplementary groups, the primary one among them.
+    pub(crate) groups: Vec<u32>,
+    /// The home directory, if the image names one.
+    pub(crate) home: Option<String>,
+}
+
+/// A line of passwd(5), as far as it matters.
+struct Account<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+}
+
+/// A line of group(5).
+struct Group<'a> {
+    name: &'a str,
+    gid: u32,
+    members: &'a str,
+}
+
+/// The identity of a document's numbers; only the home directory is looked up.
+pub(crate) fn by_number(
+    root: &Root,
+    uid: u32,
+    gid: u32,
+    additional: &[u32],
+) -> Result<Identity, Error> {
+    let passwd = read(root, "/etc/passwd")?;
+    let home = accounts(&passwd)
+        .find(|account| account.uid == uid)
+        .map(|a| a.home.to_owned());
+    Ok(Identity {
+        uid,
+        gid,
+        groups: with_primary(gid, additional),
+        home,
+    })
+}
+
+/// The identity that `USER[:GROUP]` names. `additional` groups of the document are kept.
+pub(crate) fn by_name(root: &Root, wanted: &str, additional: &[u32]) -> Result<Identity, Error> {
+    let (user, group) = match wanted.split_once(':') {
+        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
+        None => (wanted, None),
+    };
+    let user = if user.is_empty() { "0" } else { user };
+    let unknown = |refusal| Error::new(Step::User, wanted, refusal).of_kind(Kind::UnknownUser);
+    let passwd = read(root, "/etc/passwd")?;
+    let number = id(user);
+    let account = accounts(&passwd)
+        .find(|a| a.name == user)
+        .or_else(|| accounts(&passwd).find(|account| Some(account.uid) == number));
+    let uid = account
+        .as_ref()
+        .map(|a| a.uid)
+        .or(number)
+        .ok_or(unknown(Refusal::NoSuchUser))?;
+    let groups = read(root, "/etc/group")?;
+    let mut more = additional.to_vec();
+    let gid = match group {
+        Some(group) => {
+            let found = groups_of(&groups).find(|g| g.name == group || id(group) == Some(g.gid));
+            found
+                .map(|g| g.gid)
+                .or(id(group))
+                .ok_or(unknown(Refusal::NoSuchGroup))?
+        }
+        None => {
+            if let Some(account) = &account {
+                let is_member = |g: &Group<'_>| g.members.split(',').any(|m| m == account.name);
+                more.extend(
+                    groups_of(&groups)
+                        .filter(is_member)
+                        .map(|g| g.gid)
+                        .take(MAX_GROUPS),
+                );
+            }
+            account.as_ref().map_or(0, |account| account.gid)
+        }
+    };
+    let home = account.map(|account| account.home.to_owned());
+    Ok(Identity {
+        uid,
+        gid,
+        groups: with_primary(gid, &more),
+        home,
+    })
+}
+
+/// The groups without repetition. The primary one is always among them, so that a program which gives it up does
+/// not gain what is denied to the group (CVE-2022-36109).
+fn with_primary(gid: u32, more: &[u32]) -> Vec<u32> {
+    let mut groups: Vec<u32> = std::iter::once(gid).chain(more.iter().copied()).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups.truncate(MAX_GROUPS);
+    groups
+}
+
+/// A user or group number: what the kernel can hold, -1 apart ("no change").
+fn id(text: &str) -> Option<u32> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok().filter(|&number| number < i32::MAX as u32)
+}
+
+fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
+    passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        let uid = fields.nth(1)?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        let home = fields.nth(1).unwrap_or("");
+        Some(Account {
+            name,
+            uid,
+            gid,
+            home,
+        })
+    })
+}
+
+fn groups_of(group: &str) -> impl Iterator<Item = Group<'_>> {
+    group.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        let gid = fields.nth(1)?.parse().ok()?;
+        Some(Group {
+            name,
+            gid,
+            members: fields.next().unwrap_or(""),
+        })
+    })
+}
+
+/// A file of the image; an absent one is empty.
+fn read(root: &Root, path: &str) -> Result<String, Error> {
+    // Not blocking: the image may have put a FIFO there.
+    let file = match root.get(
+        Path::new(path),
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY,
+    ) {
+        Ok(file) => file,
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(String::new()),
+        Err(errno) => return Err(errno).at(Step::User, format_args!("in {path}")),
+    };
+    let stat = rustix::fs::fstat(&file).at(Step::User, format_args!("in {path}"))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Refusal::NotARegularFile).at(Step::User, format_args!("in {path}"));
+    }
+    let mut bytes = Vec::new();
+    let mut file = std::fs::File::from(file).take(MAX_FILE_LEN + 1);
+    file.read_to_end(&mut bytes)
+        .at(Step::User, format_args!("in {path}"))?;
+    if bytes.len() as u64 > MAX_FILE_LEN {
+        return Err(Refusal::TooLarge).at(Step::User, format_args!("in {path}"));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn image() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        let passwd =
+            "root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:33:34::/var/www:/x\n1000:x:7:7::/n:\n";
+        fs::write(dir.path().join("etc/passwd"), passwd).unwrap();
+        let group = "root:x:0:\nweb:x:34:\nvideo:x:44:a,web\naudio:x:45:web,b\n";
+        fs::write(dir.path().join("etc/group"), group).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        (dir, root)
+    }
+
+    fn known(wanted: &str) -> (u32, u32, Vec<u32>, Option<String>) {
+        let (_dir, root) = image();
+        let identity = by_name(&root, wanted, &[]).unwrap();
+        (identity.uid, identity.gid, identity.groups, identity.home)
+    }
+
+    #[test]
+    fn names_and_numbers_mean_what_they_mean_to_docker() {
+        assert_eq!(
+            known("web"),
+            (33, 34, vec![34, 44, 45], Some("/var/www".into()))
+        );
+        assert_eq!(
+            known("33"),
+            (33, 34, vec![34, 44, 45], Some("/var/www".into()))
+        );
+        assert_eq!(
+            known("web:audio"),
+            (33, 45, vec![45], Some("/var/www".into()))
+        );
+        assert_eq!(known("web:9"), (33, 9, vec![9], Some("/var/www".into())));
+        assert_eq!(known("77"), (77, 0, vec![0], None));
+        assert_eq!(known("77:video"), (77, 44, vec![44], None));
+        assert_eq!(known(":video"), (0, 44, vec![44], Some("/root".into())));
+        // A name made of digits is a name first.
+        assert_eq!(known("1000").0, 7);
+    }
+
+    #[test]
+    fn unknown_names_are_their_own_kind_of_error() {
+        let (_dir, root) = image();
+        for wanted in [
+            "nobody",
+            "web:nogroup",
+            "-1",
+            "4294967295",
+            "web:99999999999",
+        ] {
+            assert_eq!(
+                by_name(&root, wanted, &[]).unwrap_err().kind,
+                Kind::UnknownUser,
+                "{wanted}"
+            );
+        }
+    }
+
+    #[test]
+    fn hostile_files_are_refused_and_never_waited_for() {
+        let (dir, root) = image();
+        let passwd = dir.path().join("etc/passwd");
+        fs::remove_file(&passwd).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &passwd, rustix::fs::Mode::RWXU).unwrap();
+        assert!(by_name(&root, "web", &[]).is_err());
+        fs::remove_file(&passwd).unwrap();
+        fs::File::create(&passwd).unwrap().set_len(1 << 40).unwrap();
+        assert!(by_name(&root, "web", &[]).is_err());
+        fs::remove_file(&passwd).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &passwd).unwrap();
+        assert!(by_name(&root, "web", &[]).is_err());
+    }
+
+    #[test]
+    fn an_image_without_the_files_has_numbers_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        assert_eq!(by_name(&root, "5:6", &[9]).unwrap().groups, [6, 9]);
+        assert_eq!(
+            by_name(&root, "x", &[]).unwrap_err().kind,
+            Kind::UnknownUser
+        );
+    }
+}

@@ -1,0 +1,276 @@
+//! The few rtnetlink(7) requests that set up a container's network interface, over a socket of the caller's network
+//! namespace.
+//!
+//! Invariants: every request asks for an acknowledgement and waits for it; every reply is read within its bounds.
+//! Deliberately absent: everything but links, IPv4 addresses and default routes; IPv6; monitoring.
+
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+// Numbers of linux/netlink.h, linux/rtnetlink.h, linux/if_link.h and linux/if_addr.h.
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
+const NLM_F_DUMP: u16 = 0x300;
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_NEWROUTE: u16 = 24;
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_NET_NS_PID: u16 = 19;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const IFF_UP: u32 = 1;
+const AF_INET: u8 = 2;
+const RT_TABLE_MAIN: u8 = 254;
+const RTPROT_BOOT: u8 = 3;
+const RTN_UNICAST: u8 = 1;
+
+/// Bytes of `struct nlmsghdr`.
+const HEADER_LEN: usize = 16;
+/// Bytes of `struct ifinfomsg`.
+const IFINFO_LEN: usize = 16;
+/// Larger than any datagram of a dump (the kernel caps them at 32 KiB).
+const BUFFER_LEN: usize = 32 << 10;
+
+/// A network interface of the socket's namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link(u32);
+
+impl Link {
+    /// The loopback interface: always the first of its namespace.
+    pub const LOOPBACK: Link = Link(1);
+}
+
+/// A change to a link; what is `None` stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Change<'a> {
+    /// The new name.
+    pub name: Option<&'a str>,
+    /// The largest packet, in bytes.
+    pub mtu: Option<u32>,
+    /// Bring it up.
+    pub up: bool,
+    /// Move it into the network namespace of this process.
+    pub namespace_of: Option<rustix::process::Pid>,
+}
+
+/// An rtnetlink socket.
+#[derive(Debug)]
+pub struct Netlink {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl Netlink {
+    /// A socket of the network namespace that the calling thread is in.
+    pub fn open() -> Result<Netlink, Errno> {
+        // Protocol 0 is NETLINK_ROUTE.
+        let (family, flags) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
+        let socket = rustix::net::socket_with(family, SocketType::RAW, flags, None)?;
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+        Ok(Netlink {
+            socket,
+            sequence: 0,
+        })
+    }
+
+    /// The first link with this hardware address.
+    pub fn find(&mut self, mac: [u8; 6]) -> Result<Option<Link>, Errno> {
+        let mut found = None;
+        self.request(
+            Message::new(RTM_GETLINK, NLM_F_DUMP, &[0; IFINFO_LEN]),
+            |kind, body| {
+                if kind != RTM_NEWLINK || found.is_some() || body.len() < IFINFO_LEN {
+                    return;
+                }
+                let has_mac = attributes(&body[IFINFO_LEN..])
+                    .any(|(kind, value)| kind == IFLA_ADDRESS && value == mac);
+                if has_mac {
+                    found = Some(Link(u32_at(body, 4)));
+                }
+            },
+        )?;
+        Ok(found)
+    }
+
+    /// Changes a link.
+    pub fn change(&mut self, link: Link, change: &Change<'_>) -> Result<(), Errno> {
+        let flags = if change.up { IFF_UP } else { 0 };
+        let mut info = [0; IFINFO_LEN];
+        info[4..8].copy_from_slice(&link.0.to_ne_bytes());
+        info[8..12].copy_from_slice(&flags.to_ne_bytes());
+        info[12..16].copy_from_slice(&flags.to_ne_bytes());
+        let mut message = Message::new(RTM_NEWLINK, NLM_F_ACK, &info);
+        if let Some(name) = change.name {
+            message.attribute(IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat());
+        }
+        if let Some(mtu) = change.mtu {
+            message.attribute(IFLA_MTU, &mtu.to_ne_bytes());
+        }
+        if let Some(pid) = change.namespace_of {
+            message.attribute(IFLA_NET_NS_PID, &pid.as_raw_pid().to_ne_bytes());
+        }
+        self.request(message, |_, _| ())
+    }
+
+    /// Gives a link an address and with it the route to its network.
+    pub fn add_address(
+        &mut self,
+        link: Link,
+        address: Ipv4Addr,
+        prefix_len: u8,
+    ) -> Result<(), Errno> {
+        let mut body = [0; 8];
+        body[0] = AF_INET;
+        body[1] = prefix_len;
+        body[4..8].copy_from_slice(&link.0.to_ne_bytes());
+        let mut message = Message::new(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &body);
+        message.attribute(IFA_LOCAL, &address.octets());
+        message.attribute(IFA_ADDRESS, &address.octets());
+        if prefix_len < 31 {
+            let host_bits = u32::MAX.checked_shr(prefix_len.into()).unwrap_or(0);
+            let broadcast = Ipv4Addr::from_bits(address.to_bits() | host_bits);
+            message.attribute(IFA_BROADCAST, &broadcast.octets());
+        }
+        self.request(message, |_, _| ())
+    }
+
+    /// Routes everything without a better route to a gateway on a link.
+    pub fn add_default_route(&mut self, link: Link, gateway: Ipv4Addr) -> Result<(), Errno> {
+        let body = [
+            AF_INET,
+            0,
+            0,
+            0,
+            RT_TABLE_MAIN,
+            RTPROT_BOOT,
+            0,
+            RTN_UNICAST,
+            0,
+            0,
+            0,
+            0,
+        ];
+        let mut message = Message::new(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &body);
+        message.attribute(RTA_GATEWAY, &gateway.octets());
+        message.attribute(RTA_OIF, &link.0.to_ne_bytes());
+        self.request(message, |_, _| ())
+    }
+
+    /// Sends a request and hands every message of the answer to `each`, to the end of the dump or the acknowledgement.
+    fn request(
+        &mut self,
+        mut message: Message,
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> Result<(), Errno> {
+        self.sequence += 1;
+        rustix::net::send(
+            &self.socket,
+            message.finish(self.sequence),
+            SendFlags::empty(),
+        )?;
+        let mut buffer = vec![0; BUFFER_LEN];
+        loop {
+            let (len, _) =
+                rustix::net::recv(&self.socket, buffer.as_mut_slice(), RecvFlags::empty())?;
+            let mut rest = &buffer[..len];
+            while rest.len() >= HEADER_LEN {
+                let len = u32_at(rest, 0) as usize;
+                let kind = u16::from_ne_bytes([rest[4], rest[5]]);
+                let body = rest.get(HEADER_LEN..len).ok_or(Errno::BADMSG)?;
+                if u32_at(rest, 8) == self.sequence {
+                    match kind {
+                        NLMSG_ERROR if body.len() >= 4 => {
+                            return match u32_at(body, 0) as i32 {
+                                0 => Ok(()),
+                                code => Err(Errno::from_raw_os_error(code.wrapping_neg())),
+                            };
+                        }
+                        NLMSG_DONE => return Ok(()),
+                        kind => each(kind, body),
+                    }
+                }
+                rest = rest.get(len.next_multiple_of(4)..).unwrap_or(&[]);
+            }
+        }
+    }
+}
+
+/// A request being put together.
+struct Message(Vec<u8>);
+
+impl Message {
+    fn new(kind: u16, flags: u16, body: &[u8]) -> Message {
+        let mut bytes = vec![0; HEADER_LEN];
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
+        bytes.extend_from_slice(body);
+        Message(bytes)
+    }
+
+    fn attribute(&mut self, kind: u16, value: &[u8]) {
+        let len = 4 + value.len() as u16;
+        self.0.extend_from_slice(&len.to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    fn finish(&mut self, sequence: u32) -> &[u8] {
+        let len = self.0.len() as u32;
+        self.0[..4].copy_from_slice(&len.to_ne_bytes());
+        self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        &self.0
+    }
+}
+
+/// The attributes of a message, as far as they are well formed.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let len = u16::from_ne_bytes(*bytes.first_chunk()?) as usize;
+        let kind = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?);
+        let value = bytes.get(4..len)?;
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or(&[]);
+        Some((kind, value))
+    })
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_found_by_its_address() {
+        let mut netlink = Netlink::open().unwrap();
+        assert_eq!(netlink.find([0; 6]).unwrap(), Some(Link::LOOPBACK));
+        assert_eq!(netlink.find([0xfe, 0xff, 1, 2, 3, 4]).unwrap(), None);
+    }
+
+    #[test]
+    fn attributes_cut_short_end_the_list() {
+        let bytes = [8, 0, 1, 0, 1, 2, 3, 4, 9, 0, 2, 0, 1];
+        assert_eq!(
+            attributes(&bytes).collect::<Vec<_>>(),
+            [(1, &[1, 2, 3, 4][..])]
+        );
+        assert_eq!(attributes(&[0, 0, 0, 0]).count(), 0);
+        assert_eq!(attributes(&[3]).count(), 0);
+    }
+}

@@ -1,0 +1,83 @@
+//! Signal sets, for processes that end in another program or live as an init; sending a signal by its number.
+//!
+//! Deliberately absent: handlers, and signals as descriptors (see [`crate::signals`]).
+
+#![expect(
+    unsafe_code,
+    reason = "rustix has no wrapper for signal sets, sigwait and real-time signals"
+)]
+
+use std::io;
+
+/// The largest signal number (SIGRTMAX of the kernel).
+pub const MAX: i32 = 64;
+
+/// A set of signals.
+#[derive(Clone, Copy)]
+pub struct Set(libc::sigset_t);
+
+impl Set {
+    /// No signal.
+    pub fn empty() -> Set {
+        let mut set = std::mem::MaybeUninit::uninit();
+        // SAFETY: sigemptyset initializes the whole set.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            Set(set.assume_init())
+        }
+    }
+
+    /// Every signal.
+    pub fn all() -> Set {
+        let mut set = Set::empty();
+        // SAFETY: the set is valid and initialized.
+        unsafe { libc::sigfillset(&mut set.0) };
+        set
+    }
+
+    /// These signals.
+    pub fn of(signals: &[i32]) -> Set {
+        let mut set = Set::empty();
+        for &signal in signals {
+            // SAFETY: the set is valid and initialized; an invalid number is refused by the call and left out.
+            unsafe { libc::sigaddset(&mut set.0, signal) };
+        }
+        set
+    }
+
+    /// Blocks exactly these signals in the calling thread.
+    pub fn block_only(&self) -> io::Result<()> {
+        // SAFETY: the set is valid; the old one is not asked for.
+        match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) } {
+            0 => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    /// Waits for one of these signals, which must be blocked, and returns its number.
+    pub fn wait(&self) -> io::Result<i32> {
+        // SAFETY: the set is valid; no information or timeout is asked for.
+        match unsafe { libc::sigtimedwait(&self.0, std::ptr::null_mut(), std::ptr::null()) } {
+            -1 => Err(io::Error::last_os_error()),
+            signal => Ok(signal),
+        }
+    }
+}
+
+/// Gives every signal its default action. Rust's runtime ignores SIGPIPE, and ignored signals survive exec.
+pub fn reset_actions() {
+    for signal in 1..=MAX {
+        // SAFETY: SIG_DFL is a valid action; the calls for SIGKILL, SIGSTOP and numbers that the C library keeps for
+        // itself fail and change nothing, which is what is wanted.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Sends a signal, by number, to a process.
+pub fn kill(pid: rustix::process::Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: no pointers; a Pid is positive, so this addresses one process and not a group.
+    match unsafe { libc::kill(pid.as_raw_pid(), signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
