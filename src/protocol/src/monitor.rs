@@ -55,6 +55,11 @@ pub enum FromMonitor {
     },
     /// The answer to [`ToMonitor::Measure`].
     Measured(Box<Measured>),
+    /// Some of the guest's console, for a client that asked to see it. What does not fit the socket is dropped.
+    Console {
+        /// Text, with whatever is not UTF-8 replaced.
+        text: String,
+    },
     /// The VM ended on its own, or the engine failed: a message for a person; nothing follows.
     Broken {
         /// What happened, and why.

@@ -8,7 +8,7 @@
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
@@ -67,6 +67,17 @@ pub fn spawn(command: &mut Command, inherit: &Inherit<'_>) -> io::Result<Child> 
     // SAFETY: the closure only makes async-signal-safe system calls and writes to memory allocated before the fork.
     unsafe { command.pre_exec(prepare) };
     command.spawn()
+}
+
+/// Takes a descriptor that the parent left at this number, and keeps it from programs executed later. To be called
+/// once for a number, before anything else is opened.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: plain system calls on an integer.
+    let flags = check(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, flags | libc::FD_CLOEXEC) })?;
+    // SAFETY: it is open, and by this function's contract nobody in this program owns it yet.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
