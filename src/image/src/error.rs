@@ -1,0 +1,68 @@
+//! The crate's one error for callers: what was attempted, on what, and a hint on what to do; the cause is its source.
+
+use std::path::PathBuf;
+
+use crate::reference::Reference;
+use crate::{import, manifest, registry, store};
+
+/// A result with the crate's error.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What was attempted, and why it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A pull failed.
+    #[error("cannot pull {reference}")]
+    Pull {
+        /// What was to be pulled.
+        reference: Reference,
+        /// Why not.
+        source: Cause,
+    },
+    /// An import failed.
+    #[error("cannot import {}", .origin.display())]
+    Import {
+        /// What was to be imported; `-` for a stream.
+        origin: PathBuf,
+        /// Why not.
+        source: Cause,
+    },
+    /// The store itself.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// Why a pull or an import failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// The conversation with the registry.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// What the image's documents say.
+    #[error(transparent)]
+    Manifest(#[from] manifest::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The archive.
+    #[error(transparent)]
+    Archive(#[from] import::Error),
+}
+
+impl Error {
+    /// What a person can do about it, in one sentence, where there is something.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Error::Pull { source, .. } | Error::Import { source, .. } => match source {
+                Cause::Registry(error) => error.help(),
+                Cause::Manifest(manifest::Error::Platform { .. }) => {
+                    Some("hull runs linux/amd64 only: choose another tag or image".to_owned())
+                }
+                Cause::Manifest(_) => None,
+                Cause::Store(error) => error.help(),
+                Cause::Archive(error) => error.help(),
+            },
+            Error::Store(error) => error.help(),
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Images from files: an OCI layout (a folder, or a tar of one), what `docker save` writes, or a root file system's
+//! tar. What it is, is told by its contents.
+//!
+//! Invariants: nothing is unpacked; nothing outside the folder or tar that was named is ever read, whatever names and
+//! links it holds; every digest that it states is checked. Deliberately absent: xz and bzip2.
+
+mod contents;
+mod docker;
+mod error;
+mod oci;
+mod tar_index;
+
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use contents::{Contents, Folder};
+pub use error::Error;
+use tar_index::{TarIndex, Verdict};
+
+use crate::compression::Decompressor;
+use crate::digest::{Digest, HashingReader};
+use crate::error::{Cause, Error as TopError};
+use crate::manifest::Config;
+use crate::progress::{Event, LayerName, Progress};
+use crate::pull::{Watched, wait};
+use crate::reference::Reference;
+use crate::store::{self, Image, LayerJob, LayerRow, Store};
+
+/// Where an image is imported from.
+pub enum Source<'a> {
+    /// A file or a folder.
+    Path(&'a Path),
+    /// A stream. An archive is first copied to the store's disk; a root file system is not.
+    Reader(&'a mut dyn Read),
+}
+
+/// An image found in an archive, ready to be stored.
+struct Found {
+    config: Config,
+    manifest: Option<Vec<u8>>,
+    /// Bottom first, as many as the configuration has diffIDs.
+    layers: Vec<FoundLayer>,
+    names: Vec<Reference>,
+}
+
+/// Where a layer is.
+struct FoundLayer {
+    /// Its name in the archive.
+    path: String,
+    /// The digest and size that were stated for the bytes there.
+    stated: Option<(Digest, u64)>,
+}
+
+impl Store {
+    /// Brings the images that `source` holds into the store. Their names are those that it states; `name`, if given,
+    /// takes their place, and then there must be just one image.
+    pub fn import(
+        &self,
+        source: Source<'_>,
+        name: Option<&Reference>,
+        progress: &dyn Progress,
+    ) -> crate::Result<Vec<Image>> {
+        let origin = match &source {
+            Source::Path(path) => path.to_path_buf(),
+            Source::Reader(_) => PathBuf::from("-"),
+        };
+        self.import_source(source, name, progress)
+            .map_err(|source| TopError::Import { origin, source })
+    }
+
+    fn import_source(
+        &self,
+        source: Source<'_>,
+        name: Option<&Reference>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Image>, Cause> {
+        let _session = self.session()?;
+        let path = match source {
+            Source::Path(path) => path,
+            Source::Reader(reader) => return self.import_stream(reader, name, progress),
+        };
+        if path.is_dir() {
+            return self.import_archive(&Contents::Folder(Folder::open(path)?), name, progress);
+        }
+        let mut file = File::open(path).map_err(Error::reading(path))?;
+        let packed = !Decompressor::new(&file).map_err(Error::reading(path))?.is_plain();
+        file.rewind().map_err(Error::reading(path))?;
+        let regular = file.metadata().map_err(Error::reading(path))?.is_file();
+        if packed || !regular {
+            return self.import_stream(&mut file, name, progress);
+        }
+        match TarIndex::read(&file).map_err(Error::reading(path))?? {
+            Verdict::Archive(index) => {
+                self.import_archive(&Contents::Tar(index, file), name, progress)
+            }
+            Verdict::RootFs => self.import_rootfs(&mut file, name, progress),
+        }
+    }
+
+    fn import_stream(
+        &self,
+        reader: &mut dyn Read,
+        name: Option<&Reference>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Image>, Cause> {
+        let origin = Path::new("-");
+        let mut tar = Decompressor::new(reader).map_err(Error::reading(origin))?;
+        let mut head = vec![0; tar_index::HEAD_LEN];
+        let length = read_full(&mut tar, &mut head).map_err(Error::reading(origin))?;
+        head.truncate(length);
+        let mut tar = io::Cursor::new(&head).chain(tar);
+        if !tar_index::begins_archive(&head)? {
+            return self.import_rootfs(&mut tar, name, progress);
+        }
+        let mut spool = self.spool()?;
+        copy_to(&mut tar, &mut spool, self.root())?;
+        spool.rewind().map_err(Error::reading(origin))?;
+        match TarIndex::read(&spool).map_err(Error::reading(origin))?? {
+            Verdict::Archive(index) => {
+                self.import_archive(&Contents::Tar(index, spool), name, progress)
+            }
+            Verdict::RootFs => self.import_rootfs(&mut spool, name, progress),
+        }
+    }
+
+    fn import_archive(
+        &self,
+        contents: &Contents,
+        name: Option<&Reference>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Image>, Cause> {
+        let mut found = match contents.read(docker::MANIFEST, crate::manifest::MAX_MANIFEST_LEN)? {
+            Some(manifest) => docker::images(contents, &manifest)?,
+            None => oci::images(contents)?,
+        };
+        if let Some(name) = name {
+            let [only] = found.as_mut_slice() else {
+                return Err(Error::SeveralImages { count: found.len() }.into());
+            };
+            only.names = vec![name.clone()];
+        }
+        found.iter().map(|found| self.import_image(contents, found, progress)).collect()
+    }
+
+    fn import_image(
+        &self,
+        contents: &Contents,
+        found: &Found,
+        progress: &dyn Progress,
+    ) -> Result<Image, Cause> {
+        let chain_ids = found.config.chain_ids();
+        let mut rows: Vec<LayerRow> = Vec::with_capacity(found.layers.len());
+        for (index, layer) in found.layers.iter().enumerate() {
+            let diff_id = &found.config.diff_ids[index];
+            let name = LayerName { index, digest: Some(*diff_id) };
+            let lock = wait(name, progress, &AtomicBool::new(false), || self.try_lock_layer(diff_id))?;
+            let row = match self.find_layer(diff_id, &chain_ids[index])? {
+                Some(row) => {
+                    progress.event(Event::Exists(name));
+                    row
+                }
+                None => self.import_layer(contents, layer, diff_id, &rows, name, progress)?,
+            };
+            lock.remove().map_err(store::Error::io("remove a lock in", self.root()))?;
+            rows.push(row);
+        }
+        Ok(self.put_image(&found.config, found.manifest.as_deref(), &rows, &found.names)?)
+    }
+
+    fn import_layer(
+        &self,
+        contents: &Contents,
+        layer: &FoundLayer,
+        diff_id: &Digest,
+        lower: &[LayerRow],
+        name: LayerName,
+        progress: &dyn Progress,
+    ) -> Result<LayerRow, Cause> {
+        let (reader, size) = contents.open(&layer.path)?.ok_or_else(|| Error::Missing {
+            name: layer.path.clone(),
+        })?;
+        if let Some((_, expected)) = layer.stated.filter(|(_, expected)| *expected != size) {
+            return Err(Error::Size { name: layer.path.clone(), expected, actual: size }.into());
+        }
+        progress.event(Event::Converting { layer: name, total_bytes: Some(size) });
+        let source = Verified {
+            inner: Some(HashingReader::new(reader)),
+            stated: layer.stated.map(|(digest, _)| digest),
+        };
+        let source = Watched { inner: source, bytes: 0, layer: name, progress };
+        let job = LayerJob { diff_id: Some(diff_id), lower, name: &layer.path };
+        let row = self.store_layer(&job, source)?;
+        progress.event(Event::Stored { layer: name, size_bytes: row.size_bytes });
+        Ok(row)
+    }
+
+    /// A root file system as an image of one layer. The same tar makes the same image: no time is put into it.
+    fn import_rootfs(
+        &self,
+        tar: &mut dyn Read,
+        name: Option<&Reference>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Image>, Cause> {
+        let layer = LayerName { index: 0, digest: None };
+        progress.event(Event::Converting { layer, total_bytes: None });
+        let source = Watched { inner: tar, bytes: 0, layer, progress };
+        let job = LayerJob { diff_id: None, lower: &[], name: "of the root file system" };
+        let row = self.store_layer(&job, source)?;
+        progress.event(Event::Stored { layer, size_bytes: row.size_bytes });
+        let config = serde_json::json!({
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {},
+            "rootfs": { "type": "layers", "diff_ids": [row.diff_id] },
+            "history": [{ "created_by": "hull import" }],
+        });
+        let config = Config::parse(config.to_string().into_bytes())?;
+        let names: Vec<Reference> = name.into_iter().cloned().collect();
+        Ok(vec![self.put_image(&config, None, &[row], &names)?])
+    }
+}
+
+/// A reader that at its end fails unless what was read has the stated digest.
+struct Verified<R> {
+    inner: Option<HashingReader<R>>,
+    stated: Option<Digest>,
+}
+
+impl<R: Read> Read for Verified<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(inner) = &mut self.inner else { return Ok(0) };
+        let count = inner.read(buffer)?;
+        if count > 0 || buffer.is_empty() {
+            return Ok(count);
+        }
+        let actual = self.inner.take().map(|inner| inner.finish().0);
+        match (self.stated, actual) {
+            (Some(expected), Some(actual)) if expected != actual => {
+                let error = Error::Digest { expected, actual };
+                Err(io::Error::new(io::ErrorKind::InvalidData, error))
+            }
+            _ => Ok(0),
+        }
+    }
+}
+
+/// Fills the buffer as far as the reader goes.
+fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Copies a stream to a file; tells a full disk here from a failure there.
+fn copy_to(reader: &mut impl Read, file: &mut File, folder: &Path) -> Result<(), Cause> {
+    use std::io::Write;
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        let count = read_full(reader, &mut buffer).map_err(Error::reading(Path::new("-")))?;
+        if count == 0 {
+            return Ok(());
+        }
+        file.write_all(&buffer[..count]).map_err(store::Error::io("copy the archive to", folder))?;
+    }
+}

@@ -1,0 +1,130 @@
+//! Why an archive cannot be imported.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+
+/// Why an archive cannot be imported.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read.
+    #[error("cannot read {}", .path.display())]
+    Read {
+        /// The file or folder, `-` for a stream.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not a tar.
+    #[error("it is neither a tar nor a folder with an OCI layout")]
+    NotAnImage,
+    /// A tar that breaks off or lies about itself.
+    #[error("the tar is malformed at byte {offset}")]
+    Malformed {
+        /// Where.
+        offset: u64,
+    },
+    /// Names or headers beyond any bound.
+    #[error("the tar's header at byte {offset} claims {bytes} bytes of names, more than are accepted")]
+    HeaderTooLarge {
+        /// Where.
+        offset: u64,
+        /// The claim.
+        bytes: u64,
+    },
+    /// A name that leads out of the archive.
+    #[error("the archive holds the name {name:?}, which leads out of it")]
+    UnsafeName {
+        /// The name, cut short.
+        name: String,
+    },
+    /// A part that the archive names but does not hold.
+    #[error("the archive names {name:?} but does not hold it, or not as a plain file")]
+    Missing {
+        /// Its name.
+        name: String,
+    },
+    /// A document that does not parse.
+    #[error("{name:?} in the archive is malformed")]
+    Syntax {
+        /// Its name.
+        name: &'static str,
+        /// Where.
+        source: serde_json::Error,
+    },
+    /// A layout of a version that is not known.
+    #[error("the OCI layout has version {version:?}, only 1.0.0 is supported")]
+    LayoutVersion {
+        /// Its version.
+        version: String,
+    },
+    /// A document beyond its bound.
+    #[error("{name:?} in the archive is {bytes} bytes long, more than {max}")]
+    TooLarge {
+        /// Its name.
+        name: String,
+        /// Its size.
+        bytes: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// A size that is not what was stated.
+    #[error("{name:?} in the archive is {actual} bytes long, not {expected}")]
+    Size {
+        /// Its name.
+        name: String,
+        /// As stated.
+        expected: u64,
+        /// As it is.
+        actual: u64,
+    },
+    /// Bytes that are not what their digest promises.
+    #[error("the archive states digest {expected} for bytes whose digest is {actual}")]
+    Digest {
+        /// As stated.
+        expected: Digest,
+        /// As it is.
+        actual: Digest,
+    },
+    /// A name that is no reference.
+    #[error("the archive names an image {name:?}")]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        source: crate::reference::Error,
+    },
+    /// Nothing in it.
+    #[error("the archive holds no image")]
+    Empty,
+    /// One name for several.
+    #[error("the archive holds {count} images, which cannot all have one name")]
+    SeveralImages {
+        /// How many.
+        count: usize,
+    },
+}
+
+impl Error {
+    pub(super) fn reading(path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Read { path, source }
+    }
+
+    /// What a person can do about it.
+    pub fn help(&self) -> Option<String> {
+        let text = match self {
+            Error::NotAnImage | Error::Empty => {
+                "give an OCI layout, an archive made by `docker save` or `skopeo copy`, or a root file system's tar \
+                 (plain, gzip or zstd)"
+            }
+            Error::SeveralImages { .. } => "leave the name out: the archive's own names are then used",
+            Error::Digest { .. } | Error::Size { .. } | Error::Malformed { .. } => {
+                "the archive was damaged or tampered with: make or copy it again"
+            }
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+}

@@ -1,0 +1,445 @@
+//! Manifests, indexes and image configurations as documents: what a registry or an archive hands over, checked
+//! before anything is fetched on its word.
+//!
+//! OCI image-spec 1.1 (manifest.md, image-index.md, config.md) and Docker's image manifest version 2, schema 2, which
+//! differ in media types only.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use oci_spec::image::{Arch, ImageConfiguration, Os};
+use serde::Deserialize;
+
+use crate::digest::Digest;
+
+/// The largest manifest or index, in bytes: what registries accept (distribution-spec 1.1, "Pushing Manifests").
+pub(crate) const MAX_MANIFEST_LEN: u64 = 4 << 20;
+/// The largest image configuration, in bytes. Real ones are below 100 KiB; history is what grows.
+pub(crate) const MAX_CONFIG_LEN: u64 = 8 << 20;
+/// The largest compressed layer, in bytes: bounds what one descriptor can make us store.
+pub(crate) const MAX_LAYER_LEN: u64 = 256 << 30;
+/// The most layers of an image: each is a partition of one disk in the guest, which has at most 255.
+pub(crate) const MAX_LAYERS: usize = 250;
+/// Indexes within indexes: the specification allows any number, builders make one.
+pub(crate) const MAX_INDEX_DEPTH: usize = 3;
+
+/// What manifests are asked for with.
+pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
+     application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.docker.distribution.manifest.v2+json";
+
+const CONFIG_TYPES: [&str; 2] = [
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+];
+const INDEX_TYPES: [&str; 2] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+const LAYER_TYPES: [&str; 8] = [
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
+];
+
+/// Why a document cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not JSON, or fields are missing or wrong.
+    #[error("the {document} is malformed")]
+    Syntax {
+        /// "manifest", "image configuration", …
+        document: &'static str,
+        /// Where.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A document that claims to be both an index and a manifest, or is neither.
+    #[error("the manifest is neither an image manifest nor an index, or claims to be both")]
+    Shape,
+    /// Docker's first schema, which registries stopped serving.
+    #[error("the manifest has schema version {version}; only 2 is supported")]
+    SchemaVersion {
+        /// Its number.
+        version: u32,
+    },
+    /// Something that is not a container image, or a layer that is encrypted or for another system.
+    #[error("the {what} has media type {media_type:?}, which is not supported")]
+    MediaType {
+        /// "layer" or "image configuration".
+        what: &'static str,
+        /// Its media type.
+        media_type: String,
+    },
+    /// Nothing for this machine.
+    #[error("the image has no variant for linux/amd64; it has {available}")]
+    Platform {
+        /// What there is.
+        available: Platforms,
+    },
+    /// Indexes nested too deep.
+    #[error("the image's indexes are nested more than {MAX_INDEX_DEPTH} deep")]
+    Depth,
+    /// More layers than a sandbox can mount.
+    #[error("the image has {count} layers; at most {MAX_LAYERS} are supported")]
+    TooManyLayers {
+        /// How many.
+        count: usize,
+    },
+    /// Nothing that could run.
+    #[error("the image has no layers")]
+    NoLayers,
+    /// The configuration and the manifest disagree.
+    #[error("the manifest lists {layers} layers, the image configuration {diff_ids}")]
+    LayerCount {
+        /// In the manifest.
+        layers: usize,
+        /// In the configuration.
+        diff_ids: usize,
+    },
+    /// A size beyond any bound.
+    #[error("the {what} claims a size of {bytes} bytes, more than the {max} that are accepted")]
+    Size {
+        /// Of what.
+        what: &'static str,
+        /// The claim.
+        bytes: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// A diffID that is not a digest.
+    #[error("the image configuration names a layer by a malformed digest")]
+    DiffId(#[from] crate::digest::Error),
+}
+
+/// The platforms an index offers, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Platforms(pub Vec<String>);
+
+impl fmt::Display for Platforms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.is_empty() {
+            true => f.write_str("none"),
+            false => f.write_str(&self.0.join(", ")),
+        }
+    }
+}
+
+/// A reference to content by digest (descriptor.md).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Descriptor {
+    #[serde(default)]
+    pub(crate) media_type: String,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    #[serde(default)]
+    pub(crate) platform: Option<Platform>,
+    #[serde(default)]
+    pub(crate) annotations: Option<HashMap<String, String>>,
+}
+
+impl Descriptor {
+    /// Whether it says that it leads to an index.
+    pub(crate) fn is_index(&self) -> bool {
+        INDEX_TYPES.contains(&self.media_type.as_str())
+    }
+
+    pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Platform {
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    variant: Option<String>,
+}
+
+impl Platform {
+    /// How well it suits a linux/amd64 guest, lower is better; `None` if not at all. A variant (`v2`, `v3`) asks for
+    /// newer CPUs than plain amd64, so the plainest is taken.
+    fn rank(&self) -> Option<u8> {
+        if self.os != "linux" || self.architecture != "amd64" {
+            return None;
+        }
+        match self.variant.as_deref() {
+            None | Some("" | "v1") => Some(0),
+            Some("v2") => Some(1),
+            Some("v3") => Some(2),
+            Some(_) => Some(3),
+        }
+    }
+
+    /// Builders list attestations under this platform (BuildKit, attestation-storage.md).
+    fn is_attestation(&self) -> bool {
+        self.os == "unknown"
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match &self.variant {
+            Some(variant) if !variant.is_empty() => write!(f, "/{variant}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a manifest's bytes turned out to be.
+#[derive(Debug)]
+pub(crate) enum Document {
+    /// A list of manifests.
+    Index(Vec<Descriptor>),
+    /// One image.
+    Manifest(Manifest),
+}
+
+/// An image's parts, checked for type and size.
+#[derive(Debug, Clone)]
+pub(crate) struct Manifest {
+    pub(crate) config: Descriptor,
+    pub(crate) layers: Vec<Descriptor>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    schema_version: u32,
+    manifests: Option<Vec<Descriptor>>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+}
+
+impl Document {
+    /// Reads a manifest or an index. A document that is both is refused: two clients could see two images in it.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Document, Error> {
+        let syntax = |source| Error::Syntax { document: "manifest", source };
+        let raw: Raw = serde_json::from_slice(bytes).map_err(syntax)?;
+        if raw.schema_version != 2 {
+            return Err(Error::SchemaVersion { version: raw.schema_version });
+        }
+        match (raw.manifests, raw.config, raw.layers) {
+            (Some(manifests), None, None) => Ok(Document::Index(manifests)),
+            (None, Some(config), Some(layers)) => Ok(Document::Manifest(checked(config, layers)?)),
+            _ => Err(Error::Shape),
+        }
+    }
+}
+
+fn checked(config: Descriptor, layers: Vec<Descriptor>) -> Result<Manifest, Error> {
+    if !CONFIG_TYPES.contains(&config.media_type.as_str()) {
+        let what = "image configuration";
+        return Err(Error::MediaType { what, media_type: config.media_type });
+    }
+    check_size("image configuration", config.size, MAX_CONFIG_LEN)?;
+    check_layer_count(layers.len())?;
+    for layer in &layers {
+        if !LAYER_TYPES.contains(&layer.media_type.as_str()) {
+            let media_type = layer.media_type.clone();
+            return Err(Error::MediaType { what: "layer", media_type });
+        }
+        check_size("layer", layer.size, MAX_LAYER_LEN)?;
+    }
+    Ok(Manifest { config, layers })
+}
+
+pub(crate) fn check_layer_count(count: usize) -> Result<(), Error> {
+    match count {
+        0 => Err(Error::NoLayers),
+        1..=MAX_LAYERS => Ok(()),
+        _ => Err(Error::TooManyLayers { count }),
+    }
+}
+
+pub(crate) fn check_size(what: &'static str, bytes: u64, max: u64) -> Result<(), Error> {
+    match bytes <= max {
+        true => Ok(()),
+        false => Err(Error::Size { what, bytes, max }),
+    }
+}
+
+/// The entry of an index that suits this machine. An entry without a platform is taken when nothing better is
+/// there: its configuration will tell.
+pub(crate) fn select(manifests: &[Descriptor]) -> Result<&Descriptor, Error> {
+    manifests
+        .iter()
+        .filter_map(|entry| {
+            let rank = entry.platform.as_ref().map_or(Some(u8::MAX), Platform::rank)?;
+            Some((rank, entry))
+        })
+        .min_by_key(|(rank, _)| *rank)
+        .map(|(_, entry)| entry)
+        .ok_or_else(|| Error::Platform { available: platforms(manifests) })
+}
+
+fn platforms(manifests: &[Descriptor]) -> Platforms {
+    let mut names: Vec<String> = manifests
+        .iter()
+        .filter_map(|entry| entry.platform.as_ref())
+        .filter(|platform| !platform.is_attestation())
+        .take(64)
+        .map(ToString::to_string)
+        .collect();
+    names.dedup();
+    Platforms(names)
+}
+
+/// An image's configuration and what follows from it.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) diff_ids: Vec<Digest>,
+}
+
+impl Config {
+    /// Reads a configuration and checks that it is for this machine.
+    pub(crate) fn parse(bytes: Vec<u8>) -> Result<Config, Error> {
+        let parsed = parse_config(&bytes)?;
+        if *parsed.os() != Os::Linux || *parsed.architecture() != Arch::Amd64 {
+            let only = format!("{}/{}", parsed.os(), parsed.architecture());
+            return Err(Error::Platform { available: Platforms(vec![only]) });
+        }
+        check_layer_count(parsed.rootfs().diff_ids().len())?;
+        let diff_ids =
+            parsed.rootfs().diff_ids().iter().map(|id| id.parse()).collect::<Result<_, _>>()?;
+        Ok(Config { bytes, diff_ids })
+    }
+
+    /// The image's id: the digest of its configuration (config.md, "ImageID").
+    pub(crate) fn id(&self) -> Digest {
+        Digest::of(&self.bytes)
+    }
+
+    /// The chainID of every layer, bottom first (config.md, "Layer ChainID").
+    pub(crate) fn chain_ids(&self) -> Vec<Digest> {
+        let mut chain: Option<Digest> = None;
+        let next = |diff_id: &Digest| {
+            let id = match chain {
+                None => *diff_id,
+                Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
+            };
+            chain = Some(id);
+            id
+        };
+        self.diff_ids.iter().map(next).collect()
+    }
+
+    /// Fails unless the manifest has as many layers.
+    pub(crate) fn check_layers(&self, layers: usize) -> Result<(), Error> {
+        match self.diff_ids.len() == layers {
+            true => Ok(()),
+            false => Err(Error::LayerCount { layers, diff_ids: self.diff_ids.len() }),
+        }
+    }
+}
+
+/// Reads an image configuration.
+pub(crate) fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration, Error> {
+    serde_json::from_slice(bytes)
+        .map_err(|source| Error::Syntax { document: "image configuration", source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor(media_type: &str, size: u64) -> String {
+        let digest = Digest::of(media_type.as_bytes());
+        format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":{size}}}"#)
+    }
+
+    fn manifest(config: &str, layer: &str, size: u64) -> String {
+        format!(
+            r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
+            descriptor(config, 10),
+            descriptor(layer, size)
+        )
+    }
+
+    fn entry(os: &str, architecture: &str, variant: &str) -> Descriptor {
+        Descriptor {
+            media_type: "application/vnd.oci.image.manifest.v1+json".into(),
+            digest: Digest::of(variant.as_bytes()),
+            size: 1,
+            platform: Some(Platform {
+                os: os.into(),
+                architecture: architecture.into(),
+                variant: Some(variant.into()),
+            }),
+            annotations: None,
+        }
+    }
+
+    #[test]
+    fn docker_and_oci_manifests_are_read() {
+        for (config, layer) in [(0, 1), (1, 6)] {
+            let text = manifest(CONFIG_TYPES[config], LAYER_TYPES[layer], 7);
+            let Document::Manifest(manifest) = Document::parse(text.as_bytes()).unwrap() else {
+                panic!("not a manifest");
+            };
+            assert_eq!(manifest.layers[0].size, 7);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_container_image_is_refused() {
+        let refused = |text: String| Document::parse(text.as_bytes()).unwrap_err();
+        assert!(matches!(
+            refused(manifest("application/vnd.cncf.helm.config.v1+json", LAYER_TYPES[1], 1)),
+            Error::MediaType { what: "image configuration", .. }
+        ));
+        let encrypted = "application/vnd.oci.image.layer.v1.tar+gzip+encrypted";
+        assert!(matches!(
+            refused(manifest(CONFIG_TYPES[0], encrypted, 1)),
+            Error::MediaType { what: "layer", .. }
+        ));
+        assert!(matches!(
+            refused(manifest(CONFIG_TYPES[0], LAYER_TYPES[1], u64::MAX)),
+            Error::Size { .. }
+        ));
+        assert!(matches!(refused(r#"{"schemaVersion":1}"#.into()), Error::SchemaVersion { .. }));
+        assert!(matches!(refused(r#"{"schemaVersion":2}"#.into()), Error::Shape));
+        let both = manifest(CONFIG_TYPES[0], LAYER_TYPES[1], 1).replacen('{', r#"{"manifests":[],"#, 1);
+        assert!(matches!(refused(both), Error::Shape));
+        assert!(matches!(refused("{".into()), Error::Syntax { .. }));
+    }
+
+    #[test]
+    fn the_plainest_amd64_is_selected() {
+        let entries =
+            [entry("linux", "arm64", "v8"), entry("linux", "amd64", "v3"), entry("linux", "amd64", "")];
+        assert_eq!(select(&entries).unwrap(), &entries[2]);
+        assert_eq!(select(&entries[..2]).unwrap(), &entries[1]);
+    }
+
+    #[test]
+    fn a_missing_platform_names_those_there_are() {
+        let entries = [
+            entry("linux", "arm64", "v8"),
+            entry("windows", "amd64", ""),
+            entry("unknown", "unknown", ""),
+        ];
+        let error = select(&entries).unwrap_err().to_string();
+        assert!(error.ends_with("it has linux/arm64/v8, windows/amd64"), "{error}");
+    }
+
+    #[test]
+    fn chain_ids_follow_the_specification() {
+        let diff_ids = vec![Digest::of(b"a"), Digest::of(b"b")];
+        let config = Config { bytes: Vec::new(), diff_ids: diff_ids.clone() };
+        let second = Digest::of(format!("{} {}", diff_ids[0], diff_ids[1]).as_bytes());
+        assert_eq!(config.chain_ids(), [diff_ids[0], second]);
+    }
+}

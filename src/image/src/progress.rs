@@ -1,0 +1,97 @@
+//! What a pull or an import tells its caller while it runs. The caller renders it; this crate prints nothing.
+
+use crate::digest::Digest;
+
+/// A layer of the image in hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerName {
+    /// Its place in the image, 0 at the bottom.
+    pub index: usize,
+    /// How people know it: the digest of its compressed form when pulled, its diffID when imported; `None` for a root
+    /// file system, whose digest is known at its end.
+    pub digest: Option<Digest>,
+}
+
+/// Something that happened. Sizes are in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The reference has been resolved to this manifest.
+    Resolved {
+        /// Of the manifest, or of the index that lists it.
+        digest: Digest,
+        /// Number of layers of the image.
+        layers: usize,
+    },
+    /// The store already has this layer.
+    Exists(LayerName),
+    /// Another process is at work on this layer; its result is awaited.
+    Waiting(LayerName),
+    /// The download of a layer begins (again).
+    Downloading {
+        /// Which.
+        layer: LayerName,
+        /// Bytes that an earlier, interrupted download left.
+        resumed_bytes: u64,
+        /// Its full size.
+        total_bytes: u64,
+    },
+    /// Bytes of a layer have come, counted from its start.
+    Downloaded {
+        /// Which.
+        layer: LayerName,
+        /// Bytes of it that are there now.
+        bytes: u64,
+    },
+    /// The layer is complete and its digest is right.
+    Verified(LayerName),
+    /// A transient failure: the same is tried again after a pause.
+    Retrying {
+        /// Which layer, if it is one.
+        layer: Option<LayerName>,
+        /// The number of the coming attempt, 2 or more.
+        attempt: u32,
+        /// Until then.
+        pause_ms: u64,
+        /// What failed, for a person.
+        reason: &'a str,
+    },
+    /// The layer is being converted to EROFS.
+    Converting {
+        /// Which.
+        layer: LayerName,
+        /// Bytes of its (compressed) source, where known.
+        total_bytes: Option<u64>,
+    },
+    /// Bytes of the layer's (compressed) source have been converted, counted from its start.
+    Converted {
+        /// Which.
+        layer: LayerName,
+        /// Bytes of the source so far.
+        bytes: u64,
+    },
+    /// The layer is in the store.
+    Stored {
+        /// Which.
+        layer: LayerName,
+        /// Of its EROFS image.
+        size_bytes: u64,
+    },
+}
+
+/// Takes the events of a pull or an import, from several threads.
+pub trait Progress: Sync {
+    /// Something happened. Called often, so it should be quick.
+    fn event(&self, event: Event<'_>);
+}
+
+/// Tells nobody.
+impl Progress for () {
+    fn event(&self, _event: Event<'_>) {}
+}
+
+impl<F: Fn(Event<'_>) + Sync> Progress for F {
+    fn event(&self, event: Event<'_>) {
+        self(event);
+    }
+}

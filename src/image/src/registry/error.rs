@@ -1,0 +1,215 @@
+//! Why a registry did not give us what we asked for.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::digest::Digest;
+
+/// Why a registry did not give us what we asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection, or it broke before an answer came.
+    #[error("registry {host} cannot be reached")]
+    Unreachable {
+        /// Host and port.
+        host: String,
+        /// Why.
+        source: Box<ureq::Error>,
+    },
+    /// No such repository, tag or manifest.
+    #[error("registry {host} has no image {name}")]
+    NotFound {
+        /// Host and port.
+        host: String,
+        /// Repository and tag or digest.
+        name: String,
+    },
+    /// The manifest names a blob that is not there.
+    #[error("registry {host} does not have blob {digest}, which the image's manifest names")]
+    BlobMissing {
+        /// Host and port.
+        host: String,
+        /// The blob.
+        digest: Digest,
+    },
+    /// Access denied.
+    #[error("registry {host} denies access to {repository} {}", who(.as_user))]
+    Unauthorised {
+        /// Host and port.
+        host: String,
+        /// Which repository.
+        repository: String,
+        /// The user whose credentials were tried, if any.
+        as_user: Option<String>,
+        /// Why Docker's configuration yielded no credentials, if it should have.
+        #[source]
+        credentials: Option<Arc<docker_credential::CredentialRetrievalError>>,
+    },
+    /// Any other answer that is not what was asked for.
+    #[error("registry {host} answered {status} to GET {path}")]
+    Status {
+        /// Host and port.
+        host: String,
+        /// Path and query, cut short.
+        path: String,
+        /// HTTP status.
+        status: u16,
+        /// How long the registry asks us to wait.
+        retry_after_s: Option<u64>,
+    },
+    /// Other bytes than the digest promises.
+    #[error("registry {host} sent a {what} whose digest is {actual}, not {expected}")]
+    Digest {
+        /// Host and port.
+        host: String,
+        /// "manifest", "image configuration" or "layer".
+        what: &'static str,
+        /// What was asked for.
+        expected: Digest,
+        /// What came.
+        actual: Digest,
+    },
+    /// More or fewer bytes than were promised.
+    #[error("registry {host} sent a {what} of {actual} bytes (or more), not {expected}")]
+    Size {
+        /// Host and port.
+        host: String,
+        /// Of what.
+        what: &'static str,
+        /// What was promised.
+        expected: u64,
+        /// What came.
+        actual: u64,
+    },
+    /// A document beyond its bound.
+    #[error("registry {host} sent a {what} of more than {max} bytes")]
+    TooLarge {
+        /// Host and port.
+        host: String,
+        /// Of what.
+        what: &'static str,
+        /// The bound.
+        max: u64,
+    },
+    /// The transfer broke off.
+    #[error("the transfer of a {what} from {host} broke off")]
+    Interrupted {
+        /// Host and port.
+        host: String,
+        /// Of what.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Plain HTTP to another machine, without leave.
+    #[error("registry {host} leads to plain HTTP at {target}, which is refused")]
+    PlainHttp {
+        /// Host and port of the registry.
+        host: String,
+        /// Where it leads.
+        target: String,
+    },
+    /// A redirect that cannot be followed.
+    #[error("registry {host} redirects to {location:?}, which cannot be followed")]
+    Redirect {
+        /// Host and port.
+        host: String,
+        /// Where to, cut short.
+        location: String,
+    },
+    /// Redirects without end.
+    #[error("registry {host} redirects more than {} times", super::http::MAX_REDIRECTS)]
+    TooManyRedirects {
+        /// Host and port.
+        host: String,
+    },
+    /// A demand for authentication that makes no sense to us.
+    #[error("registry {host} asks for authentication in a way that is not supported")]
+    Challenge {
+        /// Host and port.
+        host: String,
+    },
+    /// An authorisation server that gave no usable token.
+    #[error("the authorisation server {realm} of registry {host} gave no usable token")]
+    Token {
+        /// Host and port of the registry.
+        host: String,
+        /// Host of the server.
+        realm: String,
+    },
+    /// An environment variable.
+    #[error("{variable} is not the address of an HTTP proxy")]
+    Proxy {
+        /// Its name.
+        variable: &'static str,
+    },
+    /// Another layer failed, so this one was given up.
+    #[error("given up")]
+    Cancelled,
+}
+
+fn who(user: &Option<String>) -> String {
+    user.as_ref().map_or_else(|| "without credentials".to_owned(), |user| format!("to {user:?}"))
+}
+
+impl Error {
+    /// Whether the same may well succeed in a moment.
+    pub(crate) fn is_transient(&self, reached_before: bool) -> bool {
+        match self {
+            Error::Interrupted { .. } => true,
+            Error::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
+            Error::Unreachable { source, .. } => match source.as_ref() {
+                // A registry that never answered is down; one that did may be restarting.
+                ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    reached_before
+                }
+                ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => false,
+                ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => true,
+                ureq::Error::HostNotFound => reached_before,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn help(&self) -> Option<String> {
+        let text = match self {
+            Error::Unreachable { source, host } => match source.as_ref() {
+                ureq::Error::Rustls(_) | ureq::Error::Tls(_) => {
+                    return Some(format!(
+                        "if {host} speaks plain HTTP and the network is trusted, name it as an insecure registry; \
+                         if it has a certificate of a private authority, add that to the system's certificates \
+                         (or set SSL_CERT_FILE)"
+                    ));
+                }
+                ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Some(format!(
+                        "if {host} speaks plain HTTP and the network is trusted, name it as an insecure registry"
+                    ));
+                }
+                ureq::Error::HostNotFound => "check the registry's name, and this machine's DNS and proxy settings",
+                _ => "check that the registry is up and that this machine can reach it (or set HTTPS_PROXY)",
+            },
+            Error::NotFound { .. } => "check the name and the tag",
+            Error::Unauthorised { as_user: None, credentials: None, .. } => {
+                "the image does not exist, or it needs `docker login` first: hull reads Docker's credentials"
+            }
+            Error::Unauthorised { as_user: None, .. } => {
+                "the credential helper that Docker's config.json names did not work"
+            }
+            Error::Unauthorised { .. } => "this user has no access, or the password is out of date: log in again",
+            Error::Status { status: 429, .. } => "the registry limits its rate: log in, or wait",
+            Error::Status { status: 500.., .. } => "the registry is in trouble: try again later",
+            Error::Digest { .. } | Error::Size { .. } => {
+                "the registry, or something on the way to it, is broken or hostile: nothing of it was kept"
+            }
+            Error::Interrupted { .. } => "pull again: what came is kept, and the download goes on from there",
+            Error::PlainHttp { .. } => {
+                "only registries on this machine may use plain HTTP, and those named as insecure"
+            }
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+}

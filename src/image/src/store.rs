@@ -1,0 +1,223 @@
+//! The store: a folder with the layers of all images, and a database that says which image has which.
+//!
+//! ```text
+//! images.db                 names, images, layers (SQLite)
+//! layers/<diffID>-v<n>.erofs  read-only; <n> is the converter's version
+//! partial/<digest>          downloads, complete or not, until their layer is converted
+//! tmp/                      files being written
+//! locks/<diffID>            held while a layer is converted, so that one process does it and others wait
+//! leases/<image id>         held, shared, while a sandbox runs the image
+//! lock                      held, shared, by every pull and import; alone, by the one who sweeps
+//! ```
+//!
+//! How it stays whole: a layer is written to `tmp/`, synced, renamed into `layers/`, and only then entered in the
+//! database; an image is entered in one transaction when all its layers are there. What a killed process leaves is in
+//! `tmp/` or has no row; whoever gets `lock` alone knows that nobody is at work and removes it. Locks are flock(2)'s:
+//! they end with their holder, so no process id is ever guessed at.
+
+mod database;
+mod error;
+mod image;
+mod layers;
+mod lock;
+mod remove;
+mod sweep;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use database::Database;
+pub(crate) use database::{LayerRow, NewName};
+pub use error::{Damage, Error};
+pub(crate) use error::{available_bytes, is_full};
+pub use image::{Image, Layer};
+pub(crate) use layers::LayerJob;
+pub(crate) use lock::FileLock;
+pub use remove::Removed;
+pub use sweep::Swept;
+
+use crate::digest::Digest;
+use crate::reference::Reference;
+
+/// A result with the store's error.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The images of one user, on one file system. May be open in any number of processes and threads.
+pub struct Store {
+    root: PathBuf,
+    database: Mutex<Database>,
+}
+
+/// Keeps an image from being deleted while it lives. It is a lock on a descriptor: a process that inherits the
+/// descriptor, or is sent it, keeps the lease too, until the last copy is closed.
+#[derive(Debug)]
+pub struct Lease(FileLock);
+
+impl AsFd for Lease {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<Lease> for OwnedFd {
+    fn from(lease: Lease) -> OwnedFd {
+        lease.0.into()
+    }
+}
+
+/// A pull or an import at work: while it lives, nobody sweeps.
+pub(crate) struct Session(#[expect(dead_code, reason = "held for its lock")] FileLock);
+
+impl Store {
+    /// Opens the store in this folder, which is made if it is not there. What a killed process left is removed,
+    /// unless another is at work.
+    pub fn open(root: &Path) -> Result<Store> {
+        let store = Store::open_unswept(root)?;
+        if store.has_leftovers()? {
+            store.sweep(sweep::UNUSED_MAX_AGE_S)?;
+        }
+        Ok(store)
+    }
+
+    fn open_unswept(root: &Path) -> Result<Store> {
+        let database = root.join("images.db");
+        if !database.exists() {
+            for folder in ["", "layers", "partial", "tmp", "locks", "leases"] {
+                let folder = root.join(folder);
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&folder)
+                    .map_err(Error::io("make the folder", folder))?;
+            }
+        }
+        let database = Mutex::new(Database::open(&database)?);
+        Ok(Store { root: root.to_owned(), database })
+    }
+
+    /// The image of this name, or `None`.
+    pub fn image(&self, name: &Reference) -> Result<Option<Image>> {
+        let row = self.database().image_named(&name.canonical())?;
+        row.map(|row| self.load(row, Check::Files)).transpose()
+    }
+
+    /// The image that a person means: by name, or by id (whole, or its first digits; with or without `sha256:`).
+    /// A name goes before an id's beginning. What is neither a name nor an id is nothing that is here: `None`.
+    pub fn find(&self, text: &str) -> Result<Option<Image>> {
+        if let Ok(name) = text.parse::<Reference>() {
+            if let Some(image) = self.image(&name)? {
+                return Ok(Some(image));
+            }
+        }
+        let Some(id) = self.id_with_prefix(text)? else { return Ok(None) };
+        let row = self.database().image(&id)?;
+        row.map(|row| self.load(row, Check::Files)).transpose()
+    }
+
+    /// Every image, newest first. Their files are not looked at.
+    pub fn images(&self) -> Result<Vec<Image>> {
+        let rows = self.database().images()?;
+        rows.into_iter().map(|row| self.load(row, Check::Nothing)).collect()
+    }
+
+    /// Keeps the image while the lease lives. Fails with [`Error::NotFound`] if it has been removed meanwhile.
+    pub fn lease(&self, image: &Image) -> Result<Lease> {
+        let path = self.lease_path(&image.id);
+        let lock = FileLock::shared(&path).map_err(Error::io("lock", path))?;
+        match self.database().image(&image.id)? {
+            Some(_) => Ok(Lease(lock)),
+            None => Err(Error::NotFound { what: image.id.short() }),
+        }
+    }
+
+    fn id_with_prefix(&self, text: &str) -> Result<Option<Digest>> {
+        let digits = text.strip_prefix("sha256:").unwrap_or(text);
+        let hexadecimal = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if digits.is_empty() || digits.len() > 64 || !digits.bytes().all(hexadecimal) {
+            return Ok(None);
+        }
+        match self.database().ids_with_prefix(digits)?.as_slice() {
+            [] => Ok(None),
+            [id] => Ok(Some(*id)),
+            ids => Err(Error::Ambiguous { prefix: text.to_owned(), count: ids.len() }),
+        }
+    }
+
+    /// The configuration of the image with this id.
+    pub(crate) fn config_bytes(&self, id: &Digest) -> Result<Option<Vec<u8>>> {
+        Ok(self.database().image(id)?.map(|row| row.config))
+    }
+
+    /// Begins a pull or an import.
+    pub(crate) fn session(&self) -> Result<Session> {
+        let path = self.root.join("lock");
+        FileLock::shared(&path).map(Session).map_err(Error::io("lock", path))
+    }
+
+    /// Enters an image whose layers are all here.
+    pub(crate) fn put_image(
+        &self,
+        config: &crate::manifest::Config,
+        manifest: Option<&[u8]>,
+        layers: &[LayerRow],
+        names: &[Reference],
+    ) -> Result<Image> {
+        let id = config.id();
+        let layers: Vec<i64> = layers.iter().map(|layer| layer.id).collect();
+        let names: Vec<NewName> = names
+            .iter()
+            .map(|name| NewName {
+                name: name.canonical(),
+                repository: name.full_repository(),
+                is_digest: name.digest().is_some(),
+            })
+            .collect();
+        self.database().put_image(&id, &config.bytes, manifest, &layers, &names)?;
+        let row = self.database().image(&id)?;
+        let row = row.ok_or_else(|| Error::NotFound { what: id.short() })?;
+        self.load(row, Check::Files)
+    }
+
+    /// The database, for one statement or transaction.
+    fn database(&self) -> MutexGuard<'_, Database> {
+        // Nothing panics while it holds this; if it did, SQLite has rolled back.
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn lease_path(&self, id: &Digest) -> PathBuf {
+        self.root.join("leases").join(id.hex())
+    }
+
+    fn layers_folder(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    /// Where the download of this blob is kept.
+    pub(crate) fn partial_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("partial").join(digest.hex())
+    }
+}
+
+/// How far [`Store::load`] looks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// At the database only.
+    Nothing,
+    /// At every layer's file too.
+    Files,
+}
+
+/// Makes a rename in this folder survive a power cut.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    std::fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

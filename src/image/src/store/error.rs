@@ -1,0 +1,207 @@
+//! Why the store could not do what was asked.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed.
+    #[error("cannot {action} {}", .path.display())]
+    Io {
+        /// As in "cannot … PATH".
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No space left, a quota reached, or a file too large for the file system or the process's limit.
+    #[error("no space left for {}: {available_bytes} bytes are free", .path.display())]
+    DiskFull {
+        /// What was being written.
+        path: PathBuf,
+        /// What the file system has for this user.
+        available_bytes: u64,
+        /// What the system said.
+        source: Option<io::Error>,
+    },
+    /// Known beforehand: what is to come does not fit.
+    #[error("{needed_bytes} bytes are to be downloaded to {}, where {available_bytes} are free", .path.display())]
+    TooLittleSpace {
+        /// Where to.
+        path: PathBuf,
+        /// What is to come.
+        needed_bytes: u64,
+        /// What there is.
+        available_bytes: u64,
+    },
+    /// SQLite.
+    #[error("the image database {} failed", .path.display())]
+    Database {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// Written by a later hull.
+    #[error("the image database {} has version {found}, this hull knows {known}", .path.display())]
+    Version {
+        /// Its file.
+        path: PathBuf,
+        /// The version of its schema.
+        found: i64,
+        /// The version that is known.
+        known: i64,
+    },
+    /// No such image.
+    #[error("there is no image {what} in the store")]
+    NotFound {
+        /// As it was asked for.
+        what: String,
+    },
+    /// An id's prefix that several images share.
+    #[error("{prefix} is the beginning of {count} image ids")]
+    Ambiguous {
+        /// The prefix.
+        prefix: String,
+        /// How many.
+        count: usize,
+    },
+    /// A running container uses it.
+    #[error("image {image} is in use by a running container")]
+    InUse {
+        /// As it was asked for.
+        image: String,
+    },
+    /// It has other names, so its id alone does not say which of them is to go.
+    #[error("image {} has several names: {}", .id.short(), .names.join(", "))]
+    SeveralNames {
+        /// Which image.
+        id: Digest,
+        /// Its names.
+        names: Vec<String>,
+    },
+    /// What the store holds of an image is not what it should.
+    #[error("image {image} is damaged: {} {damage}", .path.display())]
+    Damaged {
+        /// Name or id.
+        image: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        damage: Damage,
+    },
+    /// The bytes of a layer are not those its digest promises.
+    #[error("layer {diff_id} unpacks to other contents: {actual}")]
+    DiffId {
+        /// What the image's configuration says.
+        diff_id: Digest,
+        /// What the bytes hash to.
+        actual: Digest,
+    },
+    /// A layer that is no tar, is cut short, or is hostile.
+    #[error("layer {layer} is corrupt")]
+    Corrupt {
+        /// Its diffID, or the file's name.
+        layer: String,
+        /// Why.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+}
+
+/// What is wrong with a file of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// It is gone.
+    #[error("is missing")]
+    Missing,
+    /// It is not as long as it was written.
+    #[error("has another size than when it was written")]
+    Size,
+    /// Its bytes have another digest.
+    #[error("has other contents than when it was written")]
+    Contents,
+    /// It was written by another version of the converter.
+    #[error("was written by another version of hull")]
+    Outdated,
+}
+
+impl Error {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+        let path = path.into();
+        move |source| match is_full(&source) {
+            true => Error::full(path, Some(source)),
+            false => Error::Io { action, path, source },
+        }
+    }
+
+    pub(crate) fn full(path: PathBuf, source: Option<io::Error>) -> Error {
+        let available_bytes = available_bytes(&path);
+        Error::DiskFull { path, available_bytes, source }
+    }
+
+    pub(crate) fn database(path: &Path) -> impl Fn(rusqlite::Error) -> Error {
+        let path = path.to_owned();
+        move |source| match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Error::full(path.clone(), None),
+            _ => Error::Database { path: path.clone(), source },
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn help(&self) -> Option<String> {
+        let text = match self {
+            Error::DiskFull { .. } | Error::TooLittleSpace { .. } => {
+                "free some space, or remove images with `hull rmi`; what was downloaded is kept and used by the next try"
+            }
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "the store belongs to another user: run hull as that user"
+            }
+            Error::Version { .. } => "use the hull that wrote it, or a newer one",
+            Error::NotFound { .. } => "`hull images` lists what there is; `hull pull` fetches more",
+            Error::Ambiguous { .. } => "give more digits of the id",
+            Error::InUse { .. } => "stop the container first, or force the removal of the image's names",
+            Error::SeveralNames { .. } => "remove it by one of its names, or force the removal of all",
+            Error::Damaged { .. } => "pull or import the image again: that mends it",
+            Error::DiffId { .. } | Error::Corrupt { .. } => {
+                "the image was built or transferred wrongly: nothing of this layer was kept"
+            }
+            Error::Database { .. } | Error::Io { .. } => return None,
+        };
+        Some(text.to_owned())
+    }
+}
+
+/// Whether this error, or one that it wraps, says that no more can be written.
+pub(crate) fn is_full(error: &(dyn StdError + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            if matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+            ) {
+                return true;
+            }
+            // An io::Error around another error shows that one's source, not itself.
+            if let Some(inner) = error.get_ref() {
+                if is_full(inner) {
+                    return true;
+                }
+            }
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// What the file system of `path`, or of its nearest folder that is there, has for this user; 0 if it cannot say.
+pub(crate) fn available_bytes(path: &Path) -> u64 {
+    path.ancestors()
+        .find_map(|path| rustix::fs::statvfs(path).ok())
+        .map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}

@@ -1,0 +1,182 @@
+//! From a layer's packed tar to a file in `layers/`.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Error, FileLock, LayerRow, Result, Store, is_full, sync_folder};
+use crate::compression::Decompressor;
+use crate::digest::{Digest, HashingReader};
+use crate::layer::{self, LowerLayers};
+
+/// Part of the name of every layer's file: files of another version are not used.
+pub(super) const CONVERTER_VERSION: u32 = layer::CONVERTER_VERSION;
+
+/// How much may follow a tar's end in a layer. Tars are padded to some KiB; this is a bound against streams of zeros
+/// that never end.
+const MAX_TRAILER_LEN: u64 = 64 << 20;
+
+/// A layer to be stored.
+pub(crate) struct LayerJob<'a> {
+    /// The digest that its unpacked tar must have, if that is known beforehand.
+    pub(crate) diff_id: Option<&'a Digest>,
+    /// The layers below it, bottom first.
+    pub(crate) lower: &'a [LayerRow],
+    /// For messages, where there is no diffID.
+    pub(crate) name: &'a str,
+}
+
+impl Store {
+    /// A layer that is already here and whole, for this diffID above just the layers that make this chainID.
+    pub(crate) fn find_layer(&self, diff_id: &Digest, chain_id: &Digest) -> Result<Option<LayerRow>> {
+        let row = self.database().layer(diff_id, chain_id, CONVERTER_VERSION)?;
+        Ok(row.filter(|row| self.check_layer(row).is_ok()))
+    }
+
+    /// Takes the right to convert this layer: `None` while another has it.
+    pub(crate) fn try_lock_layer(&self, diff_id: &Digest) -> Result<Option<FileLock>> {
+        let path = self.root.join("locks").join(diff_id.hex());
+        FileLock::try_exclusive(&path).map_err(Error::io("lock", path))
+    }
+
+    /// Converts a layer and enters it. `source` holds its tar, packed or not, and is read to its end.
+    pub(crate) fn store_layer(&self, job: &LayerJob<'_>, source: impl Read) -> Result<LayerRow> {
+        let mut temporary = Temporary::new(&self.root.join("tmp"))?;
+        let lower = LowerFiles::open(job.lower.iter().map(|row| self.layer_path(row)))?;
+        let (diff_id, uses_lower) = convert(job, source, &mut temporary, &lower)?;
+        let chain_id = uses_lower.then(|| chain_id(job.lower, &diff_id));
+        let size_bytes = temporary.finish()?;
+        let file = match &chain_id {
+            None => format!("{}-v{CONVERTER_VERSION}.erofs", diff_id.hex()),
+            Some(chain) => format!("{}-{}-v{CONVERTER_VERSION}.erofs", diff_id.hex(), chain.hex()),
+        };
+        let folder = self.layers_folder();
+        temporary.rename(&folder.join(&file))?;
+        sync_folder(&folder).map_err(Error::io("sync the folder", folder))?;
+        let row = LayerRow { id: 0, diff_id, converter: CONVERTER_VERSION, file, size_bytes };
+        self.database().put_layer(&row, chain_id.as_ref())
+    }
+}
+
+/// Streams the tar through the converter; returns its digest, and whether anything was copied from below.
+fn convert(
+    job: &LayerJob<'_>,
+    source: impl Read,
+    temporary: &mut Temporary,
+    lower: &LowerFiles,
+) -> Result<(Digest, bool)> {
+    let layer = || job.diff_id.map_or_else(|| job.name.to_owned(), Digest::to_string);
+    let corrupt = |source: Box<dyn std::error::Error + Send + Sync>| Error::Corrupt { layer: layer(), source };
+    let unpacked = Decompressor::new(source).map_err(|error| corrupt(error.into()))?;
+    let mut tar = HashingReader::new(unpacked);
+    let converted =
+        layer::convert(&mut tar, &mut temporary.file, lower, &layer::Limits::default());
+    if let Err(error) = converted {
+        return Err(match is_full(&error) {
+            true => Error::full(temporary.path.clone(), None),
+            false => corrupt(error.into()),
+        });
+    }
+    // What follows the tar's end is part of its digest.
+    let trailer = io::copy(&mut tar.by_ref().take(MAX_TRAILER_LEN), &mut io::sink());
+    match trailer {
+        Ok(MAX_TRAILER_LEN) => return Err(corrupt(Box::new(TrailerTooLong))),
+        Ok(_) => {}
+        Err(error) => return Err(corrupt(error.into())),
+    }
+    let (actual, _) = tar.finish();
+    match job.diff_id {
+        Some(diff_id) if *diff_id != actual => Err(Error::DiffId { diff_id: *diff_id, actual }),
+        _ => Ok((actual, lower.found.load(Ordering::Relaxed) > 0)),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("more than {MAX_TRAILER_LEN} bytes follow the end of its tar")]
+struct TrailerTooLong;
+
+/// The chainID (OCI image-spec 1.1, config.md) of a layer above these.
+fn chain_id(lower: &[LayerRow], diff_id: &Digest) -> Digest {
+    let below = lower.iter().map(|row| row.diff_id).reduce(|below, next| chained(&below, &next));
+    below.map_or(*diff_id, |below| chained(&below, diff_id))
+}
+
+fn chained(below: &Digest, next: &Digest) -> Digest {
+    Digest::of(format!("{below} {next}").as_bytes())
+}
+
+impl Store {
+    /// A file for the life of a session: it has no name, so that it cannot stay behind.
+    pub(crate) fn spool(&self) -> Result<File> {
+        let mut temporary = Temporary::new(&self.root.join("tmp"))?;
+        std::fs::remove_file(&temporary.path).map_err(Error::io("unlink", &temporary.path))?;
+        temporary.renamed = true;
+        temporary.file.try_clone().map_err(Error::io("open", &temporary.path))
+    }
+}
+
+/// A file in `tmp/` that removes itself unless it is renamed.
+struct Temporary {
+    file: File,
+    path: PathBuf,
+    renamed: bool,
+}
+
+impl Temporary {
+    fn new(folder: &Path) -> Result<Temporary> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        loop {
+            // Unique in this process by the number and among processes by O_EXCL; the id only makes clashes rare.
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let path = folder.join(format!("{}-{number}", std::process::id()));
+            let file =
+                OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+            match file {
+                Ok(file) => return Ok(Temporary { file, path, renamed: false }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::io("create", path)(error)),
+            }
+        }
+    }
+
+    /// Makes the file read-only and durable. Returns its size.
+    fn finish(&mut self) -> Result<u64> {
+        let run = |file: &File| {
+            file.set_permissions(Permissions::from_mode(0o444))?;
+            file.sync_all()?;
+            Ok(file.metadata()?.len())
+        };
+        run(&self.file).map_err(Error::io("write", &self.path))
+    }
+
+    fn rename(mut self, to: &Path) -> Result<()> {
+        std::fs::rename(&self.path, to).map_err(Error::io("make", to))?;
+        self.renamed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.renamed {
+            if let Err(error) = std::fs::remove_file(&self.path) {
+                tracing::warn!(path = %self.path.display(), %error, "a temporary file stays behind");
+            }
+        }
+    }
+}
+
+/// The layers below one that is being converted, for what its hard links find there.
+pub(crate) struct LowerFiles {
+    found: AtomicU64,
+}
+
+impl LowerFiles {
+    fn open(_paths: impl Iterator<Item = PathBuf>) -> Result<LowerFiles> {
+        Ok(LowerFiles { found: AtomicU64::new(0) })
+    }
+}
+
+impl LowerLayers for LowerFiles {}

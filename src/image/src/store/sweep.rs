@@ -1,0 +1,140 @@
+//! Removing what nobody needs: the leftovers of killed processes, layers without an image, old partial downloads.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::{Error, FileLock, Result, Store, sync_folder};
+use crate::digest::Digest;
+
+/// How old a partial download, or a layer that no image has, grows before it is swept. They are what an interrupted
+/// pull left, and a new one will want them; a day later probably not.
+pub(super) const UNUSED_MAX_AGE_S: i64 = 24 * 3600;
+
+/// What a sweep did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Swept {
+    /// False when pulls or imports are under way: then nothing was done.
+    pub done: bool,
+    /// Files removed.
+    pub files: u64,
+    /// The space they took.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Removes what killed processes left and what nobody needs. Does nothing while a pull or an import is under way,
+    /// here or in another process.
+    pub fn repair(&self) -> Result<Swept> {
+        self.sweep(UNUSED_MAX_AGE_S)
+    }
+
+    /// Whether a killed process left files that were being written.
+    pub(super) fn has_leftovers(&self) -> Result<bool> {
+        let folder = self.root.join("tmp");
+        let mut entries = fs::read_dir(&folder).map_err(Error::io("read the folder", folder))?;
+        Ok(entries.next().is_some())
+    }
+
+    /// As [`Store::repair`], with unused layers removed from this age on.
+    pub(super) fn sweep(&self, layer_max_age_s: i64) -> Result<Swept> {
+        let mut swept = Swept { done: false, files: 0, bytes: 0 };
+        let path = self.root.join("lock");
+        let lock = FileLock::try_exclusive(&path).map_err(Error::io("lock", path))?;
+        // Held to the end: nobody pulls or imports, so all that is in tmp/ and locks/ is dead.
+        let Some(_alone) = lock else { return Ok(swept) };
+        swept.done = true;
+        self.delete_doomed()?;
+        self.sweep_leases(&mut swept)?;
+        swept.folder(&self.root.join("tmp"), |_, _| true)?;
+        swept.folder(&self.root.join("locks"), |_, _| true)?;
+        swept.folder(&self.root.join("partial"), |_, metadata| is_old(metadata))?;
+        // First the rows, then the files: what is interrupted in between is a file without a row, as below.
+        self.database().delete_unused_layers(layer_max_age_s)?;
+        let known: std::collections::HashSet<String> =
+            self.database().layer_files()?.into_iter().collect();
+        let layers = self.layers_folder();
+        let before = swept.files;
+        swept.folder(&layers, |name, _| !known.contains(name))?;
+        if swept.files > before {
+            sync_folder(&layers).map_err(Error::io("sync the folder", layers))?;
+        }
+        if swept.files > 0 {
+            tracing::debug!(files = swept.files, bytes = swept.bytes, "swept the store");
+        }
+        Ok(swept)
+    }
+
+    /// Removes the lock files of images that are gone.
+    fn sweep_leases(&self, swept: &mut Swept) -> Result<()> {
+        let folder = self.root.join("leases");
+        let known: std::collections::HashSet<String> =
+            self.database().image_ids()?.iter().map(Digest::hex).collect();
+        let entries = fs::read_dir(&folder).map_err(Error::io("sweep the folder", &folder))?;
+        for entry in entries {
+            let entry = entry.map_err(Error::io("sweep the folder", &folder))?;
+            if entry.file_name().to_str().is_none_or(|name| known.contains(name)) {
+                continue;
+            }
+            let path = entry.path();
+            let lock = FileLock::try_exclusive(&path).map_err(Error::io("lock", &path))?;
+            if let Some(lock) = lock {
+                lock.remove().map_err(Error::io("remove", path))?;
+                swept.files += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the images whose removal was forced while they were in use, if they no longer are.
+    fn delete_doomed(&self) -> Result<()> {
+        let doomed = self.database().doomed()?;
+        for id in doomed {
+            let path = self.lease_path(&id);
+            let lock = FileLock::try_exclusive(&path).map_err(Error::io("lock", &path))?;
+            if let Some(lock) = lock {
+                self.database().delete_image(&id)?;
+                lock.remove().map_err(Error::io("remove", path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Swept {
+    /// Removes the files of this folder for which `dead` says so.
+    fn folder(
+        &mut self,
+        folder: &Path,
+        dead: impl Fn(&str, &fs::Metadata) -> bool,
+    ) -> Result<()> {
+        let failed = || Error::io("sweep the folder", folder);
+        for entry in fs::read_dir(folder).map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            let metadata = entry.metadata().map_err(failed())?;
+            // Every name of ours is text; what is not is not ours, and stays.
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|_| metadata.is_file()) else { continue };
+            if !dead(name, &metadata) {
+                continue;
+            }
+            match fs::remove_file(entry.path()) {
+                Ok(()) => {
+                    self.files += 1;
+                    self.bytes += metadata.len();
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("remove", entry.path())(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_old(metadata: &fs::Metadata) -> bool {
+    let max_age = Duration::from_secs(UNUSED_MAX_AGE_S.unsigned_abs());
+    let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    // A time in the future is no age at all.
+    SystemTime::now().duration_since(modified).is_ok_and(|age| age > max_age)
+}

@@ -1,0 +1,3 @@
+//! What the store promises whatever happens: tests of a whole store in a folder.
+
+use super::*;
