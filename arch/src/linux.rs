@@ -27,6 +27,8 @@ const KERNEL_ALIGNMENT: usize = 0x230;
 const RELOCATABLE: usize = 0x234;
 const XLOADFLAGS: usize = 0x236;
 const CMDLINE_SIZE: usize = 0x238;
+const PAYLOAD_OFFSET: usize = 0x248;
+const PAYLOAD_LENGTH: usize = 0x24c;
 const PREF_ADDRESS: usize = 0x258;
 const INIT_SIZE: usize = 0x260;
 // Offsets in the zero page alone.
@@ -119,6 +121,15 @@ impl Header {
             initramfs_max: word(file, INITRD_ADDR_MAX).into(),
             cmdline_max: word(file, CMDLINE_SIZE).into(),
         })
+    }
+
+    /// One past the last byte of the file that the compressed kernel takes.
+    pub fn payload_end(&self) -> u64 {
+        let word = |at: usize| {
+            let bytes = &self.bytes[at - HEADER..][..4];
+            u64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        };
+        self.kernel_offset + word(PAYLOAD_OFFSET) + word(PAYLOAD_LENGTH)
     }
 
     /// Where the kernel is entered in long mode.

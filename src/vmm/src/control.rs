@@ -1,0 +1,255 @@
+//! The conversation with the monitor: one VM from its first packet to its last.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use devices::virtio::Subscriber;
+use devices::virtio::vsock::Offers;
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use protocol::vmm::{End, FromVmm, MAX_PACKET_LEN, ToVmm, VmConfig};
+use sys::packet;
+
+use crate::ends::Ends;
+use crate::machine::{self, Descriptors, Machine};
+use crate::report::Sources;
+use crate::stamps::Stamps;
+use crate::stats::Stats;
+
+/// How long the vCPUs may take to stop before the VM is reported as ended regardless: one may wait for a slow disk.
+const STOP_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// Why hull-vmm gave up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No packet came, or none that could be received.
+    #[error("the monitor's socket cannot be read")]
+    Receive(#[from] packet::Error),
+    /// The socket closed before anything was asked.
+    #[error("the monitor went away before it said what to build")]
+    Closed,
+    /// A packet that is not the protocol's.
+    #[error("the monitor sent what is not a message of the protocol")]
+    Message(#[from] serde_json::Error),
+    /// The first packet was another.
+    #[error("the monitor's first message is not \"start\"")]
+    NotStart,
+    /// The VM could not be put together.
+    #[error(transparent)]
+    Machine(#[from] machine::Error),
+    /// The main loop.
+    #[error("the main loop failed")]
+    Loop(#[from] event_manager::Error),
+    /// The end's eventfd, the kick's handler or a vCPU's thread.
+    #[error("the vCPUs could not be started")]
+    Start(#[source] std::io::Error),
+}
+
+/// Builds and runs the VM that the monitor asks for over `socket`. Returns when the VM has ended and the monitor has been
+/// told, or with what the monitor has been told went wrong. The VM's memory is left to the end of the process.
+pub fn serve(socket: OwnedFd, stamps: Arc<Stamps>) -> Result<(), Error> {
+    let socket = Arc::new(socket);
+    let result = run(&socket, stamps);
+    if let Err(error) = &result {
+        send(
+            &socket,
+            &FromVmm::Failed {
+                message: chain(error),
+            },
+        );
+    }
+    result
+}
+
+/// An error and its sources, joined for a person.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        message.push_str(": ");
+        message.push_str(&source.to_string());
+        next = source.source();
+    }
+    message
+}
+
+fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
+    let (config, mut descriptors) = receive_start(socket)?;
+    let mut manager = EventManager::<Subscriber>::new()?;
+    let reactor = Arc::new(manager.remote_endpoint());
+    let ends = Ends::new().map_err(Error::Start)?;
+    let machine = Machine::new(
+        &config,
+        &mut descriptors,
+        &reactor,
+        stamps.clone(),
+        ends.clone(),
+    )?;
+    drop(descriptors);
+    crate::vcpu::install_handler().map_err(|errno| Error::Start(errno.into()))?;
+
+    send(socket, &FromVmm::Running);
+    let Machine {
+        vcpus,
+        shared,
+        vm,
+        ram,
+        kernel_memory,
+        output,
+        offers,
+    } = machine;
+    let running = vcpus
+        .into_iter()
+        .map(|vcpu| vcpu.start(&shared))
+        .collect::<Result<_, _>>()
+        .map_err(Error::Start)?;
+    let vm_stats = Stats::new(vm.fd());
+    let sources = Arc::new(Sources::new(
+        stamps,
+        shared.bus,
+        running,
+        vm_stats,
+        &ram,
+        kernel_memory,
+    ));
+    manager.add_subscriber(Arc::new(Mutex::new(Watch(ends.clone()))));
+    let conversation = Conversation {
+        socket: socket.clone(),
+        ends: ends.clone(),
+        offers,
+        sources: sources.clone(),
+    };
+    manager.add_subscriber(Arc::new(Mutex::new(conversation)));
+
+    let end = loop {
+        if let Some(end) = ends.get() {
+            break end.clone();
+        }
+        manager.run()?;
+    };
+    stop_vcpus(&sources, &mut manager)?;
+    output.flush();
+    send(
+        socket,
+        &FromVmm::Ended {
+            end,
+            report: sources.report(),
+        },
+    );
+    // The process ends now, and the kernel takes everything back at once: nothing is gained by doing it in pieces.
+    std::mem::forget((vm, ram, sources, manager));
+    Ok(())
+}
+
+/// Drives the vCPUs out of the guest. The loop goes on meanwhile: a vCPU's thread may be waiting for it.
+fn stop_vcpus(sources: &Sources, manager: &mut EventManager<Subscriber>) -> Result<(), Error> {
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    for vcpu in &sources.vcpus {
+        vcpu.kick();
+    }
+    while Instant::now() < deadline && !sources.vcpus.iter().all(|vcpu| vcpu.has_ended()) {
+        manager.run_with_timeout(1)?;
+    }
+    Ok(())
+}
+
+fn receive_start(socket: &OwnedFd) -> Result<(Box<VmConfig>, Descriptors), Error> {
+    match receive(socket)? {
+        None => Err(Error::Closed),
+        Some((ToVmm::Start(config), descriptors)) => Ok((config, descriptors)),
+        Some(_) => Err(Error::NotStart),
+    }
+}
+
+/// The next message, or `None` when the monitor is gone.
+fn receive(socket: &OwnedFd) -> Result<Option<(ToVmm, Descriptors)>, Error> {
+    let mut buffer = vec![0; MAX_PACKET_LEN];
+    let received = packet::receive(socket, &mut buffer)?;
+    if received.len == 0 {
+        return Ok(None);
+    }
+    let message = serde_json::from_slice(&buffer[..received.len])?;
+    Ok(Some((message, Descriptors::new(received.descriptors))))
+}
+
+fn send(socket: &OwnedFd, message: &FromVmm) {
+    let sent = serde_json::to_vec(message)
+        .map_err(std::io::Error::from)
+        .and_then(|bytes| packet::send(socket.as_fd(), &bytes, &[]));
+    if let Err(error) = sent {
+        // A monitor that is gone ends the VM through the loop; nobody is left to be told.
+        tracing::debug!(%error, "the monitor could not be told");
+    }
+}
+
+/// Wakes the loop when the VM has ended.
+struct Watch(Ends);
+
+impl MutEventSubscriber for Watch {
+    fn process(&mut self, _events: Events, ops: &mut EventOps) {
+        // Seen once; the loop looks at the end itself, and must not be woken for it again while the vCPUs stop.
+        let _ = ops.remove(Events::empty_raw(self.0.as_raw_fd()));
+    }
+
+    fn init(&mut self, ops: &mut EventOps) {
+        ops.add(Events::new(&self.0, EventSet::IN))
+            .expect("a new descriptor on a new loop");
+    }
+}
+
+/// The monitor's messages while the VM runs.
+struct Conversation {
+    socket: Arc<OwnedFd>,
+    ends: Ends,
+    offers: Option<Offers>,
+    sources: Arc<Sources>,
+}
+
+impl Conversation {
+    /// Answers one message. Whatever goes wrong with the monitor ends the VM: it belongs to nobody else.
+    fn answer(&self) -> Result<(), Error> {
+        match receive(&self.socket)? {
+            None | Some((ToVmm::Stop, _)) => self.ends.reach(End::Stopped),
+            Some((ToVmm::Report, _)) => {
+                send(&self.socket, &FromVmm::Report(self.sources.report()));
+            }
+            Some((ToVmm::OfferStream { port, stream }, mut descriptors)) => {
+                let stream = descriptors.take(stream)?;
+                match &self.offers {
+                    Some(offers) => {
+                        if let Err(error) = offers.offer(port, stream) {
+                            tracing::warn!(port, %error, "a stream was not taken");
+                        }
+                    }
+                    None => tracing::warn!(port, "a stream was offered to a VM without vsock"),
+                }
+            }
+            Some((ToVmm::Start(_), _)) => {
+                tracing::error!("the monitor asked for a second VM");
+                self.ends.reach(End::Stopped);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl MutEventSubscriber for Conversation {
+    fn process(&mut self, events: Events, ops: &mut EventOps) {
+        let result = match events.event_set().contains(EventSet::IN) {
+            true => self.answer(),
+            false => Err(Error::Closed),
+        };
+        if let Err(error) = result {
+            if !matches!(error, Error::Closed) {
+                tracing::error!(error = %chain(&error), "the conversation with the monitor ends");
+            }
+            self.ends.reach(End::Stopped);
+            let _ = ops.remove(Events::empty_raw(self.socket.as_raw_fd()));
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps) {
+        ops.add(Events::new(&*self.socket, EventSet::IN))
+            .expect("a new descriptor on a new loop");
+    }
+}

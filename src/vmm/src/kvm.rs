@@ -1,0 +1,193 @@
+//! KVM itself and the VM: capabilities, memory slots, interrupt chip, eventfds.
+
+#![expect(
+    unsafe_code,
+    reason = "gives KVM memory that this process maps, and takes over a descriptor"
+)]
+
+use std::os::fd::{IntoRawFd, OwnedFd};
+
+use arch::layout::{self, KVM_IDENTITY_MAP, KVM_TSS};
+use devices::virtio::mmio::{Mmio, registers::QUEUE_NOTIFY};
+use kvm_bindings::{
+    KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
+use memory::{Memory, Ram};
+use vmm_sys_util::eventfd::EventFd;
+
+/// What hull cannot do without, by KVM's names.
+const REQUIRED: [(Cap, &str); 9] = [
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::Irqfd, "KVM_CAP_IRQFD"),
+    (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
+    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+    (Cap::MpState, "KVM_CAP_MP_STATE"),
+    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+    (Cap::SetIdentityMapAddr, "KVM_CAP_SET_IDENTITY_MAP_ADDR"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+];
+
+/// Why KVM cannot run the VM.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The descriptor is something else.
+    #[error("the descriptor given as /dev/kvm is not KVM")]
+    NotKvm,
+    /// KVM of another age.
+    #[error("this KVM has API version {found}, and {KVM_API_VERSION} is needed")]
+    ApiVersion {
+        /// What it says.
+        found: i32,
+    },
+    /// KVM without something that hull needs.
+    #[error("this KVM lacks {name}, which hull needs: the host's kernel is too old or cut down")]
+    Capability {
+        /// KVM's name for it.
+        name: &'static str,
+    },
+    /// More vCPUs than KVM has.
+    #[error("{asked} vCPUs are asked for, and this KVM allows {max}")]
+    Vcpus {
+        /// The number asked for.
+        asked: u8,
+        /// The most.
+        max: usize,
+    },
+    /// An ioctl failed.
+    #[error("{ioctl} failed")]
+    Ioctl {
+        /// Its name.
+        ioctl: &'static str,
+        /// Why.
+        #[source]
+        source: kvm_ioctls::Error,
+    },
+    /// More devices than there are windows and interrupts.
+    #[error(
+        "{asked} virtio devices are asked for, and there is room for {}",
+        layout::VIRTIO_MMIO_MAX_DEVICES
+    )]
+    Devices {
+        /// The number asked for.
+        asked: usize,
+    },
+}
+
+/// Makes an [`Error::Ioctl`].
+pub(crate) fn failed(ioctl: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Error {
+    move |source| Error::Ioctl { ioctl, source }
+}
+
+/// An opened KVM that can run hull's VMs.
+pub struct System {
+    kvm: Kvm,
+}
+
+impl System {
+    /// Checks that `kvm` is KVM and has what hull needs.
+    pub fn new(kvm: OwnedFd) -> Result<Self, Error> {
+        // SAFETY: the descriptor is owned, and `Kvm` owns it from here on. That it is KVM is checked next, and an ioctl on
+        // something else fails.
+        let kvm = unsafe { <Kvm as std::os::fd::FromRawFd>::from_raw_fd(kvm.into_raw_fd()) };
+        match kvm.get_api_version() {
+            found if found < 0 => return Err(Error::NotKvm),
+            found if found != KVM_API_VERSION as i32 => return Err(Error::ApiVersion { found }),
+            _ => {}
+        }
+        for (capability, name) in REQUIRED {
+            if !kvm.check_extension(capability) {
+                return Err(Error::Capability { name });
+            }
+        }
+        Ok(Self { kvm })
+    }
+
+    /// Makes a VM with this memory, an interrupt chip and no vCPU.
+    pub fn create_vm(&self, ram: &Ram, vcpus: u8) -> Result<Vm, Error> {
+        let max = self.kvm.get_max_vcpus();
+        if usize::from(vcpus) > max {
+            return Err(Error::Vcpus { asked: vcpus, max });
+        }
+        let fd = self.kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
+        for (number, slot) in ram.slots().into_iter().enumerate() {
+            let region = kvm_userspace_memory_region {
+                slot: number as u32,
+                guest_phys_addr: slot.guest.0,
+                memory_size: slot.len,
+                userspace_addr: slot.host,
+                flags: 0,
+            };
+            // SAFETY: the range is RAM's own mapping, which stays as long as the `Memory` that the VM keeps beside the
+            // descriptor; the regions do not overlap.
+            unsafe { fd.set_user_memory_region(region) }
+                .map_err(failed("KVM_SET_USER_MEMORY_REGION"))?;
+        }
+        fd.set_identity_map_address(KVM_IDENTITY_MAP)
+            .map_err(failed("KVM_SET_IDENTITY_MAP_ADDR"))?;
+        fd.set_tss_address(KVM_TSS as usize)
+            .map_err(failed("KVM_SET_TSS_ADDR"))?;
+        fd.create_irq_chip().map_err(failed("KVM_CREATE_IRQCHIP"))?;
+        Ok(Vm {
+            fd,
+            _memory: ram.memory().clone(),
+        })
+    }
+
+    /// What CPUID this KVM can show a guest.
+    pub fn supported_cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>, Error> {
+        let cpuid = self
+            .kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
+        Ok(cpuid.as_slice().to_vec())
+    }
+
+    /// Whether the local APIC's timer has the TSC-deadline mode.
+    pub fn has_tsc_deadline(&self) -> bool {
+        self.kvm.check_extension(Cap::TscDeadlineTimer)
+    }
+}
+
+/// A VM.
+pub struct Vm {
+    fd: VmFd,
+    /// KVM reads and writes it as long as the VM exists.
+    _memory: Memory,
+}
+
+impl Vm {
+    /// Makes vCPU number `index`.
+    pub fn create_vcpu(&self, index: u8) -> Result<VcpuFd, Error> {
+        self.fd
+            .create_vcpu(index.into())
+            .map_err(failed("KVM_CREATE_VCPU"))
+    }
+
+    /// Joins the device in window number `index` to KVM: its queues' notifications and its interrupt.
+    pub fn connect(&self, index: usize, device: &Mmio) -> Result<(), Error> {
+        if index >= layout::VIRTIO_MMIO_MAX_DEVICES {
+            return Err(Error::Devices { asked: index + 1 });
+        }
+        let notify = IoEventAddress::Mmio(layout::virtio_mmio(index).0 + QUEUE_NOTIFY);
+        for (queue, kick) in device.kicks().iter().enumerate() {
+            self.fd
+                .register_ioevent(kick, &notify, queue as u32)
+                .map_err(failed("KVM_IOEVENTFD"))?;
+        }
+        self.interrupt(device.irqfd(), layout::virtio_gsi(index))
+    }
+
+    /// A write of `eventfd` raises interrupt `gsi`.
+    pub fn interrupt(&self, eventfd: &EventFd, gsi: u32) -> Result<(), Error> {
+        self.fd
+            .register_irqfd(eventfd, gsi)
+            .map_err(failed("KVM_IRQFD"))
+    }
+
+    /// The VM's descriptor, for its statistics.
+    pub fn fd(&self) -> &VmFd {
+        &self.fd
+    }
+}

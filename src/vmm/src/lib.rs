@@ -1,0 +1,28 @@
+//! hull-vmm: one process, one VM.
+//!
+//! It is told what to build over one socket, gets every resource as an open descriptor, opens no path and makes no
+//! socket. `arch` says what a guest expects, `devices` what a device does; this crate performs the ioctls.
+//!
+//! ```text
+//!  control socket --> main: epoll loop (control, devices) <----- kicks ------ KVM (ioeventfd)
+//!                       |   ^                                                    |
+//!                  Ended|   | end of the VM                       interrupts     v
+//!                       v   |                     devices ------- (irqfd) -----> KVM
+//!                    monitor   vcpu<n>: run, decode, bus
+//! ```
+//!
+//! - [`control`]: the conversation with the monitor.  [`machine`]: where a VM is put together.
+//! - [`kvm`], [`vcpu`], [`stats`]: the ioctls.  [`bus`]: who answers an access.  [`loader`]: kernel and initramfs.
+//! - [`ends`], [`stamps`]: what is known of a VM's life.  [`probe`]: whether this KVM can boot a stock kernel.
+
+pub mod bus;
+pub mod control;
+pub mod ends;
+pub mod kvm;
+pub mod loader;
+pub mod machine;
+pub mod probe;
+pub mod report;
+pub mod stamps;
+pub mod stats;
+pub mod vcpu;

@@ -1,0 +1,243 @@
+//! A vCPU: its state at reset, its thread, its end.
+//!
+//! The thread runs, decodes the exit and hands it to the bus, nothing else. It ends when the VM has ended.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use arch::cpuid;
+use arch::registers::{self, Entry};
+use kvm_bindings::{CpuId, Msrs, kvm_cpuid_entry2, kvm_msr_entry};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use protocol::vmm::End;
+use vmm_sys_util::signal::Killable;
+
+use crate::bus::Bus;
+use crate::ends::Ends;
+use crate::kvm::{Error, Vm, failed};
+use crate::stamps::Stamps;
+use crate::stats::Stats;
+
+mod fault;
+mod kick;
+
+pub use kick::install_handler;
+use kick::{ImmediateExit, kick_signal};
+
+/// A vCPU in the state in which it begins.
+pub struct Vcpu {
+    index: u8,
+    fd: VcpuFd,
+    immediate_exit: ImmediateExit,
+    stats: Option<Stats>,
+}
+
+impl Vcpu {
+    /// Makes vCPU `of.index`. The first begins at `entry`; the others wait until it starts them (INIT, SIPI).
+    pub fn new(
+        vm: &Vm,
+        of: cpuid::Vcpu,
+        supported: &[kvm_cpuid_entry2],
+        entry: Entry,
+    ) -> Result<Self, Error> {
+        let fd = vm.create_vcpu(of.index)?;
+        let cpuid = CpuId::from_entries(&of.cpuid(supported))
+            .expect("fewer entries than KVM gave, and two more");
+        fd.set_cpuid2(&cpuid).map_err(failed("KVM_SET_CPUID2"))?;
+        set_msrs(&fd)?;
+        let mut lapic = fd.get_lapic().map_err(failed("KVM_GET_LAPIC"))?;
+        arch::lapic::wire_lints(&mut lapic.regs);
+        fd.set_lapic(&lapic).map_err(failed("KVM_SET_LAPIC"))?;
+        if of.index == 0 {
+            let mut sregs = fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
+            registers::special(&mut sregs, entry);
+            fd.set_sregs(&sregs).map_err(failed("KVM_SET_SREGS"))?;
+            fd.set_regs(&registers::general(entry))
+                .map_err(failed("KVM_SET_REGS"))?;
+        }
+        let immediate_exit = ImmediateExit::new(&fd).map_err(|errno| Error::Ioctl {
+            ioctl: "mmap of a vCPU",
+            source: kvm_ioctls::Error::new(errno.raw_os_error()),
+        })?;
+        let stats = Stats::new(&fd);
+        Ok(Self {
+            index: of.index,
+            fd,
+            immediate_exit,
+            stats,
+        })
+    }
+
+    /// Runs the vCPU on this thread until the VM has ended.
+    pub fn run_here(self, shared: Shared) {
+        let counts = Arc::default();
+        Runner {
+            index: self.index,
+            fd: self.fd,
+            shared,
+            counts,
+        }
+        .run();
+    }
+
+    /// Starts the vCPU's thread.
+    pub fn start(self, shared: &Shared) -> io::Result<Running> {
+        let counts = Arc::new(Counts::default());
+        let runner = Runner {
+            index: self.index,
+            fd: self.fd,
+            shared: shared.clone(),
+            counts: counts.clone(),
+        };
+        let thread = sys::thread::spawn(&format!("vcpu{}", self.index), move || runner.run())?;
+        Ok(Running {
+            thread,
+            immediate_exit: self.immediate_exit,
+            stats: self.stats,
+            counts,
+        })
+    }
+}
+
+fn set_msrs(fd: &VcpuFd) -> Result<(), Error> {
+    let entries = arch::msr::AT_RESET.map(|msr| kvm_msr_entry {
+        index: msr.index,
+        data: msr.value,
+        ..Default::default()
+    });
+    let msrs = Msrs::from_entries(&entries).expect("two entries fit");
+    let set = fd.set_msrs(&msrs).map_err(failed("KVM_SET_MSRS"))?;
+    if set != entries.len() {
+        let source = kvm_ioctls::Error::new(rustix::io::Errno::NOTSUP.raw_os_error());
+        return Err(Error::Ioctl {
+            ioctl: "KVM_SET_MSRS",
+            source,
+        });
+    }
+    Ok(())
+}
+
+/// What all vCPUs share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Who answers.
+    pub bus: Arc<Bus>,
+    /// Where an end is told.
+    pub ends: Ends,
+    /// For T1.
+    pub stamps: Arc<Stamps>,
+}
+
+/// Exits to user space that are no access.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// KVM_EXIT_HLT.
+    pub halts: AtomicU64,
+    /// Kicks and signals.
+    pub interrupted: AtomicU64,
+}
+
+/// A vCPU with its thread.
+pub struct Running {
+    thread: JoinHandle<()>,
+    immediate_exit: ImmediateExit,
+    /// KVM's counters.
+    pub stats: Option<Stats>,
+    /// hull-vmm's own.
+    pub counts: Arc<Counts>,
+}
+
+impl Running {
+    /// Makes the vCPU leave the guest, now or at its next attempt to enter it. The thread ends if the VM has ended.
+    pub fn kick(&self) {
+        // First the flag, then the signal: a thread that is not in the guest yet finds the flag, one that is in there is
+        // driven out by the signal, and there is nothing in between.
+        self.immediate_exit.set();
+        // Fails only for a thread that has ended.
+        let _ = self.thread.kill(kick_signal());
+    }
+
+    /// Whether the thread has ended.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+struct Runner {
+    index: u8,
+    fd: VcpuFd,
+    shared: Shared,
+    counts: Arc<Counts>,
+}
+
+impl Runner {
+    fn run(mut self) {
+        if self.index == 0 {
+            self.shared.stamps.first_run.set();
+        }
+        while self.shared.ends.get().is_none() {
+            if let Some(end) = self.step() {
+                self.shared.ends.reach(end);
+            }
+        }
+    }
+
+    /// Enters the guest once and answers its exit.
+    fn step(&mut self) -> Option<End> {
+        let bus = &self.shared.bus;
+        match self.fd.run() {
+            Ok(VcpuExit::IoOut(port, data)) => bus.port_write(port, data),
+            Ok(VcpuExit::IoIn(port, data)) => bus.port_read(port, data),
+            Ok(VcpuExit::MmioRead(address, data)) => bus.mmio_read(address, data),
+            Ok(VcpuExit::MmioWrite(address, data)) => bus.mmio_write(address, data),
+            Ok(VcpuExit::Hlt) => {
+                // With the interrupt chip in KVM a halted vCPU waits there; only a VM without it comes here.
+                self.counts.halts.fetch_add(1, Ordering::Relaxed);
+                return Some(End::Halted);
+            }
+            Ok(VcpuExit::Shutdown) => return Some(End::TripleFault),
+            Ok(VcpuExit::SystemEvent(kind, _)) => return self.system_event(kind),
+            Ok(VcpuExit::Intr) => {
+                self.counts.interrupted.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(VcpuExit::InternalError) => {
+                let message = fault::internal(&mut self.fd);
+                return Some(self.error(message));
+            }
+            Ok(VcpuExit::FailEntry(reason, _)) => {
+                return Some(self.error(fault::entry(&self.fd, reason)));
+            }
+            Ok(other) => {
+                let message =
+                    format!("KVM left the guest for a reason that hull does not know: {other:?}");
+                return Some(self.error(message));
+            }
+            Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => {
+                self.counts.interrupted.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => {
+                let message = fault::run_failed(&self.fd, error);
+                return Some(self.error(message));
+            }
+        }
+        None
+    }
+
+    /// KVM_EXIT_SYSTEM_EVENT: 1 is a shutdown, 2 a reset, 3 a crash (KVM documentation, 5).
+    fn system_event(&self, kind: u32) -> Option<End> {
+        match kind {
+            1 => Some(End::Halted),
+            2 => Some(End::Reset),
+            _ => Some(self.error(format!("the guest reported system event {kind}"))),
+        }
+    }
+
+    fn error(&self, message: String) -> End {
+        End::VcpuError {
+            vcpu: self.index,
+            message,
+        }
+    }
+}
