@@ -30,6 +30,7 @@ mod config_space;
 pub mod console;
 mod interrupt;
 pub mod mmio;
+pub mod net;
 mod on_loop;
 mod ring;
 pub mod rng;
@@ -118,6 +119,9 @@ pub enum StartError {
     /// A descriptor could not be made or duplicated.
     #[error("a descriptor for the device's work could not be made")]
     Descriptor(#[source] std::io::Error),
+    /// The tap could not be told what the driver does by itself.
+    #[error("the tap's offloads could not be set")]
+    Offload(#[source] std::io::Error),
     /// Its thread could not be started.
     #[error("the device's thread could not be started")]
     Thread(#[source] std::io::Error),

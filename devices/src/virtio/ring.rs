@@ -7,7 +7,12 @@
 //! - A queue whose available index has run further than the queue is long, or whose rings cannot be reached, stops until
 //!   the driver resets the device: there is nothing in it that could be believed.
 
-use memory::{GuestMemory, GuestMemoryMmap, Permissions, Segments};
+use std::num::Wrapping;
+use std::sync::atomic::{Ordering, fence};
+
+use memory::{
+    Bytes, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap, Permissions, Segments,
+};
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -24,6 +29,12 @@ pub(super) struct Chain<'m> {
     pub(super) writable: Segments<'m>,
 }
 
+/// A chain that cannot be believed: all that can be done with it is to give it back.
+#[derive(Debug)]
+pub(super) struct Malformed {
+    pub(super) head: u16,
+}
+
 /// A started queue and what its worker knows of it.
 pub(super) struct Ring {
     queue: Queue,
@@ -32,18 +43,18 @@ pub(super) struct Ring {
     index: usize,
     /// The driver broke the queue itself: nothing more is taken from it.
     broken: bool,
-    /// Chains were given back since the driver was last asked whether it wants to know.
-    returned: bool,
+    /// The used index when the driver was last asked whether it wants to know.
+    notified: Wrapping<u16>,
 }
 
 impl Ring {
     pub(super) fn new(index: usize, started: StartedQueue) -> Self {
         Self {
+            notified: Wrapping(started.queue.next_used()),
             queue: started.queue,
             kick: started.kick,
             index,
             broken: false,
-            returned: false,
         }
     }
 
@@ -60,60 +71,126 @@ impl Ring {
     /// The next chain, or `None` when there is none now. Malformed chains on the way are given back; they are as many
     /// as the queue is long at the most, however fast the driver adds more.
     pub(super) fn pop<'m>(&mut self, memory: &'m GuestMemoryMmap) -> Option<Chain<'m>> {
-        if !self.usable() {
-            return None;
-        }
         for _ in 0..self.queue.size() {
-            let chain = match self.queue.iter(memory) {
-                Ok(mut chains) => chains.next()?,
-                Err(error) => {
-                    self.break_off(&error);
-                    return None;
-                }
-            };
-            let head = chain.head_index();
-            match collect(memory, chain) {
-                Some((readable, writable)) => {
-                    return Some(Chain {
-                        head,
-                        readable,
-                        writable,
-                    });
-                }
-                None => self.push(memory, head, 0),
+            match self.pop_any(memory)? {
+                Ok(chain) => return Some(chain),
+                Err(Malformed { head }) => self.push(memory, head, 0),
             }
         }
         None
     }
 
-    /// Puts back the chain that was popped last: it will be popped again. Nothing may have been given back in between.
-    pub(super) fn unpop(&mut self) {
-        self.queue.go_to_previous_position();
+    /// The next chain, malformed or not: for who takes several before it knows whether it needs them.
+    pub(super) fn pop_any<'m>(
+        &mut self,
+        memory: &'m GuestMemoryMmap,
+    ) -> Option<Result<Chain<'m>, Malformed>> {
+        if !self.usable() {
+            return None;
+        }
+        let chain = match self.queue.iter(memory) {
+            Ok(mut chains) => chains.next()?,
+            Err(error) => {
+                self.break_off(&error);
+                return None;
+            }
+        };
+        let head = chain.head_index();
+        let parts = collect(memory, chain).map(|(readable, writable)| Chain {
+            head,
+            readable,
+            writable,
+        });
+        Some(parts.ok_or(Malformed { head }))
+    }
+
+    /// Puts back the chains that were popped last: they will be popped again.
+    pub(super) fn unpop(&mut self, count: usize) {
+        for _ in 0..count {
+            self.queue.go_to_previous_position();
+        }
     }
 
     /// Gives a chain back, of which `written` bytes of its writable part were written.
     pub(super) fn push(&mut self, memory: &GuestMemoryMmap, head: u16, written: usize) {
+        self.push_all(memory, &[(head, written)]);
+    }
+
+    /// Gives several chains back at once: the driver sees all of them or none. Each with the bytes written to it.
+    pub(super) fn push_all(&mut self, memory: &GuestMemoryMmap, chains: &[(u16, usize)]) {
+        let Some((&(last, written), others)) = chains.split_last() else {
+            return;
+        };
         if !self.usable() {
             return;
         }
-        self.returned = true;
-        let written = u32::try_from(written).unwrap_or(u32::MAX);
+        let done = self.push_unseen(memory, others).and_then(|()| {
+            let written = u32::try_from(written).unwrap_or(u32::MAX);
+            // Writes the last element and moves the index past all of them.
+            self.queue.add_used(memory, last, written)
+        });
         // Fails for a head that the driver's ring named outside the table: such a chain cannot be given back at all.
-        if let Err(error) = self.queue.add_used(memory, head, written) {
+        if let Err(error) = done {
             self.break_off(&error);
         }
     }
 
+    /// Puts elements behind the end of the used ring (virtio 1.2, 2.7.8), where the driver does not look yet.
+    fn push_unseen(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        chains: &[(u16, usize)],
+    ) -> Result<(), virtio_queue::Error> {
+        const FLAGS_AND_INDEX: u64 = 4;
+        const ELEMENT: u64 = 8;
+        let mut next = Wrapping(self.queue.next_used());
+        for &(head, written) in chains {
+            let written = u32::try_from(written).unwrap_or(u32::MAX);
+            let element = u64::from(written) << 32 | u64::from(head);
+            let slot = u64::from(next.0 % self.queue.size());
+            let address = self.queue.used_ring() + FLAGS_AND_INDEX + ELEMENT * slot;
+            memory
+                .write_slice(&element.to_le_bytes(), GuestAddress(address))
+                .map_err(virtio_queue::Error::GuestMemory)?;
+            next += 1;
+        }
+        self.queue.set_next_used(next.0);
+        Ok(())
+    }
+
     /// Interrupts the driver if chains were given back and it wants to know.
     pub(super) fn notify(&mut self, memory: &GuestMemoryMmap, interrupt: &Interrupt) {
-        if !std::mem::take(&mut self.returned) {
+        let used = Wrapping(self.queue.next_used());
+        let before = std::mem::replace(&mut self.notified, used);
+        if before == used || !self.usable() {
             return;
         }
-        match self.queue.needs_notification(memory) {
+        match self.wanted(memory, before, used) {
             Ok(true) => interrupt.used(self.index),
             Ok(false) => {}
-            Err(error) => self.break_off(&error),
+            Err(error) => self.break_off(&virtio_queue::Error::GuestMemory(error)),
         }
+    }
+
+    /// Whether the driver wants an interrupt for the used index's way from `before` to `used` (virtio 1.2, 2.7.7.2).
+    fn wanted(
+        &self,
+        memory: &GuestMemoryMmap,
+        before: Wrapping<u16>,
+        used: Wrapping<u16>,
+    ) -> Result<bool, GuestMemoryError> {
+        const NO_INTERRUPT: u16 = 1;
+        // The index must be visible before the driver's wish is read.
+        fence(Ordering::SeqCst);
+        let available = self.queue.avail_ring();
+        if !self.queue.event_idx_enabled() {
+            let flags: u16 = memory.load(GuestAddress(available), Ordering::Relaxed)?;
+            return Ok(u16::from_le(flags) & NO_INTERRUPT == 0);
+        }
+        let used_event = available + 4 + 2 * u64::from(self.queue.size());
+        let used_event: u16 = memory.load(GuestAddress(used_event), Ordering::Relaxed)?;
+        let used_event = Wrapping(u16::from_le(used_event));
+        Ok(used - used_event - Wrapping(1) < used - before)
     }
 
     /// Tells the driver not to kick: the worker is looking at the queue.

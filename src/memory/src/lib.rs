@@ -13,7 +13,7 @@ mod segments;
 pub use ram::{Error, HostRange, Ram, Slot};
 pub use segments::{MAX_SEGMENTS, Segments, TooManySegments};
 pub use vm_memory::{
-    Address, ByteValued, Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryMmap,
+    Address, ByteValued, Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap,
     GuestMemoryRegion, Le16, Le32, Le64, Permissions, VolatileSlice,
 };
 

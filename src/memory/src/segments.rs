@@ -48,6 +48,16 @@ impl<'m> Segments<'m> {
         Ok(())
     }
 
+    /// Adds another run at the end, all of it or nothing.
+    pub fn append(&mut self, other: Segments<'m>) -> Result<(), TooManySegments> {
+        if self.pieces() + other.pieces() > MAX_SEGMENTS {
+            return Err(TooManySegments);
+        }
+        self.len += other.len;
+        self.slices.extend(&other.slices[other.first..]);
+        Ok(())
+    }
+
     /// Bytes in the run.
     pub fn len(&self) -> usize {
         self.len
@@ -83,10 +93,15 @@ impl<'m> Segments<'m> {
         let mut excess = self.len.saturating_sub(len);
         self.len -= excess;
         while excess > 0 {
-            let last = self.slices.last_mut().expect("the length is the sum of the pieces");
+            let last = self
+                .slices
+                .last_mut()
+                .expect("the length is the sum of the pieces");
             if excess < last.len() {
                 let kept = last.len() - excess;
-                *last = last.subslice(0, kept).expect("a prefix is inside the piece");
+                *last = last
+                    .subslice(0, kept)
+                    .expect("a prefix is inside the piece");
                 return;
             }
             excess -= last.len();
@@ -233,7 +248,8 @@ mod tests {
     fn run<'m>(memory: &'m GuestMemoryMmap<()>, pieces: &[(u64, usize)]) -> Segments<'m> {
         let mut run = Segments::new();
         for &(address, len) in pieces {
-            run.push(memory.get_slice(GuestAddress(address), len).unwrap()).unwrap();
+            run.push(memory.get_slice(GuestAddress(address), len).unwrap())
+                .unwrap();
         }
         run
     }
@@ -283,7 +299,10 @@ mod tests {
         let mut target = run(&memory, &[(0x100, 3), (0x200, 4)]);
         assert_eq!(target.read_from_at(file.as_fd(), 5).unwrap(), 5);
         assert_eq!(target.len(), 2);
-        assert_eq!(run(&memory, &[(0x100, 3), (0x200, 2)]).take_array(), Some(*b"56789"));
+        assert_eq!(
+            run(&memory, &[(0x100, 3), (0x200, 2)]).take_array(),
+            Some(*b"56789")
+        );
 
         let mut source = run(&memory, &[(0, 1), (9, 1)]);
         assert_eq!(source.write_to_at(file.as_fd(), 9).unwrap(), 2);

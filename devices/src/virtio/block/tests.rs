@@ -365,6 +365,18 @@ fn a_batch_gets_one_interrupt_and_event_idx_is_honoured() {
 }
 
 #[test]
+fn a_driver_that_wants_no_interrupts_gets_none() {
+    let mut driver = Driver::new(disk(vec![numbered(1, 16)], false));
+    driver.queues[0].set_interrupts_unwanted(true);
+    read(&mut driver, 0, 512);
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    assert_eq!(driver.interrupts(), 0);
+    driver.queues[0].set_interrupts_unwanted(false);
+    read(&mut driver, 0, 512);
+    driver.wait_until("an interrupt comes", |driver| driver.interrupts() > 0);
+}
+
+#[test]
 fn a_saved_queue_is_finished_by_a_rebuilt_device() {
     let extent = numbered(1, 16);
     let file = extent.file.try_clone().unwrap();

@@ -108,13 +108,6 @@ impl<D: Device> Driver<D> {
         self.device.stop().iter().map(Queue::state).collect()
     }
 
-    /// Saves the queues, replaces the device by `rebuilt` and starts it where the old one stopped.
-    pub(crate) fn rebuild(&mut self, rebuilt: impl FnOnce(&D) -> D) {
-        let states = self.stop();
-        self.device = rebuilt(&self.device);
-        self.start(&states);
-    }
-
     /// Guest memory of `len` bytes that nothing else uses.
     pub(crate) fn alloc(&mut self, len: usize) -> u64 {
         let address = self.next_free;

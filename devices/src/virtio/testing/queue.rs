@@ -171,13 +171,11 @@ impl DriverQueue {
         u16::from_le(self.memory.load(address, Ordering::SeqCst).unwrap())
     }
 
-    /// Without EVENT_IDX: whether the device asks not to be kicked.
-    pub(crate) fn kicks_unwanted(&self) -> bool {
-        let flags: u16 = self
-            .memory
-            .load(GuestAddress(self.base + 0x800), Ordering::SeqCst)
-            .unwrap();
-        u16::from_le(flags) & 1 != 0
+    /// Without EVENT_IDX: whether the driver wants no interrupts.
+    pub(crate) fn set_interrupts_unwanted(&self, unwanted: bool) {
+        let flags = u16::from(unwanted).to_le();
+        let address = GuestAddress(self.base + 0x400);
+        self.memory.store(flags, address, Ordering::SeqCst).unwrap();
     }
 
     /// The next chain that came back, if any.

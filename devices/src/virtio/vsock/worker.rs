@@ -138,7 +138,7 @@ impl Worker {
             {
                 match self.fill(&mut writable, ops) {
                     Some(written) => self.rx.push(memory, head, written),
-                    None => self.rx.unpop(),
+                    None => self.rx.unpop(1),
                 }
             } else if self.rx.enable_kicks(memory) {
                 self.rx.disable_kicks(memory);

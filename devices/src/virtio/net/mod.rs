@@ -1,0 +1,171 @@
+//! The network device (virtio 1.2, section 5.1): a guest's interface on a tap.
+//!
+//! Packets move between the tap and guest memory without a copy in between; with `offload`, checksums and segmentation
+//! are left to whoever can do them best, both ways. When the guest has no receive buffers, packets stay in the tap.
+//! A packet that is too short or too long to be one is dropped; a malformed chain is given back with used length 0.
+//! What a stopped device is consists of its configuration and its queues: a packet on its way is lost, as on a wire.
+//! Deliberately absent: the control queue, several queue pairs, UDP segmentation.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use sys::tap::Offload;
+use virtio_queue::Queue;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use self::rx::Receiver;
+use self::spec::{RX, TX, config, feature};
+use self::worker::Worker;
+use super::ring::Ring;
+use super::work::Scheduled;
+use super::{Activation, Device, DeviceId, StartError};
+
+mod rx;
+mod spec;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+/// Length of both queues: Linux's default, which it fills with about 400 KiB of receive buffers.
+const QUEUE_SIZES: [u16; 2] = [256; 2];
+/// The least MTU of IPv4 (RFC 791), and the least that the specification allows (5.1.4.1).
+const MIN_MTU: u16 = 68;
+
+/// What is offered with `offload` besides the rest.
+const OFFLOADS: u64 = feature::CSUM
+    | feature::GUEST_CSUM
+    | feature::GUEST_TSO4
+    | feature::GUEST_TSO6
+    | feature::HOST_TSO4
+    | feature::HOST_TSO6;
+
+/// A network device to make.
+#[derive(Debug)]
+pub struct NetConfig {
+    /// A tap with a vnet header of 12 bytes, non-blocking.
+    pub tap: OwnedFd,
+    /// The guest's MAC address.
+    pub mac: [u8; 6],
+    /// Largest packet, in bytes.
+    pub mtu: u16,
+    /// Offer checksum and segmentation offload; the tap is set to what the driver takes of it.
+    pub offload: bool,
+}
+
+/// Why a network device cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The MTU is too small.
+    #[error("an MTU of {0} bytes is less than {MIN_MTU}")]
+    Mtu(u16),
+}
+
+/// The network device.
+pub struct Net {
+    tap: Arc<OwnedFd>,
+    mac: [u8; 6],
+    mtu: u16,
+    offload: bool,
+    running: Option<Scheduled<Worker>>,
+}
+
+impl Net {
+    /// A device on this tap.
+    pub fn new(config: NetConfig) -> Result<Self, Error> {
+        let NetConfig {
+            tap,
+            mac,
+            mtu,
+            offload,
+        } = config;
+        if mtu < MIN_MTU {
+            return Err(Error::Mtu(mtu));
+        }
+        Ok(Self {
+            tap: Arc::new(tap),
+            mac,
+            mtu,
+            offload,
+            running: None,
+        })
+    }
+}
+
+impl Device for Net {
+    fn id(&self) -> DeviceId {
+        DeviceId::NET
+    }
+
+    fn features(&self) -> u64 {
+        let always = feature::MAC | feature::MTU | feature::STATUS | feature::MRG_RXBUF;
+        always | if self.offload { OFFLOADS } else { 0 }
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &QUEUE_SIZES
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let mut space = [0; config::LEN];
+        space[config::MAC..config::MAC + 6].copy_from_slice(&self.mac);
+        space[config::STATUS..config::STATUS + 2].copy_from_slice(&config::S_LINK_UP.to_le_bytes());
+        space[config::MTU..config::MTU + 2].copy_from_slice(&self.mtu.to_le_bytes());
+        super::config_space::read(&space, offset, data);
+    }
+
+    fn start(&mut self, activation: Activation) -> Result<(), StartError> {
+        let Activation {
+            memory,
+            features,
+            queues,
+            interrupt,
+            reactor,
+        } = activation;
+        let [rx, tx] = <[_; 2]>::try_from(queues).unwrap_or_else(|queues| {
+            panic!(
+                "a network device has two queues and was given {}",
+                queues.len()
+            )
+        });
+        if self.offload {
+            sys::tap::set_offload(&*self.tap, accepted(features)).map_err(StartError::Offload)?;
+        }
+        let worker = Worker {
+            tap: self.tap.clone(),
+            memory,
+            interrupt,
+            rx: Ring::new(RX, rx),
+            tx: Ring::new(TX, tx),
+            receiver: Receiver::new(features & feature::MRG_RXBUF != 0, self.mtu),
+            resume: EventFd::new(EFD_NONBLOCK).map_err(StartError::Descriptor)?,
+            readable: true,
+            writable: true,
+            starved: false,
+            logged: false,
+        };
+        self.running = Some(Scheduled::start(worker, reactor)?);
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Vec<Queue> {
+        let running = self
+            .running
+            .take()
+            .expect("stop follows a start that succeeded");
+        let Worker { rx, tx, .. } = running.stop();
+        [rx, tx].map(Ring::into_queue).into()
+    }
+}
+
+/// What the driver can do by itself with packets from the tap.
+fn accepted(features: u64) -> Offload {
+    let offloads = [
+        (feature::GUEST_CSUM, Offload::CSUM),
+        (feature::GUEST_CSUM | feature::GUEST_TSO4, Offload::TSO4),
+        (feature::GUEST_CSUM | feature::GUEST_TSO6, Offload::TSO6),
+    ];
+    let taken = offloads
+        .into_iter()
+        .filter(|(needed, _)| features & needed == *needed);
+    taken.fold(Offload::default(), |all, (_, offload)| all.and(offload))
+}

@@ -1,0 +1,174 @@
+//! The main loop's part of a network device. One turn of the loop moves at most [`BUDGET`] packets each way.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use event_manager::{EventOps, Events, MutEventSubscriber};
+use memory::{GuestMemoryMmap, Memory};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::rx::{Delivered, Receiver};
+use super::spec::{MAX_PACKET, MIN_PACKET};
+use crate::virtio::Interrupt;
+use crate::virtio::ring::{Chain, Ring};
+
+/// The most packets of a queue in one turn of the main loop.
+const BUDGET: usize = 64;
+
+/// Tokens of the main loop.
+const KICK: u32 = 0;
+const RESUME: u32 = 1;
+const TAP: u32 = 2;
+
+pub(super) struct Worker {
+    pub(super) tap: Arc<OwnedFd>,
+    pub(super) memory: Memory,
+    pub(super) interrupt: Interrupt,
+    pub(super) rx: Ring,
+    pub(super) tx: Ring,
+    pub(super) receiver: Receiver,
+    /// Written to come back after the other devices' turn.
+    pub(super) resume: EventFd,
+    /// The tap may have packets (told by edges).
+    pub(super) readable: bool,
+    /// The tap takes packets.
+    pub(super) writable: bool,
+    /// The guest has no receive buffers: packets stay in the tap, and it wakes nobody.
+    pub(super) starved: bool,
+    /// A failure of the tap was logged.
+    pub(super) logged: bool,
+}
+
+impl MutEventSubscriber for Worker {
+    fn init(&mut self, ops: &mut EventOps) {
+        let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
+        let rings = [&self.rx, &self.tx].map(|ring| Events::with_data(&ring.kick, KICK, edge));
+        let others = [
+            Events::with_data(&self.resume, RESUME, edge),
+            self.tap_events(),
+        ];
+        for events in rings.into_iter().chain(others) {
+            if let Err(error) = ops.add(events) {
+                // For want of kernel memory only. The device stays silent; the VM goes on.
+                tracing::warn!(%error, "the main loop cannot watch a network device");
+            }
+        }
+        // Chains may be there from before a save, for which no kick will come.
+        self.turn(ops);
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps) {
+        if events.data() == TAP {
+            let failed = EventSet::ERROR | EventSet::HANG_UP;
+            self.readable |= events.event_set().intersects(EventSet::IN | failed);
+            self.writable |= events.event_set().intersects(EventSet::OUT | failed);
+        }
+        self.turn(ops);
+    }
+}
+
+impl Worker {
+    fn turn(&mut self, ops: &mut EventOps) {
+        let memory = self.memory.clone();
+        let more = self.transmit(&memory) | self.receive(&memory, ops);
+        self.tx.notify(&memory, &self.interrupt);
+        self.rx.notify(&memory, &self.interrupt);
+        if more {
+            // Fails only when the counter is full, and then the loop comes back anyway.
+            let _ = self.resume.write(1);
+        }
+    }
+
+    /// Sends what the guest has queued. `true` if there is more than one turn sends.
+    fn transmit(&mut self, memory: &GuestMemoryMmap) -> bool {
+        self.tx.disable_kicks(memory);
+        for _ in 0..BUDGET {
+            if !self.writable {
+                return false;
+            }
+            let Some(Chain {
+                head, mut readable, ..
+            }) = self.tx.pop(memory)
+            else {
+                if self.tx.enable_kicks(memory) {
+                    self.tx.disable_kicks(memory);
+                    continue;
+                }
+                return false;
+            };
+            // What cannot be a packet is dropped here, what the kernel makes nothing of there.
+            if (MIN_PACKET..=MAX_PACKET).contains(&readable.len()) {
+                match readable.write_to(self.tap.as_fd()) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.tx.unpop(1);
+                        self.writable = false;
+                        return false;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                        self.tx.unpop(1);
+                        continue;
+                    }
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            self.tx.push(memory, head, 0);
+        }
+        true
+    }
+
+    /// Delivers what the tap has. `true` if there is more than one turn delivers.
+    fn receive(&mut self, memory: &GuestMemoryMmap, ops: &mut EventOps) -> bool {
+        self.rx.disable_kicks(memory);
+        for _ in 0..BUDGET {
+            if !self.readable && !self.starved {
+                return false;
+            }
+            match self
+                .receiver
+                .deliver(self.tap.as_fd(), &mut self.rx, memory)
+            {
+                Delivered::Packet => {}
+                Delivered::NothingToRead => {
+                    self.readable = false;
+                    self.set_starved(false, ops);
+                    return false;
+                }
+                Delivered::NoBuffers if self.rx.enable_kicks(memory) => {
+                    self.rx.disable_kicks(memory);
+                }
+                Delivered::NoBuffers => {
+                    self.set_starved(true, ops);
+                    return false;
+                }
+                Delivered::Failed(kind) => {
+                    if !std::mem::replace(&mut self.logged, true) {
+                        tracing::warn!(?kind, "a tap failed; later failures are not logged");
+                    }
+                    self.readable = false;
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Stops and resumes listening to the tap. Resuming finds out at once whether it has packets.
+    fn set_starved(&mut self, starved: bool, ops: &EventOps) {
+        if std::mem::replace(&mut self.starved, starved) != starved
+            && let Err(error) = ops.modify(self.tap_events())
+        {
+            tracing::warn!(%error, "the main loop cannot watch a tap");
+        }
+    }
+
+    fn tap_events(&self) -> Events {
+        let direction = if self.starved {
+            EventSet::OUT
+        } else {
+            EventSet::OUT | EventSet::IN
+        };
+        Events::with_data(&*self.tap, TAP, direction | EventSet::EDGE_TRIGGERED)
+    }
+}
