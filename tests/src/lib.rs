@@ -1,1 +1,108 @@
-//! Not written yet.
+//! The fixture of the end-to-end tests: run `hull`, look at what came out.
+//!
+//! `cargo xtask test` runs them where VMs can run, with the built `hull` first on the PATH. Each [`Hull`] has a store of
+//! its own, so that tests do not see each other.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+/// An installation of hull with a store of its own.
+pub struct Hull {
+    root: TempDir,
+}
+
+impl Hull {
+    /// An empty store; the demo image is built in.
+    pub fn new() -> Result<Hull> {
+        Ok(Hull {
+            root: tempfile::tempdir().context("no room for a store")?,
+        })
+    }
+
+    /// The store's folder, HULL_ROOT.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// `hull ARGS…`, not run yet.
+    pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = Command::new("hull");
+        command.args(arguments).env("HULL_ROOT", self.root.path());
+        command
+    }
+
+    /// Runs `hull ARGS…` without input.
+    pub fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Outcome> {
+        self.run_with_input(arguments, b"")
+    }
+
+    /// Runs `hull ARGS…` with this input.
+    pub fn run_with_input<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+        input: &[u8],
+    ) -> Result<Outcome> {
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot run hull: is it on the PATH?")?;
+        let mut stdin = child.stdin.take().context("stdin is a pipe")?;
+        let input = input.to_vec();
+        // A command that does not read all of its input closes it: not an error.
+        let writer = thread::spawn(move || _ = stdin.write_all(&input));
+        let output = child.wait_with_output()?;
+        writer.join().expect("the writer does not panic");
+        Ok(Outcome(output))
+    }
+}
+
+/// What came of a command.
+#[derive(Debug)]
+pub struct Outcome(Output);
+
+impl Outcome {
+    /// The exit code; a signal's is `None`.
+    pub fn code(&self) -> Option<i32> {
+        self.0.status.code()
+    }
+
+    /// Standard output, as bytes.
+    pub fn stdout_bytes(&self) -> &[u8] {
+        &self.0.stdout
+    }
+
+    /// Standard output, as text without the line end.
+    pub fn stdout(&self) -> String {
+        text(&self.0.stdout)
+    }
+
+    /// Error output, as text without the line end.
+    pub fn stderr(&self) -> String {
+        text(&self.0.stderr)
+    }
+
+    /// Fails, showing both outputs, unless the exit code is this.
+    #[track_caller]
+    pub fn expect_code(self, code: i32) -> Outcome {
+        let (stdout, stderr) = (self.stdout(), self.stderr());
+        assert_eq!(
+            self.code(),
+            Some(code),
+            "\n--- stdout\n{stdout}\n--- stderr\n{stderr}"
+        );
+        self
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end().to_string()
+}

@@ -75,13 +75,22 @@ impl Host {
 
     /// Runs a command in the host with our standard streams, and gives back its exit code.
     pub(crate) fn run(&self, argv: &[String]) -> Result<u8> {
-        let checkout = paths::checkout();
-        let cwd = env::current_dir()
-            .ok()
-            .filter(|cwd| cwd.starts_with(checkout))
-            .unwrap_or_else(|| checkout.to_path_buf());
-        client::run(&self.endpoint, argv, &cwd)
+        client::run(&self.endpoint, argv, &cwd())
     }
+
+    /// Runs a command in the host without input, shows its output, and lets `see` look at each line.
+    pub(crate) fn run_seen(&self, argv: &[String], see: &mut dyn FnMut(&str)) -> Result<u8> {
+        client::run_seen(&self.endpoint, argv, &cwd(), see)
+    }
+}
+
+/// Where we are, when that is in the checkout; the checkout otherwise.
+fn cwd() -> PathBuf {
+    let checkout = paths::checkout();
+    env::current_dir()
+        .ok()
+        .filter(|cwd| cwd.starts_with(checkout))
+        .unwrap_or_else(|| checkout.to_path_buf())
 }
 
 /// The kept host, when it lives: QEMU holds a lock on the file of its endpoint for as long as it does.

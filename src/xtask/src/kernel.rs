@@ -27,12 +27,6 @@ pub(crate) struct Kernel {
     pub(crate) folder: PathBuf,
 }
 
-impl Kernel {
-    pub(crate) fn vmlinux(&self) -> PathBuf {
-        self.folder.join("vmlinux")
-    }
-}
-
 /// Where the source is: a tarball (with the hash that it must have, where one is given) or an unpacked tree.
 enum Source {
     Tarball { path: PathBuf, sha256: String },

@@ -1,17 +1,24 @@
 //! `cargo xtask`: one verb for each thing that is done to this tree. See resources/README.md for the guest kernel and
 //! the test host, and `cargo xtask help`.
 
+mod check;
 mod cpio;
 mod deb;
+mod dist;
 mod host;
+mod image;
+mod initramfs;
 mod kernel;
 mod paths;
+mod place;
+mod scratch;
 mod step;
+mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -26,6 +33,30 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Build hull, its VMM, agent, guest kernel and demo image, and lay them out in target/dist
+    Build {
+        /// Without optimization
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Format, lints, the direction of dependencies, the paths that documents name
+    Check,
+    /// All tests, or those whose name contains FILTER; end-to-end tests run in the test host where they must
+    Test {
+        /// Part of the tests' names
+        filter: Option<String>,
+    },
+    /// Run `hull ARGS` from target/dist, in the test host where it must be
+    Run {
+        /// What follows `hull`
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Run `hull bench NAME`, in the test host where it must be
+    Bench {
+        /// A benchmark; all of them without
+        name: Option<String>,
+    },
     /// Build the guest kernel (once per machine; HULL_KERNEL_SOURCE names another source) and print where it is
     Kernel,
     /// Run a command in the test host: an emulated machine with a KVM of its own
@@ -63,6 +94,14 @@ fn main() -> ExitCode {
 
 fn perform(verb: Verb) -> Result<ExitCode> {
     match verb {
+        Verb::Build { debug } => dist::build(debug)?,
+        Verb::Check => check::check()?,
+        Verb::Test { filter } => test::test(filter.as_deref())?,
+        Verb::Run { arguments } => return hull(arguments),
+        Verb::Bench { name } => {
+            dist::build(false)?;
+            return hull(["bench".to_string()].into_iter().chain(name).collect());
+        }
         Verb::Kernel => {
             let kernel = step::step("guest kernel", kernel::kernel)?;
             println!("{}", kernel.folder.display());
@@ -83,4 +122,15 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the built `hull` where VMs can run.
+fn hull(arguments: Vec<String>) -> Result<ExitCode> {
+    let hull = paths::dist().join("bin/hull");
+    if !hull.exists() {
+        dist::build(false)?;
+    }
+    let hull = hull.to_str().context("a path is not UTF-8")?.to_string();
+    let argv: Vec<String> = [hull].into_iter().chain(arguments).collect();
+    Ok(ExitCode::from(place::Place::find()?.run(&argv)?))
 }

@@ -15,37 +15,86 @@ use super::machine::Endpoint;
 use super::wire::{FromClient, Hello, Outcome, Part, Size, Task};
 use crate::kernel::hex;
 use crate::paths;
+use crate::place::show;
 
-/// Runs a command, and gives back its exit code: 128 + n when signal n ended it.
+/// Runs a command with our own streams, and gives back its exit code: 128 + n when signal n ended it.
 pub(crate) fn run(endpoint: &Endpoint, argv: &[String], cwd: &Path) -> Result<u8> {
     let terminal = if io::stdin().is_terminal() && io::stdout().is_terminal() {
         Some(size()?)
     } else {
         None
     };
-    let task = Task {
-        argv: argv.to_vec(),
-        env: environment()?,
-        cwd: cwd.to_path_buf(),
-        terminal,
-    };
-    let mut random = [0; 16];
-    File::open("/dev/urandom")?.read_exact(&mut random)?;
-    let session = hex(&random);
-    let connect = |part| connect(endpoint, &session, part);
-    let mut control = connect(Part::Control(Box::new(task)))?;
+    let mut session = Session::open(endpoint, argv, cwd, terminal)?;
     if terminal.is_some() {
-        on_terminal(connect(Part::Terminal)?, control.try_clone()?)?;
+        on_terminal(
+            session.connect(Part::Terminal)?,
+            session.control.try_clone()?,
+        )?;
     } else {
         on_pipes(
-            connect(Part::Stdin)?,
-            connect(Part::Stdout)?,
-            connect(Part::Stderr)?,
+            session.connect(Part::Stdin)?,
+            session.connect(Part::Stdout)?,
+            session.connect(Part::Stderr)?,
         )?;
     }
-    match frame::read(&mut control).context("the test host has ended")? {
-        Outcome::Ended(code) => Ok(code),
-        Outcome::Failed(message) => bail!("in the test host: {message}"),
+    session.outcome()
+}
+
+/// Runs a command without input, shows its output, and lets `see` look at each line.
+pub(crate) fn run_seen(
+    endpoint: &Endpoint,
+    argv: &[String],
+    cwd: &Path,
+    see: &mut dyn FnMut(&str),
+) -> Result<u8> {
+    let mut session = Session::open(endpoint, argv, cwd, None)?;
+    session.connect(Part::Stdin)?.shutdown(Shutdown::Write)?;
+    let stdout = session.connect(Part::Stdout)?;
+    let stderr = session.connect(Part::Stderr)?;
+    show(stdout, stderr, see)?;
+    session.outcome()
+}
+
+/// A command in a host, and what its connections have in common.
+struct Session<'a> {
+    endpoint: &'a Endpoint,
+    name: String,
+    control: TcpStream,
+}
+
+impl Session<'_> {
+    fn open<'a>(
+        endpoint: &'a Endpoint,
+        argv: &[String],
+        cwd: &Path,
+        terminal: Option<Size>,
+    ) -> Result<Session<'a>> {
+        let mut random = [0; 16];
+        File::open("/dev/urandom")?.read_exact(&mut random)?;
+        let name = hex(&random);
+        let task = Task {
+            argv: argv.to_vec(),
+            env: environment()?,
+            cwd: cwd.to_path_buf(),
+            terminal,
+        };
+        let control = connect(endpoint, &name, Part::Control(Box::new(task)))?;
+        Ok(Session {
+            endpoint,
+            name,
+            control,
+        })
+    }
+
+    fn connect(&self, part: Part) -> Result<TcpStream> {
+        connect(self.endpoint, &self.name, part)
+    }
+
+    fn outcome(&mut self) -> Result<u8> {
+        match frame::read(&mut self.control).context("the test host has ended")? {
+            Outcome::Ended(code) => Ok(code),
+            Outcome::Failed(message) => bail!("in the test host: {message}"),
+        }
     }
 }
 

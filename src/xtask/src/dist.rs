@@ -1,0 +1,152 @@
+//! `cargo xtask build`: everything that hull consists of, laid out as an installation in cargo's target folder.
+//!
+//! ```text
+//! dist/bin/hull
+//! dist/libexec/hull/{hull-vmm, hull-agent, vmlinux, bzImage, initramfs.cpio, demo.tar, scratch.ext4}
+//! ```
+//!
+//! `hull` finds its parts from its own place. Every file is replaced by a rename, so that running VMs keep theirs.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::step::{first_line, output, run, step, succeeds};
+use crate::{image, initramfs, kernel, paths, scratch};
+
+/// What the VMM and the agent are built for: static, alone in an empty root.
+const MUSL: &str = "x86_64-unknown-linux-musl";
+
+/// The agent is copied into every guest's memory: its dependencies, too, are built for size.
+const FOR_SIZE: [&str; 4] = [
+    "--config",
+    "profile.release.opt-level='z'",
+    "--config",
+    "profile.release.lto='fat'",
+];
+
+/// Builds what has changed.
+pub(crate) fn build(debug: bool) -> Result<()> {
+    require_musl()?;
+    let profile = if debug { "debug" } else { "release" };
+    let native = paths::target().join(profile);
+    let musl = paths::target().join(MUSL).join(profile);
+    let parts = paths::libexec();
+    fs::create_dir_all(paths::dist().join("bin"))?;
+    fs::create_dir_all(&parts)?;
+
+    let kernel = step("guest kernel", kernel::kernel)?;
+    install(&kernel.folder.join("vmlinux"), &parts.join("vmlinux"))?;
+    install(&kernel.folder.join("bzImage"), &parts.join("bzImage"))?;
+    step("demo image and scratch disk", || {
+        replace(&parts.join("demo.tar"), image::write)?;
+        replace(&parts.join("scratch.ext4"), scratch::write)
+    })?;
+    step("hull", || {
+        cargo(debug, &["--package", "hull", "--bin", "hull"])
+    })?;
+    install(&native.join("hull"), &paths::dist().join("bin/hull"))?;
+    step("hull-vmm", || {
+        cargo(
+            debug,
+            &["--package", "vmm", "--bin", "hull-vmm", "--target", MUSL],
+        )
+    })?;
+    install_stripped(&musl.join("hull-vmm"), &parts.join("hull-vmm"))?;
+    let agent = parts.join("hull-agent");
+    step("hull-agent", || {
+        let arguments = [
+            "--package",
+            "agent",
+            "--bin",
+            "hull-agent",
+            "--target",
+            MUSL,
+        ];
+        let size = if debug { &[][..] } else { &FOR_SIZE[..] };
+        cargo(debug, &[&arguments, size].concat())?;
+        install_stripped(&musl.join("hull-agent"), &agent)?;
+        replace(&parts.join("initramfs.cpio"), |path| {
+            initramfs::write(&agent, path)
+        })
+    })?;
+    println!("{}", paths::dist().display());
+    Ok(())
+}
+
+fn cargo(debug: bool, arguments: &[&str]) -> Result<()> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--quiet"])
+        .args(arguments)
+        .current_dir(paths::checkout());
+    if !debug {
+        cargo.arg("--release");
+    }
+    run(&mut cargo)
+}
+
+/// Adds the musl target where rustup can, and says what is missing where it cannot.
+fn require_musl() -> Result<()> {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "target-libdir", "--target", MUSL]);
+    if Path::new(&first_line(&mut rustc)?).is_dir() {
+        return Ok(());
+    }
+    if !succeeds(Command::new("rustup").arg("--version")) {
+        bail!(
+            "Rust's {MUSL} target is missing and there is no rustup: install your Rust's package of it"
+        );
+    }
+    step("Rust's musl target", || {
+        run(Command::new("rustup").args(["target", "add", MUSL]))
+    })
+}
+
+/// Copies a file when the copy would differ.
+fn install(from: &Path, to: &Path) -> Result<()> {
+    replace(to, |path| {
+        fs::copy(from, path)
+            .with_context(|| format!("cannot copy {}", from.display()))
+            .map(drop)
+    })
+}
+
+fn install_stripped(from: &Path, to: &Path) -> Result<()> {
+    replace(to, |path| {
+        output(Command::new("strip").arg("-o").arg(path).arg(from))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+        Ok(())
+    })
+}
+
+/// Makes a file beside `path` and puts it there in one step, unless the same bytes are there already: then the old one
+/// stays, with its time.
+fn replace(path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let folder = path.parent().context("a file lies in a folder")?;
+    let scratch = tempfile::tempdir_in(folder)?;
+    let made: PathBuf = scratch.path().join("made");
+    make(&made)?;
+    if path.exists() && same(&made, path)? {
+        return Ok(());
+    }
+    fs::rename(&made, path).with_context(|| format!("cannot replace {}", path.display()))
+}
+
+/// Whether two files hold the same bytes. `cmp` would read through the holes of a sparse file: those are compared by
+/// what is allocated first.
+fn same(a: &Path, b: &Path) -> Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let (left, right) = (fs::metadata(a)?, fs::metadata(b)?);
+    if left.len() != right.len() || left.mode() != right.mode() {
+        return Ok(false);
+    }
+    if left.blocks() * 512 < left.len() / 2 {
+        // Sparse: made by a recipe that is deterministic, and quick to copy. Always new is fine.
+        return Ok(false);
+    }
+    Ok(succeeds(Command::new("cmp").arg("-s").arg(a).arg(b)))
+}

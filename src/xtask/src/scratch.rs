@@ -1,0 +1,57 @@
+//! The template of a container's writable layer: an empty ext4 file system with overlayfs's two folders, as a sparse
+//! file of which the engine copies only what is allocated.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::step::output;
+
+/// What a container can write at most; only a limit, as the file is sparse.
+const BYTES: u64 = 64 << 30;
+
+/// What a file system of this size and life needs; 64bit and orphan_file, for two, it does not.
+const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super2,large_file,\
+    huge_file,dir_nlink,extra_isize,metadata_csum";
+/// Few allocated bytes and few reads at mount:
+/// - prezeroed: a sparse file reads as zeros, so no inode table is ever written, by mkfs or by the kernel later;
+/// - no backup superblocks, no room to grow, all metadata in one place.
+const OPTIONS: &str = "assume_storage_prezeroed=1,packed_meta_blocks=1,num_backup_sb=0,root_owner=0:0,nodiscard,\
+    hash_seed=68756c6c-0000-4000-8000-000000000002";
+
+/// Writes the template.
+pub(crate) fn write(path: &Path) -> Result<()> {
+    let content = tempfile::tempdir()?;
+    for folder in ["upper", "work"] {
+        fs::create_dir(content.path().join(folder))?;
+    }
+    File::create(path)
+        .and_then(|file| file.set_len(BYTES))
+        .with_context(|| format!("cannot make {}", path.display()))?;
+    // The journal is small: it is there so that a disk that outlives a crash of its VM mounts again.
+    output(
+        Command::new("/usr/sbin/mkfs.ext4")
+            .args(["-q", "-F", "-b", "4096", "-I", "256", "-m", "0"])
+            .args(["-G", "512", "-J", "size=16"])
+            .args(["-O", FEATURES, "-E", OPTIONS])
+            .args(["-U", "68756c6c-0000-4000-8000-000000000001"])
+            .arg("-d")
+            .arg(content.path())
+            .arg(path)
+            // mke2fs's own variable for its tests: the same bytes every time.
+            .env("E2FSPROGS_FAKE_TIME", "1"),
+    )?;
+    for field in ["uid", "gid"] {
+        for folder in ["upper", "work"] {
+            let request = format!("set_inode_field /{folder} {field} 0");
+            output(
+                Command::new("/usr/sbin/debugfs")
+                    .args(["-w", "-R", &request])
+                    .arg(path),
+            )?;
+        }
+    }
+    Ok(())
+}
