@@ -1,0 +1,179 @@
+//! A layer: its tar stream as one EROFS image.
+//!
+//! [`convert`] reads the (decompressed) tar once, to its very end, and writes the image as it goes. Nothing is unpacked
+//! and no path is resolved on the host, so it needs no privileges whatever the tar contains.
+//!
+//! What a tar may say, and what becomes of it:
+//!
+//! - Paths are taken from the layer's root: leading `/` and `.` are dropped, `..` is refused. A path that leads through
+//!   a symlink or another non-directory of the same layer is refused, never followed. Missing parents appear as the
+//!   lower layers have them, else as 0755 root:root.
+//! - Of several entries for a path the last wins; a directory over a directory keeps its contents.
+//! - OCI whiteouts (image-spec 1.1, layer.md) become overlayfs's: `.wh.NAME` a character device 0:0,
+//!   `.wh..wh..opq` the xattr `trusted.overlay.opaque`. They hide what is below this layer, never this layer's own. AUFS's own files (`.wh..wh.*` in the root) are left out.
+//! - Hard links share an inode; one into a lower layer copies the file from there.
+//! - Xattrs are kept, but for those that EROFS has no place for and for `trusted.overlay.*`, which is overlayfs's word
+//!   about a layer, not an image's. What is dropped is counted. Textual ACLs (`SCHILY.acl.*`) are ignored, as in Docker.
+//! - Device nodes are kept: only a guest ever sees them.
+//!
+//! Invariants: the same tar gives the same bytes, unless [`Converted::depends_on_lower`]; memory is bounded by
+//! [`Limits`]. Deliberately absent: decompression and digests (the caller's reader does both).
+
+mod builder;
+mod lower;
+mod pax;
+mod sparse;
+mod tar;
+
+use std::ffi::OsString;
+use std::io::{Read, Seek, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use crate::erofs;
+
+pub use builder::Problem;
+pub use lower::LowerLayers;
+pub use tar::TarError;
+
+/// What a layer may ask for. A tar beyond it is refused, whatever it compressed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries of the tar and parents that they imply: each costs about 250 bytes of memory.
+    pub entries: u64,
+    /// Bytes of names, link targets and xattrs together, which are held in memory.
+    pub metadata_bytes: u64,
+    /// Bytes of the tar.
+    pub tar_bytes: u64,
+    /// Bytes of the image.
+    pub image_bytes: u64,
+}
+
+impl Default for Limits {
+    /// Beyond any layer known: a full desktop has 300,000 files, images for machine learning have 50 GiB.
+    fn default() -> Limits {
+        Limits {
+            entries: 1 << 20,
+            metadata_bytes: 256 << 20,
+            tar_bytes: 128 << 30,
+            image_bytes: 128 << 30,
+        }
+    }
+}
+
+/// What became of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Converted {
+    /// Bytes of the image, a multiple of 4096.
+    pub image_bytes: u64,
+    /// Bytes of the tar, from its first to the last that the reader gave.
+    pub tar_bytes: u64,
+    /// Entries of the tar.
+    pub entries: u64,
+    /// Inodes of the image.
+    pub inodes: u64,
+    /// Xattrs that were left out.
+    pub dropped_xattrs: u64,
+    /// The tar hides the whole of the layers below it. overlayfs does not see that on a root directory: whoever mounts
+    /// the layers leaves out those below.
+    pub opaque_root: bool,
+    /// The image contains, or would with other lower layers contain, something of theirs: it may stand for this tar only
+    /// above those very layers.
+    pub depends_on_lower: bool,
+}
+
+/// Why a layer could not be converted.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The tar could not be read to its end.
+    #[error("cannot read the layer")]
+    Read(#[source] std::io::Error),
+    /// The tar is not one, or is damaged.
+    #[error("the layer's tar is damaged at byte {offset}")]
+    Tar {
+        /// Where the header begins that is wrong.
+        offset: u64,
+        /// What is wrong.
+        source: TarError,
+    },
+    /// An entry of the tar is refused.
+    #[error("the layer's entry {path:?} is refused")]
+    Entry {
+        /// The entry.
+        path: PathBuf,
+        /// Why.
+        source: Problem,
+    },
+    /// The layer exceeds one of [`Limits`].
+    #[error("the layer has more than {limit} {unit}")]
+    Limit {
+        /// Of what.
+        unit: Unit,
+        /// The limit.
+        limit: u64,
+    },
+    /// The image could not be written.
+    #[error("cannot write the layer's image")]
+    Write(#[from] erofs::Error),
+    /// A lower layer could not be read.
+    #[error("cannot read a lower layer")]
+    Lower(#[from] erofs::ReadError),
+}
+
+/// What [`Limits`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// [`Limits::entries`]
+    Entries,
+    /// [`Limits::metadata_bytes`]
+    MetadataBytes,
+    /// [`Limits::tar_bytes`]
+    TarBytes,
+}
+
+impl std::fmt::Display for Unit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Unit::Entries => "files",
+            Unit::MetadataBytes => "bytes of names, links and xattrs",
+            Unit::TarBytes => "bytes of tar",
+        })
+    }
+}
+
+/// Reads a layer's tar to the end of the reader and writes its image to an empty output.
+///
+/// `lower` are the layers below it, which only hard links into them and missing parents look at. The output is flushed,
+/// not synchronised; after an error it holds a part of an image without a superblock.
+pub fn convert(
+    tar: impl Read,
+    output: impl Write + Seek,
+    lower: &LowerLayers,
+    limits: &Limits,
+) -> Result<Converted, Error> {
+    let mut tar = tar::TarReader::new(tar, limits.tar_bytes);
+    let mut builder = builder::Builder::new(output, lower, limits)?;
+    let mut entries = 0;
+    while let Some(entry) = tar.next()? {
+        entries += 1;
+        builder.add(&entry, &mut tar)?;
+    }
+    let tar_bytes = tar.finish()?;
+    let built = builder.finish()?;
+    Ok(Converted {
+        image_bytes: built.summary.image_bytes,
+        tar_bytes,
+        entries,
+        inodes: built.summary.inodes,
+        dropped_xattrs: built.dropped_xattrs,
+        opaque_root: built.opaque_root,
+        depends_on_lower: built.depends_on_lower,
+    })
+}
+
+fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes.to_vec()))
+}
+
+#[cfg(test)]
+mod tests;
