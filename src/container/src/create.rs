@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 use serde::{Deserialize, Serialize};
 use sys::{fork, packet};
 
@@ -192,8 +192,8 @@ impl Drop for Created {
         let Some(Child { process, cgroup }) = self.child.take() else {
             return;
         };
-        // Both fail only if the process has been waited for already, and then there is nothing to do.
-        let _ = rustix::process::kill_process(process.pid, rustix::process::Signal::KILL);
+        // By its descriptor: the caller may have waited for it already, and its number be another's by now.
+        let _ = pidfd_send_signal(&process.pidfd, Signal::KILL);
         let _ = waitpid(Some(process.pid), WaitOptions::empty());
         // A cgroup that stays behind is replaced when the name is used again.
         let _ = cgroup.remove();

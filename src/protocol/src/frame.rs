@@ -71,6 +71,7 @@ impl Assembler {
     }
 
     /// The next whole message, or `None` until more bytes are pushed.
+    #[expect(clippy::should_implement_trait, reason = "not an iterator: the caller names the type each time")]
     pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
         let Some(header) = self.bytes.first_chunk::<4>() else {
             return Ok(None);

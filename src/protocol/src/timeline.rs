@@ -48,6 +48,10 @@ pub mod control {
     pub const REG_MARK: u16 = 4;
     /// Write: the code with which the VM ends at the reset that follows.
     pub const REG_EXIT: u16 = 8;
+    /// The agent's own code: the control connection closed before a shutdown was asked for.
+    pub const CODE_CONTROL_LOST: u32 = 0xffff_0001;
+    /// The agent's own code: it failed; the console says why.
+    pub const CODE_AGENT_FAILED: u32 = 0xffff_0002;
     /// "HULL", little-endian.
     pub const MAGIC: u32 = 0x4c4c_5548;
     /// The i8042's command port, where [`RESET`] resets the machine.

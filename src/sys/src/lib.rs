@@ -5,6 +5,7 @@
 pub mod bpf;
 pub mod clock;
 pub mod fork;
+pub mod interface;
 pub mod mount;
 pub mod netlink;
 pub mod nonblocking;

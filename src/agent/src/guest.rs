@@ -1,0 +1,97 @@
+//! The guest around the agent: what PID 1 of a machine without anything else has to make for itself.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, open};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
+use rustix::process::{chdir, chroot};
+
+/// File systems of the guest: type, where, options.
+const MOUNTS: [(&str, &str, MountFlags, &str); 5] = [
+    ("proc", "/proc", NOTHING_RUNS, ""),
+    ("sysfs", "/sys", NOTHING_RUNS, ""),
+    ("devtmpfs", "/dev", MountFlags::NOSUID, "mode=755"),
+    ("tmpfs", "/run", NOTHING_RUNS, "mode=755"),
+    ("cgroup2", "/sys/fs/cgroup", NOTHING_RUNS, ""),
+];
+const NOTHING_RUNS: MountFlags = MountFlags::NOSUID
+    .union(MountFlags::NODEV)
+    .union(MountFlags::NOEXEC);
+
+/// A step of the agent's own start that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {step} {}", on.display())]
+pub(crate) struct Error {
+    step: &'static str,
+    on: std::path::PathBuf,
+    source: io::Error,
+}
+
+fn failed<E: Into<io::Error>>(step: &'static str, on: &str) -> impl FnOnce(E) -> Error {
+    let on = on.into();
+    move |error| Error {
+        step,
+        on,
+        source: error.into(),
+    }
+}
+
+/// Makes sure that descriptors 0, 1 and 2 are open: the kernel gives PID 1 none where it has no console, and the
+/// next file opened would be taken for one of them.
+pub(crate) fn open_standard_streams() {
+    let null = Path::new("/dev/null");
+    // In the initramfs, before /dev is mounted. If it cannot be made, opening it fails, and that is all.
+    let _ = fs::create_dir_all("/dev");
+    let _ = mknodat(
+        CWD,
+        null,
+        FileType::CharacterDevice,
+        Mode::from_raw_mode(0o600),
+        makedev(1, 3),
+    );
+    while let Ok(fd) = open(null, OFlags::RDWR, Mode::empty()) {
+        use std::os::fd::{AsRawFd, IntoRawFd};
+        if fd.as_raw_fd() > 2 {
+            return;
+        }
+        // Stays open for good.
+        let _ = fd.into_raw_fd();
+    }
+}
+
+/// Mounts what containers need.
+pub(crate) fn set_up() -> Result<(), Error> {
+    leave_initramfs()?;
+    for (kind, target, flags, options) in MOUNTS {
+        fs::create_dir_all(target).map_err(failed("make", target))?;
+        let options = std::ffi::CString::new(options).unwrap_or_default();
+        mount(kind, target, kind, flags, Some(options.as_c_str()))
+            .map_err(failed("mount", target))?;
+    }
+    let score = "/proc/self/oom_score_adj";
+    fs::write(score, "-1000").map_err(failed("write to", score))
+}
+
+/// The kernel does not let anyone pivot away from the initramfs itself; from a second mount of it, it does.
+fn leave_initramfs() -> Result<(), Error> {
+    let root = "/root";
+    fs::create_dir_all(root).map_err(failed("make", root))?;
+    mount_bind("/", root).map_err(failed("mount the root on", root))?;
+    chdir(root).map_err(failed("enter", root))?;
+    mount_move(".", "/").map_err(failed("move to the root", root))?;
+    chroot(".").map_err(failed("change the root to", root))?;
+    chdir("/").map_err(failed("enter", "/"))
+}
+
+/// Says something on the console, where there is one.
+pub(crate) fn complain(message: &str) {
+    // <2> is "critical": it is shown even on a quiet console.
+    let line = format!("<2>hull-agent: {message}\n");
+    let kmsg = fs::OpenOptions::new().write(true).open("/dev/kmsg");
+    let written = kmsg.and_then(|mut kmsg| kmsg.write_all(line.as_bytes()));
+    if written.is_err() {
+        eprintln!("hull-agent: {message}");
+    }
+}

@@ -1,0 +1,66 @@
+//! What the agent does once it is connected: serve the monitor's requests until the sandbox ends.
+//!
+//! ```text
+//! monitor ==control==> Connection ---+
+//!                                    |      Server (one epoll loop, one thread)
+//! container's pipes <=== Pump ==> streams to the host (a connection each)
+//!                                    |
+//! SIGCHLD ---------------------------+--> Containers: mounted, created, running, exited
+//! ```
+//!
+//! - [`serve`] is the whole life between the first request and the [`End`].
+//! - It knows neither vsock nor virtual machines: the streams come from a function, the places from
+//!   [`Surroundings`]; so it runs natively in tests.
+//!
+//! Invariants: one thread (spawning requires it); nothing blocks on the host but the opening of a stream; memory
+//! held for a stream is a pipe, or one small buffer for a terminal.
+//!
+//! Deliberately absent: what only PID 1 of a guest does (main.rs, `guest`), and executing in a running container.
+
+mod connection;
+mod containers;
+mod disks;
+mod failure;
+mod pump;
+mod roots;
+mod server;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+pub use server::serve;
+
+/// Opens a stream to a port of the host.
+pub type Dial = Box<dyn Fn(u32) -> io::Result<OwnedFd>>;
+
+/// Where the agent finds itself.
+pub struct Surroundings {
+    /// Opens streams.
+    pub dial: Dial,
+    /// A directory for containers' files and mounts; in memory.
+    pub run_dir: PathBuf,
+    /// The cgroup (v2) below which containers get theirs.
+    pub cgroup: PathBuf,
+    /// The block device of the layers; `None` finds it by its virtio serial.
+    pub layer_device: Option<PathBuf>,
+    /// Called when the first container's process has executed.
+    pub on_exec: Box<dyn Fn()>,
+}
+
+/// The virtio serial of the device that holds the layers.
+pub const LAYER_SERIAL: &str = "layers";
+
+/// Why the agent stops. Its containers are gone by then, and what could be written has been.
+#[derive(Debug)]
+pub enum End {
+    /// The monitor asked for it, with this code.
+    Shutdown(u32),
+    /// The control connection closed or failed, or carried what is not the protocol.
+    ControlLost(protocol::frame::Error),
+}
+
+/// Why the agent cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent's event loop failed")]
+pub struct Broken(#[from] io::Error);

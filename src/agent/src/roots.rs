@@ -1,0 +1,127 @@
+//! A container's root file system: its layers, what takes its writes, and overlayfs.
+//!
+//! ```text
+//! run/layers/0, 1, …           one mount for each layer, shared
+//! run/<container>/writable     ext4 or tmpfs, with upper/ and work/
+//! run/<container>/rootfs       the overlay
+//! run/<container>/files        /etc/hosts and the like
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use container::rootfs::{self, Upper};
+use protocol::agent::{Mount, Writable};
+
+use crate::disks::{self, Layers, make_dir};
+use crate::failure::Refusal;
+
+/// A root that is mounted.
+#[derive(Debug)]
+pub(crate) struct RootFs {
+    dir: PathBuf,
+    /// Mounted directories, in the order of mounting.
+    mounted: Vec<PathBuf>,
+}
+
+impl RootFs {
+    /// Mounts a root in a directory of its own.
+    pub(crate) fn mount(
+        dir: PathBuf,
+        request: &Mount,
+        layers: &mut Layers,
+    ) -> Result<RootFs, Refusal> {
+        let mut root = RootFs {
+            dir,
+            mounted: Vec::new(),
+        };
+        match root.fill(request, layers) {
+            Ok(()) => Ok(root),
+            Err(refusal) => {
+                // The first failure is the one to tell.
+                let _ = root.unmount();
+                Err(refusal)
+            }
+        }
+    }
+
+    fn fill(&mut self, request: &Mount, layers: &mut Layers) -> Result<(), Refusal> {
+        if request.layers.is_empty() {
+            return Err(Refusal::NoLayers);
+        }
+        let lowers = request
+            .layers
+            .iter()
+            .map(|extent| layers.mount(*extent))
+            .collect::<Result<Vec<_>, _>>()?;
+        let lowers: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
+        let target = self.rootfs();
+        make_dir(&target)?;
+        let writable = self.dir.join("writable");
+        let (upper, work) = (writable.join("upper"), writable.join("work"));
+        let takes_writes = self.mount_writable(&request.writable, &writable)?;
+        if takes_writes && !(upper.is_dir() && work.is_dir()) {
+            return Err(Refusal::NotPrepared);
+        }
+        let upper = takes_writes.then_some(Upper {
+            upper: &upper,
+            work: &work,
+        });
+        rootfs::overlay(&lowers, upper, &target)?;
+        self.mounted.push(target);
+        Ok(())
+    }
+
+    /// True if there is something to write to.
+    fn mount_writable(&mut self, kind: &Writable, target: &Path) -> Result<bool, Refusal> {
+        match kind {
+            Writable::Nothing => return Ok(false),
+            Writable::Disk { serial } => {
+                let disk = disks::by_serial(serial)?;
+                make_dir(target)?;
+                rootfs::mount("ext4", &disk, false, &[], target)?;
+                self.mounted.push(target.to_owned());
+            }
+            Writable::Tmpfs => {
+                make_dir(target)?;
+                rootfs::mount(
+                    "tmpfs",
+                    Path::new("tmpfs"),
+                    false,
+                    &[("mode", "0755")],
+                    target,
+                )?;
+                self.mounted.push(target.to_owned());
+                make_dir(&target.join("upper"))?;
+                make_dir(&target.join("work"))?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The root itself.
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        self.dir.join("rootfs")
+    }
+
+    /// For the container's files.
+    pub(crate) fn files(&self) -> PathBuf {
+        self.dir.join("files")
+    }
+
+    /// Unmounts what is mounted, the last first, and removes the directories. The writes are on their disk then.
+    pub(crate) fn unmount(&mut self) -> Result<(), Refusal> {
+        while let Some(path) = self.mounted.last() {
+            rootfs::unmount(path)?;
+            self.mounted.pop();
+        }
+        match std::fs::remove_dir_all(&self.dir) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(Refusal::Directory {
+                    path: self.dir.clone(),
+                    source,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
