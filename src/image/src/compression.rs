@@ -55,17 +55,25 @@ impl<R: Read> Decompressor<R> {
     /// Reads the first bytes and decides. Errors are the source's, or [`Unsupported`].
     pub(crate) fn new(mut source: R) -> io::Result<Decompressor<R>> {
         let mut magic = Vec::with_capacity(MAGIC_LEN);
-        source.by_ref().take(MAGIC_LEN as u64).read_to_end(&mut magic)?;
+        source
+            .by_ref()
+            .take(MAGIC_LEN as u64)
+            .read_to_end(&mut magic)?;
         let packing = packing(&magic);
         let source = BufReader::with_capacity(BUFFER_LEN, Cursor::new(magic).chain(source));
-        let refuse = |packing| Err(io::Error::new(io::ErrorKind::Unsupported, Unsupported { packing }));
+        let refuse = |packing| {
+            Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                Unsupported { packing },
+            ))
+        };
         match packing {
             Packing::None => Ok(Decompressor::None(source)),
             Packing::Gzip => Ok(Decompressor::Gzip(Box::new(MultiGzDecoder::new(source)))),
             // The decoder's own bound on a frame's window, 128 MiB, is the bound on its memory.
-            Packing::Zstd | Packing::ZstdSkippable => {
-                Ok(Decompressor::Zstd(Box::new(zstd::stream::read::Decoder::with_buffer(source)?)))
-            }
+            Packing::Zstd | Packing::ZstdSkippable => Ok(Decompressor::Zstd(Box::new(
+                zstd::stream::read::Decoder::with_buffer(source)?,
+            ))),
             Packing::Xz => refuse("xz"),
             Packing::Bzip2 => refuse("bzip2"),
         }
@@ -110,7 +118,10 @@ mod tests {
         let text = b"hull ".repeat(100_000);
         assert_eq!(unpack(&text).unwrap(), text);
         assert_eq!(unpack(&gzip(&text)).unwrap(), text);
-        assert_eq!(unpack(&zstd::encode_all(&text[..], 1).unwrap()).unwrap(), text);
+        assert_eq!(
+            unpack(&zstd::encode_all(&text[..], 1).unwrap()).unwrap(),
+            text
+        );
     }
 
     #[test]
@@ -118,7 +129,10 @@ mod tests {
         assert_eq!(unpack(&[gzip(b"a"), gzip(b"b")].concat()).unwrap(), b"ab");
         let skip = [0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9];
         let frame = |text: &[u8]| zstd::encode_all(text, 1).unwrap();
-        assert_eq!(unpack(&[&skip[..], &frame(b"a"), &frame(b"b")].concat()).unwrap(), b"ab");
+        assert_eq!(
+            unpack(&[&skip[..], &frame(b"a"), &frame(b"b")].concat()).unwrap(),
+            b"ab"
+        );
     }
 
     #[test]

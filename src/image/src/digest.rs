@@ -57,7 +57,9 @@ impl Digest {
 
     /// Reads 64 lower-case hexadecimal digits.
     pub fn from_hex(digits: &str) -> Result<Digest, Error> {
-        let wrong = || Error::Digits { digits: digits.chars().take(80).collect() };
+        let wrong = || Error::Digits {
+            digits: digits.chars().take(80).collect(),
+        };
         let value = |digit: u8| match digit {
             b'0'..=b'9' => Ok(digit - b'0'),
             b'a'..=b'f' => Ok(digit - b'a' + 10),
@@ -90,10 +92,12 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Digest, Error> {
         match text.split_once(':') {
             Some(("sha256", digits)) => Digest::from_hex(digits),
-            Some((algorithm, _)) => {
-                Err(Error::Algorithm { algorithm: algorithm.chars().take(40).collect() })
-            }
-            None => Err(Error::Algorithm { algorithm: text.chars().take(40).collect() }),
+            Some((algorithm, _)) => Err(Error::Algorithm {
+                algorithm: algorithm.chars().take(40).collect(),
+            }),
+            None => Err(Error::Algorithm {
+                algorithm: text.chars().take(40).collect(),
+            }),
         }
     }
 }
@@ -106,7 +110,9 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -133,7 +139,11 @@ pub(crate) struct HashingReader<R> {
 
 impl<R: Read> HashingReader<R> {
     pub(crate) fn new(inner: R) -> HashingReader<R> {
-        HashingReader { inner, hasher: Hasher::default(), bytes: 0 }
+        HashingReader {
+            inner,
+            hasher: Hasher::default(),
+            bytes: 0,
+        }
     }
 
     /// The digest and the number of the bytes read so far.
@@ -166,7 +176,14 @@ mod tests {
 
     #[test]
     fn malformed_digests_are_refused() {
-        for text in ["", "sha256", "sha256:", "sha256:E3B0", &EMPTY.to_uppercase(), "sha256:é"] {
+        for text in [
+            "",
+            "sha256",
+            "sha256:",
+            "sha256:E3B0",
+            &EMPTY.to_uppercase(),
+            "sha256:é",
+        ] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
         assert!(matches!(

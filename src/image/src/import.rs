@@ -85,7 +85,9 @@ impl Store {
             return self.import_archive(&Contents::Folder(Folder::open(path)?), name, progress);
         }
         let mut file = File::open(path).map_err(Error::reading(path))?;
-        let packed = !Decompressor::new(&file).map_err(Error::reading(path))?.is_plain();
+        let packed = !Decompressor::new(&file)
+            .map_err(Error::reading(path))?
+            .is_plain();
         file.rewind().map_err(Error::reading(path))?;
         let regular = file.metadata().map_err(Error::reading(path))?.is_file();
         if packed || !regular {
@@ -141,7 +143,10 @@ impl Store {
             };
             only.names = vec![name.clone()];
         }
-        found.iter().map(|found| self.import_image(contents, found, progress)).collect()
+        found
+            .iter()
+            .map(|found| self.import_image(contents, found, progress))
+            .collect()
     }
 
     fn import_image(
@@ -154,8 +159,13 @@ impl Store {
         let mut rows: Vec<LayerRow> = Vec::with_capacity(found.layers.len());
         for (index, layer) in found.layers.iter().enumerate() {
             let diff_id = &found.config.diff_ids[index];
-            let name = LayerName { index, digest: Some(*diff_id) };
-            let lock = wait(name, progress, &AtomicBool::new(false), || self.try_lock_layer(diff_id))?;
+            let name = LayerName {
+                index,
+                digest: Some(*diff_id),
+            };
+            let lock = wait(name, progress, &AtomicBool::new(false), || {
+                self.try_lock_layer(diff_id)
+            })?;
             let row = match self.find_layer(diff_id, &chain_ids[index])? {
                 Some(row) => {
                     progress.event(Event::Exists(name));
@@ -163,10 +173,16 @@ impl Store {
                 }
                 None => self.import_layer(contents, layer, diff_id, &rows, name, progress)?,
             };
-            lock.remove().map_err(store::Error::io("remove a lock in", self.root()))?;
+            lock.remove()
+                .map_err(store::Error::io("remove a lock in", self.root()))?;
             rows.push(row);
         }
-        Ok(self.put_image(&found.config, found.manifest.as_deref(), &rows, &found.names)?)
+        Ok(self.put_image(
+            &found.config,
+            found.manifest.as_deref(),
+            &rows,
+            &found.names,
+        )?)
     }
 
     fn import_layer(
@@ -182,17 +198,37 @@ impl Store {
             name: layer.path.clone(),
         })?;
         if let Some((_, expected)) = layer.stated.filter(|(_, expected)| *expected != size) {
-            return Err(Error::Size { name: layer.path.clone(), expected, actual: size }.into());
+            return Err(Error::Size {
+                name: layer.path.clone(),
+                expected,
+                actual: size,
+            }
+            .into());
         }
-        progress.event(Event::Converting { layer: name, total_bytes: Some(size) });
+        progress.event(Event::Converting {
+            layer: name,
+            total_bytes: Some(size),
+        });
         let source = Verified {
             inner: Some(HashingReader::new(reader)),
             stated: layer.stated.map(|(digest, _)| digest),
         };
-        let source = Watched { inner: source, bytes: 0, layer: name, progress };
-        let job = LayerJob { diff_id: Some(diff_id), lower, name: &layer.path };
+        let source = Watched {
+            inner: source,
+            bytes: 0,
+            layer: name,
+            progress,
+        };
+        let job = LayerJob {
+            diff_id: Some(diff_id),
+            lower,
+            name: &layer.path,
+        };
         let row = self.store_layer(&job, source)?;
-        progress.event(Event::Stored { layer: name, size_bytes: row.size_bytes });
+        progress.event(Event::Stored {
+            layer: name,
+            size_bytes: row.size_bytes,
+        });
         Ok(row)
     }
 
@@ -203,12 +239,30 @@ impl Store {
         name: Option<&Reference>,
         progress: &dyn Progress,
     ) -> Result<Vec<Image>, Cause> {
-        let layer = LayerName { index: 0, digest: None };
-        progress.event(Event::Converting { layer, total_bytes: None });
-        let source = Watched { inner: tar, bytes: 0, layer, progress };
-        let job = LayerJob { diff_id: None, lower: &[], name: "of the root file system" };
+        let layer = LayerName {
+            index: 0,
+            digest: None,
+        };
+        progress.event(Event::Converting {
+            layer,
+            total_bytes: None,
+        });
+        let source = Watched {
+            inner: tar,
+            bytes: 0,
+            layer,
+            progress,
+        };
+        let job = LayerJob {
+            diff_id: None,
+            lower: &[],
+            name: "of the root file system",
+        };
         let row = self.store_layer(&job, source)?;
-        progress.event(Event::Stored { layer, size_bytes: row.size_bytes });
+        progress.event(Event::Stored {
+            layer,
+            size_bytes: row.size_bytes,
+        });
         let config = serde_json::json!({
             "architecture": "amd64",
             "os": "linux",
@@ -230,7 +284,9 @@ struct Verified<R> {
 
 impl<R: Read> Read for Verified<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(inner) = &mut self.inner else { return Ok(0) };
+        let Some(inner) = &mut self.inner else {
+            return Ok(0);
+        };
         let count = inner.read(buffer)?;
         if count > 0 || buffer.is_empty() {
             return Ok(count);
@@ -269,6 +325,7 @@ fn copy_to(reader: &mut impl Read, file: &mut File, folder: &Path) -> Result<(),
         if count == 0 {
             return Ok(());
         }
-        file.write_all(&buffer[..count]).map_err(store::Error::io("copy the archive to", folder))?;
+        file.write_all(&buffer[..count])
+            .map_err(store::Error::io("copy the archive to", folder))?;
     }
 }

@@ -1,1 +1,32 @@
-//! Not written yet.
+//! Container images: their names, where they come from, and the store that keeps them as EROFS layers.
+//!
+//! - [`Reference`]: what `nginx:1.27` means.
+//! - [`Store`]: what is here. [`Store::pull`] brings an image from a registry, [`Store::import`] from a file;
+//!   [`Store::image`] finds it, [`Store::lease`] keeps it while a sandbox runs, [`Store::remove`] lets it go.
+//! - `layer` and `erofs`: a layer's tar stream as a read-only file system image.
+//!
+//! Invariants: nothing is served whose digest has not been checked; a layer's file and an image's rows appear whole or
+//! not at all, whenever the process or the machine stops; no path of an image is ever resolved on the host.
+//! Deliberately absent: printing, async, building and pushing images, platforms other than linux/amd64.
+
+mod compression;
+mod digest;
+pub mod erofs;
+mod error;
+pub mod import;
+pub mod layer;
+pub mod manifest;
+mod progress;
+mod pull;
+pub mod reference;
+pub mod registry;
+pub mod store;
+
+pub use digest::Digest;
+pub use digest::Error as DigestError;
+pub use error::{Cause, Error, Result};
+pub use import::Source;
+pub use progress::{Event, LayerName, Progress};
+pub use pull::{PullOptions, Pulled};
+pub use reference::Reference;
+pub use store::{Image, Layer, Lease, Removed, Store};

@@ -225,10 +225,15 @@ struct Raw {
 impl Document {
     /// Reads a manifest or an index. A document that is both is refused: two clients could see two images in it.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Document, Error> {
-        let syntax = |source| Error::Syntax { document: "manifest", source };
+        let syntax = |source| Error::Syntax {
+            document: "manifest",
+            source,
+        };
         let raw: Raw = serde_json::from_slice(bytes).map_err(syntax)?;
         if raw.schema_version != 2 {
-            return Err(Error::SchemaVersion { version: raw.schema_version });
+            return Err(Error::SchemaVersion {
+                version: raw.schema_version,
+            });
         }
         match (raw.manifests, raw.config, raw.layers) {
             (Some(manifests), None, None) => Ok(Document::Index(manifests)),
@@ -241,14 +246,20 @@ impl Document {
 fn checked(config: Descriptor, layers: Vec<Descriptor>) -> Result<Manifest, Error> {
     if !CONFIG_TYPES.contains(&config.media_type.as_str()) {
         let what = "image configuration";
-        return Err(Error::MediaType { what, media_type: config.media_type });
+        return Err(Error::MediaType {
+            what,
+            media_type: config.media_type,
+        });
     }
     check_size("image configuration", config.size, MAX_CONFIG_LEN)?;
     check_layer_count(layers.len())?;
     for layer in &layers {
         if !LAYER_TYPES.contains(&layer.media_type.as_str()) {
             let media_type = layer.media_type.clone();
-            return Err(Error::MediaType { what: "layer", media_type });
+            return Err(Error::MediaType {
+                what: "layer",
+                media_type,
+            });
         }
         check_size("layer", layer.size, MAX_LAYER_LEN)?;
     }
@@ -276,12 +287,17 @@ pub(crate) fn select(manifests: &[Descriptor]) -> Result<&Descriptor, Error> {
     manifests
         .iter()
         .filter_map(|entry| {
-            let rank = entry.platform.as_ref().map_or(Some(u8::MAX), Platform::rank)?;
+            let rank = entry
+                .platform
+                .as_ref()
+                .map_or(Some(u8::MAX), Platform::rank)?;
             Some((rank, entry))
         })
         .min_by_key(|(rank, _)| *rank)
         .map(|(_, entry)| entry)
-        .ok_or_else(|| Error::Platform { available: platforms(manifests) })
+        .ok_or_else(|| Error::Platform {
+            available: platforms(manifests),
+        })
 }
 
 fn platforms(manifests: &[Descriptor]) -> Platforms {
@@ -309,11 +325,17 @@ impl Config {
         let parsed = parse_config(&bytes)?;
         if *parsed.os() != Os::Linux || *parsed.architecture() != Arch::Amd64 {
             let only = format!("{}/{}", parsed.os(), parsed.architecture());
-            return Err(Error::Platform { available: Platforms(vec![only]) });
+            return Err(Error::Platform {
+                available: Platforms(vec![only]),
+            });
         }
         check_layer_count(parsed.rootfs().diff_ids().len())?;
-        let diff_ids =
-            parsed.rootfs().diff_ids().iter().map(|id| id.parse()).collect::<Result<_, _>>()?;
+        let diff_ids = parsed
+            .rootfs()
+            .diff_ids()
+            .iter()
+            .map(|id| id.parse())
+            .collect::<Result<_, _>>()?;
         Ok(Config { bytes, diff_ids })
     }
 
@@ -340,15 +362,20 @@ impl Config {
     pub(crate) fn check_layers(&self, layers: usize) -> Result<(), Error> {
         match self.diff_ids.len() == layers {
             true => Ok(()),
-            false => Err(Error::LayerCount { layers, diff_ids: self.diff_ids.len() }),
+            false => Err(Error::LayerCount {
+                layers,
+                diff_ids: self.diff_ids.len(),
+            }),
         }
     }
 }
 
 /// Reads an image configuration.
 pub(crate) fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration, Error> {
-    serde_json::from_slice(bytes)
-        .map_err(|source| Error::Syntax { document: "image configuration", source })
+    serde_json::from_slice(bytes).map_err(|source| Error::Syntax {
+        document: "image configuration",
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -397,8 +424,15 @@ mod tests {
     fn what_is_not_a_container_image_is_refused() {
         let refused = |text: String| Document::parse(text.as_bytes()).unwrap_err();
         assert!(matches!(
-            refused(manifest("application/vnd.cncf.helm.config.v1+json", LAYER_TYPES[1], 1)),
-            Error::MediaType { what: "image configuration", .. }
+            refused(manifest(
+                "application/vnd.cncf.helm.config.v1+json",
+                LAYER_TYPES[1],
+                1
+            )),
+            Error::MediaType {
+                what: "image configuration",
+                ..
+            }
         ));
         let encrypted = "application/vnd.oci.image.layer.v1.tar+gzip+encrypted";
         assert!(matches!(
@@ -409,17 +443,27 @@ mod tests {
             refused(manifest(CONFIG_TYPES[0], LAYER_TYPES[1], u64::MAX)),
             Error::Size { .. }
         ));
-        assert!(matches!(refused(r#"{"schemaVersion":1}"#.into()), Error::SchemaVersion { .. }));
-        assert!(matches!(refused(r#"{"schemaVersion":2}"#.into()), Error::Shape));
-        let both = manifest(CONFIG_TYPES[0], LAYER_TYPES[1], 1).replacen('{', r#"{"manifests":[],"#, 1);
+        assert!(matches!(
+            refused(r#"{"schemaVersion":1}"#.into()),
+            Error::SchemaVersion { .. }
+        ));
+        assert!(matches!(
+            refused(r#"{"schemaVersion":2}"#.into()),
+            Error::Shape
+        ));
+        let both =
+            manifest(CONFIG_TYPES[0], LAYER_TYPES[1], 1).replacen('{', r#"{"manifests":[],"#, 1);
         assert!(matches!(refused(both), Error::Shape));
         assert!(matches!(refused("{".into()), Error::Syntax { .. }));
     }
 
     #[test]
     fn the_plainest_amd64_is_selected() {
-        let entries =
-            [entry("linux", "arm64", "v8"), entry("linux", "amd64", "v3"), entry("linux", "amd64", "")];
+        let entries = [
+            entry("linux", "arm64", "v8"),
+            entry("linux", "amd64", "v3"),
+            entry("linux", "amd64", ""),
+        ];
         assert_eq!(select(&entries).unwrap(), &entries[2]);
         assert_eq!(select(&entries[..2]).unwrap(), &entries[1]);
     }
@@ -432,13 +476,19 @@ mod tests {
             entry("unknown", "unknown", ""),
         ];
         let error = select(&entries).unwrap_err().to_string();
-        assert!(error.ends_with("it has linux/arm64/v8, windows/amd64"), "{error}");
+        assert!(
+            error.ends_with("it has linux/arm64/v8, windows/amd64"),
+            "{error}"
+        );
     }
 
     #[test]
     fn chain_ids_follow_the_specification() {
         let diff_ids = vec![Digest::of(b"a"), Digest::of(b"b")];
-        let config = Config { bytes: Vec::new(), diff_ids: diff_ids.clone() };
+        let config = Config {
+            bytes: Vec::new(),
+            diff_ids: diff_ids.clone(),
+        };
         let second = Digest::of(format!("{} {}", diff_ids[0], diff_ids[1]).as_bytes());
         assert_eq!(config.chain_ids(), [diff_ids[0], second]);
     }

@@ -74,7 +74,10 @@ impl Store {
         progress: &dyn Progress,
     ) -> crate::Result<Pulled> {
         self.pull_image(reference, options, progress)
-            .map_err(|source| Error::Pull { reference: reference.clone(), source })
+            .map_err(|source| Error::Pull {
+                reference: reference.clone(),
+                source,
+            })
     }
 
     fn pull_image(
@@ -96,7 +99,10 @@ impl Store {
             }
         };
         config.check_layers(manifest.layers.len())?;
-        progress.event(Event::Resolved { digest: top, layers: manifest.layers.len() });
+        progress.event(Event::Resolved {
+            digest: top,
+            layers: manifest.layers.len(),
+        });
         let pull = Pull {
             store: self,
             client: &client,
@@ -114,12 +120,18 @@ impl Store {
             names.push(reference.clone());
         }
         let image = self.put_image(&config, Some(&bytes), &layers, &names)?;
-        Ok(Pulled { image, digest: top, up_to_date: fetched == 0 })
+        Ok(Pulled {
+            image,
+            digest: top,
+            up_to_date: fetched == 0,
+        })
     }
 
     /// The configuration of an image that is here.
     fn known_config(&self, id: &Digest) -> Result<Option<Config>, Cause> {
-        let bytes = self.config_bytes(id)?.filter(|bytes| Digest::of(bytes) == *id);
+        let bytes = self
+            .config_bytes(id)?
+            .filter(|bytes| Digest::of(bytes) == *id);
         bytes.map(Config::parse).transpose().map_err(Cause::from)
     }
 }
@@ -207,7 +219,11 @@ impl Pull<'_> {
         let available_bytes = store::available_bytes(&path);
         match needed_bytes <= available_bytes {
             true => Ok(()),
-            false => Err(store::Error::TooLittleSpace { path, needed_bytes, available_bytes }),
+            false => Err(store::Error::TooLittleSpace {
+                path,
+                needed_bytes,
+                available_bytes,
+            }),
         }
     }
 
@@ -229,20 +245,26 @@ impl Pull<'_> {
     }
 
     fn name(&self, index: usize) -> LayerName {
-        LayerName { index, digest: Some(self.layers[index].digest) }
+        LayerName {
+            index,
+            digest: Some(self.layers[index].digest),
+        }
     }
 
     fn find(&self, index: usize) -> Result<Option<LayerRow>, store::Error> {
-        self.store.find_layer(&self.diff_ids[index], &self.chain_ids[index])
+        self.store
+            .find_layer(&self.diff_ids[index], &self.chain_ids[index])
     }
 
     fn fetch(&self, index: usize) -> Result<Fetch, Cause> {
         let layer = self.name(index);
+        let path = self.store.partial_path(&self.layers[index].digest);
         if let Some(row) = self.find(index)? {
             self.progress.event(Event::Exists(layer));
+            // Of one who was killed after converting it; whoever has it open keeps it.
+            remove_if_there(&path)?;
             return Ok(Fetch::Stored(row));
         }
-        let path = self.store.partial_path(&self.layers[index].digest);
         let lock = self.wait(layer, || {
             FileLock::try_exclusive(&path).map_err(store::Error::io("lock", &path))
         })?;
@@ -296,7 +318,9 @@ impl Pull<'_> {
                 }
             }
             while failure.is_none() && stored.len() < early.len() {
-                let Some(fetch) = early[stored.len()].take() else { break };
+                let Some(fetch) = early[stored.len()].take() else {
+                    break;
+                };
                 let step = match fetch {
                     Fetch::Stored(row) => Ok((row, false)),
                     Fetch::Blob(file, path) => self.convert(&stored, file, &path),
@@ -336,18 +360,32 @@ impl Pull<'_> {
             }
             None => {
                 let total_bytes = Some(self.layers[index].size);
-                self.progress.event(Event::Converting { layer, total_bytes });
+                self.progress
+                    .event(Event::Converting { layer, total_bytes });
                 let mut blob = blob;
                 blob.rewind().map_err(store::Error::io("read", path))?;
-                let source = Watched { inner: blob, bytes: 0, layer, progress: self.progress };
-                let job = LayerJob { diff_id: Some(diff_id), lower, name: "" };
+                let source = Watched {
+                    inner: blob,
+                    bytes: 0,
+                    layer,
+                    progress: self.progress,
+                };
+                let job = LayerJob {
+                    diff_id: Some(diff_id),
+                    lower,
+                    name: "",
+                };
                 let row = self.store.store_layer(&job, source)?;
-                self.progress.event(Event::Stored { layer, size_bytes: row.size_bytes });
+                self.progress.event(Event::Stored {
+                    layer,
+                    size_bytes: row.size_bytes,
+                });
                 (row, true)
             }
         };
         remove_if_there(path)?;
-        lock.remove().map_err(store::Error::io("remove the lock of", path))?;
+        lock.remove()
+            .map_err(store::Error::io("remove the lock of", path))?;
         Ok((row, new))
     }
 }
@@ -396,7 +434,10 @@ impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.bytes += count as u64;
-        self.progress.event(Event::Converted { layer: self.layer, bytes: self.bytes });
+        self.progress.event(Event::Converted {
+            layer: self.layer,
+            bytes: self.bytes,
+        });
         Ok(count)
     }
 }

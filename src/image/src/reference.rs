@@ -54,13 +54,17 @@ pub enum Error {
         name: String,
     },
     /// Not a host with an optional port.
-    #[error("{domain:?} is not the name of a registry (a host name or address, and perhaps a port)")]
+    #[error(
+        "{domain:?} is not the name of a registry (a host name or address, and perhaps a port)"
+    )]
     Domain {
         /// The first component.
         domain: String,
     },
     /// Not a tag.
-    #[error("{tag:?} is not a tag: at most 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'")]
+    #[error(
+        "{tag:?} is not a tag: at most 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'"
+    )]
     Tag {
         /// What follows the colon.
         tag: String,
@@ -90,7 +94,11 @@ impl Reference {
 
     /// The host and port that serve the registry.
     pub fn host(&self) -> &str {
-        if self.domain == DEFAULT_DOMAIN { DEFAULT_HOST } else { &self.domain }
+        if self.domain == DEFAULT_DOMAIN {
+            DEFAULT_HOST
+        } else {
+            &self.domain
+        }
     }
 
     /// The repository inside the registry: `library/nginx`.
@@ -133,7 +141,11 @@ impl Reference {
 
     /// The same repository at `digest`.
     pub(crate) fn at(&self, digest: Digest) -> Reference {
-        Reference { tag: None, digest: Some(digest), ..self.clone() }
+        Reference {
+            tag: None,
+            digest: Some(digest),
+            ..self.clone()
+        }
     }
 }
 
@@ -141,7 +153,10 @@ impl fmt::Display for Reference {
     /// The familiar form: the shortest text that parses to this reference, with its tag.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.domain == DEFAULT_DOMAIN {
-            let short = self.path.strip_prefix(OFFICIAL).filter(|rest| !rest.contains('/'));
+            let short = self
+                .path
+                .strip_prefix(OFFICIAL)
+                .filter(|rest| !rest.contains('/'));
             f.write_str(short.unwrap_or(&self.path))?;
         } else {
             write!(f, "{}/{}", self.domain, self.path)?;
@@ -164,7 +179,9 @@ impl FromStr for Reference {
             return Err(Error::Empty);
         }
         if Digest::from_hex(text).is_ok() {
-            return Err(Error::LooksLikeId { name: text.to_owned() });
+            return Err(Error::LooksLikeId {
+                name: text.to_owned(),
+            });
         }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.parse()?)),
@@ -186,7 +203,12 @@ impl FromStr for Reference {
             (None, None) => Some(DEFAULT_TAG.to_owned()),
             (tag, _) => tag,
         };
-        Ok(Reference { domain, path, tag, digest })
+        Ok(Reference {
+            domain,
+            path,
+            tag,
+            digest,
+        })
     }
 }
 
@@ -203,7 +225,11 @@ fn split_domain(name: &str) -> Result<(String, String), Error> {
         _ => (DEFAULT_DOMAIN, name),
     };
     check_domain(domain)?;
-    let domain = if domain == LEGACY_DOMAIN { DEFAULT_DOMAIN } else { domain };
+    let domain = if domain == LEGACY_DOMAIN {
+        DEFAULT_DOMAIN
+    } else {
+        domain
+    };
     if domain == DEFAULT_DOMAIN && !path.contains('/') {
         return Ok((domain.to_owned(), format!("{OFFICIAL}{path}")));
     }
@@ -212,7 +238,9 @@ fn split_domain(name: &str) -> Result<(String, String), Error> {
 
 /// A host name, an IPv4 address or a bracketed IPv6 address, with an optional port.
 fn check_domain(domain: &str) -> Result<(), Error> {
-    let wrong = || Error::Domain { domain: domain.to_owned() };
+    let wrong = || Error::Domain {
+        domain: domain.to_owned(),
+    };
     let (host, port) = match domain.strip_prefix('[') {
         Some(rest) => {
             let (address, after) = rest.split_once(']').ok_or_else(wrong)?;
@@ -230,7 +258,9 @@ fn check_domain(domain: &str) -> Result<(), Error> {
     if let Some(host) = host {
         let label = |label: &str| {
             !label.is_empty()
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         };
@@ -247,11 +277,15 @@ fn check_domain(domain: &str) -> Result<(), Error> {
 
 fn check_path(path: &str) -> Result<(), Error> {
     if path.chars().any(|c| c.is_ascii_uppercase()) {
-        return Err(Error::Capitals { name: path.to_owned() });
+        return Err(Error::Capitals {
+            name: path.to_owned(),
+        });
     }
     match path.split('/').all(is_path_component) {
         true => Ok(()),
-        false => Err(Error::Name { name: path.to_owned() }),
+        false => Err(Error::Name {
+            name: path.to_owned(),
+        }),
     }
 }
 
@@ -274,7 +308,9 @@ fn checked_tag(tag: &str) -> Result<String, Error> {
         && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-');
     match right {
         true => Ok(tag.to_owned()),
-        false => Err(Error::Tag { tag: tag.to_owned() }),
+        false => Err(Error::Tag {
+            tag: tag.to_owned(),
+        }),
     }
 }
 
@@ -330,26 +366,64 @@ mod tests {
         assert_eq!(alone.to_string(), format!("nginx@{DIGEST}"));
         let both: Reference = format!("nginx:1@{DIGEST}").parse().unwrap();
         assert_eq!(both.tag(), Some("1"));
-        assert_eq!(both.canonical(), format!("docker.io/library/nginx@{DIGEST}"));
+        assert_eq!(
+            both.canonical(),
+            format!("docker.io/library/nginx@{DIGEST}")
+        );
     }
 
     #[test]
     fn what_is_not_a_reference_is_refused() {
         let long = "a".repeat(300);
         for text in [
-            "", ":", ":tag", "Nginx", "a/B", "a//b", "/a", "a/", "-a", "a-", "a..b", "a___b", "a_.b",
-            "a:", "a:-x", "a:b:c", "a b", "a@", "a@sha256:12", "a@md5:x", "ho_st.x/a", "x.y:port/a",
-            "x.y:99999/a", "[::1/a", "[zz]/a", "-x.y/a", "../a", "a/../b", "é", "a\n", &long,
+            "",
+            ":",
+            ":tag",
+            "Nginx",
+            "a/B",
+            "a//b",
+            "/a",
+            "a/",
+            "-a",
+            "a-",
+            "a..b",
+            "a___b",
+            "a_.b",
+            "a:",
+            "a:-x",
+            "a:b:c",
+            "a b",
+            "a@",
+            "a@sha256:12",
+            "a@md5:x",
+            "ho_st.x/a",
+            "x.y:port/a",
+            "x.y:99999/a",
+            "[::1/a",
+            "[zz]/a",
+            "-x.y/a",
+            "../a",
+            "a/../b",
+            "é",
+            "a\n",
+            &long,
             &DIGEST[7..],
         ] {
             assert!(text.parse::<Reference>().is_err(), "{text:?}");
         }
-        assert!(format!("a:{}", "t".repeat(129)).parse::<Reference>().is_err());
+        assert!(
+            format!("a:{}", "t".repeat(129))
+                .parse::<Reference>()
+                .is_err()
+        );
     }
 
     #[test]
     fn docker_hub_is_served_elsewhere_than_it_is_named() {
         let reference: Reference = "nginx".parse().unwrap();
-        assert_eq!((reference.domain(), reference.host()), ("docker.io", "registry-1.docker.io"));
+        assert_eq!(
+            (reference.domain(), reference.host()),
+            ("docker.io", "registry-1.docker.io")
+        );
     }
 }

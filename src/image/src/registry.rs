@@ -70,7 +70,10 @@ impl Client {
             credentials: OnceLock::new(),
             authorization: Mutex::new(None),
             reached: AtomicBool::new(false),
-            config_folder: options.docker_config.clone().or_else(auth::docker_config_folder),
+            config_folder: options
+                .docker_config
+                .clone()
+                .or_else(auth::docker_config_folder),
         };
         if client.http.registry_may_be_plain() {
             client.choose_scheme()?;
@@ -83,7 +86,9 @@ impl Client {
             let url = self.parsed(&format!("{scheme}://{}/v2/", self.host))?;
             self.http.send(&url, &Request::default())
         };
-        let Err(secure) = ping("https") else { return Ok(()) };
+        let Err(secure) = ping("https") else {
+            return Ok(());
+        };
         match ping("http") {
             // What a server for HTTPS says to plain HTTP.
             Ok(answer) if answer.status().as_u16() == 400 => Err(secure),
@@ -97,14 +102,24 @@ impl Client {
     }
 
     /// The manifest or index of a tag or digest. When `expected` is given, it has that digest.
-    pub(crate) fn manifest(&self, which: &str, expected: Option<&Digest>) -> Result<Fetched, Error> {
+    pub(crate) fn manifest(
+        &self,
+        which: &str,
+        expected: Option<&Digest>,
+    ) -> Result<Fetched, Error> {
         let path = format!("/v2/{}/manifests/{which}", self.repository);
-        let request = Request { accept: Some(manifest::ACCEPT), ..Request::default() };
+        let request = Request {
+            accept: Some(manifest::ACCEPT),
+            ..Request::default()
+        };
         let response = self.get(&path, &request)?;
         if response.status().as_u16() == 404 {
             let joint = if which.contains(':') { '@' } else { ':' };
             let name = format!("{}{joint}{which}", self.repository);
-            return Err(Error::NotFound { host: self.host.clone(), name });
+            return Err(Error::NotFound {
+                host: self.host.clone(),
+                name,
+            });
         }
         self.check_status(&response, &path)?;
         let claimed = response
@@ -131,10 +146,19 @@ impl Client {
     /// The answer to a request for a blob from this byte on: 200, 206 or 416.
     fn blob(&self, digest: &Digest, from_byte: u64) -> Result<Response<Body>, Error> {
         let path = format!("/v2/{}/blobs/{digest}", self.repository);
-        let response = self.get(&path, &Request { from_byte, ..Request::default() })?;
+        let response = self.get(
+            &path,
+            &Request {
+                from_byte,
+                ..Request::default()
+            },
+        )?;
         match response.status().as_u16() {
             200 | 206 | 416 => Ok(response),
-            404 => Err(Error::BlobMissing { host: self.host.clone(), digest: *digest }),
+            404 => Err(Error::BlobMissing {
+                host: self.host.clone(),
+                digest: *digest,
+            }),
             _ => self.check_status(&response, &path).map(|()| response),
         }
     }
@@ -145,7 +169,10 @@ impl Client {
         // The header of another thread may be newer than ours, and a token may have expired: hence not just one try.
         for _ in 0..3 {
             let used = self.authorization();
-            let attempt = Request { authorization: used.as_deref(), ..*request };
+            let attempt = Request {
+                authorization: used.as_deref(),
+                ..*request
+            };
             let response = self.http.send(&url, &attempt)?;
             self.reached.store(true, Ordering::Relaxed);
             match response.status().as_u16() {
@@ -159,7 +186,10 @@ impl Client {
 
     /// Obtains a new Authorization header, unless another thread has since `used` was sent.
     fn authorise(&self, response: &Response<Body>, used: Option<String>) -> Result<(), Error> {
-        let mut current = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self
+            .authorization
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if *current != used {
             return Ok(());
         }
@@ -173,8 +203,13 @@ impl Client {
         let credentials = self
             .credentials
             .get_or_init(|| Credentials::look_up(&self.domain, self.config_folder.clone()));
-        let header =
-            auth::authorise(&self.http, &self.host, &self.repository, &challenges, credentials)?;
+        let header = auth::authorise(
+            &self.http,
+            &self.host,
+            &self.repository,
+            &challenges,
+            credentials,
+        )?;
         match header {
             // Basic credentials do not get better by repetition.
             Some(header) if used.as_ref() != Some(&header) => {
@@ -199,7 +234,10 @@ impl Client {
     }
 
     fn authorization(&self) -> Option<String> {
-        self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.authorization
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn check_status(&self, response: &Response<Body>, path: &str) -> Result<(), Error> {
@@ -216,12 +254,20 @@ impl Client {
         })
     }
 
-    fn check_digest(&self, what: &'static str, expected: &Digest, actual: Digest) -> Result<(), Error> {
+    fn check_digest(
+        &self,
+        what: &'static str,
+        expected: &Digest,
+        actual: Digest,
+    ) -> Result<(), Error> {
         match *expected == actual {
             true => Ok(()),
-            false => {
-                Err(Error::Digest { host: self.host.clone(), what, expected: *expected, actual })
-            }
+            false => Err(Error::Digest {
+                host: self.host.clone(),
+                what,
+                expected: *expected,
+                actual,
+            }),
         }
     }
 
@@ -233,15 +279,24 @@ impl Client {
     ) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
         let mut body = response.into_body().into_reader().take(max + 1);
-        body.read_to_end(&mut bytes).map_err(|source| self.interrupted(what, source))?;
+        body.read_to_end(&mut bytes)
+            .map_err(|source| self.interrupted(what, source))?;
         match bytes.len() as u64 > max {
-            true => Err(Error::TooLarge { host: self.host.clone(), what, max }),
+            true => Err(Error::TooLarge {
+                host: self.host.clone(),
+                what,
+                max,
+            }),
             false => Ok(bytes),
         }
     }
 
     fn interrupted(&self, what: &'static str, source: io::Error) -> Error {
-        Error::Interrupted { host: self.host.clone(), what, source }
+        Error::Interrupted {
+            host: self.host.clone(),
+            what,
+            source,
+        }
     }
 
     /// Whether the registry has ever answered this client.

@@ -95,7 +95,10 @@ impl Store {
             }
         }
         let database = Mutex::new(Database::open(&database)?);
-        Ok(Store { root: root.to_owned(), database })
+        Ok(Store {
+            root: root.to_owned(),
+            database,
+        })
     }
 
     /// The image of this name, or `None`.
@@ -112,7 +115,9 @@ impl Store {
                 return Ok(Some(image));
             }
         }
-        let Some(id) = self.id_with_prefix(text)? else { return Ok(None) };
+        let Some(id) = self.id_with_prefix(text)? else {
+            return Ok(None);
+        };
         let row = self.database().image(&id)?;
         row.map(|row| self.load(row, Check::Files)).transpose()
     }
@@ -120,7 +125,9 @@ impl Store {
     /// Every image, newest first. Their files are not looked at.
     pub fn images(&self) -> Result<Vec<Image>> {
         let rows = self.database().images()?;
-        rows.into_iter().map(|row| self.load(row, Check::Nothing)).collect()
+        rows.into_iter()
+            .map(|row| self.load(row, Check::Nothing))
+            .collect()
     }
 
     /// Keeps the image while the lease lives. Fails with [`Error::NotFound`] if it has been removed meanwhile.
@@ -129,7 +136,9 @@ impl Store {
         let lock = FileLock::shared(&path).map_err(Error::io("lock", path))?;
         match self.database().image(&image.id)? {
             Some(_) => Ok(Lease(lock)),
-            None => Err(Error::NotFound { what: image.id.short() }),
+            None => Err(Error::NotFound {
+                what: image.id.short(),
+            }),
         }
     }
 
@@ -142,7 +151,10 @@ impl Store {
         match self.database().ids_with_prefix(digits)?.as_slice() {
             [] => Ok(None),
             [id] => Ok(Some(*id)),
-            ids => Err(Error::Ambiguous { prefix: text.to_owned(), count: ids.len() }),
+            ids => Err(Error::Ambiguous {
+                prefix: text.to_owned(),
+                count: ids.len(),
+            }),
         }
     }
 
@@ -154,7 +166,9 @@ impl Store {
     /// Begins a pull or an import.
     pub(crate) fn session(&self) -> Result<Session> {
         let path = self.root.join("lock");
-        FileLock::shared(&path).map(Session).map_err(Error::io("lock", path))
+        FileLock::shared(&path)
+            .map(Session)
+            .map_err(Error::io("lock", path))
     }
 
     /// Enters an image whose layers are all here.
@@ -175,7 +189,8 @@ impl Store {
                 is_digest: name.digest().is_some(),
             })
             .collect();
-        self.database().put_image(&id, &config.bytes, manifest, &layers, &names)?;
+        self.database()
+            .put_image(&id, &config.bytes, manifest, &layers, &names)?;
         let row = self.database().image(&id)?;
         let row = row.ok_or_else(|| Error::NotFound { what: id.short() })?;
         self.load(row, Check::Files)
@@ -218,6 +233,3 @@ enum Check {
 fn sync_folder(folder: &Path) -> io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
-
-#[cfg(test)]
-mod tests;

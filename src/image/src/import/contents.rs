@@ -28,7 +28,10 @@ pub(super) type Opened<'a> = (Box<dyn Read + 'a>, u64);
 impl Folder {
     pub(super) fn open(path: &Path) -> Result<Folder, Error> {
         let folder = File::open(path).map_err(Error::reading(path))?;
-        Ok(Folder { folder, path: path.to_owned() })
+        Ok(Folder {
+            folder,
+            path: path.to_owned(),
+        })
     }
 
     fn file(&self, name: &str) -> Result<Option<File>, Error> {
@@ -40,11 +43,16 @@ impl Folder {
             Ok(descriptor) => File::from(descriptor),
             Err(rustix::io::Errno::NOENT) => return Ok(None),
             Err(rustix::io::Errno::LOOP | rustix::io::Errno::XDEV) => {
-                return Err(Error::UnsafeName { name: name.chars().take(200).collect() });
+                return Err(Error::UnsafeName {
+                    name: name.chars().take(200).collect(),
+                });
             }
             Err(error) => return Err(Error::reading(&self.path.join(name))(error.into())),
         };
-        let regular = file.metadata().map_err(Error::reading(&self.path.join(name)))?.is_file();
+        let regular = file
+            .metadata()
+            .map_err(Error::reading(&self.path.join(name)))?
+            .is_file();
         Ok(regular.then_some(file))
     }
 }
@@ -54,36 +62,62 @@ impl Contents {
     pub(super) fn open(&self, name: &str) -> Result<Option<Opened<'_>>, Error> {
         match self {
             Contents::Folder(folder) => {
-                let Some(file) = folder.file(name)? else { return Ok(None) };
-                let size = file.metadata().map_err(Error::reading(&folder.path.join(name)))?.len();
+                let Some(file) = folder.file(name)? else {
+                    return Ok(None);
+                };
+                let size = file
+                    .metadata()
+                    .map_err(Error::reading(&folder.path.join(name)))?
+                    .len();
                 Ok(Some((Box::new(file.take(size)), size)))
             }
             Contents::Tar(index, file) => Ok(index.find(name).map(|(offset, size)| {
-                (Box::new(Section { file, offset, left: size }) as Box<dyn Read>, size)
+                (
+                    Box::new(Section {
+                        file,
+                        offset,
+                        left: size,
+                    }) as Box<dyn Read>,
+                    size,
+                )
             })),
         }
     }
 
     /// Reads a whole file of the archive, of at most `max` bytes.
     pub(super) fn read(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, Error> {
-        let Some((mut reader, bytes)) = self.open(name)? else { return Ok(None) };
+        let Some((mut reader, bytes)) = self.open(name)? else {
+            return Ok(None);
+        };
         if bytes > max {
-            return Err(Error::TooLarge { name: name.to_owned(), bytes, max });
+            return Err(Error::TooLarge {
+                name: name.to_owned(),
+                bytes,
+                max,
+            });
         }
         let mut contents = Vec::new();
-        reader.read_to_end(&mut contents).map_err(Error::reading(Path::new(name)))?;
+        reader
+            .read_to_end(&mut contents)
+            .map_err(Error::reading(Path::new(name)))?;
         match contents.len() as u64 == bytes {
             true => Ok(Some(contents)),
             false => {
                 let actual = contents.len() as u64;
-                Err(Error::Size { name: name.to_owned(), expected: bytes, actual })
+                Err(Error::Size {
+                    name: name.to_owned(),
+                    expected: bytes,
+                    actual,
+                })
             }
         }
     }
 
     /// As [`Contents::read`], where it must be there.
     pub(super) fn require(&self, name: &str, max: u64) -> Result<Vec<u8>, Error> {
-        self.read(name, max)?.ok_or_else(|| Error::Missing { name: name.to_owned() })
+        self.read(name, max)?.ok_or_else(|| Error::Missing {
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -96,7 +130,9 @@ struct Section<'a> {
 
 impl Read for Section<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let length = buffer
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if length == 0 {
             return Ok(0);
         }

@@ -26,12 +26,17 @@ struct Entry {
 
 /// The images that `manifest.json`, given as bytes, lists.
 pub(super) fn images(contents: &Contents, manifest: &[u8]) -> Result<Vec<Found>, Cause> {
-    let entries: Vec<Entry> = serde_json::from_slice(manifest)
-        .map_err(|source| Error::Syntax { name: MANIFEST, source })?;
+    let entries: Vec<Entry> = serde_json::from_slice(manifest).map_err(|source| Error::Syntax {
+        name: MANIFEST,
+        source,
+    })?;
     if entries.is_empty() {
         return Err(Error::Empty.into());
     }
-    entries.into_iter().map(|entry| image(contents, entry)).collect()
+    entries
+        .into_iter()
+        .map(|entry| image(contents, entry))
+        .collect()
 }
 
 fn image(contents: &Contents, entry: Entry) -> Result<Found, Cause> {
@@ -46,7 +51,10 @@ fn image(contents: &Contents, entry: Entry) -> Result<Found, Cause> {
         .into_iter()
         .map(|name| match name.parse() {
             Ok(reference) => Ok(reference),
-            Err(source) => Err(Error::Name { name: name.chars().take(300).collect(), source }),
+            Err(source) => Err(Error::Name {
+                name: name.chars().take(300).collect(),
+                source,
+            }),
         })
         .collect::<Result<_, _>>()?;
     let layers = entry
@@ -55,10 +63,18 @@ fn image(contents: &Contents, entry: Entry) -> Result<Found, Cause> {
         .map(|path| {
             let stated = blob_digest(&path);
             let size = contents.open(&path)?.map(|(_, size)| size);
-            Ok(FoundLayer { path, stated: stated.zip(size) })
+            Ok(FoundLayer {
+                path,
+                stated: stated.zip(size),
+            })
         })
         .collect::<Result<_, Error>>()?;
-    Ok(Found { config, manifest: None, layers, names })
+    Ok(Found {
+        config,
+        manifest: None,
+        layers,
+        names,
+    })
 }
 
 /// The digest that a blob's name promises.

@@ -26,7 +26,9 @@ pub enum Error {
         offset: u64,
     },
     /// Names or headers beyond any bound.
-    #[error("the tar's header at byte {offset} claims {bytes} bytes of names, more than are accepted")]
+    #[error(
+        "the tar's header at byte {offset} claims {bytes} bytes of names, more than are accepted"
+    )]
     HeaderTooLarge {
         /// Where.
         offset: u64,
@@ -119,7 +121,9 @@ impl Error {
                 "give an OCI layout, an archive made by `docker save` or `skopeo copy`, or a root file system's tar \
                  (plain, gzip or zstd)"
             }
-            Error::SeveralImages { .. } => "leave the name out: the archive's own names are then used",
+            Error::SeveralImages { .. } => {
+                "leave the name out: the archive's own names are then used"
+            }
             Error::Digest { .. } | Error::Size { .. } | Error::Malformed { .. } => {
                 "the archive was damaged or tampered with: make or copy it again"
             }

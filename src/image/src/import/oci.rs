@@ -27,11 +27,18 @@ struct Layout {
 /// The images for this machine in a layout. Entries that say they are for other machines are passed over, unless
 /// nothing else is there.
 pub(super) fn images(contents: &Contents) -> Result<Vec<Found>, Cause> {
-    let layout = contents.read(LAYOUT, MAX_MANIFEST_LEN)?.ok_or(Error::NotAnImage)?;
-    let layout: Layout = serde_json::from_slice(&layout)
-        .map_err(|source| Error::Syntax { name: LAYOUT, source })?;
+    let layout = contents
+        .read(LAYOUT, MAX_MANIFEST_LEN)?
+        .ok_or(Error::NotAnImage)?;
+    let layout: Layout = serde_json::from_slice(&layout).map_err(|source| Error::Syntax {
+        name: LAYOUT,
+        source,
+    })?;
     if layout.image_layout_version != "1.0.0" {
-        return Err(Error::LayoutVersion { version: layout.image_layout_version }.into());
+        return Err(Error::LayoutVersion {
+            version: layout.image_layout_version,
+        }
+        .into());
     }
     let index = contents.require(INDEX, MAX_MANIFEST_LEN)?;
     let Document::Index(entries) = Document::parse(&index)? else {
@@ -42,7 +49,8 @@ pub(super) fn images(contents: &Contents) -> Result<Vec<Found>, Cause> {
     }
     let mut found = Vec::new();
     for entry in &entries {
-        let suits = entry.platform.is_none() || manifest::select(std::slice::from_ref(entry)).is_ok();
+        let suits =
+            entry.platform.is_none() || manifest::select(std::slice::from_ref(entry)).is_ok();
         if entry.is_index() || suits {
             found.push(image(contents, entry)?);
         }
@@ -66,7 +74,12 @@ fn image(contents: &Contents, entry: &Descriptor) -> Result<Found, Cause> {
             stated: Some((layer.digest, layer.size)),
         })
         .collect();
-    Ok(Found { config, manifest: Some(bytes), layers, names: names(entry)? })
+    Ok(Found {
+        config,
+        manifest: Some(bytes),
+        layers,
+        names: names(entry)?,
+    })
 }
 
 /// Follows indexes to the manifest for this machine.
@@ -93,7 +106,11 @@ fn blob(contents: &Contents, descriptor: &Descriptor, max: u64) -> Result<Vec<u8
     let bytes = contents.require(&name, max)?;
     let (expected, actual) = (descriptor.size, bytes.len() as u64);
     if expected != actual {
-        return Err(Error::Size { name, expected, actual });
+        return Err(Error::Size {
+            name,
+            expected,
+            actual,
+        });
     }
     check_digest(&bytes, &descriptor.digest)?;
     Ok(bytes)
@@ -103,7 +120,10 @@ pub(super) fn check_digest(bytes: &[u8], expected: &Digest) -> Result<(), Error>
     let actual = Digest::of(bytes);
     match actual == *expected {
         true => Ok(()),
-        false => Err(Error::Digest { expected: *expected, actual }),
+        false => Err(Error::Digest {
+            expected: *expected,
+            actual,
+        }),
     }
 }
 
@@ -113,8 +133,12 @@ fn names(entry: &Descriptor) -> Result<Vec<Reference>, Error> {
     let name = entry
         .annotation(CONTAINERD_NAME)
         .or_else(|| entry.annotation(REF_NAME).filter(whole));
-    let Some(name) = name else { return Ok(Vec::new()) };
-    let reference =
-        name.parse().map_err(|source| Error::Name { name: name.chars().take(300).collect(), source })?;
+    let Some(name) = name else {
+        return Ok(Vec::new());
+    };
+    let reference = name.parse().map_err(|source| Error::Name {
+        name: name.chars().take(300).collect(),
+        source,
+    })?;
     Ok(vec![reference])
 }

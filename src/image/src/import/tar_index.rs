@@ -50,7 +50,12 @@ impl TarIndex {
     /// Reads a tar's headers. The outer error is the file's.
     pub(super) fn read(file: &File) -> io::Result<Result<Verdict, Error>> {
         let length = file.metadata()?.len();
-        let mut headers = Headers { file, length, offset: 0, extended: Extended::default() };
+        let mut headers = Headers {
+            file,
+            length,
+            offset: 0,
+            extended: Extended::default(),
+        };
         let mut index = TarIndex::default();
         let mut entries = 0;
         loop {
@@ -70,7 +75,13 @@ impl TarIndex {
             }
             match entry.kind {
                 b'0' | 0 => {
-                    index.0.insert(name, Place::File { offset: entry.offset, size: entry.size });
+                    index.0.insert(
+                        name,
+                        Place::File {
+                            offset: entry.offset,
+                            size: entry.size,
+                        },
+                    );
                 }
                 b'2' => {
                     index.0.insert(name, Place::Link { target: entry.link });
@@ -82,7 +93,11 @@ impl TarIndex {
             return Ok(Err(Error::NotAnImage));
         }
         let archive = index.0.contains_key("manifest.json") || index.0.contains_key("oci-layout");
-        Ok(Ok(if archive { Verdict::Archive(index) } else { Verdict::RootFs }))
+        Ok(Ok(if archive {
+            Verdict::Archive(index)
+        } else {
+            Verdict::RootFs
+        }))
     }
 
     /// Offset and size of a file, reached perhaps by one symbolic link (old `docker save` made them for layers that
@@ -105,7 +120,9 @@ impl TarIndex {
 /// Whether the beginning of a stream is that of an archive of images: they begin with parts of known names.
 pub(super) fn begins_archive(head: &[u8]) -> Result<bool, Error> {
     let mut blocks = head.chunks_exact(BLOCK as usize);
-    let Some(first) = blocks.next() else { return Err(Error::NotAnImage) };
+    let Some(first) = blocks.next() else {
+        return Err(Error::NotAnImage);
+    };
     if !checksum_holds(first) {
         return Err(Error::NotAnImage);
     }
@@ -113,11 +130,21 @@ pub(super) fn begins_archive(head: &[u8]) -> Result<bool, Error> {
     let mut name = name_of(first);
     // An entry for the folder itself has no data, so the next header follows.
     if name.is_empty() {
-        name = blocks.next().filter(|block| checksum_holds(block)).map(name_of).unwrap_or_default();
+        name = blocks
+            .next()
+            .filter(|block| checksum_holds(block))
+            .map(name_of)
+            .unwrap_or_default();
     }
     let top = name.split('/').next().unwrap_or_default();
     let hexadecimal = top.len() >= 64 && top.bytes().take(64).all(|b| b.is_ascii_hexdigit());
-    let known = ["blobs", "oci-layout", "index.json", "manifest.json", "repositories"];
+    let known = [
+        "blobs",
+        "oci-layout",
+        "index.json",
+        "manifest.json",
+        "repositories",
+    ];
     Ok(known.contains(&top) || hexadecimal || top.starts_with("sha256:"))
 }
 
@@ -156,16 +183,24 @@ impl Headers<'_> {
                 return Ok(Ok(None));
             }
             if !checksum_holds(&block) {
-                return if at == 0 { Ok(Err(Error::NotAnImage)) } else { malformed() };
+                return if at == 0 {
+                    Ok(Err(Error::NotAnImage))
+                } else {
+                    malformed()
+                };
             }
-            let Some(own_size) = number(&block[124..136]) else { return malformed() };
+            let Some(own_size) = number(&block[124..136]) else {
+                return malformed();
+            };
             let kind = block[156];
             let data = at + BLOCK;
             let size = match kind {
                 b'L' | b'K' | b'x' | b'g' => own_size,
                 _ => self.extended.size.unwrap_or(own_size),
             };
-            let end = size.checked_next_multiple_of(BLOCK).and_then(|size| data.checked_add(size));
+            let end = size
+                .checked_next_multiple_of(BLOCK)
+                .and_then(|size| data.checked_add(size));
             match end {
                 // The last padding may be missing.
                 Some(end) if data + size <= self.length => self.offset = end.min(self.length),
@@ -174,7 +209,10 @@ impl Headers<'_> {
             match kind {
                 b'L' | b'K' | b'x' => {
                     if size > MAX_EXTENDED_LEN {
-                        return Ok(Err(Error::HeaderTooLarge { offset: at, bytes: size }));
+                        return Ok(Err(Error::HeaderTooLarge {
+                            offset: at,
+                            bytes: size,
+                        }));
                     }
                     let mut text = vec![0; usize::try_from(size).unwrap_or(0)];
                     self.file.read_exact_at(&mut text, data)?;
@@ -229,7 +267,9 @@ impl Extended {
 
 /// The header's sum with its own field taken as spaces, in either signedness as old tars wrote it.
 fn checksum_holds(block: &[u8]) -> bool {
-    let Some(stated) = number(&block[148..156]) else { return false };
+    let Some(stated) = number(&block[148..156]) else {
+        return false;
+    };
     let (mut unsigned, mut signed) = (0u64, 0i64);
     for (at, &byte) in block.iter().enumerate() {
         let byte = if (148..156).contains(&at) { b' ' } else { byte };
@@ -244,11 +284,19 @@ fn number(field: &[u8]) -> Option<u64> {
     if field[0] & 0x80 != 0 {
         let (high, low) = field.split_at(field.len() - 8);
         let sane = high[0] == 0x80 && high[1..].iter().all(|&b| b == 0);
-        return if sane { Some(u64::from_be_bytes(low.try_into().ok()?)) } else { None };
+        return if sane {
+            Some(u64::from_be_bytes(low.try_into().ok()?))
+        } else {
+            None
+        };
     }
     let digits = text(field);
     let digits = digits.trim_matches(' ');
-    if digits.is_empty() { Some(0) } else { u64::from_str_radix(digits, 8).ok() }
+    if digits.is_empty() {
+        Some(0)
+    } else {
+        u64::from_str_radix(digits, 8).ok()
+    }
 }
 
 /// What comes before the first NUL.
@@ -269,11 +317,16 @@ fn ustar_name(block: &[u8]) -> String {
 
 /// A name without `.` components, or an error if it leads out.
 fn clean(name: &str) -> Result<String, Error> {
-    let unsafe_name = || Error::UnsafeName { name: name.chars().take(200).collect() };
+    let unsafe_name = || Error::UnsafeName {
+        name: name.chars().take(200).collect(),
+    };
     if name.starts_with('/') {
         return Err(unsafe_name());
     }
-    let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    let parts: Vec<&str> = name
+        .split('/')
+        .filter(|part| !matches!(*part, "" | "."))
+        .collect();
     match parts.contains(&"..") {
         true => Err(unsafe_name()),
         false => Ok(parts.join("/")),
@@ -339,7 +392,11 @@ mod tests {
 
     #[test]
     fn files_are_found_where_they_are() {
-        let found = archive(&[entry("./manifest.json", b"[]"), entry("a/b", &[7; 600]), entry("c", b"")]);
+        let found = archive(&[
+            entry("./manifest.json", b"[]"),
+            entry("a/b", &[7; 600]),
+            entry("c", b""),
+        ]);
         assert_eq!(found.find("manifest.json"), Some((512, 2)));
         assert_eq!(found.find("a/b"), Some((1536, 600)));
         assert_eq!(found.find("a/./b"), Some((1536, 600)));
@@ -364,7 +421,11 @@ mod tests {
             entry("short", b"22"),
         ]);
         assert!(found.find(&long).is_some_and(|(_, size)| size == 1));
-        assert!(found.find(&"y".repeat(110)).is_some_and(|(_, size)| size == 2));
+        assert!(
+            found
+                .find(&"y".repeat(110))
+                .is_some_and(|(_, size)| size == 2)
+        );
     }
 
     #[test]
@@ -379,7 +440,12 @@ mod tests {
             link("e/layer.tar", "../b/layer.tar"),
         ]);
         assert_eq!(found.find("b/layer.tar"), found.find("a/layer.tar"));
-        for name in ["c/layer.tar", "d/layer.tar", "e/layer.tar", "../a/layer.tar"] {
+        for name in [
+            "c/layer.tar",
+            "d/layer.tar",
+            "e/layer.tar",
+            "../a/layer.tar",
+        ] {
             assert_eq!(found.find(name), None, "{name}");
         }
     }
@@ -387,14 +453,29 @@ mod tests {
     #[test]
     fn hostile_and_broken_tars_are_refused() {
         let first = || entry("manifest.json", b"");
-        assert!(matches!(index(&[entry("../x", b"")]), Err(Error::UnsafeName { .. })));
-        assert!(matches!(index(&[first(), entry("/etc/x", b"")]), Err(Error::UnsafeName { .. })));
+        assert!(matches!(
+            index(&[entry("../x", b"")]),
+            Err(Error::UnsafeName { .. })
+        ));
+        assert!(matches!(
+            index(&[first(), entry("/etc/x", b"")]),
+            Err(Error::UnsafeName { .. })
+        ));
         assert!(matches!(index(&[vec![1; 512]]), Err(Error::NotAnImage)));
         assert!(matches!(index(&[]), Err(Error::NotAnImage)));
-        assert!(matches!(index(&[first(), vec![1; 512]]), Err(Error::Malformed { offset: 512 })));
-        assert!(matches!(index(&[first(), vec![0; 100]]), Err(Error::Malformed { .. })));
+        assert!(matches!(
+            index(&[first(), vec![1; 512]]),
+            Err(Error::Malformed { offset: 512 })
+        ));
+        assert!(matches!(
+            index(&[first(), vec![0; 100]]),
+            Err(Error::Malformed { .. })
+        ));
         let beyond = header("x", b'0', 1 << 30, "");
-        assert!(matches!(index(&[first(), beyond]), Err(Error::Malformed { .. })));
+        assert!(matches!(
+            index(&[first(), beyond]),
+            Err(Error::Malformed { .. })
+        ));
         let mut long = header("x", b'L', 1 << 20, "");
         long.resize(512 + (1 << 20), b'a');
         assert!(matches!(index(&[long]), Err(Error::HeaderTooLarge { .. })));

@@ -51,7 +51,9 @@ pub(super) fn challenges(header: &str) -> Vec<Challenge> {
                 let (value, after) = parameter_value(value.trim_start_matches([' ', '\t']));
                 rest = after;
                 if let Some(challenge) = found.last_mut() {
-                    challenge.parameters.push((token.to_ascii_lowercase(), value));
+                    challenge
+                        .parameters
+                        .push((token.to_ascii_lowercase(), value));
                 }
             }
             None => found.push(Challenge {
@@ -84,9 +86,14 @@ fn parameter_value(text: &str) -> (String, &str) {
 #[derive(Debug)]
 pub(super) enum Credentials {
     None,
-    Password { user: String, password: String },
+    Password {
+        user: String,
+        password: String,
+    },
     /// A refresh token, to be exchanged at the authorisation server.
-    Identity { token: String },
+    Identity {
+        token: String,
+    },
     /// There should have been some.
     Failed(Arc<CredentialRetrievalError>),
 }
@@ -97,7 +104,11 @@ impl Credentials {
         let Some(path) = config_folder.map(|folder| folder.join("config.json")) else {
             return Credentials::None;
         };
-        let server = if domain == "docker.io" { DOCKER_HUB_KEY } else { domain };
+        let server = if domain == "docker.io" {
+            DOCKER_HUB_KEY
+        } else {
+            domain
+        };
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Credentials::None,
@@ -129,9 +140,10 @@ impl Credentials {
 
     fn basic(&self) -> Option<String> {
         match self {
-            Credentials::Password { user, password } => {
-                Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
-            }
+            Credentials::Password { user, password } => Some(format!(
+                "Basic {}",
+                STANDARD.encode(format!("{user}:{password}"))
+            )),
             _ => None,
         }
     }
@@ -140,7 +152,9 @@ impl Credentials {
 /// Docker's configuration folder: `DOCKER_CONFIG`, else `~/.docker`.
 pub(super) fn docker_config_folder() -> Option<PathBuf> {
     let named = std::env::var_os("DOCKER_CONFIG").filter(|folder| !folder.is_empty());
-    named.map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")))
+    named
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")))
 }
 
 #[derive(Deserialize)]
@@ -157,12 +171,20 @@ pub(super) fn authorise(
     challenges: &[Challenge],
     credentials: &Credentials,
 ) -> Result<Option<String>, Error> {
-    if let Some(bearer) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
+    if let Some(bearer) = challenges
+        .iter()
+        .find(|challenge| challenge.scheme == "bearer")
+    {
         return token(http, host, repository, bearer, credentials);
     }
-    match challenges.iter().any(|challenge| challenge.scheme == "basic") {
+    match challenges
+        .iter()
+        .any(|challenge| challenge.scheme == "basic")
+    {
         true => Ok(credentials.basic()),
-        false => Err(Error::Challenge { host: host.to_owned() }),
+        false => Err(Error::Challenge {
+            host: host.to_owned(),
+        }),
     }
 }
 
@@ -173,7 +195,9 @@ fn token(
     challenge: &Challenge,
     credentials: &Credentials,
 ) -> Result<Option<String>, Error> {
-    let unsupported = || Error::Challenge { host: host.to_owned() };
+    let unsupported = || Error::Challenge {
+        host: host.to_owned(),
+    };
     let realm = challenge.parameter("realm").ok_or_else(unsupported)?;
     let base: Uri = realm.parse().map_err(|_| unsupported())?;
     let server = base.authority().ok_or_else(unsupported)?.to_string();
@@ -191,7 +215,13 @@ fn token(
             ("scope", scope),
             ("refresh_token", token.as_str()),
         ];
-        http.send(&base, &Request { form: Some(&form), ..Request::default() })?
+        http.send(
+            &base,
+            &Request {
+                form: Some(&form),
+                ..Request::default()
+            },
+        )?
     } else {
         let joint = if realm.contains('?') { '&' } else { '?' };
         let mut url = format!("{realm}{joint}scope={}", percent_encoded(scope));
@@ -200,24 +230,42 @@ fn token(
         }
         let url: Uri = url.parse().map_err(|_| unsupported())?;
         let basic = credentials.basic();
-        http.send(&url, &Request { authorization: basic.as_deref(), ..Request::default() })?
+        http.send(
+            &url,
+            &Request {
+                authorization: basic.as_deref(),
+                ..Request::default()
+            },
+        )?
     };
     match answer.status().as_u16() {
         200 => {}
         401 | 403 => return Ok(None),
         status => {
             let path = base.path().chars().take(100).collect();
-            return Err(Error::Status { host: server, path, status, retry_after_s: None });
+            return Err(Error::Status {
+                host: server,
+                path,
+                status,
+                retry_after_s: None,
+            });
         }
     }
-    let unusable = || Error::Token { host: host.to_owned(), realm: server.clone() };
+    let unusable = || Error::Token {
+        host: host.to_owned(),
+        realm: server.clone(),
+    };
     let mut text = Vec::new();
     let mut body = answer.into_body().into_reader().take(MAX_TOKEN_LEN);
     body.read_to_end(&mut text).map_err(|_| unusable())?;
     let answer: TokenAnswer = serde_json::from_slice(&text).map_err(|_| unusable())?;
     let token = answer.token.or(answer.access_token).ok_or_else(unusable)?;
     let printable = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
-    if printable { Ok(Some(format!("Bearer {token}"))) } else { Err(unusable()) }
+    if printable {
+        Ok(Some(format!("Bearer {token}")))
+    } else {
+        Err(unusable())
+    }
 }
 
 /// RFC 3986, section 2.1, of everything but unreserved characters.
@@ -247,14 +295,26 @@ mod tests {
         assert_eq!(found[1].scheme, "bearer");
         assert_eq!(found[1].parameter("service"), Some("r"));
         assert_eq!(found[1].parameter("scope"), Some("x:pull,push"));
-        for header in ["", ",,,", "=", "=x", "Bearer", "Bearer realm", "Bearer realm=\"", "é=\"\\"] {
+        for header in [
+            "",
+            ",,,",
+            "=",
+            "=x",
+            "Bearer",
+            "Bearer realm",
+            "Bearer realm=\"",
+            "é=\"\\",
+        ] {
             challenges(header);
         }
     }
 
     #[test]
     fn percent_encoding_spares_only_unreserved_characters() {
-        assert_eq!(percent_encoded("repository:a/b:pull é~"), "repository%3Aa%2Fb%3Apull%20%C3%A9~");
+        assert_eq!(
+            percent_encoded("repository:a/b:pull é~"),
+            "repository%3Aa%2Fb%3Apull%20%C3%A9~"
+        );
     }
 
     fn look_up(config: &str, domain: &str) -> Credentials {
@@ -273,14 +333,19 @@ mod tests {
             look_up(&config, "docker.io"),
             Credentials::Password { user, password } if user == "u" && password == "p:q"
         ));
-        assert!(matches!(look_up(&config, "r:5000"), Credentials::Identity { token } if token == "t"));
+        assert!(
+            matches!(look_up(&config, "r:5000"), Credentials::Identity { token } if token == "t")
+        );
         assert!(matches!(look_up(&config, "quay.io"), Credentials::None));
         assert!(matches!(look_up("{", "quay.io"), Credentials::Failed(_)));
         assert!(matches!(
             look_up(r#"{"credsStore":"hull-none-such"}"#, "quay.io"),
             Credentials::Failed(error) if *error == CredentialRetrievalError::HelperCommunicationError
         ));
-        assert!(matches!(Credentials::look_up("a", Some("/nonexistent".into())), Credentials::None));
+        assert!(matches!(
+            Credentials::look_up("a", Some("/nonexistent".into())),
+            Credentials::None
+        ));
         assert!(matches!(Credentials::look_up("a", None), Credentials::None));
     }
 }

@@ -71,7 +71,11 @@ impl Download<'_> {
 
     /// Hashes what an earlier download left.
     fn read_back(&mut self) -> Result<State, store::Error> {
-        let mut state = State { hasher: Hasher::default(), bytes: 0, inherited: false };
+        let mut state = State {
+            hasher: Hasher::default(),
+            bytes: 0,
+            inherited: false,
+        };
         let failed = || store::Error::io("read", self.path);
         self.file.rewind().map_err(failed())?;
         let mut buffer = vec![0; BUFFER_LEN];
@@ -91,9 +95,17 @@ impl Download<'_> {
     }
 
     fn restart(&mut self, state: &mut State) -> Result<(), store::Error> {
-        self.file.set_len(0).map_err(store::Error::io("truncate", self.path))?;
-        self.file.rewind().map_err(store::Error::io("truncate", self.path))?;
-        *state = State { hasher: Hasher::default(), bytes: 0, inherited: false };
+        self.file
+            .set_len(0)
+            .map_err(store::Error::io("truncate", self.path))?;
+        self.file
+            .rewind()
+            .map_err(store::Error::io("truncate", self.path))?;
+        *state = State {
+            hasher: Hasher::default(),
+            bytes: 0,
+            inherited: false,
+        };
         Ok(())
     }
 
@@ -114,7 +126,8 @@ impl Download<'_> {
             // An answer from elsewhere in the blob, or none: begin anew.
             _ => {
                 self.restart(state)?;
-                let source = std::io::Error::other("the registry does not resume where it was asked to");
+                let source =
+                    std::io::Error::other("the registry does not resume where it was asked to");
                 return Err(self.client.interrupted(WHAT, source).into());
             }
         }
@@ -136,8 +149,9 @@ impl Download<'_> {
             if self.cancelled.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled.into());
             }
-            let count =
-                body.read(&mut buffer).map_err(|source| self.client.interrupted(WHAT, source))?;
+            let count = body
+                .read(&mut buffer)
+                .map_err(|source| self.client.interrupted(WHAT, source))?;
             if count == 0 {
                 break;
             }
@@ -149,7 +163,10 @@ impl Download<'_> {
                 .map_err(store::Error::io("write", self.path))?;
             state.hasher.update(&buffer[..count]);
             state.bytes += count as u64;
-            self.progress.event(Event::Downloaded { layer: self.layer, bytes: state.bytes });
+            self.progress.event(Event::Downloaded {
+                layer: self.layer,
+                bytes: state.bytes,
+            });
         }
         match state.bytes == total {
             true => Ok(()),
@@ -172,7 +189,8 @@ impl Download<'_> {
         match inherited {
             true => Ok(false),
             false => {
-                self.client.check_digest(WHAT, &self.descriptor.digest, actual)?;
+                self.client
+                    .check_digest(WHAT, &self.descriptor.digest, actual)?;
                 Ok(false)
             }
         }
@@ -180,16 +198,36 @@ impl Download<'_> {
 
     fn wrong_size(&self, actual: u64) -> Error {
         let expected = self.descriptor.size;
-        Error::Size { host: self.client.host.clone(), what: WHAT, expected, actual }
+        Error::Size {
+            host: self.client.host.clone(),
+            what: WHAT,
+            expected,
+            actual,
+        }
     }
 }
 
 /// The first byte of a 206 (RFC 9110, section 14.4).
 fn range_start(response: &Response<Body>) -> Option<u64> {
-    let range = response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
-    range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
+    let range = response
+        .headers()
+        .get(header::CONTENT_RANGE)?
+        .to_str()
+        .ok()?;
+    range
+        .strip_prefix("bytes ")?
+        .split('-')
+        .next()?
+        .parse()
+        .ok()
 }
 
 fn content_length(response: &Response<Body>) -> Option<u64> {
-    response.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    response
+        .headers()
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }

@@ -118,7 +118,10 @@ pub enum Error {
         location: String,
     },
     /// Redirects without end.
-    #[error("registry {host} redirects more than {} times", super::http::MAX_REDIRECTS)]
+    #[error(
+        "registry {host} redirects more than {} times",
+        super::http::MAX_REDIRECTS
+    )]
     TooManyRedirects {
         /// Host and port.
         host: String,
@@ -149,7 +152,10 @@ pub enum Error {
 }
 
 fn who(user: &Option<String>) -> String {
-    user.as_ref().map_or_else(|| "without credentials".to_owned(), |user| format!("to {user:?}"))
+    user.as_ref().map_or_else(
+        || "without credentials".to_owned(),
+        |user| format!("to {user:?}"),
+    )
 }
 
 impl Error {
@@ -157,14 +163,18 @@ impl Error {
     pub(crate) fn is_transient(&self, reached_before: bool) -> bool {
         match self {
             Error::Interrupted { .. } => true,
-            Error::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
+            Error::Status { status, .. } => {
+                matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
+            }
             Error::Unreachable { source, .. } => match source.as_ref() {
                 // A registry that never answered is down; one that did may be restarting.
                 ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     reached_before
                 }
                 ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => false,
-                ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => true,
+                ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => {
+                    true
+                }
                 ureq::Error::HostNotFound => reached_before,
                 _ => false,
             },
@@ -188,23 +198,35 @@ impl Error {
                         "if {host} speaks plain HTTP and the network is trusted, name it as an insecure registry"
                     ));
                 }
-                ureq::Error::HostNotFound => "check the registry's name, and this machine's DNS and proxy settings",
-                _ => "check that the registry is up and that this machine can reach it (or set HTTPS_PROXY)",
+                ureq::Error::HostNotFound => {
+                    "check the registry's name, and this machine's DNS and proxy settings"
+                }
+                _ => {
+                    "check that the registry is up and that this machine can reach it (or set HTTPS_PROXY)"
+                }
             },
             Error::NotFound { .. } => "check the name and the tag",
-            Error::Unauthorised { as_user: None, credentials: None, .. } => {
+            Error::Unauthorised {
+                as_user: None,
+                credentials: None,
+                ..
+            } => {
                 "the image does not exist, or it needs `docker login` first: hull reads Docker's credentials"
             }
             Error::Unauthorised { as_user: None, .. } => {
                 "the credential helper that Docker's config.json names did not work"
             }
-            Error::Unauthorised { .. } => "this user has no access, or the password is out of date: log in again",
+            Error::Unauthorised { .. } => {
+                "this user has no access, or the password is out of date: log in again"
+            }
             Error::Status { status: 429, .. } => "the registry limits its rate: log in, or wait",
             Error::Status { status: 500.., .. } => "the registry is in trouble: try again later",
             Error::Digest { .. } | Error::Size { .. } => {
                 "the registry, or something on the way to it, is broken or hostile: nothing of it was kept"
             }
-            Error::Interrupted { .. } => "pull again: what came is kept, and the download goes on from there",
+            Error::Interrupted { .. } => {
+                "pull again: what came is kept, and the download goes on from there"
+            }
             Error::PlainHttp { .. } => {
                 "only registries on this machine may use plain HTTP, and those named as insecure"
             }

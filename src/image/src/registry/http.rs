@@ -60,7 +60,12 @@ impl Http {
             .build()
             .new_agent();
         let proxies = Proxies::from_environment(|name| std::env::var(name).ok())?;
-        Ok(Http { agent, proxies, host: host.to_owned(), insecure: insecure.to_vec() })
+        Ok(Http {
+            agent,
+            proxies,
+            host: host.to_owned(),
+            insecure: insecure.to_vec(),
+        })
     }
 
     /// The answer to a request, after redirects, whatever its status.
@@ -73,15 +78,19 @@ impl Http {
             if !is_redirect(response.status()) {
                 return Ok(response);
             }
-            let location =
-                response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+            let location = response
+                .headers()
+                .get(header::LOCATION)
+                .and_then(|value| value.to_str().ok());
             let location = location.unwrap_or_default();
             target = join(&target, location).ok_or_else(|| Error::Redirect {
                 host: self.host.clone(),
                 location: location.chars().take(200).collect(),
             })?;
         }
-        Err(Error::TooManyRedirects { host: self.host.clone() })
+        Err(Error::TooManyRedirects {
+            host: self.host.clone(),
+        })
     }
 
     fn send_once(
@@ -94,7 +103,12 @@ impl Http {
         let sent = match request.form {
             Some(form) => {
                 let form = form.iter().copied();
-                self.agent.post(url).config().proxy(proxy).build().send_form(form)
+                self.agent
+                    .post(url)
+                    .config()
+                    .proxy(proxy)
+                    .build()
+                    .send_form(form)
             }
             None => {
                 let mut get = self.agent.get(url).config().proxy(proxy).build();
@@ -111,8 +125,13 @@ impl Http {
             }
         };
         sent.map_err(|source| {
-            let host = url.authority().map_or_else(String::new, ToString::to_string);
-            Error::Unreachable { host, source: Box::new(source) }
+            let host = url
+                .authority()
+                .map_or_else(String::new, ToString::to_string);
+            Error::Unreachable {
+                host,
+                source: Box::new(source),
+            }
         })
     }
 
@@ -126,7 +145,9 @@ impl Http {
             true => Ok(()),
             false => Err(Error::PlainHttp {
                 host: self.host.clone(),
-                target: url.authority().map_or_else(String::new, ToString::to_string),
+                target: url
+                    .authority()
+                    .map_or_else(String::new, ToString::to_string),
             }),
         }
     }
@@ -135,15 +156,26 @@ impl Http {
     fn may_be_plain(&self, url: &Uri) -> bool {
         let plain = |authority: &str| {
             let host = host_of(authority);
-            is_loopback(host) || self.insecure.iter().any(|name| name == authority || name == host)
+            is_loopback(host)
+                || self
+                    .insecure
+                    .iter()
+                    .any(|name| name == authority || name == host)
         };
-        plain(&self.host) && url.authority().is_some_and(|authority| plain(authority.as_str()))
+        plain(&self.host)
+            && url
+                .authority()
+                .is_some_and(|authority| plain(authority.as_str()))
     }
 
     /// Whether the registry itself may be spoken to in plain HTTP.
     pub(super) fn registry_may_be_plain(&self) -> bool {
         let host = host_of(&self.host);
-        is_loopback(host) || self.insecure.iter().any(|name| *name == self.host || name == host)
+        is_loopback(host)
+            || self
+                .insecure
+                .iter()
+                .any(|name| *name == self.host || name == host)
     }
 }
 
@@ -196,13 +228,18 @@ fn join(base: &Uri, location: &str) -> Option<Uri> {
     } else if location.is_empty() {
         return None;
     } else {
-        let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+        let folder = base
+            .path()
+            .rsplit_once('/')
+            .map_or("", |(folder, _)| folder);
         format!("{scheme}://{authority}{folder}/{location}")
     };
     // A fragment is for the reader, not for the server.
     let text = text.split('#').next().unwrap_or(&text);
     let url: Uri = text.parse().ok()?;
-    let clean = url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    let clean = url
+        .authority()
+        .is_some_and(|authority| !authority.as_str().contains('@'));
     clean.then_some(url)
 }
 
@@ -243,7 +280,13 @@ mod tests {
         for host in ["localhost", "127.0.0.1", "127.9.9.9", "::1"] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in ["localhost.example", "128.0.0.1", "10.0.0.1", "0.0.0.0", "::2"] {
+        for host in [
+            "localhost.example",
+            "128.0.0.1",
+            "10.0.0.1",
+            "0.0.0.0",
+            "::2",
+        ] {
             assert!(!is_loopback(host), "{host}");
         }
         assert_eq!(host_of("[::1]:5000"), "::1");
@@ -252,15 +295,38 @@ mod tests {
 
     #[test]
     fn plain_http_is_for_this_machine_and_for_those_told() {
-        let http = |host: &str| {
-            Http::new(host, &["lan:5000".to_owned()], Duration::from_secs(1)).unwrap()
-        };
-        assert!(http("localhost:1").check_scheme(&uri("http://127.0.0.1:2/")).is_ok());
-        assert!(http("lan:5000").check_scheme(&uri("http://lan:5000/")).is_ok());
-        assert!(http("lan:5001").check_scheme(&uri("http://lan:5001/")).is_err());
+        let http =
+            |host: &str| Http::new(host, &["lan:5000".to_owned()], Duration::from_secs(1)).unwrap();
+        assert!(
+            http("localhost:1")
+                .check_scheme(&uri("http://127.0.0.1:2/"))
+                .is_ok()
+        );
+        assert!(
+            http("lan:5000")
+                .check_scheme(&uri("http://lan:5000/"))
+                .is_ok()
+        );
+        assert!(
+            http("lan:5001")
+                .check_scheme(&uri("http://lan:5001/"))
+                .is_err()
+        );
         // A registry elsewhere does not get us to knock at local doors.
-        assert!(http("r.example").check_scheme(&uri("http://127.0.0.1:2/")).is_err());
-        assert!(http("localhost:1").check_scheme(&uri("http://r.example/")).is_err());
-        assert!(http("localhost:1").check_scheme(&uri("ftp://localhost/")).is_err());
+        assert!(
+            http("r.example")
+                .check_scheme(&uri("http://127.0.0.1:2/"))
+                .is_err()
+        );
+        assert!(
+            http("localhost:1")
+                .check_scheme(&uri("http://r.example/"))
+                .is_err()
+        );
+        assert!(
+            http("localhost:1")
+                .check_scheme(&uri("ftp://localhost/"))
+                .is_err()
+        );
     }
 }

@@ -21,31 +21,51 @@ pub(super) struct Proxies {
 enum Exception {
     Everything,
     /// A host and its subdomains, or with a leading dot only these, on a port or on any.
-    Domain { name: String, only_below: bool, port: Option<u16> },
-    Network { address: IpAddr, prefix_len: u8 },
+    Domain {
+        name: String,
+        only_below: bool,
+        port: Option<u16>,
+    },
+    Network {
+        address: IpAddr,
+        prefix_len: u8,
+    },
 }
 
 impl Proxies {
     /// Reads the variables through `variable`.
-    pub(super) fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Proxies, Error> {
+    pub(super) fn from_environment(
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Proxies, Error> {
         let either = |upper: &'static str| {
             let value = variable(upper).or_else(|| variable(&upper.to_ascii_lowercase()));
             value.filter(|value| !value.trim().is_empty())
         };
         let proxy = |name: &'static str| -> Result<Option<Proxy>, Error> {
-            let Some(value) = either(name) else { return Ok(None) };
+            let Some(value) = either(name) else {
+                return Ok(None);
+            };
             let wrong = || Error::Proxy { variable: name };
             let proxy = Proxy::new(value.trim()).map_err(|_| wrong())?;
-            let supported =
-                matches!(proxy.protocol(), ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https);
-            if supported { Ok(Some(proxy)) } else { Err(wrong()) }
+            let supported = matches!(
+                proxy.protocol(),
+                ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https
+            );
+            if supported {
+                Ok(Some(proxy))
+            } else {
+                Err(wrong())
+            }
         };
         let all = proxy("ALL_PROXY")?;
         let exceptions = either("NO_PROXY").unwrap_or_default();
         Ok(Proxies {
             http: proxy("HTTP_PROXY")?.or_else(|| all.clone()),
             https: proxy("HTTPS_PROXY")?.or(all),
-            exceptions: exceptions.split(',').filter_map(|entry| exception(entry.trim())).collect(),
+            exceptions: exceptions
+                .split(',')
+                .filter_map(|entry| exception(entry.trim()))
+                .collect(),
         })
     }
 
@@ -54,10 +74,19 @@ impl Proxies {
         let host = host_of(url.authority()?.as_str()).to_ascii_lowercase();
         let https = url.scheme_str() == Some("https");
         let port = url.port_u16().unwrap_or(if https { 443 } else { 80 });
-        if is_loopback(&host) || self.exceptions.iter().any(|entry| entry.covers(&host, port)) {
+        if is_loopback(&host)
+            || self
+                .exceptions
+                .iter()
+                .any(|entry| entry.covers(&host, port))
+        {
             return None;
         }
-        if https { self.https.as_ref() } else { self.http.as_ref() }
+        if https {
+            self.https.as_ref()
+        } else {
+            self.http.as_ref()
+        }
     }
 }
 
@@ -75,7 +104,10 @@ fn exception(entry: &str) -> Option<Exception> {
     };
     if let Ok(address) = address.parse::<IpAddr>() {
         let whole = if address.is_ipv4() { 32 } else { 128 };
-        return Some(Exception::Network { address, prefix_len: prefix_len.unwrap_or(whole).min(whole) });
+        return Some(Exception::Network {
+            address,
+            prefix_len: prefix_len.unwrap_or(whole).min(whole),
+        });
     }
     let (name, port) = match entry.split_once(':') {
         Some((name, port)) => (name, Some(port.parse().ok()?)),
@@ -83,18 +115,31 @@ fn exception(entry: &str) -> Option<Exception> {
     };
     let name = name.strip_prefix('*').unwrap_or(name);
     let only_below = name.starts_with('.');
-    Some(Exception::Domain { name: name.trim_start_matches('.').to_owned(), only_below, port })
+    Some(Exception::Domain {
+        name: name.trim_start_matches('.').to_owned(),
+        only_below,
+        port,
+    })
 }
 
 impl Exception {
     fn covers(&self, host: &str, port: u16) -> bool {
         match self {
             Exception::Everything => true,
-            Exception::Domain { name, only_below, port: only } => {
-                let below = host.strip_suffix(name.as_str()).is_some_and(|rest| rest.ends_with('.'));
+            Exception::Domain {
+                name,
+                only_below,
+                port: only,
+            } => {
+                let below = host
+                    .strip_suffix(name.as_str())
+                    .is_some_and(|rest| rest.ends_with('.'));
                 (below || (!only_below && host == name)) && only.is_none_or(|only| only == port)
             }
-            Exception::Network { address, prefix_len } => match (address, host.parse()) {
+            Exception::Network {
+                address,
+                prefix_len,
+            } => match (address, host.parse()) {
                 (IpAddr::V4(a), Ok(IpAddr::V4(b))) => {
                     let shift = 32 - u32::from(*prefix_len);
                     (a.to_bits() ^ b.to_bits()).checked_shr(shift).unwrap_or(0) == 0
@@ -121,7 +166,9 @@ mod tests {
     }
 
     fn used(proxies: &Proxies, url: &str) -> Option<String> {
-        proxies.for_url(&url.parse().unwrap()).map(|proxy| proxy.host().to_owned())
+        proxies
+            .for_url(&url.parse().unwrap())
+            .map(|proxy| proxy.host().to_owned())
     }
 
     #[test]
@@ -139,14 +186,24 @@ mod tests {
         let list = "a.example, .b.example,10.0.0.0/8,*.c.example,d.example:5000,::2/64";
         let some = proxies(&[("HTTPS_PROXY", "http://p:1"), ("NO_PROXY", list)]).unwrap();
         for direct in [
-            "https://a.example/", "https://x.A.example/", "https://x.b.example/", "https://10.9.8.7/",
-            "https://x.c.example/", "https://d.example:5000/", "https://localhost:5000/",
-            "https://127.0.0.1/", "https://[::1]/", "https://[::7]/",
+            "https://a.example/",
+            "https://x.A.example/",
+            "https://x.b.example/",
+            "https://10.9.8.7/",
+            "https://x.c.example/",
+            "https://d.example:5000/",
+            "https://localhost:5000/",
+            "https://127.0.0.1/",
+            "https://[::1]/",
+            "https://[::7]/",
         ] {
             assert_eq!(used(&some, direct), None, "{direct}");
         }
         for proxied in [
-            "https://b.example/", "https://xa.example/", "https://11.0.0.1/", "https://d.example/",
+            "https://b.example/",
+            "https://xa.example/",
+            "https://11.0.0.1/",
+            "https://d.example/",
         ] {
             assert_eq!(used(&some, proxied).as_deref(), Some("p"), "{proxied}");
         }
@@ -158,7 +215,15 @@ mod tests {
     fn a_proxy_that_cannot_be_used_is_an_error() {
         for value in ["socks5://p:1", "::::", "gopher://p"] {
             let error = proxies(&[("HTTPS_PROXY", value)]).err();
-            assert!(matches!(error, Some(Error::Proxy { variable: "HTTPS_PROXY" })), "{value}");
+            assert!(
+                matches!(
+                    error,
+                    Some(Error::Proxy {
+                        variable: "HTTPS_PROXY"
+                    })
+                ),
+                "{value}"
+            );
         }
     }
 }

@@ -57,9 +57,14 @@ impl<'a> Retry<'a> {
         if !error.is_transient(reached) || self.attempt >= self.max_attempts {
             return Err(error);
         }
-        let doubled = self.first_pause.saturating_mul(1 << (self.attempt - 1).min(10));
+        let doubled = self
+            .first_pause
+            .saturating_mul(1 << (self.attempt - 1).min(10));
         let asked = match &error {
-            Error::Status { retry_after_s: Some(seconds), .. } => Duration::from_secs(*seconds),
+            Error::Status {
+                retry_after_s: Some(seconds),
+                ..
+            } => Duration::from_secs(*seconds),
             _ => Duration::ZERO,
         };
         let pause = doubled.max(asked).min(MAX_PAUSE);
@@ -71,7 +76,10 @@ impl<'a> Retry<'a> {
             reason: &chain(&error),
         });
         let end = Instant::now() + pause;
-        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        while let Some(left) = end
+            .checked_duration_since(Instant::now())
+            .filter(|left| !left.is_zero())
+        {
             if self.cancelled.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
             }
@@ -106,11 +114,20 @@ mod tests {
     use super::*;
 
     fn unavailable(retry_after_s: Option<u64>) -> Error {
-        Error::Status { host: "r".into(), path: "/".into(), status: 503, retry_after_s }
+        Error::Status {
+            host: "r".into(),
+            path: "/".into(),
+            status: 503,
+            retry_after_s,
+        }
     }
 
     fn options() -> crate::PullOptions {
-        crate::PullOptions { max_attempts: 4, retry_pause_ms: 1, ..Default::default() }
+        crate::PullOptions {
+            max_attempts: 4,
+            retry_pause_ms: 1,
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -130,18 +147,30 @@ mod tests {
             },
         );
         assert!(matches!(result, Err(Error::Status { status: 503, .. })));
-        assert_eq!((calls.get(), pauses.into_inner().unwrap()), (4, vec![1, 2, 4]));
+        assert_eq!(
+            (calls.get(), pauses.into_inner().unwrap()),
+            (4, vec![1, 2, 4])
+        );
     }
 
     #[test]
     fn a_lasting_failure_is_final_and_a_pause_can_be_cut_short() {
         let cancelled = AtomicBool::new(false);
         let retry = || Retry::new(&options(), None, &(), &cancelled);
-        let missing = Error::NotFound { host: "r".into(), name: "x".into() };
-        assert!(matches!(retry().pause(missing, true), Err(Error::NotFound { .. })));
+        let missing = Error::NotFound {
+            host: "r".into(),
+            name: "x".into(),
+        };
+        assert!(matches!(
+            retry().pause(missing, true),
+            Err(Error::NotFound { .. })
+        ));
         cancelled.store(true, Ordering::Relaxed);
         let started = Instant::now();
-        assert!(matches!(retry().pause(unavailable(Some(20)), true), Err(Error::Cancelled)));
+        assert!(matches!(
+            retry().pause(unavailable(Some(20)), true),
+            Err(Error::Cancelled)
+        ));
         assert!(started.elapsed() < Duration::from_secs(5));
     }
 }

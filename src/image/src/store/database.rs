@@ -33,6 +33,7 @@ CREATE TABLE layer (
     converter INTEGER NOT NULL,     -- version of the converter
     file TEXT NOT NULL UNIQUE,      -- name in layers/
     size_bytes INTEGER NOT NULL,
+    opaque_root INTEGER NOT NULL,   -- hides all layers below
     stored_s INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX layer_diff_id ON layer (diff_id);
@@ -74,6 +75,8 @@ pub(crate) struct LayerRow {
     pub(crate) converter: u32,
     pub(crate) file: String,
     pub(crate) size_bytes: u64,
+    /// Hides all layers below it.
+    pub(crate) opaque_root: bool,
 }
 
 /// A name to be given to an image.
@@ -97,20 +100,29 @@ impl Database {
         connection
             .execute_batch("PRAGMA foreign_keys = ON; PRAGMA synchronous = EXTRA;")
             .map_err(&failed)?;
-        let mut database = Database { connection, path: path.to_owned() };
+        let mut database = Database {
+            connection,
+            path: path.to_owned(),
+        };
         match database.version()? {
             VERSION => Ok(database),
             0 => {
                 // Another process may be doing the same: whoever holds the write lock first does it.
                 database.write(|transaction| {
-                    match transaction.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? {
+                    match transaction
+                        .query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?
+                    {
                         0 => transaction.execute_batch(SCHEMA),
                         _ => Ok(()),
                     }
                 })?;
                 Ok(database)
             }
-            found => Err(Error::Version { path: path.to_owned(), found, known: VERSION }),
+            found => Err(Error::Version {
+                path: path.to_owned(),
+                found,
+                known: VERSION,
+            }),
         }
     }
 
@@ -125,7 +137,8 @@ impl Database {
     /// One transaction, begun with the write lock, so that what it reads stays true until it commits.
     fn write<T>(&mut self, body: impl FnOnce(&Transaction<'_>) -> Rows<T>) -> Result<T> {
         let run = |connection: &mut Connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = body(&transaction)?;
             transaction.commit()?;
             Ok(value)
@@ -144,9 +157,11 @@ impl Database {
 
     pub(crate) fn image(&self, id: &Digest) -> Result<Option<ImageRow>> {
         self.read(|db| {
-            db.prepare_cached("SELECT id, config, stored_s FROM image WHERE id = ?1 AND doomed = 0")?
-                .query_row([id.to_string()], image_row)
-                .optional()
+            db.prepare_cached(
+                "SELECT id, config, stored_s FROM image WHERE id = ?1 AND doomed = 0",
+            )?
+            .query_row([id.to_string()], image_row)
+            .optional()
         })
     }
 
@@ -185,7 +200,7 @@ impl Database {
     pub(crate) fn layers(&self, id: &Digest) -> Result<Vec<LayerRow>> {
         self.read(|db| {
             db.prepare_cached(
-                "SELECT layer.id, diff_id, converter, file, size_bytes FROM image_layer
+                "SELECT layer.id, diff_id, converter, file, size_bytes, opaque_root FROM image_layer
                  JOIN layer ON layer.id = layer_id WHERE image_id = ?1 ORDER BY position",
             )?
             .query_map([id.to_string()], layer_row)?
@@ -202,24 +217,31 @@ impl Database {
     ) -> Result<Option<LayerRow>> {
         self.read(|db| {
             db.prepare_cached(
-                "SELECT id, diff_id, converter, file, size_bytes FROM layer
+                "SELECT id, diff_id, converter, file, size_bytes, opaque_root FROM layer
                  WHERE diff_id = ?1 AND converter = ?3 AND (chain_id IS NULL OR chain_id = ?2)
                  ORDER BY chain_id IS NULL LIMIT 1",
             )?
-            .query_row(params![diff_id.to_string(), chain_id.to_string(), converter], layer_row)
+            .query_row(
+                params![diff_id.to_string(), chain_id.to_string(), converter],
+                layer_row,
+            )
             .optional()
         })
     }
 
     /// Records a layer's file, or what a new conversion made of it.
-    pub(crate) fn put_layer(&mut self, layer: &LayerRow, chain_id: Option<&Digest>) -> Result<LayerRow> {
+    pub(crate) fn put_layer(
+        &mut self,
+        layer: &LayerRow,
+        chain_id: Option<&Digest>,
+    ) -> Result<LayerRow> {
         let now = now_s();
         self.write(|db| {
             db.query_row(
-                "INSERT INTO layer (diff_id, chain_id, converter, file, size_bytes, stored_s)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                 ON CONFLICT (file) DO UPDATE SET size_bytes = ?5, stored_s = ?6
-                 RETURNING id, diff_id, converter, file, size_bytes",
+                "INSERT INTO layer (diff_id, chain_id, converter, file, size_bytes, opaque_root, stored_s)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT (file) DO UPDATE SET size_bytes = ?5, opaque_root = ?6, stored_s = ?7
+                 RETURNING id, diff_id, converter, file, size_bytes, opaque_root",
                 params![
                     layer.diff_id.to_string(),
                     chain_id.map(Digest::to_string),
@@ -227,6 +249,7 @@ impl Database {
                     layer.file,
                     // No file system holds more than i64 counts.
                     i64::try_from(layer.size_bytes).unwrap_or(i64::MAX),
+                    layer.opaque_root,
                     now
                 ],
                 layer_row,
@@ -304,13 +327,18 @@ impl Database {
     /// The ids of all images, doomed ones too.
     pub(crate) fn image_ids(&self) -> Result<Vec<Digest>> {
         self.read(|db| {
-            db.prepare("SELECT id FROM image")?.query_map([], |row| digest(row, 0))?.collect()
+            db.prepare("SELECT id FROM image")?
+                .query_map([], |row| digest(row, 0))?
+                .collect()
         })
     }
 
     pub(crate) fn delete_image(&mut self, id: &Digest) -> Result<()> {
         let id = id.to_string();
-        self.write(|db| db.execute("DELETE FROM image WHERE id = ?1", [&id]).map(drop))
+        self.write(|db| {
+            db.execute("DELETE FROM image WHERE id = ?1", [&id])
+                .map(drop)
+        })
     }
 
     /// Forgets the layers that no image has and that are older than this.
@@ -327,14 +355,20 @@ impl Database {
 
     /// The names of all layers' files.
     pub(crate) fn layer_files(&self) -> Result<Vec<String>> {
-        self.read(|db| db.prepare("SELECT file FROM layer")?.query_map([], |row| row.get(0))?.collect())
+        self.read(|db| {
+            db.prepare("SELECT file FROM layer")?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        })
     }
 }
 
 /// Seconds since 1970.
 pub(crate) fn now_s() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
 }
 
 fn digest(row: &Row<'_>, column: usize) -> Rows<Digest> {
@@ -345,7 +379,11 @@ fn digest(row: &Row<'_>, column: usize) -> Rows<Digest> {
 }
 
 fn image_row(row: &Row<'_>) -> Rows<ImageRow> {
-    Ok(ImageRow { id: digest(row, 0)?, config: row.get(1)?, stored_s: row.get(2)? })
+    Ok(ImageRow {
+        id: digest(row, 0)?,
+        config: row.get(1)?,
+        stored_s: row.get(2)?,
+    })
 }
 
 fn layer_row(row: &Row<'_>) -> Rows<LayerRow> {
@@ -356,5 +394,6 @@ fn layer_row(row: &Row<'_>) -> Rows<LayerRow> {
         file: row.get(3)?,
         // A negative size, which nobody wrote, is that of no file.
         size_bytes: u64::try_from(row.get::<_, i64>(4)?).unwrap_or(u64::MAX),
+        opaque_root: row.get(5)?,
     })
 }

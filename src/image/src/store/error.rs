@@ -131,24 +131,38 @@ pub enum Damage {
 }
 
 impl Error {
-    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Error {
         let path = path.into();
         move |source| match is_full(&source) {
             true => Error::full(path, Some(source)),
-            false => Error::Io { action, path, source },
+            false => Error::Io {
+                action,
+                path,
+                source,
+            },
         }
     }
 
     pub(crate) fn full(path: PathBuf, source: Option<io::Error>) -> Error {
         let available_bytes = available_bytes(&path);
-        Error::DiskFull { path, available_bytes, source }
+        Error::DiskFull {
+            path,
+            available_bytes,
+            source,
+        }
     }
 
     pub(crate) fn database(path: &Path) -> impl Fn(rusqlite::Error) -> Error {
         let path = path.to_owned();
         move |source| match source.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Error::full(path.clone(), None),
-            _ => Error::Database { path: path.clone(), source },
+            _ => Error::Database {
+                path: path.clone(),
+                source,
+            },
         }
     }
 
@@ -164,8 +178,12 @@ impl Error {
             Error::Version { .. } => "use the hull that wrote it, or a newer one",
             Error::NotFound { .. } => "`hull images` lists what there is; `hull pull` fetches more",
             Error::Ambiguous { .. } => "give more digits of the id",
-            Error::InUse { .. } => "stop the container first, or force the removal of the image's names",
-            Error::SeveralNames { .. } => "remove it by one of its names, or force the removal of all",
+            Error::InUse { .. } => {
+                "stop the container first, or force the removal of the image's names"
+            }
+            Error::SeveralNames { .. } => {
+                "remove it by one of its names, or force the removal of all"
+            }
             Error::Damaged { .. } => "pull or import the image again: that mends it",
             Error::DiffId { .. } | Error::Corrupt { .. } => {
                 "the image was built or transferred wrongly: nothing of this layer was kept"
@@ -183,7 +201,9 @@ pub(crate) fn is_full(error: &(dyn StdError + 'static)) -> bool {
         if let Some(error) = error.downcast_ref::<io::Error>() {
             if matches!(
                 error.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+                io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::FileTooLarge
             ) {
                 return true;
             }

@@ -22,7 +22,7 @@ pub struct Image {
     pub digests: Vec<Reference>,
     /// Its configuration.
     pub config: ImageConfiguration,
-    /// Its layers, bottom first; never empty.
+    /// The layers to be mounted, bottom first; never empty. Those that one above hides altogether are left out.
     pub layers: Vec<Layer>,
     /// When it was built, if its configuration says so, in seconds since 1970.
     pub created_s: Option<i64>,
@@ -46,7 +46,9 @@ pub struct Layer {
 impl Image {
     /// A name for messages: the first tag, else the first digits of the id.
     pub fn display_name(&self) -> String {
-        self.names.first().map_or_else(|| self.id.short(), Reference::to_string)
+        self.names
+            .first()
+            .map_or_else(|| self.id.short(), Reference::to_string)
     }
 }
 
@@ -56,7 +58,11 @@ impl Store {
         let names = self.database().names(&row.id)?;
         let rows = self.database().layers(&row.id)?;
         let name = names.first().cloned().unwrap_or_else(|| row.id.short());
-        let damaged = |path, damage| Error::Damaged { image: name.clone(), path, damage };
+        let damaged = |path, damage| Error::Damaged {
+            image: name.clone(),
+            path,
+            damage,
+        };
         if Digest::of(&row.config) != row.id {
             return Err(damaged(self.root.join("images.db"), Damage::Contents));
         }
@@ -67,10 +73,13 @@ impl Store {
         }
         if check == Check::Files {
             for layer in &rows {
-                self.check_layer(layer).map_err(|damage| damaged(self.layer_path(layer), damage))?;
+                self.check_layer(layer)
+                    .map_err(|damage| damaged(self.layer_path(layer), damage))?;
             }
         }
-        let layers: Vec<Layer> = rows
+        // overlayfs does not see that a root directory is opaque: what such a layer hides is not mounted at all.
+        let bottom = rows.iter().rposition(|row| row.opaque_root).unwrap_or(0);
+        let layers: Vec<Layer> = rows[bottom..]
             .iter()
             .map(|row| Layer {
                 diff_id: row.diff_id,
@@ -78,7 +87,9 @@ impl Store {
                 size_bytes: row.size_bytes,
             })
             .collect();
-        let references = names.iter().filter_map(|name| name.parse::<Reference>().ok());
+        let references = names
+            .iter()
+            .filter_map(|name| name.parse::<Reference>().ok());
         let (digests, names) = references.partition(|name| name.digest().is_some());
         Ok(Image {
             id: row.id,
@@ -86,7 +97,7 @@ impl Store {
             digests,
             created_s: config.created().as_deref().and_then(seconds_of_rfc3339),
             stored_s: row.stored_s,
-            size_bytes: layers.iter().map(|layer| layer.size_bytes).sum(),
+            size_bytes: rows.iter().map(|row| row.size_bytes).sum(),
             config,
             layers,
         })
@@ -113,7 +124,11 @@ impl Store {
 fn seconds_of_rfc3339(text: &str) -> Option<i64> {
     let number = |from: usize, to: usize| -> Option<i64> {
         let digits = text.get(from..to)?;
-        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+        digits
+            .bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| digits.parse().ok())
+            .flatten()
     };
     let is = |at: usize, allowed: &str| text.get(at..at + 1).is_some_and(|c| allowed.contains(c));
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
@@ -127,7 +142,9 @@ fn seconds_of_rfc3339(text: &str) -> Option<i64> {
     if !punctuated || !sensible {
         return None;
     }
-    let zone = text.get(19..)?.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let zone = text
+        .get(19..)?
+        .trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
     let offset_s = match zone {
         "Z" | "z" => 0,
         zone => {
@@ -137,7 +154,11 @@ fn seconds_of_rfc3339(text: &str) -> Option<i64> {
         }
     };
     // Days since 1970-01-01 of a Gregorian date, counting years from March so that leap days come last.
-    let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let (y, m) = if month <= 2 {
+        (year - 1, month + 9)
+    } else {
+        (year, month - 3)
+    };
     let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
     Some(days * 86_400 + hour * 3600 + minute * 60 + second - offset_s)
 }
@@ -161,7 +182,14 @@ mod tests {
 
     #[test]
     fn what_is_not_a_time_is_none() {
-        for text in ["", "yesterday", "2026-13-01T00:00:00Z", "2026-11-22", "2026-11-22T09:40:28", "é026"] {
+        for text in [
+            "",
+            "yesterday",
+            "2026-13-01T00:00:00Z",
+            "2026-11-22",
+            "2026-11-22T09:40:28",
+            "é026",
+        ] {
             assert_eq!(seconds_of_rfc3339(text), None, "{text}");
         }
     }

@@ -9,14 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{Error, FileLock, LayerRow, Result, Store, is_full, sync_folder};
 use crate::compression::Decompressor;
 use crate::digest::{Digest, HashingReader};
-use crate::layer::{self, LowerLayers};
+use crate::layer::{self, Converted, Limits, LowerLayers};
 
-/// Part of the name of every layer's file: files of another version are not used.
-pub(super) const CONVERTER_VERSION: u32 = layer::CONVERTER_VERSION;
-
-/// How much may follow a tar's end in a layer. Tars are padded to some KiB; this is a bound against streams of zeros
-/// that never end.
-const MAX_TRAILER_LEN: u64 = 64 << 20;
+/// Part of the name of every layer's file: files of another version are not used. To be raised whenever
+/// [`layer::convert`] makes other bytes of the same tar.
+pub(super) const CONVERTER_VERSION: u32 = 1;
 
 /// A layer to be stored.
 pub(crate) struct LayerJob<'a> {
@@ -30,8 +27,14 @@ pub(crate) struct LayerJob<'a> {
 
 impl Store {
     /// A layer that is already here and whole, for this diffID above just the layers that make this chainID.
-    pub(crate) fn find_layer(&self, diff_id: &Digest, chain_id: &Digest) -> Result<Option<LayerRow>> {
-        let row = self.database().layer(diff_id, chain_id, CONVERTER_VERSION)?;
+    pub(crate) fn find_layer(
+        &self,
+        diff_id: &Digest,
+        chain_id: &Digest,
+    ) -> Result<Option<LayerRow>> {
+        let row = self
+            .database()
+            .layer(diff_id, chain_id, CONVERTER_VERSION)?;
         Ok(row.filter(|row| self.check_layer(row).is_ok()))
     }
 
@@ -44,62 +47,88 @@ impl Store {
     /// Converts a layer and enters it. `source` holds its tar, packed or not, and is read to its end.
     pub(crate) fn store_layer(&self, job: &LayerJob<'_>, source: impl Read) -> Result<LayerRow> {
         let mut temporary = Temporary::new(&self.root.join("tmp"))?;
-        let lower = LowerFiles::open(job.lower.iter().map(|row| self.layer_path(row)))?;
-        let (diff_id, uses_lower) = convert(job, source, &mut temporary, &lower)?;
-        let chain_id = uses_lower.then(|| chain_id(job.lower, &diff_id));
+        let (diff_id, converted) =
+            convert(job, source, &mut temporary, &self.open_lower(job.lower)?)?;
+        if converted.dropped_xattrs > 0 {
+            tracing::warn!(%diff_id, count = converted.dropped_xattrs, "xattrs of the layer were left out");
+        }
+        let chain_id = converted
+            .depends_on_lower
+            .then(|| chain_id(job.lower, &diff_id));
         let size_bytes = temporary.finish()?;
         let file = match &chain_id {
             None => format!("{}-v{CONVERTER_VERSION}.erofs", diff_id.hex()),
-            Some(chain) => format!("{}-{}-v{CONVERTER_VERSION}.erofs", diff_id.hex(), chain.hex()),
+            Some(chain) => format!(
+                "{}-{}-v{CONVERTER_VERSION}.erofs",
+                diff_id.hex(),
+                chain.hex()
+            ),
         };
         let folder = self.layers_folder();
         temporary.rename(&folder.join(&file))?;
         sync_folder(&folder).map_err(Error::io("sync the folder", folder))?;
-        let row = LayerRow { id: 0, diff_id, converter: CONVERTER_VERSION, file, size_bytes };
+        let row = LayerRow {
+            id: 0,
+            diff_id,
+            converter: CONVERTER_VERSION,
+            file,
+            size_bytes,
+            opaque_root: converted.opaque_root,
+        };
         self.database().put_layer(&row, chain_id.as_ref())
+    }
+
+    /// The layers below, for what hard links and missing parents find there.
+    fn open_lower(&self, rows: &[LayerRow]) -> Result<LowerLayers> {
+        let open = |row: &LayerRow| {
+            let path = self.layer_path(row);
+            File::open(&path).map_err(Error::io("open the layer", path))
+        };
+        let files = rows.iter().map(open).collect::<Result<Vec<_>>>()?;
+        LowerLayers::open(files).map_err(|source| Error::Corrupt {
+            layer: "in the store".to_owned(),
+            source: source.into(),
+        })
     }
 }
 
-/// Streams the tar through the converter; returns its digest, and whether anything was copied from below.
+/// Streams the tar through the converter; returns its digest, and what became of it.
 fn convert(
     job: &LayerJob<'_>,
     source: impl Read,
     temporary: &mut Temporary,
-    lower: &LowerFiles,
-) -> Result<(Digest, bool)> {
-    let layer = || job.diff_id.map_or_else(|| job.name.to_owned(), Digest::to_string);
-    let corrupt = |source: Box<dyn std::error::Error + Send + Sync>| Error::Corrupt { layer: layer(), source };
+    lower: &LowerLayers,
+) -> Result<(Digest, Converted)> {
+    let corrupt = |source: Box<dyn std::error::Error + Send + Sync>| Error::Corrupt {
+        layer: job
+            .diff_id
+            .map_or_else(|| job.name.to_owned(), Digest::to_string),
+        source,
+    };
     let unpacked = Decompressor::new(source).map_err(|error| corrupt(error.into()))?;
     let mut tar = HashingReader::new(unpacked);
-    let converted =
-        layer::convert(&mut tar, &mut temporary.file, lower, &layer::Limits::default());
-    if let Err(error) = converted {
-        return Err(match is_full(&error) {
+    let converted = layer::convert(&mut tar, &mut temporary.file, lower, &Limits::default())
+        .map_err(|error| match is_full(&error) {
             true => Error::full(temporary.path.clone(), None),
             false => corrupt(error.into()),
-        });
-    }
-    // What follows the tar's end is part of its digest.
-    let trailer = io::copy(&mut tar.by_ref().take(MAX_TRAILER_LEN), &mut io::sink());
-    match trailer {
-        Ok(MAX_TRAILER_LEN) => return Err(corrupt(Box::new(TrailerTooLong))),
-        Ok(_) => {}
-        Err(error) => return Err(corrupt(error.into())),
-    }
+        })?;
+    // The converter has read all there is: what follows the tar's end is part of its digest.
     let (actual, _) = tar.finish();
     match job.diff_id {
-        Some(diff_id) if *diff_id != actual => Err(Error::DiffId { diff_id: *diff_id, actual }),
-        _ => Ok((actual, lower.found.load(Ordering::Relaxed) > 0)),
+        Some(diff_id) if *diff_id != actual => Err(Error::DiffId {
+            diff_id: *diff_id,
+            actual,
+        }),
+        _ => Ok((actual, converted)),
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("more than {MAX_TRAILER_LEN} bytes follow the end of its tar")]
-struct TrailerTooLong;
-
 /// The chainID (OCI image-spec 1.1, config.md) of a layer above these.
 fn chain_id(lower: &[LayerRow], diff_id: &Digest) -> Digest {
-    let below = lower.iter().map(|row| row.diff_id).reduce(|below, next| chained(&below, &next));
+    let below = lower
+        .iter()
+        .map(|row| row.diff_id)
+        .reduce(|below, next| chained(&below, &next));
     below.map_or(*diff_id, |below| chained(&below, diff_id))
 }
 
@@ -113,7 +142,10 @@ impl Store {
         let mut temporary = Temporary::new(&self.root.join("tmp"))?;
         std::fs::remove_file(&temporary.path).map_err(Error::io("unlink", &temporary.path))?;
         temporary.renamed = true;
-        temporary.file.try_clone().map_err(Error::io("open", &temporary.path))
+        temporary
+            .file
+            .try_clone()
+            .map_err(Error::io("open", &temporary.path))
     }
 }
 
@@ -131,10 +163,20 @@ impl Temporary {
             // Unique in this process by the number and among processes by O_EXCL; the id only makes clashes rare.
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             let path = folder.join(format!("{}-{number}", std::process::id()));
-            let file =
-                OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path);
             match file {
-                Ok(file) => return Ok(Temporary { file, path, renamed: false }),
+                Ok(file) => {
+                    return Ok(Temporary {
+                        file,
+                        path,
+                        renamed: false,
+                    });
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(Error::io("create", path)(error)),
             }
@@ -167,16 +209,3 @@ impl Drop for Temporary {
         }
     }
 }
-
-/// The layers below one that is being converted, for what its hard links find there.
-pub(crate) struct LowerFiles {
-    found: AtomicU64,
-}
-
-impl LowerFiles {
-    fn open(_paths: impl Iterator<Item = PathBuf>) -> Result<LowerFiles> {
-        Ok(LowerFiles { found: AtomicU64::new(0) })
-    }
-}
-
-impl LowerLayers for LowerFiles {}

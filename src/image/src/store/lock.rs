@@ -59,7 +59,10 @@ impl FileLock {
         let held = file.metadata()?;
         match std::fs::symlink_metadata(path) {
             Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {
-                Ok(Some(FileLock { file, path: path.to_owned() }))
+                Ok(Some(FileLock {
+                    file,
+                    path: path.to_owned(),
+                }))
             }
             Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -78,9 +81,12 @@ impl FileLock {
         Ok(self.file)
     }
 
-    /// Unlinks the file, then lets the lock go.
+    /// Unlinks the file, unless somebody has, then lets the lock go.
     pub(crate) fn remove(self) -> io::Result<()> {
-        std::fs::remove_file(&self.path)
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 

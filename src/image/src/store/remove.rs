@@ -25,7 +25,11 @@ impl Store {
             Some(name) => self.database().image_named(&name.canonical())?,
             None => None,
         };
-        let mut removed = Removed { untagged: Vec::new(), deleted: None, freed_bytes: 0 };
+        let mut removed = Removed {
+            untagged: Vec::new(),
+            deleted: None,
+            freed_bytes: 0,
+        };
         let id = match (named, name) {
             (Some(row), Some(name)) => {
                 let (going, staying) = self.split_names(&row.id, &name)?;
@@ -37,9 +41,14 @@ impl Store {
             }
             _ => {
                 let id = self.id_with_prefix(text)?;
-                let id = id.ok_or_else(|| Error::NotFound { what: text.to_owned() })?;
+                let id = id.ok_or_else(|| Error::NotFound {
+                    what: text.to_owned(),
+                })?;
                 let names = self.database().names(&id)?;
-                let tags: Vec<String> = names.into_iter().filter(|name| !name.contains('@')).collect();
+                let tags: Vec<String> = names
+                    .into_iter()
+                    .filter(|name| !name.contains('@'))
+                    .collect();
                 if tags.len() > 1 && !force {
                     return Err(Error::SeveralNames { id, names: tags });
                 }
@@ -56,7 +65,11 @@ impl Store {
                 lock.remove().map_err(Error::io("remove", path))?;
             }
             None if force => self.database().doom(&id)?,
-            None => return Err(Error::InUse { image: text.to_owned() }),
+            None => {
+                return Err(Error::InUse {
+                    image: text.to_owned(),
+                });
+            }
         }
         removed.freed_bytes = self.sweep(0)?.bytes;
         Ok(removed)
@@ -69,10 +82,12 @@ impl Store {
         let (canonical, repository) = (name.canonical(), name.full_repository());
         let (digests, tags) = (format!("{repository}@"), format!("{repository}:"));
         let last_tag = name.digest().is_none()
-            && !names.iter().any(|other| other.starts_with(&tags) && *other != canonical);
-        Ok(names.into_iter().partition(|other| {
-            *other == canonical || (last_tag && other.starts_with(&digests))
-        }))
+            && !names
+                .iter()
+                .any(|other| other.starts_with(&tags) && *other != canonical);
+        Ok(names
+            .into_iter()
+            .partition(|other| *other == canonical || (last_tag && other.starts_with(&digests))))
     }
 
     /// Whether a sandbox holds a lease on the image.

@@ -39,7 +39,11 @@ impl Store {
 
     /// As [`Store::repair`], with unused layers removed from this age on.
     pub(super) fn sweep(&self, layer_max_age_s: i64) -> Result<Swept> {
-        let mut swept = Swept { done: false, files: 0, bytes: 0 };
+        let mut swept = Swept {
+            done: false,
+            files: 0,
+            bytes: 0,
+        };
         let path = self.root.join("lock");
         let lock = FileLock::try_exclusive(&path).map_err(Error::io("lock", path))?;
         // Held to the end: nobody pulls or imports, so all that is in tmp/ and locks/ is dead.
@@ -69,12 +73,20 @@ impl Store {
     /// Removes the lock files of images that are gone.
     fn sweep_leases(&self, swept: &mut Swept) -> Result<()> {
         let folder = self.root.join("leases");
-        let known: std::collections::HashSet<String> =
-            self.database().image_ids()?.iter().map(Digest::hex).collect();
+        let known: std::collections::HashSet<String> = self
+            .database()
+            .image_ids()?
+            .iter()
+            .map(Digest::hex)
+            .collect();
         let entries = fs::read_dir(&folder).map_err(Error::io("sweep the folder", &folder))?;
         for entry in entries {
             let entry = entry.map_err(Error::io("sweep the folder", &folder))?;
-            if entry.file_name().to_str().is_none_or(|name| known.contains(name)) {
+            if entry
+                .file_name()
+                .to_str()
+                .is_none_or(|name| known.contains(name))
+            {
                 continue;
             }
             let path = entry.path();
@@ -104,18 +116,16 @@ impl Store {
 
 impl Swept {
     /// Removes the files of this folder for which `dead` says so.
-    fn folder(
-        &mut self,
-        folder: &Path,
-        dead: impl Fn(&str, &fs::Metadata) -> bool,
-    ) -> Result<()> {
+    fn folder(&mut self, folder: &Path, dead: impl Fn(&str, &fs::Metadata) -> bool) -> Result<()> {
         let failed = || Error::io("sweep the folder", folder);
         for entry in fs::read_dir(folder).map_err(failed())? {
             let entry = entry.map_err(failed())?;
             let metadata = entry.metadata().map_err(failed())?;
             // Every name of ours is text; what is not is not ours, and stays.
             let name = entry.file_name();
-            let Some(name) = name.to_str().filter(|_| metadata.is_file()) else { continue };
+            let Some(name) = name.to_str().filter(|_| metadata.is_file()) else {
+                continue;
+            };
             if !dead(name, &metadata) {
                 continue;
             }
@@ -136,5 +146,7 @@ fn is_old(metadata: &fs::Metadata) -> bool {
     let max_age = Duration::from_secs(UNUSED_MAX_AGE_S.unsigned_abs());
     let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
     // A time in the future is no age at all.
-    SystemTime::now().duration_since(modified).is_ok_and(|age| age > max_age)
+    SystemTime::now()
+        .duration_since(modified)
+        .is_ok_and(|age| age > max_age)
 }

@@ -1,0 +1,87 @@
+//! Images and registries made by the tests themselves.
+#![expect(dead_code, reason = "each test file uses some of it")]
+
+pub(crate) mod debian;
+pub(crate) mod images;
+pub(crate) mod server;
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use image::{Event, Progress, PullOptions, Store};
+
+/// Options that fail fast, and that know no credentials but those of the test.
+pub(crate) fn quick() -> PullOptions {
+    PullOptions {
+        max_attempts: 3,
+        retry_pause_ms: 5,
+        idle_timeout_ms: 1500,
+        docker_config: Some("/nonexistent".into()),
+        ..PullOptions::default()
+    }
+}
+
+/// Every event, as text.
+#[derive(Default)]
+pub(crate) struct Recorder(Mutex<Vec<String>>);
+
+impl Progress for Recorder {
+    fn event(&self, event: Event<'_>) {
+        self.0.lock().unwrap().push(format!("{event:?}"));
+    }
+}
+
+impl Recorder {
+    pub(crate) fn count(&self, name: &str) -> usize {
+        self.0
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|event| event.starts_with(name))
+            .count()
+    }
+
+    /// The first event of this name that has this in its text.
+    pub(crate) fn find_with(&self, name: &str, part: &str) -> Option<String> {
+        let events = self.0.lock().unwrap();
+        events
+            .iter()
+            .find(|event| event.starts_with(name) && event.contains(part))
+            .cloned()
+    }
+}
+
+/// An error and its causes in one line, as the command line would print them.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// The files in a folder of the store.
+pub(crate) fn files(root: &Path, folder: &str) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(root.join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A store in a folder of its own.
+pub(crate) fn store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("store")).unwrap();
+    (folder, store)
+}
+
+/// Says why a test is not run. Where everything should be installed, that is a failure.
+pub(crate) fn skip(reason: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{reason}");
+    println!("skipped: {reason}");
+}
