@@ -21,10 +21,13 @@ const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,flex
 const OPTIONS: &str = "assume_storage_prezeroed=1,packed_meta_blocks=1,num_backup_sb=0,root_owner=0:0,nodiscard,\
     hash_seed=68756c6c-0000-4000-8000-000000000002";
 
+/// overlayfs's upper and work folder, which the agent expects by these names.
+const FOLDERS: [&str; 2] = ["upper", "work"];
+
 /// Writes the template.
 pub(crate) fn write(path: &Path) -> Result<()> {
     let content = tempfile::tempdir()?;
-    for folder in ["upper", "work"] {
+    for folder in FOLDERS {
         fs::create_dir(content.path().join(folder))?;
     }
     File::create(path)
@@ -43,15 +46,21 @@ pub(crate) fn write(path: &Path) -> Result<()> {
             // mke2fs's own variable for its tests: the same bytes every time.
             .env("E2FSPROGS_FAKE_TIME", "1"),
     )?;
-    for field in ["uid", "gid"] {
-        for folder in ["upper", "work"] {
-            let request = format!("set_inode_field /{folder} {field} 0");
-            output(
-                Command::new("/usr/sbin/debugfs")
-                    .args(["-w", "-R", &request])
-                    .arg(path),
-            )?;
+    // The folders' owner and times came from ours.
+    let mut requests = String::new();
+    for folder in FOLDERS {
+        for field in ["uid", "gid", "atime", "ctime", "mtime"] {
+            requests.push_str(&format!("set_inode_field /{folder} {field} 0\n"));
         }
     }
+    let script = content.path().join("requests");
+    fs::write(&script, requests)?;
+    output(
+        Command::new("/usr/sbin/debugfs")
+            .arg("-w")
+            .arg("-f")
+            .arg(&script)
+            .arg(path),
+    )?;
     Ok(())
 }

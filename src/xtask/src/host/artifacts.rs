@@ -1,4 +1,4 @@
-//! What a test host boots: Debian's kernel with its modules, and an initramfs of busybox and [`INIT`].
+//! What a test host boots: Debian's kernel with its modules, and an initramfs of busybox and the first of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,6 @@ use crate::cpio::Archive;
 use crate::step::{output, run};
 use crate::{deb, paths};
 
-const INIT: &str = include_str!("../../../../resources/host/init");
 /// What the initramfs needs before it sees the machine's root, and what that is found by in modules.dep.
 const EARLY: [&str; 3] = ["virtio_blk", "virtio_net", "overlay"];
 /// What is loaded before the first command; the rest comes when the kernel asks for it.
@@ -70,7 +69,6 @@ fn initramfs(modules: &Path) -> Result<Vec<u8>> {
     }
     archive.character_device("dev/console", 0o600, (5, 1))?;
     archive.file("bin/busybox", 0o755, &fs::read(busybox)?)?;
-    archive.file("init", 0o755, INIT.as_bytes())?;
     let dependencies = fs::read_to_string(modules.join("modules.dep"))?;
     let mut order = Vec::new();
     for name in EARLY {

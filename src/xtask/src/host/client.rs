@@ -17,6 +17,9 @@ use crate::kernel::hex;
 use crate::paths;
 use crate::place::show;
 
+/// What a shell says when it cannot run a command.
+const NOT_RUN: u8 = 127;
+
 /// Runs a command with our own streams, and gives back its exit code: 128 + n when signal n ended it.
 pub(crate) fn run(endpoint: &Endpoint, argv: &[String], cwd: &Path) -> Result<u8> {
     let terminal = if io::stdin().is_terminal() && io::stdout().is_terminal() {
@@ -93,7 +96,10 @@ impl Session<'_> {
     fn outcome(&mut self) -> Result<u8> {
         match frame::read(&mut self.control).context("the test host has ended")? {
             Outcome::Ended(code) => Ok(code),
-            Outcome::Failed(message) => bail!("in the test host: {message}"),
+            Outcome::Failed(message) => {
+                eprintln!("error: in the test host: {message}");
+                Ok(NOT_RUN)
+            }
         }
     }
 }

@@ -24,6 +24,8 @@ use crate::kernel::hex;
 use crate::paths;
 use crate::step::output;
 
+/// The host's first program.
+const INIT: &str = include_str!("../../../../resources/host/init");
 /// Where the host listens, in the network that QEMU makes for it.
 pub(crate) const SERVER_PORT: u16 = 7070;
 /// The host's own disk: sparse, so this is a limit.
@@ -265,6 +267,7 @@ fn initramfs(folder: &Path, artifacts: &Artifacts) -> Result<PathBuf> {
     }
     let mut bytes = fs::read(&artifacts.initramfs)?;
     let mut archive = Archive::new(&mut bytes);
+    archive.file("init", 0o755, INIT.as_bytes())?;
     archive.file("host.env", 0o644, text.as_bytes())?;
     archive.finish()?;
     let path = folder.join("initramfs");

@@ -318,16 +318,13 @@ fn watch(mut control: TcpStream, main: Option<OwnedFd>, pid: Pid, ended: mpsc::R
                 resize(main, size).ok();
             }
         }
-        // The group is gone already when the command has ended by itself.
-        for signal in [Signal::INT, Signal::KILL] {
-            if ended.try_recv() == Err(mpsc::TryRecvError::Disconnected) {
-                return;
-            }
-            kill_process_group(pid, signal).ok();
-            if ended.recv_timeout(FAREWELL) == Err(mpsc::RecvTimeoutError::Disconnected) {
-                return;
-            }
+        if ended.try_recv() == Err(mpsc::TryRecvError::Disconnected) {
+            return;
         }
+        // The client went first. A group that is gone already is not an error.
+        kill_process_group(pid, Signal::INT).ok();
+        ended.recv_timeout(FAREWELL).ok();
+        kill_process_group(pid, Signal::KILL).ok();
     });
 }
 
