@@ -46,8 +46,11 @@ pub struct ToAgent {
 }
 
 /// What the agent is asked to do.
+///
+/// Not tagged from inside as the other enums are: for that serde holds the message in between, and a [`RawValue`]
+/// cannot be read from there.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Request {
     /// Put a container's root file system together.
     Mount(Mount),
@@ -300,4 +303,28 @@ pub enum FailureKind {
     Invalid,
     /// Anything else (exit code 125).
     Other,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_travels_unread() {
+        let document = r#"{"ociVersion": "1.2.0",  "any": [1, {}]}"#;
+        let create = Create {
+            container: "box".into(),
+            spec: RawValue::from_string(document.into()).unwrap(),
+            user: None,
+            seccomp: Some(vec![6, 0, 0, 0, 0, 0, 255, 127]),
+            init: false,
+            stdio: Stdio::Pipes { stdin: None, stdout: None, stderr: None },
+            etc: EtcFiles::default(),
+            interface: None,
+        };
+        let sent = ToAgent { seq: 1, request: Request::Create(Box::new(create)) };
+        let received: ToAgent = serde_json::from_slice(&serde_json::to_vec(&sent).unwrap()).unwrap();
+        let Request::Create(create) = received.request else { panic!("{received:?}") };
+        assert_eq!(create.spec.get(), document);
+    }
 }
