@@ -40,6 +40,9 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     };
     match serve(control.into(), place)? {
         End::Shutdown(code) => Ok(ExitCode::from(code as u8)),
-        End::ControlLost(_) => Ok(ExitCode::from(200)),
+        End::ControlLost(error) => {
+            eprintln!("agent-native: {error:?}");
+            Ok(ExitCode::from(200))
+        }
     }
 }

@@ -9,7 +9,7 @@ use protocol::agent::{Create, Done, ExitStatus, FromAgent, Mount, Request, Stats
 use protocol::frame;
 use rustix::event::epoll;
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait, waitpid};
 use sys::signalfd::SignalFd;
 use sys::sigset;
 
@@ -272,7 +272,7 @@ impl Server {
     fn ended_processes(&mut self) -> Result<Option<End>, frame::Error> {
         while let Ok(Some(_)) = self.signals.next() {}
         loop {
-            match waitpid(None, WaitOptions::NOHANG) {
+            match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => self.ended(pid, status)?,
                 Err(Errno::INTR) => {}
                 Ok(None) | Err(_) => return Ok(None),

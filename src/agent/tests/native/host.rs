@@ -1,0 +1,320 @@
+//! The other end: a monitor of a few lines, and an agent that runs as an ordinary process in namespaces of its own.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio as ProcessStdio};
+use std::time::Duration;
+
+use protocol::agent::{
+    Create, Done, EtcFiles, ExitStatus, Failure, FromAgent, Hello, LayerExtent, Mount, Request,
+    Stdio, Stream, ToAgent, Writable,
+};
+use protocol::frame;
+use serde_json::json;
+
+/// Layers begin at multiples of this, as hull-vmm lays them out.
+const ALIGN: u64 = 2 << 20;
+
+/// An agent and what it talks to.
+pub(crate) struct Host {
+    agent: Child,
+    control: UnixStream,
+    dir: tempfile::TempDir,
+    loop_device: String,
+    layers: Vec<LayerExtent>,
+    events: VecDeque<FromAgent>,
+    seq: u64,
+    port: u32,
+}
+
+/// The host's end of a stream that the agent is to open.
+pub(crate) struct Listener {
+    listener: UnixListener,
+    stream: Stream,
+}
+
+impl Host {
+    pub(crate) fn start() -> Host {
+        let dir = tempfile::tempdir().unwrap();
+        let sockets = dir.path().join("sockets");
+        let run_dir = dir.path().join("run");
+        std::fs::create_dir_all(&sockets).unwrap();
+        std::fs::create_dir_all(&run_dir).unwrap();
+        let (image, layers) = layer_device(dir.path());
+        let loop_device = output(
+            Command::new("losetup")
+                .args(["-P", "--show", "-f"])
+                .arg(image),
+        );
+        let listener = UnixListener::bind(sockets.join("control")).unwrap();
+        let agent = Command::new("unshare")
+            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .arg(env!("CARGO_BIN_EXE_agent-native"))
+            .args([
+                &sockets,
+                &run_dir,
+                &cgroup2().join(format!("hull-agent-test-{}", rand())),
+            ])
+            .arg(&loop_device)
+            .stdin(ProcessStdio::null())
+            .spawn()
+            .unwrap();
+        let mut control = listener.accept().unwrap().0;
+        control
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let hello: Hello = frame::read(&mut control).unwrap();
+        assert_eq!(hello.build, protocol::BUILD);
+        Host {
+            agent,
+            control,
+            dir,
+            loop_device,
+            layers,
+            events: VecDeque::new(),
+            seq: 0,
+            port: 2000,
+        }
+    }
+
+    /// A place where the agent may open a stream.
+    pub(crate) fn listen(&mut self) -> Listener {
+        self.port += 1;
+        let path = self.dir.path().join("sockets").join(self.port.to_string());
+        let token =
+            std::array::from_fn(|at| (self.port as u8).wrapping_mul(7).wrapping_add(at as u8));
+        Listener {
+            listener: UnixListener::bind(path).unwrap(),
+            stream: Stream {
+                port: self.port,
+                token,
+            },
+        }
+    }
+
+    pub(crate) fn send(&mut self, request: Request) -> u64 {
+        self.seq += 1;
+        frame::write(
+            &mut self.control,
+            &ToAgent {
+                seq: self.seq,
+                request,
+            },
+        )
+        .unwrap();
+        self.seq
+    }
+
+    /// Sends a request and waits for its reply.
+    pub(crate) fn ask(&mut self, request: Request) -> Result<Done, Failure> {
+        let wanted = self.send(request);
+        loop {
+            match frame::read(&mut self.control).unwrap() {
+                FromAgent::Reply { seq, result } => {
+                    assert_eq!(seq, wanted);
+                    return result;
+                }
+                event => self.events.push_back(event),
+            }
+        }
+    }
+
+    /// Waits for a container's end.
+    pub(crate) fn exit_of(&mut self, name: &str) -> ExitStatus {
+        let event = self
+            .events
+            .pop_front()
+            .unwrap_or_else(|| frame::read(&mut self.control).unwrap());
+        match event {
+            FromAgent::Exited {
+                container, status, ..
+            } if container == name => status,
+            event => panic!("{event:?}"),
+        }
+    }
+
+    pub(crate) fn mount(&mut self, name: &str) -> Result<Done, Failure> {
+        let layers = self.layers.clone();
+        self.ask(Request::Mount(Mount {
+            container: name.into(),
+            layers,
+            writable: Writable::Tmpfs,
+        }))
+    }
+
+    /// Mounts and creates a container that runs a shell script.
+    pub(crate) fn create(&mut self, name: &str, script: &str, stdio: Stdio) {
+        self.mount(name).unwrap();
+        self.ask(Request::Create(Box::new(create(
+            name,
+            &["sh", "-c", script],
+            stdio,
+        ))))
+        .unwrap();
+    }
+
+    pub(crate) fn start_container(&mut self, name: &str) -> Result<Done, Failure> {
+        self.ask(Request::Start {
+            container: name.into(),
+        })
+    }
+
+    /// Ends the agent and returns its code.
+    pub(crate) fn shut_down(mut self, code: u32) -> i32 {
+        self.send(Request::Shutdown { code });
+        self.agent.wait().unwrap().code().unwrap()
+    }
+
+    /// Closes the control connection, as a host that goes away does, and returns the agent's code.
+    pub(crate) fn vanish(mut self) -> i32 {
+        self.control.shutdown(std::net::Shutdown::Both).unwrap();
+        self.agent.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.agent.kill();
+        let _ = self.agent.wait();
+        let _ = Command::new("losetup")
+            .arg("-d")
+            .arg(&self.loop_device)
+            .status();
+    }
+}
+
+impl Listener {
+    pub(crate) fn stream(&self) -> Stream {
+        self.stream.clone()
+    }
+
+    /// The stream, once the agent has opened it and shown its token.
+    pub(crate) fn accept(&self) -> UnixStream {
+        let mut stream = self.listener.accept().unwrap().0;
+        let mut token = [0; protocol::agent::TOKEN_LEN];
+        stream.read_exact(&mut token).unwrap();
+        assert_eq!(token, self.stream.token);
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        stream
+    }
+}
+
+pub(crate) fn text(mut stream: UnixStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// A container's document.
+pub(crate) fn create(name: &str, args: &[&str], stdio: Stdio) -> Create {
+    let document = json!({
+        "ociVersion": "1.2.0",
+        "process": {
+            "args": args, "cwd": "/", "env": ["PATH=/bin"], "oomScoreAdj": 0,
+            "capabilities": { "bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"] },
+        },
+        "root": { "path": "rootfs" },
+        "hostname": name,
+        "mounts": [
+            { "destination": "/proc", "type": "proc", "source": "proc" },
+            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"] },
+            { "destination": "/dev/pts", "type": "devpts", "source": "devpts",
+              "options": ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"] },
+        ],
+        "linux": { "namespaces": [{ "type": "mount" }, { "type": "network" }, { "type": "uts" },
+                                  { "type": "pid" }, { "type": "ipc" }, { "type": "cgroup" }] },
+    });
+    Create {
+        container: name.into(),
+        spec: serde_json::value::to_raw_value(&document).unwrap(),
+        user: None,
+        seccomp: None,
+        init: false,
+        stdio,
+        etc: EtcFiles::default(),
+        interface: None,
+    }
+}
+
+/// Two layers of EROFS one after the other: busybox, and one file that is over another.
+fn layer_device(dir: &Path) -> (PathBuf, Vec<LayerExtent>) {
+    let lower = dir.join("lower");
+    for path in ["bin", "etc", "proc", "dev", "tmp"] {
+        std::fs::create_dir_all(lower.join(path)).unwrap();
+    }
+    std::fs::copy("/bin/busybox", lower.join("bin/busybox")).unwrap();
+    for name in [
+        "sh",
+        "cat",
+        "echo",
+        "sleep",
+        "hostname",
+        "sha256sum",
+        "tty",
+        "stty",
+        "head",
+        "mount",
+        "wc",
+        "kill",
+        "dd",
+    ] {
+        std::os::unix::fs::symlink("busybox", lower.join("bin").join(name)).unwrap();
+    }
+    std::fs::write(lower.join("etc/which"), "lower\n").unwrap();
+    let upper = dir.join("upper");
+    std::fs::create_dir_all(upper.join("etc")).unwrap();
+    std::fs::write(upper.join("etc/which"), "upper\n").unwrap();
+    let mut device = Vec::new();
+    let mut layers = Vec::new();
+    for layer in [lower, upper] {
+        let image = layer.with_extension("erofs");
+        output(
+            Command::new("mkfs.erofs")
+                .arg("--quiet")
+                .arg(&image)
+                .arg(&layer),
+        );
+        let bytes = std::fs::read(image).unwrap();
+        device.resize(device.len().next_multiple_of(ALIGN as usize), 0);
+        layers.push(LayerExtent {
+            offset_bytes: device.len() as u64,
+            len_bytes: (bytes.len() as u64).next_multiple_of(4096),
+        });
+        device.extend(bytes);
+    }
+    device.resize(device.len().next_multiple_of(ALIGN as usize), 0);
+    let path = dir.join("layers");
+    std::fs::write(&path, device).unwrap();
+    (path, layers)
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Where the version 2 hierarchy is mounted.
+fn cgroup2() -> PathBuf {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = mounts
+        .lines()
+        .find(|line| line.contains(" - cgroup2 "))
+        .expect("a cgroup2 mount");
+    line.split(' ').nth(4).unwrap().into()
+}
+
+fn rand() -> u128 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos()
+}
