@@ -14,12 +14,13 @@ use devices::output::Output;
 use devices::virtio::block::{self, Block, BlockConfig, Extent};
 use devices::virtio::console::Console;
 use devices::virtio::mmio::Mmio;
+use devices::virtio::net::{self, Net};
 use devices::virtio::rng::Rng;
 use devices::virtio::vsock::{Offers, Vsock};
 use devices::virtio::{Device, Reactor};
 use memory::{Bytes, HostRange, Ram};
 use protocol::timeline::control;
-use protocol::vmm::{Descriptor, DiskConfig, End, MAX_VCPUS, MIN_MEMORY_MIB, VmConfig};
+use protocol::vmm::{Descriptor, DiskConfig, End, MAX_VCPUS, MIN_MEMORY_MIB, NetConfig, VmConfig};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::bus::Bus;
@@ -83,6 +84,9 @@ pub enum Error {
         #[source]
         source: block::Error,
     },
+    /// A network device.
+    #[error("a network device could not be made")]
+    Net(#[from] net::Error),
     /// A descriptor of a device's own.
     #[error("{device} could not be set up")]
     Device {
@@ -234,6 +238,9 @@ impl Assembly<'_> {
         for disk in &config.disks {
             self.add("blk", block(disk, descriptors)?)?;
         }
+        for net in &config.nets {
+            self.add("net", net_device(net, descriptors)?)?;
+        }
         let mut offers = None;
         if let Some(vsock) = &config.vsock {
             let (device, its_offers) = Vsock::new(vsock.guest_cid);
@@ -312,6 +319,19 @@ fn block(config: &DiskConfig, descriptors: &mut Descriptors) -> Result<Block, Er
         align_bytes: config.align_bytes,
     })
     .map_err(|source| Error::Disk { serial, source })
+}
+
+fn net_device(config: &NetConfig, descriptors: &mut Descriptors) -> Result<Net, Error> {
+    let tap = descriptors.take(config.tap)?;
+    let NetConfig {
+        mac, mtu, offload, ..
+    } = *config;
+    Ok(Net::new(net::NetConfig {
+        tap,
+        mac,
+        mtu,
+        offload,
+    })?)
 }
 
 /// What the kernel finds in memory besides itself.

@@ -1,0 +1,291 @@
+//! Small guests on this machine's /dev/kvm, through hull-vmm as it is installed. They run where a stock kernel does not:
+//! a few instructions each, none of them rare.
+
+use std::fs::File;
+use std::io::sink;
+use std::path::Path;
+
+use arch::layout::{self, virtio_mmio};
+use devices::virtio::mmio::registers::*;
+use protocol::timeline::control;
+use protocol::vmm::{End, ToVmm};
+
+#[path = "fixture/mod.rs"]
+#[expect(dead_code, reason = "shared with the example, which uses the rest")]
+mod fixture;
+#[path = "fixture/payload.rs"]
+mod payload;
+
+use fixture::{Outcome, Plan, Vm};
+use payload::Code;
+
+fn start(code: &Code, change: impl FnOnce(&mut Plan)) -> Vm {
+    let mut plan = Plan::new(code.kernel().unwrap()).unwrap();
+    change(&mut plan);
+    plan.start(Path::new(env!("CARGO_BIN_EXE_hull-vmm")), sink())
+        .unwrap()
+}
+
+fn run(code: &Code, change: impl FnOnce(&mut Plan)) -> Outcome {
+    start(code, change).wait().unwrap()
+}
+
+fn code(outcome: &Outcome) -> u32 {
+    match &outcome.end {
+        Ok(End::Code { code }) => *code,
+        other => panic!(
+            "the guest did not end with a code: {other:?}, {:?}",
+            outcome.report
+        ),
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn the_control_device_stamps_the_boot_and_carries_the_code() {
+    let guest = Code::new()
+        .eax(protocol::timeline::mark::AGENT_STARTED)
+        .out_eax(control::PORT + control::REG_MARK)
+        .in_eax(control::PORT + control::REG_MAGIC)
+        .code_from_eax()
+        .reset();
+    let outcome = run(&guest, |_| ());
+    assert_eq!(code(&outcome), control::MAGIC);
+    let timeline = outcome.report.timeline;
+    assert!(timeline.vmm_started < timeline.first_run);
+    assert!(timeline.first_run < timeline.agent_started);
+    assert_eq!(timeline.first_virtio, None);
+    assert_eq!(outcome.report.user_exits["io_out 0x64"], 1);
+    assert!(outcome.report.kernel_memory[0][1] > outcome.report.kernel_memory[0][0]);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_reset_without_a_code_is_the_guests_own() {
+    assert_eq!(run(&Code::new().reset(), |_| ()).end, Ok(End::Reset));
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_triple_fault_is_called_that() {
+    // No interrupt table: ud2 faults thrice.
+    assert_eq!(
+        run(&Code::new().raw(&[0x0f, 0x0b]), |_| ()).end,
+        Ok(End::TripleFault)
+    );
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn the_serial_port_speaks_on_the_console() {
+    let mut guest = Code::new().raw(&[0x66, 0xba, 0xf8, 0x03]); // mov dx, 0x3f8
+    for &byte in b"hello\n" {
+        guest = guest.raw(&[0xb0, byte, 0xee]); // mov al, byte; out dx, al
+    }
+    assert_eq!(run(&guest.reset(), |_| ()).console, "hello\n");
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn memory_mapped_registers_read_as_the_device_has_them() {
+    let magic = virtio_mmio(0).0 as u32;
+    let guest = Code::new().load(magic).code_from_eax().reset();
+    let outcome = run(&guest, |plan| plan.config.rng = true);
+    assert_eq!(code(&outcome), MAGIC);
+    assert_eq!(outcome.report.user_exits["mmio_read rng"], 1);
+    // Nobody is there: all ones.
+    let guest = Code::new().load(0xd800_0000).code_from_eax().reset();
+    assert_eq!(code(&run(&guest, |_| ())), u32::MAX);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn memory_goes_on_above_the_32_bit_hole() {
+    // The page tables end at 4 GiB: one more directory maps 2 MiB from there. PML4 and PDPT are at 0x9000 and 0xa000.
+    let guest = Code::new()
+        .store(0xa000 + 4 * 8, 0x8_0000 | 3)
+        .store(0xa000 + 4 * 8 + 4, 0)
+        .store(0x8_0000, 0x83)
+        .store(0x8_0004, 1)
+        .raw(&[0x48, 0xbf]) // mov rdi, 4 GiB + 0x1234
+        .raw(&0x1_0000_1234u64.to_le_bytes())
+        .raw(&[0xc7, 0x07, 0x78, 0x56, 0, 0]) // mov dword [rdi], 0x5678
+        .raw(&[0x8b, 0x07]) // mov eax, [rdi]
+        .code_from_eax()
+        .reset();
+    let outcome = run(&guest, |plan| plan.config.memory_mib = 3 * 1024 + 32);
+    assert_eq!(code(&outcome), 0x5678);
+    assert_eq!(outcome.report.guest_memory.len(), 2);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_second_vcpu_is_started_by_the_first() {
+    const MAILBOX: u32 = 0x7_0000;
+    const TRAMPOLINE: u32 = 0x8000;
+    // 16-bit code for the second vCPU: mov ax, 0x7000; mov ds, ax; mov word [0], 0x42; hlt; jmp $-1
+    let trampoline = [
+        0xb8, 0x00, 0x70, 0x8e, 0xd8, 0xc7, 0x06, 0x00, 0x00, 0x42, 0x00, 0xf4, 0xeb, 0xfd, 0, 0,
+    ];
+    let apic = layout::LOCAL_APIC as u32;
+    let mut guest = Code::new();
+    for (index, part) in trampoline.chunks(4).enumerate() {
+        let word = u32::from_le_bytes(part.try_into().unwrap());
+        guest = guest.store(TRAMPOLINE + 4 * index as u32, word);
+    }
+    let guest = guest
+        .store(apic + 0xf0, 0x1ff) // enable the APIC
+        .store(apic + 0x310, 1 << 24) // to APIC id 1:
+        .store(apic + 0x300, 0x4500) // INIT
+        .store(apic + 0x310, 1 << 24)
+        .store(apic + 0x300, 0x4600 | TRAMPOLINE >> 12) // start-up
+        .wait_for(MAILBOX)
+        .load(MAILBOX)
+        .code_from_eax()
+        .reset();
+    assert_eq!(code(&run(&guest, |plan| plan.config.vcpus = 2)), 0x42);
+}
+
+/// Drives the entropy device: its queue lies at 0x40000, and `wait` ends when the buffer has come back.
+fn fill_from_rng(begin: Code, wait: impl FnOnce(Code) -> Code) -> Code {
+    const DESCRIPTORS: u32 = 0x4_0000;
+    const AVAILABLE: u32 = 0x4_1000;
+    const USED: u32 = 0x4_2000;
+    const BUFFER: u32 = 0x4_3000;
+    let device = virtio_mmio(0).0 as u32;
+    let register = |offset: u64| device + offset as u32;
+    let ready = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK;
+    let guest = begin
+        .store(register(STATUS), STATUS_ACKNOWLEDGE)
+        .store(register(STATUS), STATUS_ACKNOWLEDGE | STATUS_DRIVER)
+        .store(register(DRIVER_FEATURES_SEL), 1)
+        .store(register(DRIVER_FEATURES), (VERSION_1 >> 32) as u32)
+        .store(register(STATUS), ready)
+        .store(register(QUEUE_NUM), 8)
+        .store(register(QUEUE_DESC_LOW), DESCRIPTORS)
+        .store(register(QUEUE_DRIVER_LOW), AVAILABLE)
+        .store(register(QUEUE_DEVICE_LOW), USED)
+        .store(register(QUEUE_READY), 1)
+        .store(register(STATUS), ready | STATUS_DRIVER_OK)
+        .store(DESCRIPTORS, BUFFER)
+        .store(DESCRIPTORS + 8, 16) // bytes
+        .store(DESCRIPTORS + 12, 2) // device-writable
+        .store(AVAILABLE, 1 << 16) // index 1, flags 0; entry 0 is descriptor 0
+        .store(register(QUEUE_NOTIFY), 0);
+    // The used element's length says how much came.
+    wait(guest).load(USED + 8).code_from_eax().reset()
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_guest_drives_a_queue_from_end_to_end() {
+    let guest = fill_from_rng(Code::new(), |guest| guest.wait_for(0x4_2002)); // the used index
+    let outcome = run(&guest, |plan| plan.config.rng = true);
+    assert_eq!(code(&outcome), 16);
+    assert!(outcome.report.timeline.first_virtio.is_some());
+    // The notification went to the ioeventfd: no exit to user space beyond the register writes.
+    let report = &outcome.report;
+    assert_eq!(report.user_exits["mmio_write rng"], 11, "{report:?}");
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn the_device_interrupts_through_its_irqfd() {
+    const IDT: u32 = 0x5_0000;
+    const IDT_REGISTER: u32 = 0x5_1000;
+    const INTERRUPTED: u32 = 0x5_2000;
+    const VECTOR: u32 = 0x30;
+    let (apic, io_apic) = (layout::LOCAL_APIC as u32, layout::IO_APIC as u32);
+    // The handler comes first, behind a jump: push rdi; mov dword [INTERRUPTED], 1; end of
+    // interrupt; pop rdi; iretq
+    let mut handler = vec![0x57, 0xbf];
+    handler.extend(INTERRUPTED.to_le_bytes());
+    handler.extend([0x67, 0xc7, 0x07, 1, 0, 0, 0, 0xbf]);
+    handler.extend((apic + 0xb0).to_le_bytes());
+    handler.extend([0x67, 0xc7, 0x07, 0, 0, 0, 0, 0x5f, 0x48, 0xcf]);
+    let jump = Code::new().raw(&[0xeb, handler.len() as u8]);
+    let at = jump.here() as u32;
+    let gate = IDT + VECTOR * 16;
+    let pin = 0x10 + 2 * layout::virtio_gsi(0);
+    let begin = jump
+        .raw(&handler)
+        .store(gate, 0x10 << 16 | at & 0xffff) // code selector 0x10
+        .store(gate + 4, at & 0xffff_0000 | 0x8e00) // a present interrupt gate
+        .store(IDT_REGISTER, 0xfff | (IDT & 0xffff) << 16)
+        .store(IDT_REGISTER + 4, IDT >> 16)
+        .edi(IDT_REGISTER)
+        .raw(&[0x67, 0x0f, 0x01, 0x1f]) // lidt [edi]
+        .store(apic + 0xf0, 0x1ff) // enable the APIC
+        .store(io_apic, pin) // the pin's low word: this vector, edge, not masked
+        .store(io_apic + 0x10, VECTOR)
+        .store(io_apic, pin + 1) // its high word: to APIC 0
+        .store(io_apic + 0x10, 0)
+        .raw(&[0xb0, 0xff, 0xe6, 0x21, 0xe6, 0xa1]) // mask both PICs: mov al, 0xff; out 0x21, al; out 0xa1, al
+        .raw(&[0xfb]); // sti
+    let guest = fill_from_rng(begin, |guest| guest.wait_for(INTERRUPTED));
+    let outcome = run(&guest, |plan| plan.config.rng = true);
+    assert_eq!(code(&outcome), 16);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_running_guest_is_reported_on_and_stopped_at_once() {
+    let spin = Code::new().raw(&[0xeb, 0xfe]); // jmp $
+    let vm = start(&spin, |plan| plan.config.vcpus = 2);
+    while vm.report().unwrap().timeline.first_run.is_none() {
+        std::thread::yield_now();
+    }
+    let asked = std::time::Instant::now();
+    vm.send(&ToVmm::Stop, &[]).unwrap();
+    let outcome = vm.wait().unwrap();
+    assert_eq!(outcome.end, Ok(End::Stopped));
+    assert!(asked.elapsed().as_millis() < 500, "{:?}", asked.elapsed());
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn an_instruction_that_kvm_cannot_run_is_reported_with_its_place() {
+    // Only a KVM that emulates fails here; one that runs the guest on the processor gets to the reset.
+    let guest = Code::new()
+        .edi(0x6_0000)
+        .raw(&[0x31, 0xc0, 0x31, 0xd2]) // xor eax, eax; xor edx, edx
+        .raw(&[0x48, 0x0f, 0xc7, 0x0f]) // cmpxchg16b [rdi]
+        .reset();
+    match run(&guest, |_| ()).end {
+        Ok(End::Reset) => {}
+        Ok(End::VcpuError { vcpu: 0, message }) => {
+            assert!(message.contains("RIP 0x20000"), "{message}");
+            assert!(message.contains("48 0f c7"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn what_cannot_be_built_is_said_in_one_line() {
+    let failed = |change: fn(&mut Plan)| run(&Code::new().reset(), change).end.unwrap_err();
+    let no_kernel = failed(|plan| plan.descriptors[1] = File::open("/etc/passwd").unwrap().into());
+    assert_eq!(
+        no_kernel,
+        "the guest kernel could not be loaded: the file is neither a vmlinux nor a bzImage"
+    );
+    let no_kvm = failed(|plan| plan.descriptors[0] = File::open("/dev/null").unwrap().into());
+    assert!(no_kvm.contains("not KVM"), "{no_kvm}");
+    let small = failed(|plan| plan.config.memory_mib = 16);
+    assert!(small.contains("16 MiB"), "{small}");
+    let disks = failed(|plan| {
+        for _ in 0..20 {
+            plan.with_vsock();
+            let file = plan.pass(tempfile::tempfile().unwrap());
+            let extents = vec![protocol::vmm::DiskExtent { file, len_bytes: 0 }];
+            plan.config.disks.push(protocol::vmm::DiskConfig {
+                serial: "x".into(),
+                read_only: true,
+                extents,
+                align_bytes: 512,
+            });
+        }
+    });
+    assert!(disks.contains("19"), "{disks}");
+}
