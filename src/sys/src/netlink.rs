@@ -20,13 +20,18 @@ const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_DUMP: u16 = 0x300;
 const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_PID: u16 = 19;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
@@ -104,6 +109,30 @@ impl Netlink {
             },
         )?;
         Ok(found)
+    }
+
+    /// Makes a pair of interfaces, each other's wire: `name`, and `peer` with this hardware address.
+    pub fn add_veth(&mut self, name: &str, peer: &str, peer_mac: [u8; 6]) -> Result<(), Errno> {
+        let mut other_end = vec![0; IFINFO_LEN];
+        append_attribute(&mut other_end, IFLA_IFNAME, &[peer.as_bytes(), b"\0"].concat());
+        append_attribute(&mut other_end, IFLA_ADDRESS, &peer_mac);
+        let mut data = Vec::new();
+        append_attribute(&mut data, VETH_INFO_PEER, &other_end);
+        let mut info = Vec::new();
+        append_attribute(&mut info, IFLA_INFO_KIND, b"veth\0");
+        append_attribute(&mut info, IFLA_INFO_DATA, &data);
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        let mut message = Message::new(RTM_NEWLINK, flags, &[0; IFINFO_LEN]);
+        message.attribute(IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat());
+        message.attribute(IFLA_LINKINFO, &info);
+        self.request(message, |_, _| ())
+    }
+
+    /// Removes a link, and with it the other end of a pair.
+    pub fn remove_link(&mut self, name: &str) -> Result<(), Errno> {
+        let mut message = Message::new(RTM_DELLINK, NLM_F_ACK, &[0; IFINFO_LEN]);
+        message.attribute(IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat());
+        self.request(message, |_, _| ())
     }
 
     /// Changes a link.
@@ -222,11 +251,7 @@ impl Message {
     }
 
     fn attribute(&mut self, kind: u16, value: &[u8]) {
-        let len = 4 + value.len() as u16;
-        self.0.extend_from_slice(&len.to_ne_bytes());
-        self.0.extend_from_slice(&kind.to_ne_bytes());
-        self.0.extend_from_slice(value);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        append_attribute(&mut self.0, kind, value);
     }
 
     fn finish(&mut self, sequence: u32) -> &[u8] {
@@ -235,6 +260,15 @@ impl Message {
         self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
         &self.0
     }
+}
+
+/// Appends an attribute to what is being put together, a message or another attribute's value.
+fn append_attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let len = 4 + value.len() as u16;
+    bytes.extend_from_slice(&len.to_ne_bytes());
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
 /// The attributes of a message, as far as they are well formed.

@@ -178,7 +178,7 @@ impl Disk {
 
     /// Gives the range's space back to the file system; it reads as zeros afterwards.
     pub(super) fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.for_each_file(offset, len, |file, at, count| punch(file, at, count))
+        self.for_each_file(offset, len, punch)
     }
 
     /// Makes the range read as zeros; with `unmap` it may give its space back.

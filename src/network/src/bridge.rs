@@ -1,0 +1,217 @@
+//! The bridge itself: made when the first sandbox comes, removed when the last one goes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sys::interface::Interfaces;
+
+use crate::error::Error;
+use crate::firewall;
+use crate::routes::Routes;
+use crate::state::{Lock, State};
+use crate::subnet::Subnet;
+
+/// The largest packet when the uplink takes larger ones: Ethernet's own.
+const MAX_MTU: u16 = 1500;
+/// The least MTU with which IPv4 works everywhere (RFC 791).
+const MIN_MTU: u16 = 576;
+
+/// The bridge, its address, forwarding and firewall rules, made where they are missing.
+pub(crate) fn ensure(
+    interfaces: &Interfaces,
+    bridge: &str,
+    dir: &Path,
+    lock: &Lock,
+) -> Result<State, Error> {
+    let state = State::load(dir)?;
+    let address = match interfaces
+        .exists(bridge)
+        .map_err(Error::interface("find", bridge))?
+    {
+        true => interfaces
+            .address(bridge)
+            .map_err(Error::interface("examine", bridge))?,
+        false => None,
+    };
+    match (state, address) {
+        // As it was left: the usual case. Being up and firewalled is its last step, so it is complete.
+        (Some(state), Some(address)) if address == own_address(&state) && is_up(bridge)? => {
+            Ok(state)
+        }
+        // An address that we did not give.
+        (None, Some(_)) => Err(Error::ForeignBridge(bridge.to_owned())),
+        // Nothing, or what was left of it by a reboot or a kill.
+        (state, _) => {
+            if state.is_some() {
+                remove(interfaces, bridge, dir, lock)?;
+            }
+            make(interfaces, bridge, dir, lock)
+        }
+    }
+}
+
+fn make(interfaces: &Interfaces, bridge: &str, dir: &Path, lock: &Lock) -> Result<State, Error> {
+    let routes = Routes::read()?;
+    let state = State {
+        subnet: Subnet::choose(&routes.networks).ok_or(Error::NoFreeSubnet)?,
+        mtu: mtu(routes.uplinks.first()),
+        forwarding: closed(bridge, &routes.uplinks)?,
+    };
+    state.store(dir, lock)?;
+    add(interfaces, bridge)?;
+    let (address, prefix_len) = own_address(&state);
+    interfaces
+        .set_address(bridge, address, prefix_len)
+        .map_err(Error::interface("give an address to", bridge))?;
+    interfaces
+        .set_mtu(bridge, state.mtu)
+        .map_err(Error::interface("set the MTU of", bridge))?;
+    disable_ipv6(bridge)?;
+    // The rules come first: nothing is forwarded that they do not see.
+    firewall::install(bridge, &state)?;
+    for interface in &state.forwarding {
+        set_forwarding(interface, true)?;
+    }
+    interfaces
+        .set_up(bridge, true)
+        .map_err(Error::interface("bring up", bridge))?;
+    Ok(state)
+}
+
+fn add(interfaces: &Interfaces, bridge: &str) -> Result<(), Error> {
+    match interfaces.add_bridge(bridge) {
+        // A bridge without an address: left by somebody who was killed between two steps.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_bridge(bridge) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(Error::ForeignBridge(bridge.to_owned()))
+        }
+        // ENOPKG: the module is not there.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOPKG.raw_os_error()) => {
+            Err(Error::NoBridges)
+        }
+        other => other.map_err(Error::interface("make the bridge", bridge)),
+    }
+}
+
+/// Removes the bridge, the rules and what else was changed, as far as it is there.
+pub(crate) fn remove(
+    interfaces: &Interfaces,
+    bridge: &str,
+    dir: &Path,
+    lock: &Lock,
+) -> Result<(), Error> {
+    let Some(state) = State::load(dir)? else {
+        return Ok(());
+    };
+    for interface in &state.forwarding {
+        set_forwarding(interface, false)?;
+    }
+    if interfaces
+        .exists(bridge)
+        .map_err(Error::interface("find", bridge))?
+    {
+        interfaces
+            .set_up(bridge, false)
+            .map_err(Error::interface("bring down", bridge))?;
+        interfaces
+            .remove_bridge(bridge)
+            .map_err(Error::interface("remove the bridge", bridge))?;
+    }
+    firewall::remove(bridge)?;
+    State::remove(dir, lock)
+}
+
+/// Makes a sandbox's interface a port of the bridge.
+pub(crate) fn plug_in(
+    interfaces: &Interfaces,
+    bridge: &str,
+    port: &str,
+    mtu: u16,
+) -> Result<(), Error> {
+    interfaces
+        .set_mtu(port, mtu)
+        .map_err(Error::interface("set the MTU of", port))?;
+    // The host is no neighbour of its guests but through the bridge.
+    disable_ipv6(port)?;
+    interfaces
+        .add_port(bridge, port)
+        .map_err(Error::interface("add to the bridge", port))?;
+    interfaces
+        .set_up(port, true)
+        .map_err(Error::interface("bring up", port))
+}
+
+fn own_address(state: &State) -> (std::net::Ipv4Addr, u8) {
+    (state.subnet.gateway(), state.subnet.prefix_len)
+}
+
+/// The interfaces on which forwarding has to be switched on: the bridge's own way out, and the way back.
+///
+/// Only those, and not net.ipv4.ip_forward, which would switch it on for all: a host that routes already has nothing
+/// left to switch, and one that does not goes on not routing for others (see [`firewall`]).
+fn closed(bridge: &str, uplinks: &[String]) -> Result<Vec<String>, Error> {
+    let mut closed = vec![bridge.to_owned()];
+    for uplink in uplinks {
+        let path = forwarding_path(uplink);
+        let text = std::fs::read_to_string(&path).map_err(Error::file(&path))?;
+        if text.trim() == "0" {
+            closed.push(uplink.clone());
+        }
+    }
+    Ok(closed)
+}
+
+fn set_forwarding(interface: &str, on: bool) -> Result<(), Error> {
+    let path = forwarding_path(interface);
+    match std::fs::write(&path, if on { "1" } else { "0" }) {
+        // An interface that has gone needs nothing switched off.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !on => Ok(()),
+        other => other.map_err(Error::file(&path)),
+    }
+}
+
+fn forwarding_path(interface: &str) -> PathBuf {
+    Path::new("/proc/sys/net/ipv4/conf")
+        .join(interface)
+        .join("forwarding")
+}
+
+/// Keeps an interface free of IPv6, which the bridge does not carry.
+fn disable_ipv6(interface: &str) -> Result<(), Error> {
+    let path = Path::new("/proc/sys/net/ipv6/conf")
+        .join(interface)
+        .join("disable_ipv6");
+    match std::fs::write(&path, "1") {
+        // A kernel without IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(Error::file(&path)),
+    }
+}
+
+/// What the uplink takes in one packet, within reason.
+fn mtu(uplink: Option<&String>) -> u16 {
+    let of_uplink = uplink.and_then(|name| {
+        std::fs::read_to_string(Path::new("/sys/class/net").join(name).join("mtu")).ok()
+    });
+    let of_uplink = of_uplink.and_then(|text| text.trim().parse().ok());
+    of_uplink.unwrap_or(MAX_MTU).clamp(MIN_MTU, MAX_MTU)
+}
+
+fn is_bridge(name: &str) -> bool {
+    Path::new("/sys/class/net")
+        .join(name)
+        .join("bridge")
+        .is_dir()
+}
+
+/// Whether the bridge has been brought up, which is the last step of making it.
+fn is_up(name: &str) -> Result<bool, Error> {
+    const IFF_UP: u32 = 1;
+    let path = Path::new("/sys/class/net").join(name).join("flags");
+    let text = std::fs::read_to_string(&path).map_err(Error::file(&path))?;
+    let flags = text
+        .trim()
+        .strip_prefix("0x")
+        .and_then(|hex| u32::from_str_radix(hex, 16).ok());
+    Ok(flags.unwrap_or(0) & IFF_UP != 0)
+}

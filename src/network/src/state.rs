@@ -1,0 +1,132 @@
+//! What is remembered of the bridge, and the lock under which it is changed.
+
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::subnet::Subnet;
+
+/// What is remembered of the bridge. It is written before anything is changed, so that a later command can change it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) subnet: Subnet,
+    pub(crate) mtu: u16,
+    /// Interfaces whose forwarding was off before the bridge was made.
+    pub(crate) forwarding: Vec<String>,
+}
+
+impl State {
+    /// What was remembered, if the bridge is there or was not removed properly.
+    pub(crate) fn load(dir: &Path) -> Result<Option<Self>, Error> {
+        let path = file(dir);
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|source| Error::Damaged { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::file(&path)(error)),
+        }
+    }
+
+    /// Remembers, all or nothing.
+    pub(crate) fn store(&self, dir: &Path, _lock: &Lock) -> Result<(), Error> {
+        let path = file(dir);
+        let bytes = serde_json::to_vec(self).map_err(|source| Error::Damaged {
+            path: path.clone(),
+            source,
+        })?;
+        let new = path.with_extension("new");
+        File::create(&new)
+            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+            .and_then(|()| std::fs::rename(&new, &path))
+            .map_err(Error::file(&path))
+    }
+
+    /// Forgets.
+    pub(crate) fn remove(dir: &Path, _lock: &Lock) -> Result<(), Error> {
+        let path = file(dir);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file(&path)(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn file(dir: &Path) -> PathBuf {
+    dir.join("bridge.json")
+}
+
+/// The right to change the bridge and the leases. It ends with the process at the latest.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Makes the folder if it is not there, and waits for whoever has the lock: some milliseconds.
+    pub(crate) fn take(dir: &Path) -> Result<Self, Error> {
+        let leases = dir.join("leases");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&leases)
+            .map_err(Error::file(&leases))?;
+        let path = dir.join("lock");
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(Error::file(&path))?;
+        loop {
+            match flock(&file, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(Error::file(&path)(errno.into())),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn the_state_is_remembered_until_it_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Lock::take(dir.path()).unwrap();
+        assert_eq!(State::load(dir.path()).unwrap(), None);
+        let subnet = Subnet {
+            network: Ipv4Addr::new(10, 213, 0, 0),
+            prefix_len: 20,
+        };
+        let state = State {
+            subnet,
+            mtu: 1500,
+            forwarding: vec!["eth0".to_owned()],
+        };
+        state.store(dir.path(), &lock).unwrap();
+        assert_eq!(State::load(dir.path()).unwrap(), Some(state));
+        State::remove(dir.path(), &lock).unwrap();
+        State::remove(dir.path(), &lock).unwrap();
+        assert_eq!(State::load(dir.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_file_is_reported_with_its_path() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("bridge.json"), "{").unwrap();
+        let error = State::load(dir.path()).unwrap_err();
+        assert!(
+            error.to_string().contains("bridge.json is damaged"),
+            "{error}"
+        );
+    }
+}
