@@ -1,1 +1,195 @@
-//! Not written yet.
+//! The command line: arguments in, words and exit codes out.
+//!
+//! Invariants: every string of the user's is parsed here; an error is printed once, as what was attempted, on what,
+//! why, and what to do. Deliberately absent: anything that a container needs (that is `engine`).
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod doctor;
+mod images;
+mod not_built;
+mod progress;
+mod run_args;
+mod table;
+mod timing;
+mod values;
+
+use run_args::{RunArgs, TimingFormat};
+
+/// Exit code of hull's own failures, as Docker's.
+const FAILED: u8 = 125;
+
+/// Containers, each in a virtual machine of its own
+#[derive(Debug, Parser)]
+#[command(
+    name = "hull",
+    version,
+    propagate_version = false,
+    max_term_width = 100
+)]
+struct Hull {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(Box<RunArgs>),
+    Pull(images::PullArgs),
+    Import(images::ImportArgs),
+    Images(images::ImagesArgs),
+    Rmi(images::RmiArgs),
+    Doctor(doctor::DoctorArgs),
+    /// Measure hull beside other ways to run the same container
+    Bench {
+        /// What to measure
+        #[command(subcommand)]
+        what: bench::Bench,
+    },
+    /// Show hull's version and build
+    Version,
+    /// A sandbox's own process; started by hull
+    #[command(hide = true)]
+    Monitor {
+        /// The sandbox's folder
+        folder: PathBuf,
+    },
+}
+
+/// Runs hull, with `started` (T0) on the clock of DESIGN.md.
+pub fn main() -> ExitCode {
+    let started = engine::clock::monotonic_ns();
+    log_if_asked();
+    let hull = match Hull::try_parse() {
+        Ok(hull) => hull,
+        Err(error) => return refused(&error),
+    };
+    match execute(hull.command, started) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
+    match command {
+        Command::Run(args) => Ok(run(*args, started)),
+        Command::Pull(args) => images::pull(args),
+        Command::Import(args) => images::import(args),
+        Command::Images(args) => images::list(args),
+        Command::Rmi(args) => images::remove(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Bench { what } => bench::run(what).map(|()| 0),
+        Command::Version => {
+            out(&format!(
+                "hull {} (build {})\n",
+                env!("CARGO_PKG_VERSION"),
+                engine::protocol::BUILD
+            ))?;
+            Ok(0)
+        }
+        Command::Monitor { folder } => {
+            engine::monitor::run(&folder)?;
+            Ok(0)
+        }
+    }
+}
+
+fn run(args: RunArgs, started: u64) -> u8 {
+    let format = args.timing();
+    let options = match args.options() {
+        Ok(options) => options,
+        Err(error) => {
+            complain(&error);
+            return FAILED;
+        }
+    };
+    let reporter = progress::Reporter::new();
+    let hooks = engine::run::Hooks {
+        notice: &|text| say(text),
+        progress: &reporter,
+        started,
+    };
+    match engine::run::run(&options, &hooks) {
+        Ok(outcome) => {
+            if outcome.oom_killed {
+                say("the container ran out of memory; give it more with -m");
+            }
+            match (&outcome.timing, format) {
+                (Some(measured), Some(TimingFormat::Text)) => err(&timing::text(measured)),
+                (Some(measured), Some(TimingFormat::Json)) => {
+                    err(&format!("{}\n", timing::json(measured)))
+                }
+                _ => {}
+            }
+            outcome.code
+        }
+        Err(error) => {
+            let (code, help) = (error.exit_code(), error.help());
+            complain(&error.into());
+            if let Some(help) = help {
+                say(&help);
+            }
+            code
+        }
+    }
+}
+
+/// What clap says, with Docker's exit code for wrong usage.
+fn refused(error: &clap::Error) -> ExitCode {
+    // A closed standard output or error has nobody to tell.
+    let _ = error.print();
+    if error.use_stderr() {
+        ExitCode::from(FAILED)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// Prints an error and its causes as one line.
+fn complain(error: &anyhow::Error) {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        // Transparent errors repeat what they hold.
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    say(&text);
+}
+
+/// A line of hull's own, told apart from the container's by its beginning.
+fn say(text: &str) {
+    err(&format!("hull: {text}\n"));
+}
+
+fn err(text: &str) {
+    // Nobody who closes standard error wants to know.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+fn out(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // `hull images | head -1` is no failure.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// `HULL_LOG=debug` (tracing's filter) logs to standard error.
+fn log_if_asked() {
+    if let Ok(filter) = std::env::var("HULL_LOG") {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+            .with_writer(std::io::stderr)
+            .init();
+    }
+}

@@ -73,8 +73,14 @@ pub struct Unknown(pub String);
 /// As Docker: ALL stands for every one; what is dropped by name stays dropped when ALL is added, and what is added by
 /// name stays when ALL is dropped.
 pub fn effective(add: &[String], drop: &[String]) -> Result<Vec<String>, Unknown> {
-    let add = add.iter().map(|name| known(name)).collect::<Result<Vec<_>, _>>()?;
-    let drop = drop.iter().map(|name| known(name)).collect::<Result<Vec<_>, _>>()?;
+    let add = add
+        .iter()
+        .map(|name| known(name))
+        .collect::<Result<Vec<_>, _>>()?;
+    let drop = drop
+        .iter()
+        .map(|name| known(name))
+        .collect::<Result<Vec<_>, _>>()?;
     let held = |name: &str| {
         if add.contains(&"ALL") {
             !drop.contains(&name)
@@ -84,7 +90,11 @@ pub fn effective(add: &[String], drop: &[String]) -> Result<Vec<String>, Unknown
             (DEFAULT.contains(&name) && !drop.contains(&name)) || add.contains(&name)
         }
     };
-    Ok(ALL.into_iter().filter(|name| held(name)).map(|name| format!("CAP_{name}")).collect())
+    Ok(ALL
+        .into_iter()
+        .filter(|name| held(name))
+        .map(|name| format!("CAP_{name}"))
+        .collect())
 }
 
 fn known(name: &str) -> Result<&'static str, Unknown> {
@@ -93,7 +103,9 @@ fn known(name: &str) -> Result<&'static str, Unknown> {
     if bare == "ALL" {
         return Ok("ALL");
     }
-    ALL.into_iter().find(|known| *known == bare).ok_or_else(|| Unknown(name.to_owned()))
+    ALL.into_iter()
+        .find(|known| *known == bare)
+        .ok_or_else(|| Unknown(name.to_owned()))
 }
 
 #[cfg(test)]

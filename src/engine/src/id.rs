@@ -4,7 +4,10 @@ use protocol::agent::TOKEN_LEN;
 
 /// A container's identifier: 64 hexadecimal digits, as Docker's.
 pub fn new_id() -> String {
-    random::<32>().iter().map(|byte| format!("{byte:02x}")).collect()
+    random::<32>()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// The form of an identifier that people see: its first 12 digits.
@@ -20,14 +23,16 @@ pub fn token() -> [u8; TOKEN_LEN] {
 /// A name for a container that was given none: two words.
 pub fn new_name() -> String {
     const QUALITIES: [&str; 32] = [
-        "able", "amber", "brave", "brisk", "calm", "clear", "coral", "deep", "early", "even", "fair", "fleet",
-        "fresh", "gentle", "golden", "grand", "keen", "light", "lively", "lucky", "mellow", "neat", "noble", "patient",
-        "plain", "proud", "quick", "quiet", "steady", "sunny", "swift", "true",
+        "able", "amber", "brave", "brisk", "calm", "clear", "coral", "deep", "early", "even",
+        "fair", "fleet", "fresh", "gentle", "golden", "grand", "keen", "light", "lively", "lucky",
+        "mellow", "neat", "noble", "patient", "plain", "proud", "quick", "quiet", "steady",
+        "sunny", "swift", "true",
     ];
     const SHIPS: [&str; 32] = [
-        "ark", "barge", "bark", "brig", "canoe", "clipper", "coaster", "cog", "corvette", "cutter", "dhow", "dinghy",
-        "dory", "ferry", "frigate", "galleon", "hoy", "junk", "kayak", "ketch", "liner", "lugger", "packet", "pinnace",
-        "punt", "schooner", "skiff", "sloop", "tender", "trawler", "tug", "yawl",
+        "ark", "barge", "bark", "brig", "canoe", "clipper", "coaster", "cog", "corvette", "cutter",
+        "dhow", "dinghy", "dory", "ferry", "frigate", "galleon", "hoy", "junk", "kayak", "ketch",
+        "liner", "lugger", "packet", "pinnace", "punt", "schooner", "skiff", "sloop", "tender",
+        "trawler", "tug", "yawl",
     ];
     let [quality, ship, number, more] = random::<4>();
     format!(
@@ -41,7 +46,9 @@ pub fn new_name() -> String {
 /// Whether `name` may be a container's: Docker's rule.
 pub fn is_valid_name(name: &str) -> bool {
     let mut characters = name.chars();
-    characters.next().is_some_and(|first| first.is_ascii_alphanumeric())
+    characters
+        .next()
+        .is_some_and(|first| first.is_ascii_alphanumeric())
         && name.len() > 1
         && name.len() <= 255
         && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))

@@ -30,7 +30,9 @@ pub enum Error {
     #[error("cannot find hull's own program")]
     Program(#[source] std::io::Error),
     /// Neither HOME nor XDG_DATA_HOME says where an ordinary user's state goes.
-    #[error("neither HULL_ROOT, XDG_DATA_HOME nor HOME is set; set HULL_ROOT to a folder for hull's state")]
+    #[error(
+        "neither HULL_ROOT, XDG_DATA_HOME nor HOME is set; set HULL_ROOT to a folder for hull's state"
+    )]
     NoHome,
     /// The state's folder cannot be made or used.
     #[error("cannot use {path} for hull's state; set HULL_ROOT to a folder that you may write")]
@@ -61,11 +63,18 @@ impl Installation {
     /// Finds the parts beside the running program.
     pub fn find() -> Result<Installation, Error> {
         if let Some(libexec) = std::env::var_os("HULL_LIBEXEC") {
-            return Ok(Installation { libexec: libexec.into() });
+            return Ok(Installation {
+                libexec: libexec.into(),
+            });
         }
         let program = std::env::current_exe().map_err(Error::Program)?;
-        let prefix = program.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
-        Ok(Installation { libexec: prefix.join("libexec/hull") })
+        let prefix = program
+            .parent()
+            .and_then(Path::parent)
+            .unwrap_or(Path::new("/"));
+        Ok(Installation {
+            libexec: prefix.join("libexec/hull"),
+        })
     }
 
     /// The program that runs a VM.
@@ -95,7 +104,11 @@ impl Installation {
 
     fn part(&self, part: &'static str, name: &str) -> Result<PathBuf, Error> {
         let path = self.libexec.join(name);
-        if path.exists() { Ok(path) } else { Err(Error::Missing { part, path }) }
+        if path.exists() {
+            Ok(path)
+        } else {
+            Err(Error::Missing { part, path })
+        }
     }
 }
 
@@ -109,8 +122,15 @@ pub fn state_root() -> Result<PathBuf, Error> {
         std::env::var_os("HOME").map(PathBuf::from),
     )
     .ok_or(Error::NoHome)?;
-    let failed = |source| Error::State { path: path.clone(), source };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
+    let failed = |source| Error::State {
+        path: path.clone(),
+        source,
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&path)
+        .map_err(failed)?;
     let path = path.canonicalize().map_err(failed)?;
     let owner = path.metadata().map_err(failed)?.uid();
     if owner != uid.as_raw() {
@@ -142,9 +162,18 @@ mod tests {
     fn state_goes_where_the_user_says_else_where_the_system_keeps_such_things() {
         let path = |s: &str| Some(PathBuf::from(s));
         assert_eq!(state_path(path("/x"), true, None, None), path("/x"));
-        assert_eq!(state_path(None, true, path("/data"), path("/root")), path("/var/lib/hull"));
-        assert_eq!(state_path(None, false, path("/data"), path("/h")), path("/data/hull"));
-        assert_eq!(state_path(None, false, path("rel"), path("/h")), path("/h/.local/share/hull"));
+        assert_eq!(
+            state_path(None, true, path("/data"), path("/root")),
+            path("/var/lib/hull")
+        );
+        assert_eq!(
+            state_path(None, false, path("/data"), path("/h")),
+            path("/data/hull")
+        );
+        assert_eq!(
+            state_path(None, false, path("rel"), path("/h")),
+            path("/h/.local/share/hull")
+        );
         assert_eq!(state_path(path(""), false, None, None), None);
     }
 }

@@ -10,7 +10,9 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
-use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use libseccomp::{
+    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
+};
 use serde::Deserialize;
 
 use crate::options::Seccomp;
@@ -57,7 +59,9 @@ pub enum Error {
     #[error("the compiled seccomp profile cannot be read")]
     Export(#[source] std::io::Error),
     /// The kernel would not take it.
-    #[error("the compiled seccomp profile has {0} instructions and the kernel takes at most {MAX_INSTRUCTIONS}")]
+    #[error(
+        "the compiled seccomp profile has {0} instructions and the kernel takes at most {MAX_INSTRUCTIONS}"
+    )]
     TooLong(usize),
 }
 
@@ -65,21 +69,32 @@ pub enum Error {
 ///
 /// What the default profile compiles to is kept in `cache`, where one is given; a cache that cannot be used costs
 /// time, nothing else.
-pub fn compile(choice: &Seccomp, capabilities: &[String], cache: Option<&Path>) -> Result<Vec<u8>, Error> {
+pub fn compile(
+    choice: &Seccomp,
+    capabilities: &[String],
+    cache: Option<&Path>,
+) -> Result<Vec<u8>, Error> {
     match choice {
         Seccomp::Unconfined => Ok(prologue::before(&prologue::ALLOW)),
         Seccomp::File(path) => {
-            let text = read_bounded(path).map_err(|source| Error::Read { path: path.clone(), source })?;
-            let profile = serde_json::from_slice(&text)
-                .map_err(|source| Error::Malformed { path: path.clone(), source })?;
+            let text = read_bounded(path).map_err(|source| Error::Read {
+                path: path.clone(),
+                source,
+            })?;
+            let profile = serde_json::from_slice(&text).map_err(|source| Error::Malformed {
+                path: path.clone(),
+                source,
+            })?;
             checked(prologue::before(&compile_profile(&profile, capabilities)?))
         }
         Seccomp::Default => {
-            let entry = cache.map(|cache| cache.join(format!("seccomp-{:016x}", key(capabilities))));
+            let entry =
+                cache.map(|cache| cache.join(format!("seccomp-{:016x}", key(capabilities))));
             if let Some(program) = entry.as_deref().and_then(read_cached) {
                 return Ok(program);
             }
-            let profile = serde_json::from_str(DEFAULT_PROFILE).expect("the built-in profile is valid");
+            let profile =
+                serde_json::from_str(DEFAULT_PROFILE).expect("the built-in profile is valid");
             let program = checked(prologue::before(&compile_profile(&profile, capabilities)?))?;
             if let Some(entry) = entry {
                 if let Err(error) = write_cached(&entry, &program) {
@@ -93,19 +108,31 @@ pub fn compile(choice: &Seccomp, capabilities: &[String], cache: Option<&Path>) 
 
 fn checked(program: Vec<u8>) -> Result<Vec<u8>, Error> {
     let instructions = program.len() / prologue::INSTRUCTION_LEN;
-    if instructions > MAX_INSTRUCTIONS { Err(Error::TooLong(instructions)) } else { Ok(program) }
+    if instructions > MAX_INSTRUCTIONS {
+        Err(Error::TooLong(instructions))
+    } else {
+        Ok(program)
+    }
 }
 
 fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    File::open(path)?.take(MAX_PROFILE_BYTES).read_to_end(&mut text)?;
+    File::open(path)?
+        .take(MAX_PROFILE_BYTES)
+        .read_to_end(&mut text)?;
     Ok(text)
 }
 
 fn key(capabilities: &[String]) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
-    (protocol::BUILD, DEFAULT_PROFILE, capabilities, prologue::before(&[])).hash(&mut hasher);
+    (
+        protocol::BUILD,
+        DEFAULT_PROFILE,
+        capabilities,
+        prologue::before(&[]),
+    )
+        .hash(&mut hasher);
     hasher.finish()
 }
 
@@ -203,17 +230,28 @@ impl Rule {
         let ours = |arches: &[String]| arches.iter().any(|arch| arch == "amd64");
         let includes = &self.includes;
         let excludes = &self.excludes;
-        includes.caps.as_ref().is_none_or(|caps| caps.iter().all(held))
-            && includes.arches.as_ref().is_none_or(|arches| arches.is_empty() || ours(arches))
+        includes
+            .caps
+            .as_ref()
+            .is_none_or(|caps| caps.iter().all(held))
+            && includes
+                .arches
+                .as_ref()
+                .is_none_or(|arches| arches.is_empty() || ours(arches))
             && includes.min_kernel.as_deref().is_none_or(kernel_at_least)
-            && !excludes.caps.as_ref().is_some_and(|caps| caps.iter().any(held))
+            && !excludes
+                .caps
+                .as_ref()
+                .is_some_and(|caps| caps.iter().any(held))
             && !excludes.arches.as_ref().is_some_and(|arches| ours(arches))
             && !excludes.min_kernel.as_deref().is_some_and(kernel_at_least)
     }
 }
 
 fn kernel_at_least(version: &str) -> bool {
-    let mut parts = version.split('.').map_while(|part| part.parse::<u32>().ok());
+    let mut parts = version
+        .split('.')
+        .map_while(|part| part.parse::<u32>().ok());
     KERNEL >= (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
@@ -227,7 +265,11 @@ fn compile_profile(profile: &Profile, capabilities: &[String]) -> Result<Vec<u8>
     }
     // A binary tree over the numbers: a handful of comparisons instead of hundreds.
     context.set_ctl_optimize(2)?;
-    for rule in profile.syscalls.iter().filter(|rule| rule.applies(capabilities)) {
+    for rule in profile
+        .syscalls
+        .iter()
+        .filter(|rule| rule.applies(capabilities))
+    {
         let action = action(&rule.action, rule.errno_ret)?;
         if action == default {
             continue;
@@ -235,7 +277,12 @@ fn compile_profile(profile: &Profile, capabilities: &[String]) -> Result<Vec<u8>
         for name in rule.names.iter().flatten().chain(&rule.name) {
             // A name that this libseccomp does not know is one that the profile's default covers.
             if let Ok(syscall) = ScmpSyscall::from_name(name) {
-                add(&mut context, action, syscall, rule.args.as_deref().unwrap_or_default())?;
+                add(
+                    &mut context,
+                    action,
+                    syscall,
+                    rule.args.as_deref().unwrap_or_default(),
+                )?;
             }
         }
     }
@@ -244,14 +291,21 @@ fn compile_profile(profile: &Profile, capabilities: &[String]) -> Result<Vec<u8>
 
 fn architectures(profile: &Profile) -> Result<Vec<ScmpArch>, Error> {
     let mut names: Vec<&String> = profile.architectures.iter().collect();
-    for map in profile.arch_map.iter().filter(|map| map.architecture == "SCMP_ARCH_X86_64") {
+    for map in profile
+        .arch_map
+        .iter()
+        .filter(|map| map.architecture == "SCMP_ARCH_X86_64")
+    {
         names.push(&map.architecture);
         names.extend(map.sub_architectures.iter().flatten());
     }
     names
         .into_iter()
         .filter(|name| name.starts_with("SCMP_ARCH_X"))
-        .map(|name| name.parse().map_err(|_| Error::Unsupported(format!("the architecture {name}"))))
+        .map(|name| {
+            name.parse()
+                .map_err(|_| Error::Unsupported(format!("the architecture {name}")))
+        })
         .collect()
 }
 
@@ -311,7 +365,9 @@ fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
     context.export_bpf(&memory)?;
     let mut file = File::from(memory);
     let mut program = Vec::new();
-    file.rewind().and_then(|()| file.read_to_end(&mut program)).map_err(Error::Export)?;
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut program))
+        .map_err(Error::Export)?;
     Ok(program)
 }
 

@@ -66,10 +66,16 @@ pub fn vm_size(memory_bytes: u64, cpus: Option<MilliCpus>) -> Result<VmSize, Err
         None => DEFAULT_VCPUS,
         Some(MilliCpus(milli)) => {
             let whole = milli.div_ceil(1000).max(1);
-            u8::try_from(whole).ok().filter(|n| *n <= MAX_VCPUS).ok_or(Error::TooManyCpus(whole))?
+            u8::try_from(whole)
+                .ok()
+                .filter(|n| *n <= MAX_VCPUS)
+                .ok_or(Error::TooManyCpus(whole))?
         }
     };
-    Ok(VmSize { memory_mib: memory_mib.max(MIN_MEMORY_MIB), vcpus })
+    Ok(VmSize {
+        memory_mib: memory_mib.max(MIN_MEMORY_MIB),
+        vcpus,
+    })
 }
 
 /// 1 TiB: beyond it the guest's physical addresses would not fit every processor's 40 bits.
@@ -82,7 +88,13 @@ mod tests {
     #[test]
     fn a_vm_has_what_the_container_may_use_and_its_own_needs_beside_it() {
         let size = vm_size(DEFAULT_MEMORY_BYTES, None).unwrap();
-        assert_eq!(size, VmSize { memory_mib: 568, vcpus: 1 });
+        assert_eq!(
+            size,
+            VmSize {
+                memory_mib: 568,
+                vcpus: 1
+            }
+        );
         assert!(vm_size(6 * MIB, None).unwrap().memory_mib >= 46);
     }
 
@@ -96,6 +108,9 @@ mod tests {
     fn impossible_sizes_are_refused() {
         assert_eq!(vm_size(MIB, None), Err(Error::TooLittleMemory(MIB)));
         assert_eq!(vm_size(u64::MAX, None), Err(Error::TooMuchMemory(u64::MAX)));
-        assert_eq!(vm_size(64 * MIB, Some(MilliCpus(33_000))), Err(Error::TooManyCpus(33)));
+        assert_eq!(
+            vm_size(64 * MIB, Some(MilliCpus(33_000))),
+            Err(Error::TooManyCpus(33))
+        );
     }
 }

@@ -23,7 +23,9 @@ const CPU_PERIOD_US: u64 = 100_000;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Neither the image nor the user says what to run.
-    #[error("no command specified: the image has no Cmd or Entrypoint; name a command after the image")]
+    #[error(
+        "no command specified: the image has no Cmd or Entrypoint; name a command after the image"
+    )]
     NoCommand,
     /// A working directory that depends on where one is.
     #[error("the working directory {0:?} is not absolute")]
@@ -56,8 +58,8 @@ pub struct Inputs<'a> {
 
 /// Builds the document.
 pub fn build(inputs: &Inputs<'_>) -> Result<Spec, Error> {
-    let mut spec: Spec =
-        serde_json::from_str(include_str!("spec/default.json")).expect("the built-in document is valid");
+    let mut spec: Spec = serde_json::from_str(include_str!("spec/default.json"))
+        .expect("the built-in document is valid");
     let options = inputs.options;
     set_process(&mut spec, inputs)?;
     spec.set_hostname(Some(inputs.hostname.to_owned()));
@@ -79,7 +81,10 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, Error> {
 
 /// The signal that stops the container politely: the image's StopSignal or SIGTERM.
 pub fn stop_signal(image: Option<&Config>) -> i32 {
-    image.and_then(|config| config.stop_signal().as_deref()).and_then(signal_number).unwrap_or(libc::SIGTERM)
+    image
+        .and_then(|config| config.stop_signal().as_deref())
+        .and_then(signal_number)
+        .unwrap_or(libc::SIGTERM)
 }
 
 fn set_process(spec: &mut Spec, inputs: &Inputs<'_>) -> Result<(), Error> {
@@ -91,7 +96,11 @@ fn set_process(spec: &mut Spec, inputs: &Inputs<'_>) -> Result<(), Error> {
     refuse_zero_bytes("environment", env.iter())?;
     refuse_zero_bytes("working directory", std::iter::once(&cwd))?;
     let held = capabilities::effective(&options.cap_add, &options.cap_drop)?;
-    let rlimits = options.ulimits.iter().map(rlimit).collect::<Result<Vec<_>, _>>()?;
+    let rlimits = options
+        .ulimits
+        .iter()
+        .map(rlimit)
+        .collect::<Result<Vec<_>, _>>()?;
     let Some(process) = spec.process_mut() else {
         unreachable!("the built-in document has a process");
     };
@@ -106,7 +115,10 @@ fn set_process(spec: &mut Spec, inputs: &Inputs<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn refuse_zero_bytes<'a>(what: &'static str, texts: impl Iterator<Item = &'a String>) -> Result<(), Error> {
+fn refuse_zero_bytes<'a>(
+    what: &'static str,
+    texts: impl Iterator<Item = &'a String>,
+) -> Result<(), Error> {
     for text in texts {
         if text.contains('\0') {
             return Err(Error::ZeroByte(what));
@@ -118,7 +130,9 @@ fn refuse_zero_bytes<'a>(what: &'static str, texts: impl Iterator<Item = &'a Str
 /// Docker's rule: the entrypoint and then the command; an entrypoint of the user's drops the image's Cmd.
 fn command(options: &Options, image: Option<&Config>) -> Result<Vec<String>, Error> {
     let of_image = |part: fn(&Config) -> &Option<Vec<String>>| {
-        image.and_then(|config| part(config).clone()).unwrap_or_default()
+        image
+            .and_then(|config| part(config).clone())
+            .unwrap_or_default()
     };
     let mut args = match &options.entrypoint {
         Some(entrypoint) if entrypoint.is_empty() => Vec::new(),
@@ -130,7 +144,11 @@ fn command(options: &Options, image: Option<&Config>) -> Result<Vec<String>, Err
     } else if options.entrypoint.is_none() {
         args.extend(of_image(Config::cmd));
     }
-    if args.is_empty() { Err(Error::NoCommand) } else { Ok(args) }
+    if args.is_empty() {
+        Err(Error::NoCommand)
+    } else {
+        Ok(args)
+    }
 }
 
 /// The image's environment, then Docker's own (PATH, HOSTNAME, TERM), then the user's; a name appears once.
@@ -138,7 +156,10 @@ fn environment(options: &Options, image: Option<&Config>, hostname: &str) -> Vec
     let mut order: Vec<String> = Vec::new();
     let mut values: BTreeMap<String, Option<String>> = BTreeMap::new();
     let mut set = |name: &str, value: Option<&str>| {
-        if values.insert(name.to_owned(), value.map(str::to_owned)).is_none() {
+        if values
+            .insert(name.to_owned(), value.map(str::to_owned))
+            .is_none()
+        {
             order.push(name.to_owned());
         }
     };
@@ -147,7 +168,11 @@ fn environment(options: &Options, image: Option<&Config>, hostname: &str) -> Vec
     if options.terminal {
         set("TERM", Some("xterm"));
     }
-    for entry in image.and_then(|config| config.env().as_ref()).into_iter().flatten() {
+    for entry in image
+        .and_then(|config| config.env().as_ref())
+        .into_iter()
+        .flatten()
+    {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
         set(name, Some(value));
     }
@@ -157,12 +182,19 @@ fn environment(options: &Options, image: Option<&Config>, hostname: &str) -> Vec
             Variable::Unset(name) => set(name, None),
         }
     }
-    order.iter().filter_map(|name| Some(format!("{name}={}", values.get(name)?.as_ref()?))).collect()
+    order
+        .iter()
+        .filter_map(|name| Some(format!("{name}={}", values.get(name)?.as_ref()?)))
+        .collect()
 }
 
 fn workdir(options: &Options, image: Option<&Config>) -> Result<String, Error> {
     let of_image = image.and_then(|config| config.working_dir().clone());
-    let dir = options.workdir.clone().or(of_image).filter(|dir| !dir.is_empty());
+    let dir = options
+        .workdir
+        .clone()
+        .or(of_image)
+        .filter(|dir| !dir.is_empty());
     match dir {
         None => Ok("/".to_owned()),
         Some(dir) if dir.starts_with('/') => Ok(dir),
@@ -174,7 +206,8 @@ fn capability_sets(held: &[String]) -> LinuxCapabilities {
     let set: std::collections::HashSet<Capability> = held
         .iter()
         .map(|name| {
-            serde_json::from_value(name.as_str().into()).expect("every name of ours is one of oci-spec's")
+            serde_json::from_value(name.as_str().into())
+                .expect("every name of ours is one of oci-spec's")
         })
         .collect();
     let mut sets = LinuxCapabilities::default();
@@ -207,7 +240,11 @@ fn tmpfs_mount(tmpfs: &Tmpfs) -> Mount {
         "dev" => "nodev".to_owned(),
         other => other.to_owned(),
     };
-    let overridden: Vec<String> = tmpfs.options.iter().map(|option| opposite(option)).collect();
+    let overridden: Vec<String> = tmpfs
+        .options
+        .iter()
+        .map(|option| opposite(option))
+        .collect();
     let mut options: Vec<String> = ["nosuid", "nodev", "noexec"]
         .into_iter()
         .filter(|default| !overridden.iter().any(|option| option == default))
@@ -281,13 +318,22 @@ pub fn signal_number(text: &str) -> Option<i32> {
     }
     let upper = text.to_ascii_uppercase();
     let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
-    if let Some(offset) = bare.strip_prefix("RTMIN+").and_then(|n| n.parse::<i32>().ok()) {
+    if let Some(offset) = bare
+        .strip_prefix("RTMIN+")
+        .and_then(|n| n.parse::<i32>().ok())
+    {
         return (0..=30).contains(&offset).then_some(34 + offset);
     }
-    if let Some(offset) = bare.strip_prefix("RTMAX-").and_then(|n| n.parse::<i32>().ok()) {
+    if let Some(offset) = bare
+        .strip_prefix("RTMAX-")
+        .and_then(|n| n.parse::<i32>().ok())
+    {
         return (0..=30).contains(&offset).then_some(64 - offset);
     }
-    NAMES.iter().find(|(name, _)| *name == bare).map(|(_, number)| *number)
+    NAMES
+        .iter()
+        .find(|(name, _)| *name == bare)
+        .map(|(_, number)| *number)
 }
 
 #[cfg(test)]

@@ -1,2 +1,7 @@
-//! Not written yet.
-fn main() {}
+//! The `hull` program. All of it is in `cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

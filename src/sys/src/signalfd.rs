@@ -38,11 +38,13 @@ impl SignalFd {
     }
 
     /// The next pending signal's number, or `None`.
-    pub fn next(&mut self) -> io::Result<Option<i32>> {
+    pub fn take(&mut self) -> io::Result<Option<i32>> {
         let mut info = [0; size_of::<libc::signalfd_siginfo>()];
         match self.0.read(&mut info) {
             // ssi_signo, the first field (signalfd(2)).
-            Ok(_) => Ok(Some(i32::from_ne_bytes([info[0], info[1], info[2], info[3]]))),
+            Ok(_) => Ok(Some(i32::from_ne_bytes([
+                info[0], info[1], info[2], info[3],
+            ]))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
@@ -64,11 +66,11 @@ mod tests {
         // In a thread of its own, since the mask is the thread's.
         std::thread::spawn(|| {
             let mut signals = SignalFd::new(&[libc::SIGUSR2]).unwrap();
-            assert_eq!(signals.next().unwrap(), None);
+            assert_eq!(signals.take().unwrap(), None);
             // SAFETY: raises a signal that this thread blocks.
             unsafe { libc::raise(libc::SIGUSR2) };
-            assert_eq!(signals.next().unwrap(), Some(libc::SIGUSR2));
-            assert_eq!(signals.next().unwrap(), None);
+            assert_eq!(signals.take().unwrap(), Some(libc::SIGUSR2));
+            assert_eq!(signals.take().unwrap(), None);
         })
         .join()
         .unwrap();

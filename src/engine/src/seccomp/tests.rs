@@ -12,7 +12,11 @@ fn verdict(program: &[u8], arch: u32, nr: u32, args: [u64; 6]) -> u32 {
     let (mut pc, mut a) = (0usize, 0u32);
     loop {
         let i = &program[pc * 8..pc * 8 + 8];
-        let (code, yes, no) = (u16::from_ne_bytes([i[0], i[1]]), i[2] as usize, i[3] as usize);
+        let (code, yes, no) = (
+            u16::from_ne_bytes([i[0], i[1]]),
+            i[2] as usize,
+            i[3] as usize,
+        );
         let k = u32::from_ne_bytes([i[4], i[5], i[6], i[7]]);
         pc += 1;
         let mut jump = |taken: bool| pc += if taken { yes } else { no };
@@ -36,7 +40,12 @@ const ALLOW: u32 = 0x7fff_0000;
 const VSOCK_REFUSED: u32 = 0x0005_0000 | libc::EAFNOSUPPORT as u32;
 
 fn default_program() -> Vec<u8> {
-    compile(&Seccomp::Default, &capabilities::effective(&[], &[]).unwrap(), None).unwrap()
+    compile(
+        &Seccomp::Default,
+        &capabilities::effective(&[], &[]).unwrap(),
+        None,
+    )
+    .unwrap()
 }
 
 #[test]
@@ -54,12 +63,24 @@ fn vsock_sockets_are_refused_by_every_profile_on_every_architecture() {
         let inet = [2, 1, 0, 0, 0, 0];
         assert_eq!(verdict(program, X86_64, 41, vsock), VSOCK_REFUSED);
         // The kernel takes the domain as an int: the upper half says nothing.
-        assert_eq!(verdict(program, X86_64, 41, [40 | 1 << 40, 1, 0, 0, 0, 0]), VSOCK_REFUSED);
-        assert_eq!(verdict(program, X86_64, 41 | 0x4000_0000, vsock), VSOCK_REFUSED);
+        assert_eq!(
+            verdict(program, X86_64, 41, [40 | 1 << 40, 1, 0, 0, 0, 0]),
+            VSOCK_REFUSED
+        );
+        assert_eq!(
+            verdict(program, X86_64, 41 | 0x4000_0000, vsock),
+            VSOCK_REFUSED
+        );
         assert_eq!(verdict(program, I386, 359, vsock), VSOCK_REFUSED);
-        assert_eq!(verdict(program, I386, 102, [1, 0, 0, 0, 0, 0]), 0x0005_0000 | 38);
+        assert_eq!(
+            verdict(program, I386, 102, [1, 0, 0, 0, 0, 0]),
+            0x0005_0000 | 38
+        );
         assert_eq!(verdict(program, X86_64, 41, inet), ALLOW);
-        assert_eq!(verdict(program, X86_64, libc::SYS_read as u32, [0; 6]), ALLOW);
+        assert_eq!(
+            verdict(program, X86_64, libc::SYS_read as u32, [0; 6]),
+            ALLOW
+        );
     }
 }
 
@@ -69,11 +90,23 @@ fn the_default_profile_follows_the_capabilities() {
         let program = compile(&Seccomp::Default, caps, None).unwrap();
         verdict(&program, X86_64, libc::SYS_bpf as u32, [0; 6])
     };
-    assert_ne!(mount_bpf(&capabilities::effective(&[], &[]).unwrap()), ALLOW);
-    assert_eq!(mount_bpf(&capabilities::effective(&["SYS_ADMIN".into()], &[]).unwrap()), ALLOW);
+    assert_ne!(
+        mount_bpf(&capabilities::effective(&[], &[]).unwrap()),
+        ALLOW
+    );
+    assert_eq!(
+        mount_bpf(&capabilities::effective(&["SYS_ADMIN".into()], &[]).unwrap()),
+        ALLOW
+    );
     let program = default_program();
-    assert_ne!(verdict(&program, X86_64, libc::SYS_io_uring_setup as u32, [0; 6]), ALLOW);
-    assert_ne!(verdict(&program, X86_64, libc::SYS_kexec_load as u32, [0; 6]), ALLOW);
+    assert_ne!(
+        verdict(&program, X86_64, libc::SYS_io_uring_setup as u32, [0; 6]),
+        ALLOW
+    );
+    assert_ne!(
+        verdict(&program, X86_64, libc::SYS_kexec_load as u32, [0; 6]),
+        ALLOW
+    );
 }
 
 #[test]
@@ -85,9 +118,18 @@ fn a_profile_of_the_user_s_is_followed() {
          {"name": "kill", "action": "SCMP_ACT_KILL_PROCESS", "args": [{"index": 1, "value": 9, "op": "SCMP_CMP_EQ"}]}]}"#;
     std::fs::write(&file, text).unwrap();
     let program = compile(&Seccomp::File(file), &[], None).unwrap();
-    assert_eq!(verdict(&program, X86_64, libc::SYS_mkdir as u32, [0; 6]), 0x0005_0005);
-    assert_eq!(verdict(&program, X86_64, libc::SYS_kill as u32, [1, 9, 0, 0, 0, 0]), 0x8000_0000);
-    assert_eq!(verdict(&program, X86_64, libc::SYS_kill as u32, [1, 15, 0, 0, 0, 0]), ALLOW);
+    assert_eq!(
+        verdict(&program, X86_64, libc::SYS_mkdir as u32, [0; 6]),
+        0x0005_0005
+    );
+    assert_eq!(
+        verdict(&program, X86_64, libc::SYS_kill as u32, [1, 9, 0, 0, 0, 0]),
+        0x8000_0000
+    );
+    assert_eq!(
+        verdict(&program, X86_64, libc::SYS_kill as u32, [1, 15, 0, 0, 0, 0]),
+        ALLOW
+    );
 }
 
 #[test]
@@ -99,8 +141,14 @@ fn a_bad_profile_is_refused_with_its_name() {
         compile(&Seccomp::File(file.clone()), &[], None)
     };
     assert!(matches!(compiled("{"), Err(Error::Malformed { .. })));
-    assert!(matches!(compiled(r#"{"defaultAction": "SCMP_ACT_NOTIFY"}"#), Err(Error::Unsupported(_))));
-    assert!(matches!(compile(&Seccomp::File("/nonexistent".into()), &[], None), Err(Error::Read { .. })));
+    assert!(matches!(
+        compiled(r#"{"defaultAction": "SCMP_ACT_NOTIFY"}"#),
+        Err(Error::Unsupported(_))
+    ));
+    assert!(matches!(
+        compile(&Seccomp::File("/nonexistent".into()), &[], None),
+        Err(Error::Read { .. })
+    ));
 }
 
 #[test]
@@ -108,5 +156,8 @@ fn a_compiled_default_is_kept_and_found_again() {
     let cache = tempfile::tempdir().unwrap();
     let first = compile(&Seccomp::Default, &[], Some(cache.path())).unwrap();
     assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 1);
-    assert_eq!(compile(&Seccomp::Default, &[], Some(cache.path())).unwrap(), first);
+    assert_eq!(
+        compile(&Seccomp::Default, &[], Some(cache.path())).unwrap(),
+        first
+    );
 }

@@ -5,7 +5,13 @@ fn config(json: &str) -> Config {
 }
 
 fn built(options: &Options, image: Option<&Config>) -> Spec {
-    let inputs = Inputs { options, image, hostname: "abc", memory_bytes: None, cgroup: "/hull/abc" };
+    let inputs = Inputs {
+        options,
+        image,
+        hostname: "abc",
+        memory_bytes: None,
+        cgroup: "/hull/abc",
+    };
     build(&inputs).unwrap()
 }
 
@@ -22,18 +28,33 @@ fn a_command_replaces_cmd_and_follows_the_entrypoint() {
     let image = config(r#"{"Entrypoint": ["/enter"], "Cmd": ["a", "b"]}"#);
     let args = |options: &Options| process(options, Some(&image)).args().clone().unwrap();
     assert_eq!(args(&Options::default()), words(&["/enter", "a", "b"]));
-    let options = Options { command: words(&["c"]), ..Options::default() };
+    let options = Options {
+        command: words(&["c"]),
+        ..Options::default()
+    };
     assert_eq!(args(&options), words(&["/enter", "c"]));
-    let options = Options { entrypoint: Some("/mine".into()), ..Options::default() };
+    let options = Options {
+        entrypoint: Some("/mine".into()),
+        ..Options::default()
+    };
     assert_eq!(args(&options), words(&["/mine"]));
-    let options = Options { entrypoint: Some(String::new()), command: words(&["x"]), ..Options::default() };
+    let options = Options {
+        entrypoint: Some(String::new()),
+        command: words(&["x"]),
+        ..Options::default()
+    };
     assert_eq!(args(&options), words(&["x"]));
 }
 
 #[test]
 fn nothing_to_run_is_an_error() {
-    let inputs =
-        Inputs { options: &Options::default(), image: None, hostname: "h", memory_bytes: None, cgroup: "/h" };
+    let inputs = Inputs {
+        options: &Options::default(),
+        image: None,
+        hostname: "h",
+        memory_bytes: None,
+        cgroup: "/h",
+    };
     assert!(matches!(build(&inputs), Err(Error::NoCommand)));
 }
 
@@ -41,27 +62,51 @@ fn nothing_to_run_is_an_error() {
 fn the_environment_has_each_name_once_and_the_user_s_last() {
     let image = config(r#"{"Cmd": ["x"], "Env": ["PATH=/image", "A=1", "B=2"]}"#);
     let options = Options {
-        env: vec![Variable::Set("A".into(), "mine=yes".into()), Variable::Unset("B".into())],
+        env: vec![
+            Variable::Set("A".into(), "mine=yes".into()),
+            Variable::Unset("B".into()),
+        ],
         terminal: true,
         ..Options::default()
     };
     let env = process(&options, Some(&image)).env().clone().unwrap();
-    assert_eq!(env, words(&["PATH=/image", "HOSTNAME=abc", "TERM=xterm", "A=mine=yes"]));
+    assert_eq!(
+        env,
+        words(&["PATH=/image", "HOSTNAME=abc", "TERM=xterm", "A=mine=yes"])
+    );
 }
 
 #[test]
 fn a_relative_working_directory_is_refused() {
-    let options = Options { workdir: Some("tmp".into()), command: words(&["x"]), ..Options::default() };
-    let inputs = Inputs { options: &options, image: None, hostname: "h", memory_bytes: None, cgroup: "/h" };
+    let options = Options {
+        workdir: Some("tmp".into()),
+        command: words(&["x"]),
+        ..Options::default()
+    };
+    let inputs = Inputs {
+        options: &options,
+        image: None,
+        hostname: "h",
+        memory_bytes: None,
+        cgroup: "/h",
+    };
     assert!(matches!(build(&inputs), Err(Error::RelativeWorkdir(_))));
 }
 
 #[test]
 fn limits_become_the_cgroup_s() {
-    let options =
-        Options { command: words(&["x"]), cpus: Some(MilliCpus(1500)), ..Options::default() };
-    let inputs =
-        Inputs { options: &options, image: None, hostname: "h", memory_bytes: Some(1 << 20), cgroup: "/h" };
+    let options = Options {
+        command: words(&["x"]),
+        cpus: Some(MilliCpus(1500)),
+        ..Options::default()
+    };
+    let inputs = Inputs {
+        options: &options,
+        image: None,
+        hostname: "h",
+        memory_bytes: Some(1 << 20),
+        cgroup: "/h",
+    };
     let spec = build(&inputs).unwrap();
     let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
     assert_eq!(resources.memory().unwrap().limit(), Some(1 << 20));
@@ -71,20 +116,34 @@ fn limits_become_the_cgroup_s() {
 
 #[test]
 fn a_tmpfs_is_noexec_unless_the_user_says_exec() {
-    let mount = tmpfs_mount(&Tmpfs { path: "/x".into(), options: words(&["exec", "size=1m"]) });
-    assert_eq!(mount.options().clone().unwrap(), words(&["nosuid", "nodev", "exec", "size=1m"]));
+    let mount = tmpfs_mount(&Tmpfs {
+        path: "/x".into(),
+        options: words(&["exec", "size=1m"]),
+    });
+    assert_eq!(
+        mount.options().clone().unwrap(),
+        words(&["nosuid", "nodev", "exec", "size=1m"])
+    );
 }
 
 #[test]
 fn ulimits_are_known_by_docker_s_names() {
     let options = Options {
         command: words(&["x"]),
-        ulimits: vec![Ulimit { name: "nofile".into(), soft: 10, hard: 20 }],
+        ulimits: vec![Ulimit {
+            name: "nofile".into(),
+            soft: 10,
+            hard: 20,
+        }],
         ..Options::default()
     };
     let limits = process(&options, None).rlimits().clone().unwrap();
     assert_eq!(limits[0].typ(), PosixRlimitType::RlimitNofile);
-    let bad = Ulimit { name: "nofiles".into(), soft: 1, hard: 1 };
+    let bad = Ulimit {
+        name: "nofiles".into(),
+        soft: 1,
+        hard: 1,
+    };
     assert!(matches!(rlimit(&bad), Err(Error::Ulimit(_))));
 }
 
@@ -96,5 +155,8 @@ fn signals_are_known_by_name_and_number() {
     assert_eq!(signal_number("SIGRTMIN+3"), Some(37));
     assert_eq!(signal_number("0"), None);
     assert_eq!(signal_number("SIGNOPE"), None);
-    assert_eq!(stop_signal(Some(&config(r#"{"StopSignal": "SIGINT"}"#))), libc::SIGINT);
+    assert_eq!(
+        stop_signal(Some(&config(r#"{"StopSignal": "SIGINT"}"#))),
+        libc::SIGINT
+    );
 }

@@ -1,0 +1,148 @@
+//! Bytes between the client's standard streams and the container's, a thread for each, so that a slow reader of one
+//! holds up no other. Blocking reads and writes are the back pressure.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{FileType, fstat};
+use rustix::net::{Shutdown, shutdown};
+
+/// Moved at once.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// When the container's first byte of output was written to the client's own output; 0 until then.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FirstOutput(Arc<AtomicU64>);
+
+impl FirstOutput {
+    /// The moment, once there is one.
+    pub(super) fn at(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Acquire)).filter(|at| *at != 0)
+    }
+
+    fn stamp(&self) {
+        let now = sys::clock::monotonic_ns();
+        // Only the first stays; that it lost the race means that there was one.
+        let _ = self
+            .0
+            .compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+/// Pumps the container's output to `to` until it ends. `done` is closed then.
+pub(super) fn output(
+    name: &str,
+    from: OwnedFd,
+    to: BorrowedFd<'static>,
+    first: FirstOutput,
+    done: PipeWriter,
+) -> io::Result<()> {
+    let to = to.try_clone_to_owned()?;
+    sys::thread::spawn(name, move || {
+        let mut from = File::from(from);
+        if let Err(error) = copy_out(&mut from, &mut File::from(to), &first) {
+            // Nobody reads any more: the container gets EPIPE where it writes on.
+            tracing::debug!(%error, "output ended early");
+            stop_reading(&from);
+        }
+        drop(done);
+    })?;
+    Ok(())
+}
+
+/// Pumps standard input to the container until it ends; then the container sees its end.
+pub(super) fn input(to: OwnedFd) -> io::Result<()> {
+    let from = rustix::stdio::stdin().try_clone_to_owned()?;
+    // Never waited for: it may block on a terminal for ever.
+    sys::thread::spawn("stdin", move || {
+        let mut to = File::from(to);
+        if let Err(error) = copy(&mut File::from(from), &mut to) {
+            tracing::debug!(%error, "input ended early");
+        }
+        stop_writing(&to);
+    })?;
+    Ok(())
+}
+
+fn copy(from: &mut File, to: &mut File) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(len) => to.write_all(&buffer[..len])?,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => wait_readable(from)?,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn copy_out(from: &mut File, to: &mut File, first: &FirstOutput) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut stamped = false;
+    loop {
+        let len = match from.read(&mut buffer) {
+            // A pty's master fails with EIO when its last slave is closed, which is its end.
+            Ok(0) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(()),
+            Ok(len) => len,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        write_all(to, &buffer[..len])?;
+        if !stamped {
+            first.stamp();
+            stamped = true;
+        }
+    }
+}
+
+/// Writes everything, also to a descriptor that whoever started us has made non-blocking.
+fn write_all(to: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(len) => bytes = &bytes[len..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                wait(to, rustix::event::PollFlags::OUT)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn wait_readable(file: &File) -> io::Result<()> {
+    wait(file, rustix::event::PollFlags::IN)
+}
+
+fn wait(file: &File, flags: rustix::event::PollFlags) -> io::Result<()> {
+    match rustix::event::poll(&mut [rustix::event::PollFd::new(file, flags)], None) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sockets are shut down; a native container's pipes end with their last descriptor, and its terminal with a signal.
+fn stop_writing(file: &File) {
+    shut(file, Shutdown::Write);
+}
+
+fn stop_reading(file: &File) {
+    shut(file, Shutdown::Both);
+}
+
+fn shut(file: &File, how: Shutdown) {
+    let is_socket =
+        fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket);
+    if is_socket {
+        // It may be closed already, by the other side.
+        if let Err(error) = shutdown(file.as_fd(), how) {
+            tracing::debug!(%error, "a stream was closed before");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! What a host must have for hull, whether it has it, and how to mend it. Found out by trying, not by guessing.
+
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+
+use crate::install::{self, Installation};
+use crate::monitor;
+
+/// Free space below which pulls will soon fail.
+const LITTLE_SPACE_BYTES: u64 = 2 << 30;
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It is there.
+    Good,
+    /// Something that is not always needed is missing.
+    Limited,
+    /// `hull run` cannot work.
+    Missing,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What.
+    pub name: &'static str,
+    /// How it came out.
+    pub status: Status,
+    /// What was found.
+    pub detail: String,
+    /// How to mend it.
+    pub fix: Option<String>,
+}
+
+impl Check {
+    fn good(name: &'static str, detail: impl Into<String>) -> Check {
+        Check {
+            name,
+            status: Status::Good,
+            detail: detail.into(),
+            fix: None,
+        }
+    }
+
+    fn bad(
+        name: &'static str,
+        status: Status,
+        detail: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Check {
+        Check {
+            name,
+            status,
+            detail: detail.into(),
+            fix: Some(fix.into()),
+        }
+    }
+}
+
+/// Everything.
+pub fn all() -> Vec<Check> {
+    let mut checks = vec![parts()];
+    checks.extend(kvm());
+    checks.extend([tun(), nft(), cgroup(), space()]);
+    checks
+}
+
+/// What VMs need: KVM present, permitted, and able to boot a stock kernel.
+pub fn kvm() -> Vec<Check> {
+    const NAME: &str = "kvm";
+    match monitor::open_kvm() {
+        Ok(_) => vec![
+            Check::good(NAME, "/dev/kvm is there and may be opened"),
+            boots(),
+        ],
+        Err(error) => {
+            let fix = match error {
+                monitor::KvmError::NoKvm => {
+                    "switch virtualization on in the firmware (VT-x, AMD-V), or nested virtualization on in the machine \
+                     that this one runs on, and `modprobe kvm_intel` or `kvm_amd`; without KVM: `cargo xtask host`"
+                }
+                _ => "`sudo usermod -aG kvm $USER`, then log in again",
+            };
+            vec![Check::bad(NAME, Status::Missing, error.to_string(), fix)]
+        }
+    }
+}
+
+/// What hull-vmm's probe prints.
+#[derive(Debug, Deserialize)]
+struct Probe {
+    boots_stock_kernel: bool,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// Runs a payload with instructions of a stock kernel that an emulating KVM does not know.
+fn boots() -> Check {
+    const NAME: &str = "stock kernel";
+    match probe() {
+        Ok(Probe {
+            boots_stock_kernel: true,
+            ..
+        }) => Check::good(NAME, "this KVM can boot one"),
+        Ok(Probe { reason, .. }) => Check::bad(
+            NAME,
+            Status::Missing,
+            format!(
+                "this KVM cannot boot one: {}",
+                reason.unwrap_or_else(|| "the probe failed".into())
+            ),
+            "use a machine with VT-x or AMD-V (nested will do), or the test host: `cargo xtask host -- COMMAND`",
+        ),
+        Err(error) => Check::bad(
+            NAME,
+            Status::Missing,
+            format!("could not be tried: {error}"),
+            "build hull with `cargo xtask build`",
+        ),
+    }
+}
+
+fn probe() -> io::Result<Probe> {
+    let program = Installation::find()
+        .and_then(|installation| installation.vmm())
+        .map_err(io::Error::other)?;
+    let output = Command::new(program)
+        .arg("probe")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()?;
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn parts() -> Check {
+    const NAME: &str = "installation";
+    let found = Installation::find().and_then(|installation| {
+        installation.vmm()?;
+        installation.kernel()?;
+        installation.initramfs()?;
+        installation.scratch()?;
+        Ok(())
+    });
+    match found {
+        Ok(()) => Check::good(
+            NAME,
+            "hull-vmm, guest kernel, initramfs and disk template are there",
+        ),
+        Err(error) => Check::bad(
+            NAME,
+            Status::Missing,
+            error.to_string(),
+            "build hull with `cargo xtask build`",
+        ),
+    }
+}
+
+fn tun() -> Check {
+    const NAME: &str = "tun";
+    const WITHOUT: &str = "without it there is --network none";
+    let path = Path::new("/dev/net/tun");
+    match std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+    {
+        Ok(_) => Check::good(NAME, "/dev/net/tun may be opened"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Check::bad(
+            NAME,
+            Status::Limited,
+            "/dev/net/tun is not there",
+            format!("`modprobe tun`; {WITHOUT}"),
+        ),
+        Err(error) => Check::bad(
+            NAME,
+            Status::Limited,
+            format!("/dev/net/tun: {error}"),
+            WITHOUT,
+        ),
+    }
+}
+
+fn nft() -> Check {
+    const NAME: &str = "nftables";
+    const WITHOUT: &str = "`apt-get install nftables`; without it there is --network none";
+    if !rustix::process::geteuid().is_root() {
+        return Check::bad(
+            NAME,
+            Status::Limited,
+            "only root may set up --network bridge",
+            "run hull as root for --network bridge; others have --network none",
+        );
+    }
+    let listed = Command::new("nft")
+        .args(["-j", "list", "tables"])
+        .stdin(Stdio::null())
+        .output();
+    match listed {
+        Ok(output) if output.status.success() => Check::good(NAME, "nft works"),
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            let first = text.lines().next().unwrap_or("it failed").to_owned();
+            Check::bad(
+                NAME,
+                Status::Limited,
+                format!("nft: {first}"),
+                "`modprobe nf_tables`; without it there is --network none",
+            )
+        }
+        Err(error) => Check::bad(NAME, Status::Limited, format!("nft: {error}"), WITHOUT),
+    }
+}
+
+fn cgroup() -> Check {
+    const NAME: &str = "cgroup v2";
+    match monitor::cgroup2_mount() {
+        Some(path) => Check::good(NAME, format!("mounted at {}", path.display())),
+        None => Check::bad(
+            NAME,
+            Status::Limited,
+            "not mounted",
+            "only --isolation native needs it: `mount -t cgroup2 none /sys/fs/cgroup/unified`",
+        ),
+    }
+}
+
+fn space() -> Check {
+    const NAME: &str = "disk space";
+    let root = match install::state_root() {
+        Ok(root) => root,
+        Err(error) => {
+            return Check::bad(
+                NAME,
+                Status::Missing,
+                error.to_string(),
+                "set HULL_ROOT to a folder that you may write",
+            );
+        }
+    };
+    match rustix::fs::statvfs(&root) {
+        Ok(stat) => {
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            let detail = format!("{:.1} GB free for {}", free as f64 / 1e9, root.display());
+            if free < LITTLE_SPACE_BYTES {
+                Check::bad(
+                    NAME,
+                    Status::Limited,
+                    detail,
+                    "`hull rmi` what is not needed, or set HULL_ROOT to a larger disk",
+                )
+            } else {
+                Check::good(NAME, detail)
+            }
+        }
+        Err(error) => Check::bad(
+            NAME,
+            Status::Limited,
+            format!("{}: {error}", root.display()),
+            "check the disk",
+        ),
+    }
+}

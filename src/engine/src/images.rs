@@ -1,0 +1,95 @@
+//! The image that `hull run` means: from the store, from the registry, or the built-in demo.
+
+use std::path::Path;
+
+use image::{Image, PullOptions, Reference, Store};
+
+use crate::install::{self, Installation};
+use crate::options::Pull;
+
+/// The name of the demo image, which is imported from the installation when it is first wanted.
+const DEMO: &str = "demo";
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name is none.
+    #[error("{name:?} is not an image's name")]
+    Name {
+        /// What the user wrote.
+        name: String,
+        /// Why.
+        #[source]
+        source: image::reference::Error,
+    },
+    /// It is not here and is not to be fetched.
+    #[error("no image {0} here, and --pull never forbids to fetch it")]
+    Absent(String),
+    /// The store, a pull or an import failed.
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] image::store::Error),
+    /// The demo image is not installed.
+    #[error(transparent)]
+    Install(#[from] install::Error),
+    /// The demo archive has no image.
+    #[error("the demo image's archive is empty")]
+    EmptyDemo,
+}
+
+impl Error {
+    /// What a person can do about it.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Error::Image(error) => error.help(),
+            Error::Store(error) => error.help(),
+            Error::Absent(name) => Some(format!("fetch it with `hull pull {name}`")),
+            Error::Name { .. } | Error::Install(_) | Error::EmptyDemo => None,
+        }
+    }
+}
+
+/// Opens the image store of a state root.
+pub fn open_store(root: &Path) -> Result<Store, Error> {
+    Ok(Store::open(&root.join("images"))?)
+}
+
+/// The image of this name, fetched where `pull` says so.
+pub fn resolve(
+    store: &Store,
+    installation: &Installation,
+    name: &str,
+    pull: Pull,
+    progress: &dyn image::Progress,
+) -> Result<Image, Error> {
+    let parse = || {
+        name.parse::<Reference>().map_err(|source| Error::Name {
+            name: name.to_owned(),
+            source,
+        })
+    };
+    if pull != Pull::Always {
+        if let Some(image) = store.find(name)? {
+            return Ok(image);
+        }
+    }
+    let reference = parse()?;
+    let demo: Reference = DEMO.parse().map_err(|source| Error::Name {
+        name: DEMO.into(),
+        source,
+    })?;
+    if reference == demo {
+        // Never fetched: nobody's repository of that name is ours.
+        let archive = installation.demo()?;
+        let images = store.import(image::Source::Path(&archive), Some(&demo), progress)?;
+        return images.into_iter().next().ok_or(Error::EmptyDemo);
+    }
+    if pull == Pull::Never {
+        return Err(Error::Absent(name.to_owned()));
+    }
+    Ok(store
+        .pull(&reference, &PullOptions::default(), progress)?
+        .image)
+}

@@ -1,0 +1,192 @@
+//! The monitor's end of the agent's control connection.
+//!
+//! Invariants: nothing here blocks; what the guest sends is bounded by the frame's limit, what it does not read by
+//! [`MAX_UNSENT_BYTES`].
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use protocol::agent::{FromAgent, Hello, Request, ToAgent};
+use protocol::frame::{self, Assembler};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+/// Two of the largest frames: a container's document and whatever follows while the agent is busy with it.
+const MAX_UNSENT_BYTES: usize = 2 * frame::MAX_LEN;
+/// Received at once.
+const CHUNK_BYTES: usize = 8 << 10;
+
+/// Why the conversation cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The agent closed the connection, which it never does while it lives.
+    #[error("the guest agent is gone")]
+    Closed,
+    /// The agent is not of this build.
+    #[error(
+        "the guest agent is of build {agent}, hull of {ours}; build both with `cargo xtask build`"
+    )]
+    Build {
+        /// The agent's.
+        agent: String,
+        /// The monitor's.
+        ours: &'static str,
+    },
+    /// The agent no longer reads.
+    #[error("the guest agent does not take requests any more")]
+    Stuck,
+    /// The agent sent something that is no message.
+    #[error("the guest agent sent something unintelligible")]
+    Frame(#[from] frame::Error),
+    /// The connection failed.
+    #[error("the connection to the guest agent failed")]
+    Io(#[from] io::Error),
+}
+
+/// What the agent said.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// Its first words: it is of the right build.
+    Hello,
+    /// Anything later.
+    Message(FromAgent),
+}
+
+/// The connection.
+#[derive(Debug)]
+pub(super) struct Agent {
+    socket: OwnedFd,
+    received: Assembler,
+    unsent: Vec<u8>,
+    greeted: bool,
+    next_seq: u64,
+}
+
+impl Agent {
+    /// Takes the host's end of the control connection, which the guest may not have dialled yet.
+    pub(super) fn new(socket: OwnedFd) -> Agent {
+        Agent {
+            socket,
+            received: Assembler::default(),
+            unsent: Vec::new(),
+            greeted: false,
+            next_seq: 1,
+        }
+    }
+
+    /// What to poll, and for what.
+    pub(super) fn watched(&self) -> (BorrowedFd<'_>, PollFlags) {
+        let write = if self.unsent.is_empty() {
+            PollFlags::empty()
+        } else {
+            PollFlags::OUT
+        };
+        (self.socket.as_fd(), PollFlags::IN | write)
+    }
+
+    /// Sends a request, or keeps it until the agent reads; returns the number that its reply will carry.
+    pub(super) fn request(&mut self, request: Request) -> Result<u64, Error> {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let bytes = frame::encode(&ToAgent { seq, request })?;
+        if self.unsent.len() + bytes.len() > MAX_UNSENT_BYTES {
+            return Err(Error::Stuck);
+        }
+        self.unsent.extend_from_slice(&bytes);
+        self.flush()?;
+        Ok(seq)
+    }
+
+    /// Sends what the agent has room for.
+    pub(super) fn flush(&mut self) -> Result<(), Error> {
+        while !self.unsent.is_empty() {
+            match send(
+                &self.socket,
+                &self.unsent,
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            ) {
+                Ok(len) => drop(self.unsent.drain(..len)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(Error::Closed),
+                Err(error) => return Err(Error::Io(error.into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what the agent has sent and returns the whole messages in it.
+    pub(super) fn receive(&mut self) -> Result<Vec<Said>, Error> {
+        let mut chunk = [0; CHUNK_BYTES];
+        match recv(&self.socket, &mut chunk, RecvFlags::DONTWAIT) {
+            Ok((0, _)) | Err(Errno::CONNRESET) => return Err(Error::Closed),
+            Ok((len, _)) => self.received.push(&chunk[..len]),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => return Err(Error::Io(error.into())),
+        }
+        let mut said = Vec::new();
+        loop {
+            if !self.greeted {
+                let Some(hello) = self.received.next::<Hello>()? else {
+                    break;
+                };
+                if hello.build != protocol::BUILD {
+                    return Err(Error::Build {
+                        agent: hello.build,
+                        ours: protocol::BUILD,
+                    });
+                }
+                self.greeted = true;
+                tracing::debug!(kernel = hello.kernel_release, "the agent is there");
+                said.push(Said::Hello);
+            } else {
+                let Some(message) = self.received.next()? else {
+                    break;
+                };
+                said.push(Said::Message(message));
+            }
+        }
+        Ok(said)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use super::*;
+
+    fn hello(build: &str) -> Vec<u8> {
+        frame::encode(&Hello {
+            build: build.into(),
+            kernel_release: "6.12".into(),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn an_agent_of_another_build_is_refused() {
+        let (ours, theirs) = sys::packet::stream_pair().unwrap();
+        let mut agent = Agent::new(ours);
+        File::from(theirs).write_all(&hello("other")).unwrap();
+        assert!(matches!(agent.receive(), Err(Error::Build { .. })));
+    }
+
+    #[test]
+    fn requests_wait_for_an_agent_that_is_busy_up_to_a_bound() {
+        let (ours, theirs) = sys::packet::stream_pair().unwrap();
+        let mut agent = Agent::new(ours);
+        let mut theirs = File::from(theirs);
+        theirs.write_all(&hello(protocol::BUILD)).unwrap();
+        assert!(matches!(agent.receive().unwrap()[..], [Said::Hello]));
+        let big = || Request::Start {
+            container: "x".repeat(900_000),
+        };
+        assert_eq!(agent.request(big()).unwrap(), 1);
+        assert!(agent.watched().1.contains(PollFlags::OUT));
+        let refused = (0..5).find_map(|_| agent.request(big()).err());
+        assert!(matches!(refused, Some(Error::Stuck)));
+    }
+}

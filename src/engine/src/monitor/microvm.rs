@@ -1,0 +1,383 @@
+//! A container in a VM: hull-vmm, the agent in it, and the order in which they are asked.
+//!
+//! ```text
+//! spawn hull-vmm, Start, offer streams
+//!      | Hello
+//!      v
+//! greeted: Mount, Create (and Start, if the client has said so) go out at once
+//!      | Started                    any reply that is a failure: Failed
+//!      v
+//! running: signals and sizes go through
+//!      | Exited
+//!      v
+//! over: the VM stays until its output has been read
+//! ```
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::path::Path;
+
+use protocol::agent::{
+    CONTROL_PORT, Create, Done, EtcFiles, FromAgent, Interface, LayerExtent, Mount, Request,
+    TerminalSize, Writable,
+};
+use protocol::timeline::Nanos;
+use protocol::vmm::FromVmm;
+use rustix::event::PollFlags;
+
+use super::agent::{self, Agent, Said};
+use super::config::{Config, Vm};
+use super::console::Console;
+use super::machine::{Broken, Event, Source, Watched};
+use super::network::Attached;
+use super::streams::{self, Streams};
+use super::vmm::{self, LAYER_ALIGN_BYTES, SCRATCH_SERIAL, Vmm};
+use super::{chain, measure};
+
+/// Why the VM or its agent cannot go on.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Vmm(#[from] vmm::Error),
+    #[error(transparent)]
+    Agent(#[from] agent::Error),
+    #[error(transparent)]
+    Stream(#[from] streams::Error),
+    #[error("cannot prepare the VM")]
+    Prepare(#[from] std::io::Error),
+    #[error("cannot set up the container's network")]
+    Network(#[from] super::network::Error),
+}
+
+/// A VM with its container.
+#[derive(Debug)]
+pub(super) struct MicroVm {
+    id: String,
+    vmm: Vmm,
+    agent: Agent,
+    console: Console,
+    show_console: bool,
+    streams: Streams,
+    network: Option<Attached>,
+    phase: Phase,
+    start_wanted: bool,
+    awaited: BTreeMap<u64, Awaited>,
+    hello: Option<Nanos>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The requests that go out at the agent's hello.
+    Booting(Box<(Mount, Create)>),
+    Made,
+    Over,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// A failure is the container's.
+    Container,
+    /// The same, and success means that it runs.
+    Start,
+    /// A signal or a size for a container that may just have ended: failures say nothing.
+    Hint,
+}
+
+impl MicroVm {
+    /// Starts the VM. hull-vmm is spawned first, so that it starts while its files are opened.
+    pub(super) fn new(config: &Config, vm: &Vm, folder: &Path) -> Result<MicroVm, Broken> {
+        Self::try_new(config, vm, folder).map_err(|fault| Broken {
+            message: chain(&fault),
+            console: Vec::new(),
+        })
+    }
+
+    fn try_new(config: &Config, vm: &Vm, folder: &Path) -> Result<MicroVm, Fault> {
+        let vmm = Vmm::spawn(&vm.program)?;
+        let (console, console_end) = Console::new()?;
+        let mut network = if config.container.bridge {
+            Some(Attached::new(config)?)
+        } else {
+            None
+        };
+        let tap = network.as_mut().and_then(Attached::take_tap);
+        vmm.start(config, vm, folder, console_end, tap)?;
+        let (control, control_end) = sys::packet::stream_pair()?;
+        vmm.offer(CONTROL_PORT, control_end)?;
+        let streams = Streams::new(config.container.stdio, |port, end| {
+            Ok::<(), Fault>(vmm.offer(port, end)?)
+        })?;
+        let interface = network.as_ref().map(Attached::interface);
+        let requests = (mount(config, vm), create(config, &streams, interface));
+        Ok(MicroVm {
+            id: config.id.clone(),
+            vmm,
+            agent: Agent::new(control),
+            console,
+            show_console: vm.show_console,
+            streams,
+            network,
+            phase: Phase::Booting(Box::new(requests)),
+            start_wanted: false,
+            awaited: BTreeMap::new(),
+            hello: None,
+        })
+    }
+
+    /// What to poll.
+    pub(super) fn watched(&self) -> Vec<Watched<'_>> {
+        let mut watched = vec![(self.vmm.descriptor(), PollFlags::IN, Source::Vmm)];
+        let (socket, flags) = self.agent.watched();
+        if !matches!(self.phase, Phase::Over) {
+            watched.push((socket, flags, Source::Agent));
+            watched.extend(
+                self.streams
+                    .unverified()
+                    .map(|(slot, fd)| (fd, PollFlags::IN, Source::Stream(slot))),
+            );
+        }
+        watched.extend(
+            self.console
+                .descriptor()
+                .map(|fd| (fd, PollFlags::IN, Source::Console)),
+        );
+        watched
+    }
+
+    /// Handles a ready descriptor.
+    pub(super) fn ready(&mut self, source: Source, events: &mut Vec<Event>) -> Result<(), Broken> {
+        let result = match source {
+            Source::Vmm => self.vmm_spoke(events),
+            Source::Agent => self.agent_spoke(events),
+            Source::Console => self.console_spoke(events),
+            Source::Stream(slot) => self.stream_spoke(slot, events),
+            Source::Process => Ok(()),
+        };
+        result.or_else(|fault| self.broken(fault))
+    }
+
+    /// Starts the container, now or as soon as it is made.
+    pub(super) fn start(&mut self) -> Result<(), Broken> {
+        self.start_wanted = true;
+        match self.phase {
+            Phase::Made => self.request_start().or_else(|fault| self.broken(fault)),
+            Phase::Booting(_) | Phase::Over => Ok(()),
+        }
+    }
+
+    /// Signals the container's first process.
+    pub(super) fn signal(&mut self, signal: i32) -> Result<(), Broken> {
+        let container = self.id.clone();
+        self.hint(Request::Signal {
+            container,
+            signal,
+            all: false,
+        })
+    }
+
+    /// Tells the container's terminal its size.
+    pub(super) fn resize(&mut self, size: TerminalSize) -> Result<(), Broken> {
+        // Before the container is made, its size at the start is what changes.
+        if let Phase::Booting(requests) = &mut self.phase {
+            if let protocol::agent::Stdio::Terminal { size: at_start, .. } = &mut requests.1.stdio {
+                *at_start = size;
+            }
+            return Ok(());
+        }
+        let container = self.id.clone();
+        self.hint(Request::Resize { container, size })
+    }
+
+    /// Asks hull-vmm for a report, from which the measures are made.
+    pub(super) fn measure(&mut self) -> Result<(), Broken> {
+        self.vmm
+            .ask_report()
+            .or_else(|error| self.broken(error.into()))
+    }
+
+    /// Ends the VM.
+    pub(super) fn end(self) {
+        self.vmm.end();
+        if let Some(network) = self.network {
+            network.detach();
+        }
+    }
+
+    fn hint(&mut self, request: Request) -> Result<(), Broken> {
+        if !matches!(self.phase, Phase::Made) {
+            return Ok(());
+        }
+        match self.agent.request(request) {
+            Ok(seq) => {
+                self.awaited.insert(seq, Awaited::Hint);
+                Ok(())
+            }
+            Err(error) => self.broken(error.into()),
+        }
+    }
+
+    fn vmm_spoke(&mut self, events: &mut Vec<Event>) -> Result<(), Fault> {
+        match self.vmm.receive()? {
+            FromVmm::Running => {}
+            FromVmm::Report(report) => {
+                let mut measured = measure::measure(&report, self.vmm.pid())?;
+                measured.timeline.hello = self.hello;
+                events.push(Event::Measured(Box::new(measured)));
+            }
+            FromVmm::Ended { end, .. } => {
+                self.console_spoke(events)?;
+                let panic = self.console.panic();
+                return Err(vmm::Error::Ended(vmm::explain(&end, panic)).into());
+            }
+            FromVmm::Failed { message } => return Err(vmm::Error::Build(message).into()),
+        }
+        Ok(())
+    }
+
+    fn agent_spoke(&mut self, events: &mut Vec<Event>) -> Result<(), Fault> {
+        self.agent.flush()?;
+        for said in self.agent.receive()? {
+            match said {
+                Said::Hello => self.greeted()?,
+                Said::Message(FromAgent::Reply { seq, result }) => {
+                    let awaited = self.awaited.remove(&seq);
+                    match (awaited, result) {
+                        (Some(Awaited::Start), Ok(Done::Started { .. } | Done::Ok)) => {
+                            events.push(Event::Started)
+                        }
+                        (Some(Awaited::Container | Awaited::Start), Err(failure)) => {
+                            self.phase = Phase::Over;
+                            events.push(Event::Failed(failure));
+                            // What was pipelined behind it fails for the same reason.
+                            return Ok(());
+                        }
+                        _ => {}
+                    }
+                }
+                Said::Message(FromAgent::Exited {
+                    container,
+                    status,
+                    oom_killed,
+                }) if container == self.id => {
+                    self.phase = Phase::Over;
+                    events.push(Event::Exited { status, oom_killed });
+                    return Ok(());
+                }
+                Said::Message(FromAgent::Exited { .. }) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn greeted(&mut self) -> Result<(), Fault> {
+        self.hello = Some(sys::clock::monotonic_ns());
+        if let Phase::Booting(requests) = std::mem::replace(&mut self.phase, Phase::Made) {
+            let (mount, create) = *requests;
+            for request in [Request::Mount(mount), Request::Create(Box::new(create))] {
+                let seq = self.agent.request(request)?;
+                self.awaited.insert(seq, Awaited::Container);
+            }
+            if self.start_wanted {
+                self.request_start()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn request_start(&mut self) -> Result<(), Fault> {
+        let seq = self.agent.request(Request::Start {
+            container: self.id.clone(),
+        })?;
+        self.awaited.insert(seq, Awaited::Start);
+        Ok(())
+    }
+
+    fn console_spoke(&mut self, events: &mut Vec<Event>) -> Result<(), Fault> {
+        let text = self.console.read()?;
+        if self.show_console && !text.is_empty() {
+            events.push(Event::Console(text));
+        }
+        Ok(())
+    }
+
+    fn stream_spoke(&mut self, slot: usize, events: &mut Vec<Event>) -> Result<(), Fault> {
+        self.streams.read_token(slot)?;
+        if let Some(ready) = self.streams.take_ready() {
+            events.push(Event::Streams(ready));
+        }
+        Ok(())
+    }
+
+    /// What a person is told. When the agent is gone, hull-vmm knows better why, and says so within a moment.
+    fn broken(&mut self, fault: Fault) -> Result<(), Broken> {
+        let mut ignored = Vec::new();
+        let mut message = chain(&fault as &dyn StdError);
+        if matches!(
+            fault,
+            Fault::Agent(agent::Error::Closed) | Fault::Stream(streams::Error::Closed)
+        ) {
+            while let Ok(said) = self.vmm.receive() {
+                if let FromVmm::Ended { end, .. } = said {
+                    // What the console still holds is part of the explanation; that it cannot be read is not.
+                    let _ = self.console_spoke(&mut ignored);
+                    message = vmm::explain(&end, self.console.panic());
+                    break;
+                }
+            }
+        }
+        let _ = self.console_spoke(&mut ignored);
+        Err(Broken {
+            message,
+            console: self.console.last_lines(),
+        })
+    }
+}
+
+fn mount(config: &Config, vm: &Vm) -> Mount {
+    let mut offset_bytes = 0u64;
+    let layers = config
+        .container
+        .layers
+        .iter()
+        .map(|layer| {
+            let extent = LayerExtent {
+                offset_bytes,
+                len_bytes: layer.len_bytes,
+            };
+            offset_bytes = (offset_bytes + layer.len_bytes).next_multiple_of(LAYER_ALIGN_BYTES);
+            extent
+        })
+        .collect();
+    let writable = match &vm.scratch {
+        Some(_) => Writable::Disk {
+            serial: SCRATCH_SERIAL.into(),
+        },
+        None => Writable::Nothing,
+    };
+    Mount {
+        container: config.id.clone(),
+        layers,
+        writable,
+    }
+}
+
+fn create(config: &Config, streams: &Streams, interface: Option<Interface>) -> Create {
+    let container = &config.container;
+    let etc = EtcFiles {
+        hosts: super::network::hosts(
+            &container.etc,
+            interface.as_ref().map(|interface| interface.address),
+        ),
+        ..container.etc.clone()
+    };
+    Create {
+        container: config.id.clone(),
+        spec: container.spec.clone(),
+        user: container.user.clone(),
+        seccomp: Some(container.seccomp.clone()),
+        init: container.init,
+        stdio: streams.stdio(),
+        etc,
+        interface,
+    }
+}

@@ -1,0 +1,101 @@
+//! A container's writable disk: a copy of the template's few data extents in a file without a name.
+//!
+//! Invariants: the file has no name from the start or from the moment it is made, so that no death leaves it behind.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{OFlags, SeekFrom, ioctl_ficlone, seek};
+use rustix::io::Errno;
+
+/// Copied at once.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Copies `template` to a new file in `folder`; returns it with its length.
+pub(super) fn make(template: &Path, folder: &Path) -> io::Result<(File, u64)> {
+    let from = File::open(template)?;
+    let len = from.metadata()?.len();
+    let to = unnamed(folder)?;
+    if ioctl_ficlone(&to, &from).is_ok() {
+        return Ok((to, len));
+    }
+    to.set_len(len)?;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut at = 0;
+    while let Some((start, end)) = next_data(&from, at)? {
+        at = start;
+        while at < end {
+            let want = CHUNK_BYTES.min(usize::try_from(end - at).unwrap_or(CHUNK_BYTES));
+            let read = from.read_at(&mut buffer[..want], at)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            to.write_all_at(&buffer[..read], at)?;
+            at += read as u64;
+        }
+    }
+    Ok((to, len))
+}
+
+/// The next extent of data at or after `at`.
+fn next_data(file: &File, at: u64) -> io::Result<Option<(u64, u64)>> {
+    match seek(file, SeekFrom::Data(at)) {
+        Ok(start) => Ok(Some((start, seek(file, SeekFrom::Hole(start))?))),
+        Err(Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn unnamed(folder: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::TMPFILE.bits()).unwrap_or_default();
+    let unnamed = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(flags)
+        .mode(0o600)
+        .open(folder);
+    match unnamed {
+        // Not every file system knows O_TMPFILE.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            let path = folder.join("scratch");
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
+            std::fs::remove_file(&path)?;
+            Ok(file)
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn the_copy_has_the_template_s_data_its_holes_and_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let template = folder.path().join("template");
+        let file = File::create(&template).unwrap();
+        file.set_len(1 << 30).unwrap();
+        file.write_all_at(b"begin", 0).unwrap();
+        file.write_all_at(&[7; 200_000], 500 << 20).unwrap();
+        let (copy, len) = make(&template, folder.path()).unwrap();
+        assert_eq!((len, copy.metadata().unwrap().len()), (1 << 30, 1 << 30));
+        let mut bytes = [0; 8];
+        copy.read_exact_at(&mut bytes, (500 << 20) + 199_996)
+            .unwrap();
+        assert_eq!(bytes, [7, 7, 7, 7, 0, 0, 0, 0]);
+        copy.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"begin\0\0\0");
+        assert!(copy.metadata().unwrap().blocks() * 512 < 1 << 20);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

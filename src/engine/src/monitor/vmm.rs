@@ -1,0 +1,314 @@
+//! The hull-vmm process: spawning it, handing it its VM, and how it ended.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use protocol::vmm::{
+    CONTROL_FD, Descriptor, DiskConfig, DiskExtent, End, FromVmm, MAX_PACKET_LEN, NetConfig, ToVmm,
+    VmConfig, VsockConfig,
+};
+
+use super::config::{Config, Vm};
+use super::scratch;
+
+/// Layers begin at multiples of this on their device, so that they can be mapped with huge pages.
+pub(super) const LAYER_ALIGN_BYTES: u64 = 2 << 20;
+/// The guest's name for the device that holds the layers.
+const LAYERS_SERIAL: &str = "layers";
+/// The guest's name for the writable disk.
+pub(super) const SCRATCH_SERIAL: &str = "scratch";
+/// The first context id that a guest may have (virtio 1.2, 5.10.4); each VM has a vsock of its own.
+const GUEST_CID: u32 = 3;
+
+/// Why a VM could not be started or went away.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file that the VM needs.
+    #[error("cannot open {path}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no KVM.
+    #[error(
+        "/dev/kvm is not there: this machine has no KVM (see `hull doctor`), or use --isolation native"
+    )]
+    NoKvm,
+    /// The user may not use KVM.
+    #[error(
+        "you may not open /dev/kvm; join the group that owns it (`sudo usermod -aG kvm $USER`, then log in again)"
+    )]
+    KvmPermission,
+    /// The writable disk.
+    #[error("cannot make the container's writable disk in {folder}")]
+    Scratch {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The program.
+    #[error("cannot execute {path}")]
+    Spawn {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A message to hull-vmm.
+    #[error("cannot talk to hull-vmm")]
+    Send(#[source] io::Error),
+    /// A message from hull-vmm.
+    #[error("cannot understand hull-vmm")]
+    Receive(#[from] sys::packet::Error),
+    /// The same.
+    #[error("hull-vmm sent something unintelligible")]
+    Malformed(#[from] serde_json::Error),
+    /// It is gone.
+    #[error("hull-vmm ended unexpectedly ({0})")]
+    Gone(String),
+    /// The VM could not be built.
+    #[error("cannot build the VM: {0}")]
+    Build(String),
+    /// The VM ended before its container.
+    #[error("{0}")]
+    Ended(String),
+}
+
+/// The process and its socket.
+#[derive(Debug)]
+pub(super) struct Vmm {
+    child: Child,
+    socket: OwnedFd,
+}
+
+/// A network device for the VM.
+#[derive(Debug)]
+pub(super) struct Tap {
+    /// The device.
+    pub tap: OwnedFd,
+    /// MAC address of the guest's side.
+    pub mac: [u8; 6],
+    /// Largest packet.
+    pub mtu: u16,
+    /// Offloads are on.
+    pub offload: bool,
+}
+
+impl Vmm {
+    /// Spawns hull-vmm, which waits for its VM.
+    pub(super) fn spawn(program: &Path) -> Result<Vmm, Error> {
+        let (ours, theirs) = sys::packet::pair().map_err(Error::Send)?;
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        if let Some(log) = std::env::var_os("HULL_LOG") {
+            command.env("HULL_LOG", log).stderr(Stdio::inherit());
+        }
+        let inherit = sys::spawn::Inherit {
+            descriptors: &[(theirs.as_fd(), CONTROL_FD)],
+            new_session: false,
+            dies_with_parent: true,
+        };
+        let child = sys::spawn::spawn(&mut command, &inherit).map_err(|source| Error::Spawn {
+            path: program.to_owned(),
+            source,
+        })?;
+        Ok(Vmm {
+            child,
+            socket: ours,
+        })
+    }
+
+    /// Hands over the VM.
+    pub(super) fn start(
+        &self,
+        config: &Config,
+        vm: &Vm,
+        folder: &Path,
+        console: OwnedFd,
+        tap: Option<Tap>,
+    ) -> Result<(), Error> {
+        let mut descriptors: Vec<OwnedFd> = Vec::new();
+        let mut pass = |fd: OwnedFd| {
+            descriptors.push(fd);
+            Descriptor(descriptors.len() as u32 - 1)
+        };
+        let kvm = pass(open_kvm()?.into());
+        let kernel = pass(open(&vm.kernel)?.into());
+        let initramfs = Some(pass(open(&vm.initramfs)?.into()));
+        let mut disks = Vec::new();
+        if !config.container.layers.is_empty() {
+            let mut extents = Vec::new();
+            for layer in &config.container.layers {
+                extents.push(DiskExtent {
+                    file: pass(open(&layer.path)?.into()),
+                    len_bytes: layer.len_bytes,
+                });
+            }
+            disks.push(DiskConfig {
+                serial: LAYERS_SERIAL.into(),
+                read_only: true,
+                extents,
+                align_bytes: LAYER_ALIGN_BYTES,
+            });
+        }
+        if let Some(template) = &vm.scratch {
+            let (file, len_bytes) =
+                scratch::make(template, folder).map_err(|source| Error::Scratch {
+                    folder: folder.to_owned(),
+                    source,
+                })?;
+            disks.push(DiskConfig {
+                serial: SCRATCH_SERIAL.into(),
+                read_only: false,
+                extents: vec![DiskExtent {
+                    file: pass(file.into()),
+                    len_bytes,
+                }],
+                align_bytes: 512,
+            });
+        }
+        let console = Some(pass(console));
+        let nets = tap
+            .map(|tap| NetConfig {
+                tap: pass(tap.tap),
+                mac: tap.mac,
+                mtu: tap.mtu,
+                offload: tap.offload,
+            })
+            .into_iter()
+            .collect();
+        let start = ToVmm::Start(Box::new(VmConfig {
+            build: protocol::BUILD.into(),
+            kvm,
+            memory_mib: vm.memory_mib,
+            vcpus: vm.vcpus,
+            kernel,
+            initramfs,
+            cmdline: vm.cmdline.clone(),
+            console,
+            disks,
+            nets,
+            vsock: Some(VsockConfig {
+                guest_cid: GUEST_CID,
+            }),
+            rng: true,
+        }));
+        self.send(&start, &descriptors)
+    }
+
+    /// Joins the guest's connection to `port` with `stream`, when it comes.
+    pub(super) fn offer(&self, port: u32, stream: OwnedFd) -> Result<(), Error> {
+        self.send(
+            &ToVmm::OfferStream {
+                port,
+                stream: Descriptor(0),
+            },
+            &[stream],
+        )
+    }
+
+    /// Asks for a report.
+    pub(super) fn ask_report(&self) -> Result<(), Error> {
+        self.send(&ToVmm::Report, &[])
+    }
+
+    /// The next packet.
+    pub(super) fn receive(&mut self) -> Result<FromVmm, Error> {
+        let mut buffer = vec![0; MAX_PACKET_LEN];
+        let packet = match sys::packet::receive(&self.socket, &mut buffer) {
+            Err(sys::packet::Error::Io(error))
+                if error.kind() == io::ErrorKind::ConnectionReset =>
+            {
+                None
+            }
+            other => Some(other?).filter(|packet| packet.len > 0),
+        };
+        match packet {
+            Some(packet) => Ok(serde_json::from_slice(&buffer[..packet.len])?),
+            None => Err(Error::Gone(self.how_it_ended())),
+        }
+    }
+
+    /// To be polled for packets.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Its process number.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it and waits for its end.
+    pub(super) fn end(mut self) {
+        // Both fail only when it has been waited for already.
+        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
+            tracing::debug!(%error, "hull-vmm had ended before");
+        }
+    }
+
+    fn how_it_ended(&mut self) -> String {
+        match self.child.wait() {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn send(&self, message: &ToVmm, descriptors: &[OwnedFd]) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(message)?;
+        let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        sys::packet::send(&self.socket, &bytes, &borrowed).map_err(Error::Send)
+    }
+}
+
+/// What the end of a VM means, where its container has not ended before.
+pub(super) fn explain(end: &End, panic: Option<String>) -> String {
+    match (end, panic) {
+        (_, Some(panic)) => format!("the guest kernel panicked: {panic}"),
+        (End::Code { code }, None) => {
+            format!("the guest agent gave up and ended the VM with code {code}")
+        }
+        (End::Reset, None) => "the guest reset itself".into(),
+        (End::Halted, None) => "the guest halted".into(),
+        (End::TripleFault, None) => "the guest crashed with a triple fault".into(),
+        (End::VcpuError { vcpu, message }, None) => {
+            format!("vCPU {vcpu} of the guest cannot go on: {message}")
+        }
+        (End::Stopped, None) => "the VM was stopped".into(),
+    }
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    File::open(path).map_err(|source| Error::Open {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Opens /dev/kvm, with an answer to each of the ways in which that fails.
+pub fn open_kvm() -> Result<File, Error> {
+    let path = PathBuf::from("/dev/kvm");
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::NoKvm,
+            io::ErrorKind::PermissionDenied => Error::KvmPermission,
+            _ if matches!(source.raw_os_error(), Some(libc::ENODEV | libc::ENXIO)) => Error::NoKvm,
+            _ => Error::Open { path, source },
+        })
+}

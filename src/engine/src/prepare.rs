@@ -1,0 +1,232 @@
+//! From options and an image to what the monitor is told. Nothing is made here: what is wrong is found before anything is.
+
+use std::path::{Path, PathBuf};
+
+use image::Image;
+use serde_json::value::RawValue;
+
+use crate::install::{self, Installation};
+use crate::monitor::config::{self, Config, Container, Layer, Machine, Vm};
+use crate::options::{Isolation, Network, Options};
+use crate::{capabilities, client, etc, id, seccomp, size, spec};
+
+/// Kernel options for every VM: FACTS.md and resources/README.md say what each is for.
+const CMDLINE: &str = "console=hvc0 earlyprintk=ttyS0 reboot=k panic=-1 nomodule 8250.nr_uarts=0 i8042.noaux \
+    i8042.nomux i8042.nopnp i8042.dumbkbd swiotlb=noforce cryptomgr.notests no_timer_check noreplace-smp tsc=reliable \
+    rcupdate.rcu_expedited=1 random.trust_cpu=on";
+
+/// Why the options cannot be met.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The document.
+    #[error(transparent)]
+    Spec(#[from] spec::Error),
+    /// The VM's size.
+    #[error(transparent)]
+    Size(#[from] size::Error),
+    /// The seccomp profile.
+    #[error(transparent)]
+    Seccomp(#[from] seccomp::Error),
+    /// A part of hull.
+    #[error(transparent)]
+    Install(#[from] install::Error),
+    /// The guest kernel.
+    #[error("cannot use the kernel {path}")]
+    Kernel {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An ordinary user cannot have what was asked for.
+    #[error("{0} needs root; run hull as root, or leave it out")]
+    NeedsRoot(&'static str),
+    /// Options that exclude each other.
+    #[error("{0} has no meaning with --isolation native")]
+    NotNative(&'static str),
+    /// A host name that is none.
+    #[error("{0:?} is not a host name: at most 63 letters, digits, dots and hyphens")]
+    Hostname(String),
+    /// The document cannot be written.
+    #[error("cannot write the container's document")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The network of a container when nobody says: the bridge, which needs root.
+pub fn network(options: &Options, is_root: bool) -> Network {
+    options.network.unwrap_or(if is_root {
+        Network::Bridge
+    } else {
+        Network::None
+    })
+}
+
+/// Prepares the sandbox `id`.
+pub fn prepare(
+    options: &Options,
+    image: &Image,
+    id: &str,
+    root: &Path,
+    installation: &Installation,
+) -> Result<Config, Error> {
+    let is_root = rustix::process::geteuid().is_root();
+    let bridge = network(options, is_root) == Network::Bridge;
+    if bridge && !is_root {
+        return Err(Error::NeedsRoot("--network bridge"));
+    }
+    if options.isolation == Isolation::Native {
+        refuse_for_native(options, is_root)?;
+    }
+    let hostname = options
+        .hostname
+        .clone()
+        .unwrap_or_else(|| id::short(id).to_owned());
+    if !is_hostname(&hostname) {
+        return Err(Error::Hostname(hostname));
+    }
+    let image_config = image.config.config().as_ref();
+    let memory_bytes = match options.isolation {
+        Isolation::Vm => Some(options.memory_bytes.unwrap_or(size::DEFAULT_MEMORY_BYTES)),
+        Isolation::Native => options.memory_bytes,
+    };
+    let cgroup = format!("/hull/{id}");
+    let document = spec::build(&spec::Inputs {
+        options,
+        image: image_config,
+        hostname: &hostname,
+        memory_bytes,
+        cgroup: &cgroup,
+    })?;
+    let capabilities =
+        capabilities::effective(&options.cap_add, &options.cap_drop).map_err(spec::Error::from)?;
+    let user = options
+        .user
+        .clone()
+        .or_else(|| image_config.and_then(|config| config.user().clone()));
+    let stdio = if options.terminal {
+        let size = client::terminal::size().unwrap_or(protocol::agent::TerminalSize {
+            rows: 24,
+            columns: 80,
+        });
+        config::Stdio::Terminal { size }
+    } else {
+        config::Stdio::Pipes {
+            stdin: options.interactive,
+        }
+    };
+    Ok(Config {
+        build: protocol::BUILD.into(),
+        root: root.to_owned(),
+        id: id.to_owned(),
+        machine: machine(options, memory_bytes, installation)?,
+        container: Container {
+            spec: RawValue::from_string(serde_json::to_string(&document)?)?,
+            user: user.filter(|user| !user.is_empty()),
+            seccomp: seccomp::compile(&options.seccomp, &capabilities, Some(&root.join("cache")))?,
+            init: options.init,
+            stdio,
+            etc: etc::files(&hostname, bridge),
+            bridge,
+            layers: image
+                .layers
+                .iter()
+                .map(|layer| Layer {
+                    path: layer.path.clone(),
+                    len_bytes: layer.size_bytes,
+                })
+                .collect(),
+        },
+        measure: options.measure,
+    })
+}
+
+fn machine(
+    options: &Options,
+    memory_bytes: Option<u64>,
+    installation: &Installation,
+) -> Result<Machine, Error> {
+    if options.isolation == Isolation::Native {
+        return Ok(Machine::Native);
+    }
+    let size = size::vm_size(
+        memory_bytes.unwrap_or(size::DEFAULT_MEMORY_BYTES),
+        options.cpus,
+    )?;
+    let kernel = match &options.kernel {
+        None => installation.kernel()?,
+        Some(path) => {
+            let failed = |source| Error::Kernel {
+                path: path.clone(),
+                source,
+            };
+            path.canonicalize().map_err(failed)?
+        }
+    };
+    // A container without a writable layer needs no disk for one.
+    let scratch = if options.read_only {
+        None
+    } else {
+        Some(installation.scratch()?)
+    };
+    let cmdline = if options.console {
+        CMDLINE.to_owned()
+    } else {
+        format!("quiet {CMDLINE}")
+    };
+    Ok(Machine::Vm(Vm {
+        program: installation.vmm()?,
+        kernel,
+        initramfs: installation.initramfs()?,
+        cmdline,
+        memory_mib: size.memory_mib,
+        vcpus: size.vcpus,
+        scratch,
+        show_console: options.console,
+    }))
+}
+
+fn refuse_for_native(options: &Options, is_root: bool) -> Result<(), Error> {
+    if !is_root {
+        return Err(Error::NeedsRoot("--isolation native"));
+    }
+    if options.kernel.is_some() {
+        return Err(Error::NotNative("--kernel"));
+    }
+    if options.console {
+        return Err(Error::NotNative("--console"));
+    }
+    Ok(())
+}
+
+fn is_hostname(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+        && !name.starts_with(['-', '.'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_network_depends_on_the_user() {
+        assert_eq!(network(&Options::default(), true), Network::Bridge);
+        assert_eq!(network(&Options::default(), false), Network::None);
+        let none = Options {
+            network: Some(Network::None),
+            ..Options::default()
+        };
+        assert_eq!(network(&none, true), Network::None);
+    }
+
+    #[test]
+    fn host_names_are_checked() {
+        assert!(is_hostname("web-1.example"));
+        for bad in ["", "-a", "a b", "a/b", &"x".repeat(64)] {
+            assert!(!is_hostname(bad), "{bad:?}");
+        }
+    }
+}
