@@ -17,7 +17,7 @@ pub enum Error {
         /// What was to be pulled.
         reference: Reference,
         /// Why not.
-        source: Cause,
+        source: Box<Cause>,
     },
     /// An import failed.
     #[error("cannot import {}", .origin.display())]
@@ -25,7 +25,7 @@ pub enum Error {
         /// What was to be imported; `-` for a stream.
         origin: PathBuf,
         /// Why not.
-        source: Cause,
+        source: Box<Cause>,
     },
     /// The store itself.
     #[error(transparent)]
@@ -50,10 +50,18 @@ pub enum Cause {
 }
 
 impl Error {
+    /// Why a pull or an import failed.
+    pub fn cause(&self) -> Option<&Cause> {
+        match self {
+            Error::Pull { source, .. } | Error::Import { source, .. } => Some(source),
+            Error::Store(_) => None,
+        }
+    }
+
     /// What a person can do about it, in one sentence, where there is something.
     pub fn help(&self) -> Option<String> {
         match self {
-            Error::Pull { source, .. } | Error::Import { source, .. } => match source {
+            Error::Pull { source, .. } | Error::Import { source, .. } => match source.as_ref() {
                 Cause::Registry(error) => error.help(),
                 Cause::Manifest(manifest::Error::Platform { .. }) => {
                     Some("hull runs linux/amd64 only: choose another tag or image".to_owned())

@@ -67,7 +67,10 @@ impl Store {
             Source::Reader(_) => PathBuf::from("-"),
         };
         self.import_source(source, name, progress)
-            .map_err(|source| TopError::Import { origin, source })
+            .map_err(|source| TopError::Import {
+                origin,
+                source: source.into(),
+            })
     }
 
     fn import_source(

@@ -76,7 +76,7 @@ impl Store {
         self.pull_image(reference, options, progress)
             .map_err(|source| Error::Pull {
                 reference: reference.clone(),
-                source,
+                source: source.into(),
             })
     }
 

@@ -7,6 +7,7 @@
 //! tmp/                      files being written
 //! locks/<diffID>            held while a layer is converted, so that one process does it and others wait
 //! leases/<image id>         held, shared, while a sandbox runs the image
+//! reserve                   room for the database on a full disk, so that images can be removed
 //! lock                      held, shared, by every pull and import; alone, by the one who sweeps
 //! ```
 //!
@@ -21,6 +22,7 @@ mod image;
 mod layers;
 mod lock;
 mod remove;
+mod reserve;
 mod sweep;
 
 use std::io;
@@ -110,10 +112,10 @@ impl Store {
     /// The image that a person means: by name, or by id (whole, or its first digits; with or without `sha256:`).
     /// A name goes before an id's beginning. What is neither a name nor an id is nothing that is here: `None`.
     pub fn find(&self, text: &str) -> Result<Option<Image>> {
-        if let Ok(name) = text.parse::<Reference>() {
-            if let Some(image) = self.image(&name)? {
-                return Ok(Some(image));
-            }
+        if let Ok(name) = text.parse::<Reference>()
+            && let Some(image) = self.image(&name)?
+        {
+            return Ok(Some(image));
         }
         let Some(id) = self.id_with_prefix(text)? else {
             return Ok(None);
@@ -165,6 +167,7 @@ impl Store {
 
     /// Begins a pull or an import.
     pub(crate) fn session(&self) -> Result<Session> {
+        self.hold_reserve()?;
         let path = self.root.join("lock");
         FileLock::shared(&path)
             .map(Session)

@@ -21,11 +21,11 @@ fn stream(store: &Store, mut bytes: &[u8]) -> image::Result<Vec<Image>> {
 }
 
 fn archive_error(error: Error) -> import::Error {
-    match error {
-        Error::Import {
-            source: Cause::Archive(error),
-            ..
-        } => error,
+    let Error::Import { source, .. } = error else {
+        panic!("{}", chain(&error));
+    };
+    match *source {
+        Cause::Archive(error) => error,
         other => panic!("{}", chain(&other)),
     }
 }
@@ -94,7 +94,7 @@ fn check(store: &Store, found: &[Image], image: &TestImage) {
     };
     assert_eq!(found.id, image.id());
     let name: Reference = "example.org/app:1".parse().unwrap();
-    assert_eq!(found.names, [name.clone()]);
+    assert_eq!(found.names, std::slice::from_ref(&name));
     assert_eq!(&store.image(&name).unwrap().unwrap(), found);
     for (stored, made) in found.layers.iter().zip(&image.layers) {
         assert_eq!(stored.diff_id, made.diff_id());
@@ -176,11 +176,8 @@ fn a_layout_for_several_machines_yields_the_one_for_this() {
         chain(&error)
     );
     assert!(matches!(
-        error,
-        Error::Import {
-            source: Cause::Manifest(manifest::Error::Platform { .. }),
-            ..
-        }
+        error.cause(),
+        Some(Cause::Manifest(manifest::Error::Platform { .. }))
     ));
 }
 
@@ -359,11 +356,8 @@ fn archives_that_name_what_they_lack_are_refused() {
     }
     let error = stream(&store, &docker(&config, &["a"])).unwrap_err();
     assert!(matches!(
-        error,
-        Error::Import {
-            source: Cause::Manifest(manifest::Error::LayerCount { .. }),
-            ..
-        }
+        error.cause(),
+        Some(Cause::Manifest(manifest::Error::LayerCount { .. }))
     ));
     let other = tar(&[("manifest.json", b"[]")]);
     assert!(matches!(
@@ -433,10 +427,7 @@ fn a_configuration_that_lies_about_a_layer_is_noticed() {
     let (_folder, store) = store();
     let error = stream(&store, &archive).unwrap_err();
     assert!(matches!(
-        error,
-        Error::Import {
-            source: Cause::Store(image_store::Error::DiffId { .. }),
-            ..
-        }
+        error.cause(),
+        Some(Cause::Store(image_store::Error::DiffId { .. }))
     ));
 }

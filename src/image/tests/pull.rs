@@ -21,14 +21,14 @@ fn reference(server: &Server, name: &str) -> Reference {
 
 fn pull_error(server: &Server, name: &str) -> registry::Error {
     let (_folder, store) = store();
-    match store
+    let error = store
         .pull(&reference(server, name), &quick(), &())
-        .unwrap_err()
-    {
-        Error::Pull {
-            source: Cause::Registry(error),
-            ..
-        } => error,
+        .unwrap_err();
+    let Error::Pull { source, .. } = error else {
+        panic!("{}", chain(&error));
+    };
+    match *source {
+        Cause::Registry(error) => error,
         other => panic!("{}", chain(&other)),
     }
 }
@@ -51,7 +51,7 @@ fn an_image_with_layers_of_every_packing_arrives() {
     assert_eq!(pulled.image.id, image.id());
     assert_eq!(pulled.digest, image.digest());
     assert!(!pulled.up_to_date);
-    assert_eq!(pulled.image.names, [reference.clone()]);
+    assert_eq!(pulled.image.names, std::slice::from_ref(&reference));
     assert_eq!(pulled.image.digests.len(), 1);
     assert_eq!(pulled.image.created_s, Some(1_767_323_045));
     assert_eq!(
@@ -188,11 +188,8 @@ fn an_image_for_other_machines_names_them() {
         );
         assert!(error.help().unwrap().contains("linux/amd64"));
         assert!(matches!(
-            error,
-            Error::Pull {
-                source: Cause::Manifest(manifest::Error::Platform { .. }),
-                ..
-            }
+            error.cause(),
+            Some(Cause::Manifest(manifest::Error::Platform { .. }))
         ));
     }
     assert_eq!(server.requests("layers").len(), 0);
@@ -248,16 +245,12 @@ fn lies_about_digests_leave_nothing() {
         let error = store
             .pull(&reference(&server, &name), &quick(), &())
             .unwrap_err();
-        let Error::Pull {
-            source:
-                Cause::Registry(registry::Error::Digest {
-                    what: on,
-                    expected,
-                    actual,
-                    ..
-                }),
+        let Some(Cause::Registry(registry::Error::Digest {
+            what: on,
+            expected,
+            actual,
             ..
-        } = &error
+        })) = error.cause()
         else {
             panic!("{}", chain(&error));
         };
@@ -372,11 +365,8 @@ fn a_download_that_failed_is_taken_up_by_the_next_pull() {
         .pull(&reference(&server, "app"), &quick(), &())
         .unwrap_err();
     assert!(matches!(
-        error,
-        Error::Pull {
-            source: Cause::Registry(registry::Error::Interrupted { .. }),
-            ..
-        }
+        error.cause(),
+        Some(Cause::Registry(registry::Error::Interrupted { .. }))
     ));
     assert!(error.help().unwrap().contains("goes on from there"));
     store
@@ -451,7 +441,7 @@ fn passing_failures_are_tried_again_and_lasting_ones_are_not() {
         let count = AtomicUsize::new(0);
         let server = Server::start(move |request, reply| {
             let failing = request.path.contains("/manifests/") || request.path.contains("/blobs/");
-            match failing && count.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+            match failing && count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
                 true => Reply::new(status, "").with("Retry-After", "0"),
                 false => reply,
             }
@@ -786,11 +776,8 @@ fn a_layer_that_is_not_what_the_configuration_says_is_corrupt() {
         .pull(&reference(&server, "app"), &quick(), &())
         .unwrap_err();
     assert!(matches!(
-        error,
-        Error::Pull {
-            source: Cause::Store(image_store::Error::DiffId { .. }),
-            ..
-        }
+        error.cause(),
+        Some(Cause::Store(image_store::Error::DiffId { .. }))
     ));
     assert_eq!(files(&folder.path().join("store"), "layers"), [""; 0]);
     assert_eq!(files(&folder.path().join("store"), "tmp"), [""; 0]);
@@ -809,11 +796,8 @@ fn a_layer_that_does_not_unpack_is_corrupt() {
         .unwrap_err();
     assert!(
         matches!(
-            error,
-            Error::Pull {
-                source: Cause::Store(image_store::Error::Corrupt { .. }),
-                ..
-            }
+            error.cause(),
+            Some(Cause::Store(image_store::Error::Corrupt { .. }))
         ),
         "{}",
         chain(&error)

@@ -29,13 +29,6 @@ fn name(text: &str) -> Reference {
     text.parse().unwrap()
 }
 
-fn store_error<T: std::fmt::Debug>(result: image::Result<T>) -> Error {
-    match result.unwrap_err() {
-        image::Error::Store(error) => error,
-        other => panic!("{other}"),
-    }
-}
-
 #[test]
 fn an_image_is_found_by_name_and_by_id() {
     let (_folder, store) = store();
@@ -275,14 +268,4 @@ fn many_may_open_a_new_store_at_once() {
         }
     });
     assert_eq!(Store::open(&root).unwrap().images().unwrap().len(), 8);
-}
-
-#[test]
-fn an_error_of_the_store_is_an_error_of_the_crate() {
-    let error: image::Error = Error::NotFound { what: "x".into() }.into();
-    assert_eq!(error.to_string(), "there is no image x in the store");
-    assert!(matches!(
-        store_error::<()>(Err(error)),
-        Error::NotFound { .. }
-    ));
 }

@@ -158,6 +158,43 @@ fn who(user: &Option<String>) -> String {
     )
 }
 
+/// What kept us from an answer.
+enum Trouble {
+    Refused,
+    Lookup,
+    Connection,
+    Certificate,
+    /// The other side does not speak TLS, or not ours.
+    Tls,
+    Other,
+}
+
+fn trouble(error: &ureq::Error) -> Trouble {
+    let by_tls = |error: &rustls::Error| match error {
+        rustls::Error::InvalidCertificate(_) => Trouble::Certificate,
+        _ => Trouble::Tls,
+    };
+    match error {
+        ureq::Error::HostNotFound => Trouble::Lookup,
+        ureq::Error::Rustls(error) => by_tls(error),
+        ureq::Error::Tls(_) => Trouble::Tls,
+        ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => Trouble::Connection,
+        ureq::Error::Io(error) => {
+            let inner = error.get_ref();
+            match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                Some(error) => by_tls(error),
+                None if error.kind() == io::ErrorKind::ConnectionRefused => Trouble::Refused,
+                // What std makes of getaddrinfo's errors has no kind and no number of its own.
+                None if error.to_string().starts_with("failed to lookup address") => {
+                    Trouble::Lookup
+                }
+                None => Trouble::Connection,
+            }
+        }
+        _ => Trouble::Other,
+    }
+}
+
 impl Error {
     /// Whether the same may well succeed in a moment.
     pub(crate) fn is_transient(&self, reached_before: bool) -> bool {
@@ -166,17 +203,11 @@ impl Error {
             Error::Status { status, .. } => {
                 matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
             }
-            Error::Unreachable { source, .. } => match source.as_ref() {
+            Error::Unreachable { source, .. } => match trouble(source) {
                 // A registry that never answered is down; one that did may be restarting.
-                ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    reached_before
-                }
-                ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => false,
-                ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => {
-                    true
-                }
-                ureq::Error::HostNotFound => reached_before,
-                _ => false,
+                Trouble::Refused | Trouble::Lookup => reached_before,
+                Trouble::Connection => true,
+                Trouble::Certificate | Trouble::Tls | Trouble::Other => false,
             },
             _ => false,
         }
@@ -185,23 +216,20 @@ impl Error {
     /// What a person can do about it.
     pub fn help(&self) -> Option<String> {
         let text = match self {
-            Error::Unreachable { source, host } => match source.as_ref() {
-                ureq::Error::Rustls(_) | ureq::Error::Tls(_) => {
-                    return Some(format!(
-                        "if {host} speaks plain HTTP and the network is trusted, name it as an insecure registry; \
-                         if it has a certificate of a private authority, add that to the system's certificates \
-                         (or set SSL_CERT_FILE)"
-                    ));
+            Error::Unreachable { source, host } => match trouble(source) {
+                Trouble::Certificate => {
+                    "if the registry has a certificate of a private authority, add that to the system's certificates, \
+                     or name its file in SSL_CERT_FILE"
                 }
-                ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Trouble::Tls => {
                     return Some(format!(
                         "if {host} speaks plain HTTP and the network is trusted, name it as an insecure registry"
                     ));
                 }
-                ureq::Error::HostNotFound => {
+                Trouble::Lookup => {
                     "check the registry's name, and this machine's DNS and proxy settings"
                 }
-                _ => {
+                Trouble::Refused | Trouble::Connection | Trouble::Other => {
                     "check that the registry is up and that this machine can reach it (or set HTTPS_PROXY)"
                 }
             },

@@ -208,10 +208,8 @@ pub(crate) fn is_full(error: &(dyn StdError + 'static)) -> bool {
                 return true;
             }
             // An io::Error around another error shows that one's source, not itself.
-            if let Some(inner) = error.get_ref() {
-                if is_full(inner) {
-                    return true;
-                }
+            if error.get_ref().is_some_and(|inner| is_full(inner)) {
+                return true;
             }
         }
         cause = error.source();

@@ -20,6 +20,14 @@ impl Store {
     /// have them. An image that a running container uses is refused, and so is an id with several names; with `force`
     /// all names go, and the image as soon as no container uses it.
     pub fn remove(&self, text: &str, force: bool) -> Result<Removed> {
+        match self.try_remove(text, force) {
+            // The database cannot even forget without some room for its journal.
+            Err(Error::DiskFull { .. }) if self.release_reserve()? => self.try_remove(text, force),
+            result => result,
+        }
+    }
+
+    fn try_remove(&self, text: &str, force: bool) -> Result<Removed> {
         let name = text.parse::<Reference>().ok();
         let named = match &name {
             Some(name) => self.database().image_named(&name.canonical())?,

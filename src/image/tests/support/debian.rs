@@ -19,6 +19,11 @@ pub(crate) struct Registry {
 impl Registry {
     /// Starts one that keeps its blobs in `folder`; `None` if it is not installed.
     pub(crate) fn start(folder: &Path) -> Option<Registry> {
+        Registry::start_with(folder, "")
+    }
+
+    /// The same with more lines in the `http` section of its configuration.
+    pub(crate) fn start_with(folder: &Path, http: &str) -> Option<Registry> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         drop(listener);
@@ -28,7 +33,7 @@ impl Registry {
             &config,
             format!(
                 "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-                 http: {{addr: '{host}', secret: x}}\n",
+                 http: {{addr: '{host}', secret: x{http}}}\n",
                 root.display()
             ),
         )

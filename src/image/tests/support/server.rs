@@ -58,10 +58,13 @@ impl Reply {
 
 type Handler = dyn Fn(&Request, Reply) -> Reply + Send + Sync;
 
+/// Media types and bytes by path.
+type Contents = HashMap<String, (String, Vec<u8>)>;
+
 /// A running server. It ends with the test's process.
 pub(crate) struct Server {
     address: SocketAddr,
-    contents: Arc<Mutex<HashMap<String, (String, Vec<u8>)>>>,
+    contents: Arc<Mutex<Contents>>,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
@@ -144,7 +147,7 @@ impl Server {
     }
 }
 
-fn answer(contents: &HashMap<String, (String, Vec<u8>)>, request: &Request) -> Reply {
+fn answer(contents: &Contents, request: &Request) -> Reply {
     if request.path == "/v2/" {
         return Reply::new(200, "{}");
     }
