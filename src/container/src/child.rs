@@ -9,7 +9,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchown, fstat, openat};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, openat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::mount::{
     MountPropagationFlags, UnmountFlags, mount_bind_recursive, mount_change, unmount,
@@ -228,7 +228,7 @@ fn connect(
             stderr,
         } => {
             let or_null = |stream: Option<OwnedFd>| match stream {
-                Some(stream) => give_pipe(stream, uid),
+                Some(stream) => Ok(stream),
                 None => copy(&null),
             };
             let descriptors = [or_null(stdin)?, or_null(stdout)?, or_null(stderr)?];
@@ -241,15 +241,6 @@ fn connect(
             ))
         }
     }
-}
-
-/// Gives a pipe to the container's user, who may then open /dev/stdout. Other files keep their owner.
-fn give_pipe(stream: OwnedFd, uid: u32) -> Result<OwnedFd, Error> {
-    let stat = fstat(&stream).at(Step::Stdio, "pipe")?;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo {
-        fchown(&stream, Some(Uid::from_raw(uid)), None).at(Step::Stdio, "owner of the pipe")?;
-    }
-    Ok(stream)
 }
 
 fn set_names(plan: &Plan) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::fs::{FileType, Uid, fchown, fstat};
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 use serde::{Deserialize, Serialize};
 use sys::{fork, packet};
@@ -66,6 +67,7 @@ pub fn create(mut request: Request) -> Result<Created, Error> {
     );
     let (etc, run_dir) = (request.etc.clone(), request.run_dir.clone());
     let plan = Plan::new(request)?;
+    give_pipes(&stdio, plan.outside_uid())?;
     write_etc(&etc, &run_dir)?;
     let cgroup = Cgroup::create(&plan.cgroup)?;
     match fork(&plan, stdio, &cgroup) {
@@ -85,6 +87,26 @@ pub fn create(mut request: Request) -> Result<Created, Error> {
             Err(error)
         }
     }
+}
+
+/// Gives the pipes among the streams to the container's user, who may then open /dev/stdout. Other files keep their
+/// owner.
+fn give_pipes(stdio: &Stdio, uid: u32) -> Result<(), Error> {
+    let Stdio::Pipes {
+        stdin,
+        stdout,
+        stderr,
+    } = stdio
+    else {
+        return Ok(());
+    };
+    for stream in [stdin, stdout, stderr].into_iter().flatten() {
+        let stat = fstat(stream).at(Step::Stdio, "pipe")?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo {
+            fchown(stream, Some(Uid::from_raw(uid)), None).at(Step::Stdio, "owner of the pipe")?;
+        }
+    }
+    Ok(())
 }
 
 fn fork(plan: &Plan, stdio: Stdio, cgroup: &Cgroup) -> Result<(fork::Child, OwnedFd), Error> {

@@ -146,7 +146,7 @@ pub(crate) fn make_links(root: &Root) -> Result<(), Error> {
 pub(crate) fn null(root: &Root) -> Result<OwnedFd, Error> {
     let path = Path::new("/dev/null");
     let null = root
-        .get_without_symlinks(path, OFlags::PATH)
+        .get(path, OFlags::PATH)
         .at(Step::Device, path.display())?;
     let stat = rustix::fs::fstat(&null).at(Step::Device, path.display())?;
     let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice

@@ -103,6 +103,20 @@ impl Plan {
             propagation,
         })
     }
+
+    /// The user as the outside numbers it: another one where there is a user namespace.
+    pub(crate) fn outside_uid(&self) -> u32 {
+        let inside = self.identity.uid;
+        let mut mappings = self.spec.linux.uid_mappings.iter();
+        let mapped = mappings.find_map(|mapping| {
+            let offset = inside.checked_sub(mapping.container_id)?;
+            (offset < mapping.size).then(|| mapping.host_id.checked_add(offset))?
+        });
+        match mapped {
+            Some(outside) if self.namespaces.makes(libc::CLONE_NEWUSER) => outside,
+            _ => inside,
+        }
+    }
 }
 
 fn identity(root: &Root, wanted: Option<&str>, document: &spec::User) -> Result<Identity, Error> {

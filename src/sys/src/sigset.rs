@@ -66,10 +66,28 @@ impl Set {
 
 /// Gives every signal its default action. Rust's runtime ignores SIGPIPE, and ignored signals survive exec.
 pub fn reset_actions() {
+    /// `struct sigaction` of the kernel (x86-64), which is not the C library's.
+    #[repr(C)]
+    struct Action {
+        handler: usize,
+        flags: u64,
+        restorer: usize,
+        mask: u64,
+    }
+    let default = Action { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
     for signal in 1..=MAX {
-        // SAFETY: SIG_DFL is a valid action; the calls for SIGKILL, SIGSTOP and numbers that the C library keeps for
-        // itself fail and change nothing, which is what is wanted.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // Not by the C library, which refuses the two or three signals that it uses itself.
+        // SAFETY: the action is valid for the call, its mask's size is given; the default action runs no code of ours.
+        // The calls for SIGKILL and SIGSTOP fail and change nothing, as it should be.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &raw const default,
+                std::ptr::null_mut::<Action>(),
+                size_of::<u64>(),
+            )
+        };
     }
 }
 

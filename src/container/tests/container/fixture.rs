@@ -1,6 +1,6 @@
 //! A container of busybox, run by the crate's own `run-bundle`: what a test needs to say what it means.
 
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -45,7 +45,7 @@ impl Bundle {
         }
         std::fs::copy("/bin/busybox", bundle.root().join("bin/busybox")).unwrap();
         for name in "sh cat ls id stat mount grep sleep kill ps hostname readlink mkdir touch echo test ip nslookup \
-                     awk sed wc chown tty stty true false dd head tail mknod umount env sysctl ping trap df"
+                     awk sed wc chown tty stty true false dd head tail mknod umount env sysctl ping df cut"
             .split_whitespace()
         {
             symlink("busybox", bundle.root().join("bin").join(name)).unwrap();
@@ -58,16 +58,46 @@ impl Bundle {
         bundle
     }
 
+    /// Puts the container into another cgroup.
+    pub(crate) fn in_cgroup(mut self, path: &str) -> Bundle {
+        self.cgroup = path.into();
+        self
+    }
+
+    /// Gives the whole image to a user outside, and lets that user pass to it.
+    pub(crate) fn give_to(&self, uid: u32) {
+        let status = Command::new("chown")
+            .args(["-hR", &format!("{uid}:{uid}")])
+            .arg(self.root())
+            .status();
+        assert!(status.unwrap().success());
+        std::fs::set_permissions(self.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Makes a directory of a user.
+    pub(crate) fn own_directory(&self, path: &str, uid: u32, mode: u32) {
+        let path = self.root().join(path);
+        std::fs::create_dir_all(&path).unwrap();
+        std::os::unix::fs::chown(&path, Some(uid), None).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Writes a program.
+    pub(crate) fn executable(&self, path: &str, text: &str) {
+        self.write(path, text);
+        std::fs::set_permissions(
+            self.root().join(path),
+            std::fs::Permissions::from_mode(0o755),
+        )
+        .unwrap();
+    }
+
     pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("rootfs")
     }
 
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
-    }
-
-    pub(crate) fn cgroup(&self) -> &Path {
-        &self.cgroup
     }
 
     pub(crate) fn write(&self, path: &str, text: &str) {
@@ -168,7 +198,7 @@ fn docker(script: &str) -> Value {
     json!({
         "ociVersion": "1.2.0",
         "process": {
-            "user": { "uid": 0, "gid": 0, "additionalGids": [0, 10] },
+            "user": { "uid": 0, "gid": 0 },
             "args": ["sh", "-c", script],
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
             "cwd": "/",

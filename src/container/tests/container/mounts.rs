@@ -1,0 +1,228 @@
+//! What is mounted, what is hidden, what cannot be written.
+
+use serde_json::json;
+
+use crate::fixture::Bundle;
+
+/// The options of a mount, from inside.
+fn mounted(bundle: &Bundle, target: &str) -> String {
+    let out = bundle.run().ok();
+    let line = out
+        .lines()
+        .find(|line| line.split(' ').nth(1) == Some(target));
+    line.unwrap_or_else(|| panic!("{target} is not mounted: {out}"))
+        .to_owned()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn dockers_mounts_have_their_options() {
+    let bundle = Bundle::new("cat /proc/mounts");
+    for (target, kind, options) in [
+        (
+            "/proc",
+            "proc",
+            &["rw", "nosuid", "nodev", "noexec", "relatime"][..],
+        ),
+        (
+            "/dev",
+            "tmpfs",
+            &["rw", "nosuid", "size=65536k", "mode=755"],
+        ),
+        (
+            "/dev/pts",
+            "devpts",
+            &["nosuid", "noexec", "gid=5", "mode=620", "ptmxmode=666"],
+        ),
+        ("/sys", "sysfs", &["ro", "nosuid", "nodev", "noexec"]),
+        (
+            "/sys/fs/cgroup",
+            "cgroup2",
+            &["ro", "nosuid", "nodev", "noexec"],
+        ),
+        ("/dev/mqueue", "mqueue", &["rw", "nosuid"]),
+        (
+            "/dev/shm",
+            "tmpfs",
+            &["rw", "nosuid", "nodev", "noexec", "size=65536k"],
+        ),
+    ] {
+        let line = mounted(&bundle, target);
+        let fields: Vec<&str> = line.split(' ').collect();
+        assert_eq!(fields[2], kind, "{line}");
+        for option in options {
+            assert!(
+                fields[3].split(',').any(|found| found == *option),
+                "{option} in {line}"
+            );
+        }
+    }
+    assert!(
+        !mounted(&bundle, "/dev").contains("relatime"),
+        "strictatime"
+    );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn devices_are_there_and_are_the_only_ones() {
+    let script = "cd /dev; for d in null zero full random urandom tty; do stat -c '%n %F %t:%T %a' $d; done; \
+                  readlink fd; readlink stdin; readlink ptmx; ls /dev; echo x > null; head -c 2 zero | wc -c; echo hi > /dev/stderr";
+    let run = Bundle::new(script).run();
+    assert_eq!(
+        run.out,
+        "null character special file 1:3 666\nzero character special file 1:5 666\n\
+         full character special file 1:7 666\nrandom character special file 1:8 666\n\
+         urandom character special file 1:9 666\ntty character special file 5:0 666\n\
+         /proc/self/fd\n/proc/self/fd/0\npts/ptmx\n\
+         fd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n2\n"
+    );
+    assert_eq!(run.err, "hi\n");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn further_devices_are_made_as_the_document_says() {
+    let mut bundle = Bundle::new("stat -c '%F %t:%T %a %u:%g' /dev/net/tun /dev/mine");
+    bundle.config["linux"]["devices"] = json!([
+        { "path": "/dev/net/tun", "type": "c", "major": 10, "minor": 200, "fileMode": 0o600, "uid": 5, "gid": 6 },
+        { "path": "/dev/mine", "type": "p" },
+    ]);
+    assert_eq!(
+        bundle.run().ok(),
+        "character special file a:c8 600 5:6\nfifo 0:0 666 0:0\n"
+    );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn masked_paths_are_empty_and_read_only_ones_cannot_be_written() {
+    let script = "cat /proc/uptime | wc -c; ls -A /masked; touch /masked/x 2>&1; cat /masked-file | wc -c; \
+                  echo 1 > /proc/sys/kernel/hostname; touch /frozen/x 2>&1; touch /frozen/below/x 2>&1; touch /thawed";
+    let bundle = Bundle::new(script)
+        .set("/linux/maskedPaths/-", json!("/proc/uptime"))
+        .set("/linux/maskedPaths/-", json!("/masked"))
+        .set("/linux/maskedPaths/-", json!("/masked-file"))
+        .set("/linux/maskedPaths/-", json!("/not/there"))
+        .set("/linux/readonlyPaths/-", json!("/frozen"))
+        .set(
+            "/mounts/-",
+            json!({ "destination": "/frozen/below", "type": "tmpfs", "source": "tmpfs" }),
+        );
+    std::fs::create_dir(bundle.root().join("masked")).unwrap();
+    bundle.write("masked/secret", "secret");
+    bundle.write("masked-file", "secret");
+    std::fs::create_dir(bundle.root().join("frozen")).unwrap();
+    let run = bundle.run();
+    let ro = "Read-only file system";
+    assert_eq!(
+        run.out,
+        format!(
+            "0\ntouch: /masked/x: {ro}\n0\ntouch: /frozen/x: {ro}\ntouch: /frozen/below/x: {ro}\n"
+        )
+    );
+    assert!(
+        run.err.contains("/proc/sys/kernel/hostname: Read-only"),
+        "{}",
+        run.err
+    );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_read_only_root_can_be_written_only_where_something_is_mounted() {
+    let mut bundle = Bundle::new("touch /x 2>&1; touch /etc/x 2>&1; touch /tmp/x && touch /dev/shm/x && echo fine")
+        .set("/mounts/-", json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"] }));
+    bundle.config["root"]["readonly"] = json!(true);
+    assert_eq!(
+        bundle.run().out,
+        "touch: /x: Read-only file system\ntouch: /etc/x: Read-only file system\nfine\n"
+    );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn bind_mounts_bring_directories_and_files_in() {
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("file"), "from outside").unwrap();
+    let path = |name: &str| outside.path().join(name).display().to_string();
+    let script = "cat /in/file; echo; cat /etc/deep/er/one; echo; touch /in/new && touch /ro/x 2>&1; cat /proc/mounts | grep /ro";
+    let bundle = Bundle::new(script)
+        .set("/mounts/-", json!({ "destination": "/in", "type": "bind", "source": path(""), "options": ["rbind", "rw"] }))
+        .set("/mounts/-", json!({ "destination": "/ro", "source": path(""), "options": ["bind", "ro", "nosuid", "noexec"] }))
+        .set("/mounts/-", json!({ "destination": "/etc/deep/er/one", "type": "none", "source": path("file"), "options": ["bind"] }));
+    let out = bundle.run().out;
+    assert!(
+        out.starts_with("from outside\nfrom outside\ntouch: /ro/x: Read-only file system\n"),
+        "{out}"
+    );
+    assert!(out.contains("ro,nosuid,noexec"), "{out}");
+    assert!(outside.path().join("new").exists());
+    assert_eq!(
+        std::fs::metadata(outside.path())
+            .unwrap()
+            .permissions()
+            .readonly(),
+        false
+    );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_cannot_be_mounted_says_what_and_why() {
+    let error = |mount| Bundle::new("").set("/mounts/-", mount).run().err;
+    assert_eq!(
+        error(
+            json!({ "destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": ["sise=1m"] })
+        ),
+        "run-bundle: cannot use the mount option sise of tmpfs on /x (tmpfs: Unknown parameter 'sise'): Invalid argument (os error 22)\n"
+    );
+    assert_eq!(
+        error(json!({ "destination": "/x", "type": "nofs", "source": "x" })),
+        "run-bundle: cannot mount nofs on /x: No such device (os error 19)\n"
+    );
+    assert_eq!(
+        error(
+            json!({ "destination": "/x", "type": "bind", "source": "/not/there", "options": ["bind"] })
+        ),
+        "run-bundle: cannot bind-mount /not/there on /x: No such file or directory (os error 2)\n"
+    );
+    assert_eq!(
+        error(json!({ "destination": "x", "type": "tmpfs" })),
+        "run-bundle: cannot mount x: it must be an absolute path inside the container\n"
+    );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn nothing_mounted_inside_is_seen_outside() {
+    let bundle = Bundle::new("mount -t tmpfs inside /tmp && grep -c inside /proc/mounts; exit 0");
+    let mut bundle = bundle;
+    for set in ["bounding", "permitted", "effective"] {
+        bundle.config["process"]["capabilities"][set]
+            .as_array_mut()
+            .unwrap()
+            .push(json!("CAP_SYS_ADMIN"));
+    }
+    // The fixture looks at the outside's mounts after each run.
+    assert_eq!(bundle.run().ok(), "1\n");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_files_of_etc_are_ours() {
+    let bundle =
+        Bundle::new("cat /etc/hosts /etc/resolv.conf; echo more >> /etc/hosts && cat /etc/hosts")
+            .option("--hosts", "127.0.0.1 localhost\n")
+            .option("--resolv-conf", "nameserver 10.0.0.1\n");
+    bundle.write("etc/hosts", "the image's own");
+    let out = bundle.run().ok();
+    assert_eq!(
+        out,
+        "127.0.0.1 localhost\nnameserver 10.0.0.1\n127.0.0.1 localhost\nmore\n"
+    );
+    assert_eq!(
+        std::fs::read_to_string(bundle.root().join("etc/hosts")).unwrap(),
+        "the image's own"
+    );
+}
