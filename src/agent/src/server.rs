@@ -270,7 +270,7 @@ impl Server {
 
     /// Reaps what has ended: containers' first processes, and what has been orphaned.
     fn ended_processes(&mut self) -> Result<Option<End>, frame::Error> {
-        while let Ok(Some(_)) = self.signals.next() {}
+        while let Ok(Some(_)) = self.signals.take() {}
         loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => self.ended(pid, status)?,
