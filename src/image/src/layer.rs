@@ -20,10 +20,14 @@
 //! [`Limits`]. Deliberately absent: decompression and digests (the caller's reader does both).
 
 mod builder;
+mod header;
+mod links;
 mod lower;
+mod path;
 mod pax;
 mod sparse;
 mod tar;
+mod whiteouts;
 
 use std::ffi::OsString;
 use std::io::{Read, Seek, Write};
@@ -32,8 +36,9 @@ use std::path::PathBuf;
 
 use crate::erofs;
 
-pub use builder::Problem;
+pub use header::Field;
 pub use lower::LowerLayers;
+pub use path::Problem;
 pub use tar::TarError;
 
 /// What a layer may ask for. A tar beyond it is refused, whatever it compressed to.

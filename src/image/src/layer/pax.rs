@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn records_may_contain_newlines_and_equals_signs() {
-        let pax = parse(b"15 path=a\nb=c\nd\n28 SCHILY.xattr.user.k=\0v\n1\n").unwrap();
+        let pax = parse(b"16 path=a\nb=c\nd\n28 SCHILY.xattr.user.k=\0v\n1\n").unwrap();
         assert_eq!(pax.path.unwrap(), b"a\nb=c\nd");
         assert_eq!(
             pax.xattrs,
@@ -224,7 +224,7 @@ mod tests {
             b"6 a=b\n ",
             b"99 path=a\n",
             b"3 \n",
-            b"6  =b\n",
+            b"5 =b\n",
             b"18446744073709551616 path=a\n",
             b"9 size=x\n",
             b"21 GNU.sparse.map=1,x\n",

@@ -1,6 +1,7 @@
 //! Maps of sparse files: which parts of a file a tar contains.
 
-use super::tar::TarError;
+use super::header::number;
+use super::pax::decimal;
 
 /// The most segments of one file, each of which takes 16 bytes while the file is read.
 pub(super) const MAX_SEGMENTS: usize = 1 << 20;
@@ -12,29 +13,82 @@ pub(super) struct Segment {
     pub(super) len: u64,
 }
 
-/// Makes a map of offsets and lengths in turn, and checks that its segments ascend without overlap within the file and
-/// make up the bytes that are stored.
-pub(super) fn segments(numbers: &[u64], size: u64, stored: u64) -> Result<Vec<Segment>, TarError> {
-    let (pairs, rest) = numbers.as_chunks::<2>();
+/// The segments of a map of offsets and lengths in turn, if they ascend without overlap within the file and make up
+/// the bytes that are stored.
+pub(super) fn segments(map: &[u64], size: u64, stored: u64) -> Option<Vec<Segment>> {
+    let (pairs, rest) = map.as_chunks::<2>();
     if !rest.is_empty() || pairs.len() > MAX_SEGMENTS {
-        return Err(TarError::Sparse);
+        return None;
     }
     let (mut position, mut total) = (0, 0u64);
-    for &[offset, len] in pairs {
+    let segment = |&[offset, len]: &[u64; 2]| {
         let end = offset
             .checked_add(len)
-            .filter(|end| offset >= position && *end <= size)
-            .ok_or(TarError::Sparse)?;
+            .filter(|end| offset >= position && *end <= size)?;
         position = end;
-        total = total.checked_add(len).ok_or(TarError::Sparse)?;
+        total += len; // At most `size`: the segments do not overlap.
+        Some(Segment { offset, len })
+    };
+    let segments = pairs.iter().map(segment).collect::<Option<Vec<_>>>()?;
+    (total == stored).then_some(segments)
+}
+
+/// Adds GNU's binary segments (offset and length, 12 bytes each), up to the first that is not used.
+pub(super) fn add_gnu(map: &mut Vec<u64>, bytes: &[u8]) -> Option<()> {
+    let (pairs, _) = bytes.as_chunks::<24>();
+    for pair in pairs.iter().take_while(|pair| pair[0] != 0) {
+        for field in [&pair[..12], &pair[12..]] {
+            map.push(u64::try_from(number(field)?).ok()?);
+        }
     }
-    if total != stored {
-        return Err(TarError::Sparse);
+    (map.len() <= 2 * MAX_SEGMENTS).then_some(())
+}
+
+/// The map of PAX's format 1.0: the number of segments, then offsets and lengths, in decimal, a line each.
+#[derive(Debug, Default)]
+pub(super) struct MapText {
+    line: Vec<u8>,
+    segments: Option<usize>,
+    map: Vec<u64>,
+}
+
+impl MapText {
+    /// Adds text; what follows the map's end is padding.
+    pub(super) fn add(&mut self, text: &[u8]) -> Option<()> {
+        for &byte in text {
+            if self.is_complete() {
+                break;
+            }
+            if byte != b'\n' {
+                self.line.push(byte);
+                // A u64 has at most 20 digits.
+                (self.line.len() <= 20).then_some(())?;
+                continue;
+            }
+            let number = decimal(&self.line)?;
+            self.line.clear();
+            match self.segments {
+                None => {
+                    self.segments = Some(
+                        usize::try_from(number)
+                            .ok()
+                            .filter(|n| *n <= MAX_SEGMENTS)?,
+                    )
+                }
+                Some(_) => self.map.push(number),
+            }
+        }
+        Some(())
     }
-    Ok(pairs
-        .iter()
-        .map(|&[offset, len]| Segment { offset, len })
-        .collect())
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.segments
+            .is_some_and(|segments| self.map.len() == 2 * segments)
+    }
+
+    pub(super) fn into_map(self) -> Vec<u64> {
+        self.map
+    }
 }
 
 #[cfg(test)]
@@ -53,7 +107,25 @@ mod tests {
             (&[10], 100, 0),
             (&[u64::MAX, 2], u64::MAX, 2),
         ] {
-            assert!(segments(numbers, size, stored).is_err(), "{numbers:?}");
+            assert!(segments(numbers, size, stored).is_none(), "{numbers:?}");
+        }
+    }
+
+    #[test]
+    fn a_map_in_text_may_be_cut_anywhere_and_is_bounded() {
+        let mut text = MapText::default();
+        for part in [&b"2\n1"[..], b"0\n5\n", b"20\n1\n", b"junk"] {
+            text.add(part).unwrap();
+        }
+        assert!(text.is_complete());
+        assert_eq!(text.into_map(), [10, 5, 20, 1]);
+        for wrong in [
+            &b"x\n"[..],
+            b"\n",
+            b"9999999999\n",
+            b"000000000000000000001\n",
+        ] {
+            assert!(MapText::default().add(wrong).is_none());
         }
     }
 }

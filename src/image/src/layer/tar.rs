@@ -8,12 +8,11 @@ use std::io::{self, Read};
 
 use crate::erofs::Timestamp;
 
-use super::pax::{Pax, decimal};
-use super::sparse::{MAX_SEGMENTS, Segment, segments};
+use super::header::{BLOCK, Field, Header, until_nul};
+use super::pax::Pax;
+use super::sparse::{self, Segment};
 use super::{Error, Unit};
 
-/// Bytes of a header, and what everything is padded to.
-const BLOCK: usize = 512;
 /// The largest extended header, in bytes; Go's archive/tar, and so Docker, has the same.
 const MAX_EXTENDED: u64 = 1 << 20;
 /// The most bytes of global extended headers: they are applied to every entry.
@@ -28,6 +27,9 @@ pub enum TarError {
     /// A header's checksum does not match.
     #[error("a header's checksum is wrong")]
     Checksum,
+    /// A single block of zeros, after which more follows: two end an archive, and readers disagree about one.
+    #[error("a block of zeros stands alone")]
+    LoneZeros,
     /// A header's number is not one, or out of range.
     #[error("a header's {0} is not a valid number")]
     Number(Field),
@@ -43,36 +45,6 @@ pub enum TarError {
     /// Parts of archives on several tapes, incremental dumps, or something unknown.
     #[error("entries of type {:?} are not supported", char::from(*.0))]
     Type(u8),
-}
-
-/// A number in a header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Field {
-    /// Permissions.
-    Mode,
-    /// Owner.
-    Uid,
-    /// Group.
-    Gid,
-    /// Length.
-    Size,
-    /// Time.
-    Mtime,
-    /// Device number.
-    Device,
-}
-
-impl std::fmt::Display for Field {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Field::Mode => "mode",
-            Field::Uid => "uid",
-            Field::Gid => "gid",
-            Field::Size => "size",
-            Field::Mtime => "mtime",
-            Field::Device => "device number",
-        })
-    }
 }
 
 /// An entry. Its path and link are as the tar has them.
@@ -120,6 +92,16 @@ pub(super) struct TarReader<R> {
     global_bytes: u64,
 }
 
+/// What extended headers say about the entry after them.
+#[derive(Debug, Default)]
+struct Extended {
+    pax: Pax,
+    /// GNU's `L` and `K`.
+    name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    any: bool,
+}
+
 impl<R: Read> TarReader<R> {
     pub(super) fn new(input: R, limit: u64) -> Self {
         TarReader {
@@ -136,65 +118,62 @@ impl<R: Read> TarReader<R> {
 
     /// The next entry; `None` at the archive's end, after which [`Self::finish`] reads the rest of the stream.
     pub(super) fn next(&mut self) -> Result<Option<Entry>, Error> {
-        let (mut pax, mut long_name, mut long_link) = (Pax::default(), None, None);
-        let mut extended = false;
+        let mut extended = Extended::default();
         loop {
             self.discard(self.data_left + self.padding)?;
             (self.data_left, self.padding) = (0, 0);
             self.header_at = self.position;
             let Some(header) = self.header()? else {
-                return if extended {
+                return if extended.any {
                     Err(self.damaged(TarError::Truncated))
                 } else {
                     Ok(None)
                 };
             };
-            let field = |at: usize, len: usize, field| {
-                number(&header[at..at + len]).ok_or(TarError::Number(field))
-            };
-            let size = field(124, 12, Field::Size)
-                .and_then(|size| u64::try_from(size).map_err(|_| TarError::Number(Field::Size)))
-                .map_err(|error| self.damaged(error))?;
-            extended = true;
-            match header[156] {
+            let size = header.size().map_err(|error| self.damaged(error))?;
+            match header.type_flag() {
                 b'x' | b'X' => {
-                    pax = Pax::default();
+                    extended.pax = Pax::default();
                     let body = self.extended(size, MAX_EXTENDED)?;
-                    pax.add(&body).map_err(|error| self.damaged(error))?;
+                    extended
+                        .pax
+                        .add(&body)
+                        .map_err(|error| self.damaged(error))?;
                 }
                 b'g' => {
-                    extended = false;
                     let body = self.extended(size, MAX_GLOBAL - self.global_bytes)?;
                     self.global_bytes += size;
-                    let mut global = std::mem::take(&mut self.global);
-                    global.add(&body).map_err(|error| self.damaged(error))?;
-                    self.global = global;
+                    self.global.add(&body).map_err(|source| Error::Tar {
+                        offset: self.header_at,
+                        source,
+                    })?;
+                    continue;
                 }
-                b'L' => long_name = Some(until_nul(&self.extended(size, MAX_EXTENDED)?).to_vec()),
-                b'K' => long_link = Some(until_nul(&self.extended(size, MAX_EXTENDED)?).to_vec()),
+                b'L' => {
+                    extended.name = Some(until_nul(&self.extended(size, MAX_EXTENDED)?).to_vec())
+                }
+                b'K' => {
+                    extended.link = Some(until_nul(&self.extended(size, MAX_EXTENDED)?).to_vec())
+                }
+                // A name for the archive.
                 b'V' => {
-                    // A volume label: a name for the archive.
-                    extended = false;
                     self.begin_data(size);
+                    continue;
                 }
-                _ => {
-                    let pax = self.global.overridden_by(pax);
-                    return self
-                        .entry(&header, size, pax, long_name, long_link)
-                        .map(Some);
-                }
+                _ => return self.entry(&header, extended).map(Some),
             }
+            extended.any = true;
         }
     }
 
-    /// Reads data of the current entry; 0 at its end.
+    /// Reads data of the current entry; panics beyond its end.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let len = self.data_left.min(buffer.len() as u64) as usize;
-        if len == 0 {
-            return Ok(0);
-        }
-        let read = self.read_some(&mut buffer[..len])?;
-        if read == 0 {
+        assert!(
+            buffer.len() as u64 <= self.data_left,
+            "reading beyond an entry's data"
+        );
+        let read = self.read_some(buffer)?;
+        if read == 0 && !buffer.is_empty() {
             return Err(self.damaged(TarError::Truncated));
         }
         self.data_left -= read as u64;
@@ -234,16 +213,26 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// Fills the buffer, or returns how much there was before the end of the stream.
-    fn read_full(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+    /// Fills the buffer; `false` if the stream ends where it begins.
+    fn read_full(&mut self, buffer: &mut [u8]) -> Result<bool, Error> {
         let mut len = 0;
         while len < buffer.len() {
             match self.read_some(&mut buffer[len..])? {
-                0 => break,
+                0 if len == 0 => return Ok(false),
+                0 => return Err(self.damaged(TarError::Truncated)),
                 read => len += read,
             }
         }
-        Ok(len)
+        Ok(true)
+    }
+
+    /// The next block, which must be there.
+    fn block(&mut self) -> Result<[u8; BLOCK], Error> {
+        let mut block = [0; BLOCK];
+        match self.read_full(&mut block)? {
+            true => Ok(block),
+            false => Err(self.damaged(TarError::Truncated)),
+        }
     }
 
     fn discard(&mut self, mut count: u64) -> Result<(), Error> {
@@ -258,37 +247,17 @@ impl<R: Read> TarReader<R> {
         Ok(())
     }
 
-    /// A header with a right checksum, or `None` at the end: a block of zeros or the end of the stream.
-    fn header(&mut self) -> Result<Option<[u8; BLOCK]>, Error> {
-        let mut header = [0; BLOCK];
-        match self.read_full(&mut header)? {
-            0 => return Ok(None),
-            BLOCK => {}
-            _ => return Err(self.damaged(TarError::Truncated)),
-        }
-        if header.iter().all(|&byte| byte == 0) {
+    /// A header, or `None` at the end: two blocks of zeros, or the end of the stream.
+    fn header(&mut self) -> Result<Option<Header>, Error> {
+        let mut block = [0; BLOCK];
+        if !self.read_full(&mut block)? {
             return Ok(None);
         }
-        let sum = |signed: bool| -> i128 {
-            let value = |byte: u8| {
-                if signed {
-                    i128::from(byte as i8)
-                } else {
-                    i128::from(byte)
-                }
-            };
-            header
-                .iter()
-                .enumerate()
-                .map(|(at, &byte)| value(if (148..156).contains(&at) { b' ' } else { byte }))
-                .sum()
-        };
-        // Old tars summed signed characters.
-        let stored = number(&header[148..156]);
-        if stored != Some(sum(false)) && stored != Some(sum(true)) {
-            return Err(self.damaged(TarError::Checksum));
+        let header = Header::new(block).map_err(|error| self.damaged(error))?;
+        if header.is_none() && self.read_full(&mut block)? && block != [0; BLOCK] {
+            return Err(self.damaged(TarError::LoneZeros));
         }
-        Ok(Some(header))
+        Ok(header)
     }
 
     fn begin_data(&mut self, size: u64) {
@@ -303,231 +272,126 @@ impl<R: Read> TarReader<R> {
         }
         self.begin_data(size);
         let mut body = vec![0; size as usize];
-        if self.read_full(&mut body)? < body.len() {
+        if !self.read_full(&mut body)? && size > 0 {
             return Err(self.damaged(TarError::Truncated));
         }
         self.data_left = 0;
         Ok(body)
     }
 
-    fn entry(
-        &mut self,
-        header: &[u8; BLOCK],
-        header_size: u64,
-        pax: Pax,
-        long_name: Option<Vec<u8>>,
-        long_link: Option<Vec<u8>>,
-    ) -> Result<Entry, Error> {
-        let damaged = |source| Error::Tar {
-            offset: self.header_at,
-            source,
-        };
-        let field = |at: usize, len: usize, field| {
-            number(&header[at..at + len]).ok_or(damaged(TarError::Number(field)))
-        };
-        let id =
-            |at, of| u32::try_from(field(at, 8, of)?).map_err(|_| damaged(TarError::Number(of)));
-        let mtime = match pax.mtime {
-            Some(mtime) => mtime,
-            None => Timestamp {
-                seconds: i64::try_from(field(136, 12, Field::Mtime)?)
-                    .map_err(|_| damaged(TarError::Number(Field::Mtime)))?,
-                nanoseconds: 0,
-            },
-        };
-        let mut entry = Entry {
-            path: pax
-                .path
-                .or(long_name)
-                .unwrap_or_else(|| header_path(header)),
-            permissions: (field(100, 8, Field::Mode)? & 0o7777) as u16,
-            uid: pax.uid.map_or_else(|| id(108, Field::Uid), Ok)?,
-            gid: pax.gid.map_or_else(|| id(116, Field::Gid), Ok)?,
-            mtime,
-            xattrs: pax.xattrs,
-            kind: EntryKind::Directory,
-        };
-        let link = || {
-            pax.link
-                .or(long_link)
-                .unwrap_or_else(|| until_nul(&header[157..257]).to_vec())
-        };
-        let device = || Ok::<_, Error>((id(329, Field::Device)?, id(337, Field::Device)?));
-        entry.kind = match header[156] {
-            b'0' | 0 | b'7' if entry.path.ends_with(b"/") => EntryKind::Directory,
-            b'0' | 0 | b'7' | b'S' => {
-                let stored = pax.size.unwrap_or(header_size);
-                self.begin_data(stored);
-                let old_gnu = header[156] == b'S';
-                let (size, segments) = if old_gnu {
-                    let (size, map) = self.old_gnu_map(header)?;
-                    (
-                        size,
-                        Some(segments(&map, size, stored).map_err(|e| self.damaged(e))?),
-                    )
-                } else if pax.sparse != Default::default() {
-                    let size = pax
-                        .sparse
-                        .size
-                        .ok_or_else(|| self.damaged(TarError::Sparse))?;
-                    let map = if pax.sparse.major == Some(1) {
-                        self.map_in_data()?
-                    } else {
-                        pax.sparse.map
-                    };
-                    entry.path = pax.sparse.name.unwrap_or(entry.path);
-                    (
-                        size,
-                        Some(segments(&map, size, self.data_left).map_err(|e| self.damaged(e))?),
-                    )
+    fn entry(&mut self, header: &Header, extended: Extended) -> Result<Entry, Error> {
+        let pax = self.global.overridden_by(extended.pax);
+        let at = self.header_at;
+        let damaged = |source| Error::Tar { offset: at, source };
+        let path = pax.path.or(extended.name).unwrap_or_else(|| header.path());
+        let link = || pax.link.or(extended.link).unwrap_or_else(|| header.link());
+        let mut sparse_name = None;
+        let kind = match header.type_flag() {
+            // As V7 wrote directories.
+            b'0' | 0 | b'7' if path.ends_with(b"/") => EntryKind::Directory,
+            b'S' => {
+                self.begin_data(
+                    pax.size
+                        .map_or_else(|| header.size(), Ok)
+                        .map_err(damaged)?,
+                );
+                self.gnu_sparse(header)?
+            }
+            b'0' | 0 | b'7' => {
+                self.begin_data(
+                    pax.size
+                        .map_or_else(|| header.size(), Ok)
+                        .map_err(damaged)?,
+                );
+                if pax.sparse == Default::default() {
+                    EntryKind::File {
+                        size: self.data_left,
+                        segments: None,
+                    }
                 } else {
-                    (stored, None)
-                };
-                EntryKind::File { size, segments }
+                    sparse_name = pax.sparse.name;
+                    self.pax_sparse(pax.sparse.size, pax.sparse.major, pax.sparse.map)?
+                }
             }
             // The sizes of the others mean nothing: no data follows.
             b'1' => EntryKind::HardLink(link()),
             b'2' => EntryKind::Symlink(link()),
-            b'3' => device().map(|(major, minor)| EntryKind::CharDevice(major, minor))?,
-            b'4' => device().map(|(major, minor)| EntryKind::BlockDevice(major, minor))?,
+            b'3' => header
+                .device()
+                .map(|(major, minor)| EntryKind::CharDevice(major, minor))
+                .map_err(damaged)?,
+            b'4' => header
+                .device()
+                .map(|(major, minor)| EntryKind::BlockDevice(major, minor))
+                .map_err(damaged)?,
             b'5' => EntryKind::Directory,
             b'6' => EntryKind::Fifo,
             other => return Err(damaged(TarError::Type(other))),
         };
-        Ok(entry)
+        let seconds = || {
+            header.mtime().map(|seconds| Timestamp {
+                seconds,
+                nanoseconds: 0,
+            })
+        };
+        Ok(Entry {
+            path: sparse_name.unwrap_or(path),
+            permissions: header.permissions().map_err(damaged)?,
+            uid: pax.uid.map_or_else(|| header.uid(), Ok).map_err(damaged)?,
+            gid: pax.gid.map_or_else(|| header.gid(), Ok).map_err(damaged)?,
+            mtime: pax.mtime.map_or_else(seconds, Ok).map_err(damaged)?,
+            xattrs: pax.xattrs,
+            kind,
+        })
     }
 
-    /// The file's size and map of an old GNU sparse header: four segments in the header, more in the blocks after it.
-    fn old_gnu_map(&mut self, header: &[u8; BLOCK]) -> Result<(u64, Vec<u64>), Error> {
-        let damaged = Error::Tar {
-            offset: self.header_at,
-            source: TarError::Sparse,
-        };
-        let Some(size) = number(&header[483..495]).and_then(|size| u64::try_from(size).ok()) else {
-            return Err(damaged);
-        };
+    /// A sparse file of GNU's own format: segments in the header, and more in the blocks after it.
+    fn gnu_sparse(&mut self, header: &Header) -> Result<EntryKind, Error> {
+        let size = header.sparse_size().map_err(|error| self.damaged(error))?;
         let mut map = Vec::new();
-        let mut add = |bytes: &[u8]| {
-            for pair in bytes.chunks_exact(24).take_while(|pair| pair[0] != 0) {
-                for field in [&pair[..12], &pair[12..]] {
-                    map.push(number(field).and_then(|n| u64::try_from(n).ok())?);
-                }
-            }
-            (map.len() / 2 <= MAX_SEGMENTS).then_some(())
+        let mut add = |at: &Self, bytes: &[u8]| {
+            sparse::add_gnu(&mut map, bytes).ok_or_else(|| at.damaged(TarError::Sparse))
         };
-        let mut more = header[482] != 0;
-        if add(&header[386..482]).is_none() {
-            return Err(damaged);
+        add(self, header.sparse_map())?;
+        let mut continues = header.sparse_map_continues();
+        while continues {
+            let block = self.block()?;
+            add(self, &block[..504])?;
+            continues = block[504] != 0;
         }
-        while more {
-            let mut block = [0; BLOCK];
-            if self.read_full(&mut block)? < BLOCK || add(&block[..504]).is_none() {
-                return Err(damaged);
+        self.sparse_file(size, &map)
+    }
+
+    /// A sparse file of one of PAX's formats. In 1.0 the map stands before the data.
+    fn pax_sparse(
+        &mut self,
+        size: Option<u64>,
+        major: Option<u64>,
+        mut map: Vec<u64>,
+    ) -> Result<EntryKind, Error> {
+        let size = size.ok_or_else(|| self.damaged(TarError::Sparse))?;
+        if major == Some(1) {
+            let mut text = sparse::MapText::default();
+            while !text.is_complete() {
+                if self.data_left < BLOCK as u64 {
+                    return Err(self.damaged(TarError::Sparse));
+                }
+                let block = self.block()?;
+                self.data_left -= BLOCK as u64;
+                text.add(&block)
+                    .ok_or_else(|| self.damaged(TarError::Sparse))?;
             }
-            more = block[504] != 0;
+            map = text.into_map();
         }
-        Ok((size, map))
+        self.sparse_file(size, &map)
     }
 
-    /// The map of PAX's sparse format 1.0, which stands before the data: numbers, a line each, padded to a block.
-    fn map_in_data(&mut self) -> Result<Vec<u64>, Error> {
-        let (mut numbers, mut line) = (Vec::new(), Vec::new());
-        let mut wanted = 1;
-        while numbers.len() < wanted {
-            let mut block = [0; BLOCK];
-            if self.data_left < BLOCK as u64 {
-                return Err(self.damaged(TarError::Sparse));
-            }
-            if self.read_full(&mut block)? < BLOCK {
-                return Err(self.damaged(TarError::Truncated));
-            }
-            self.data_left -= BLOCK as u64;
-            for byte in block {
-                if numbers.len() == wanted {
-                    break;
-                }
-                if byte != b'\n' {
-                    line.push(byte);
-                    // No number is longer.
-                    if line.len() > 20 {
-                        return Err(self.damaged(TarError::Sparse));
-                    }
-                    continue;
-                }
-                let number = decimal(&line).ok_or_else(|| self.damaged(TarError::Sparse))?;
-                line.clear();
-                if numbers.is_empty() {
-                    if number > MAX_SEGMENTS as u64 {
-                        return Err(self.damaged(TarError::Sparse));
-                    }
-                    wanted += 2 * number as usize;
-                }
-                numbers.push(number);
-            }
-        }
-        numbers.remove(0);
-        Ok(numbers)
-    }
-}
-
-fn until_nul(bytes: &[u8]) -> &[u8] {
-    &bytes[..bytes
-        .iter()
-        .position(|&byte| byte == 0)
-        .unwrap_or(bytes.len())]
-}
-
-/// The path of a header; only POSIX's ustar has a prefix.
-fn header_path(header: &[u8; BLOCK]) -> Vec<u8> {
-    let (name, prefix) = (until_nul(&header[..100]), until_nul(&header[345..500]));
-    if &header[257..263] == b"ustar\0" && !prefix.is_empty() {
-        return [prefix, b"/", name].concat();
-    }
-    name.to_vec()
-}
-
-/// A header's number: octal digits between blanks, or GNU's base-256 in two's complement.
-fn number(field: &[u8]) -> Option<i128> {
-    if field[0] & 0x80 != 0 {
-        // The topmost bit is a mark, the next the sign; 12 bytes have 95 bits.
-        let start = if field[0] & 0x40 != 0 { -1 << 7 } else { 0 } | i128::from(field[0] & 0x7f);
-        return Some(
-            field[1..]
-                .iter()
-                .fold(start, |value, &byte| value << 8 | i128::from(byte)),
-        );
-    }
-    let text = field.trim_ascii_start();
-    let text = &text[..text
-        .iter()
-        .position(|&byte| byte == 0 || byte == b' ')
-        .unwrap_or(text.len())];
-    text.iter().try_fold(0, |value, &byte| {
-        (b'0'..=b'7')
-            .contains(&byte)
-            .then(|| value << 3 | i128::from(byte - b'0'))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_octal_or_base_256() {
-        assert_eq!(number(b"0000644\0"), Some(0o644));
-        assert_eq!(number(b"   644 \0"), Some(0o644));
-        assert_eq!(number(b"\0\0\0\0\0\0\0\0"), Some(0));
-        assert_eq!(number(b"77777777"), Some(0o77777777));
-        assert_eq!(number(b"0000648\0"), None);
-        assert_eq!(number(b"-000644\0"), None);
-        assert_eq!(number(&[0x80, 0, 0, 0, 0, 0, 1, 0]), Some(256));
-        assert_eq!(number(&[0xff; 12]), Some(-1));
-        assert_eq!(
-            number(&[
-                0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0
-            ]),
-            Some(-256)
-        );
+    fn sparse_file(&self, size: u64, map: &[u64]) -> Result<EntryKind, Error> {
+        let segments = sparse::segments(map, size, self.data_left)
+            .ok_or_else(|| self.damaged(TarError::Sparse))?;
+        Ok(EntryKind::File {
+            size,
+            segments: Some(segments),
+        })
     }
 }
