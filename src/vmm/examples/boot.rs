@@ -1,6 +1,7 @@
 //! Boots a kernel without the engine: `boot HULL_VMM KERNEL INITRAMFS MEMORY_MIB VCPUS DISK|- CMDLINE…`
 //!
-//! The console goes to standard output; how the VM ended, and its report, to standard error.
+//! The console goes to standard output; how the VM ended, and its report, to standard error, with a
+//! report every BOOT_REPORT_S seconds if that is set.
 
 use std::fs::File;
 use std::path::Path;
@@ -50,7 +51,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         });
     }
     let begun = sys::clock::monotonic_ns();
-    let outcome = plan.start(Path::new(hull_vmm), std::io::stdout())?.wait()?;
+    let vm = plan.start(Path::new(hull_vmm), std::io::stdout())?;
+    if let Ok(seconds) = std::env::var("BOOT_REPORT_S") {
+        let every = std::time::Duration::from_secs(seconds.parse()?);
+        let socket = vm.socket()?;
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(every);
+                let _ = fixture::send(&socket, &protocol::vmm::ToVmm::Report, &[]);
+            }
+        });
+    }
+    let outcome = vm.watch(|report| eprintln!("{:?} {:?}", report.user_exits, report.kvm_stats))?;
     eprintln!(
         "ended: {:?}, process gone after {:?}",
         outcome.end, outcome.exit
