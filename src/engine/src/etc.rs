@@ -14,11 +14,7 @@ ff02::2\tip6-allrouters
 
 /// The files for a container of this host name, with or without a way out.
 pub fn files(hostname: &str, networked: bool) -> EtcFiles {
-    let resolv_conf = networked.then(|| {
-        // A host without the file resolves nothing by it; public resolvers stand in, as in Docker.
-        let of_host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        of_host
-    });
+    let resolv_conf = networked.then(|| network::resolv_conf(&network::host_resolv_conf()));
     EtcFiles {
         hosts: Some(HOSTS.to_owned()),
         hostname: Some(format!("{hostname}\n")),

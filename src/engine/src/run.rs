@@ -197,6 +197,13 @@ pub fn sweep(root: &Path) -> Result<(), Error> {
         tracing::info!(%id, "removed what was left of a sandbox");
         monitor::sweep_native(&id);
     }
+    if rustix::process::geteuid().is_root() {
+        let network = network::Network::new(Path::new(monitor::NETWORK_STATE));
+        // What is left of a network harms nobody but those who want one, and they are told.
+        if let Err(error) = network.sweep() {
+            tracing::warn!(%error, "what dead containers left of the network was not removed");
+        }
+    }
     Ok(())
 }
 

@@ -46,7 +46,7 @@ enum Fault {
     #[error("cannot prepare the VM")]
     Prepare(#[from] std::io::Error),
     #[error("cannot set up the container's network")]
-    Network(#[from] super::network::Error),
+    Network(#[from] network::Error),
 }
 
 /// A VM with its container.
@@ -96,7 +96,7 @@ impl MicroVm {
         let vmm = Vmm::spawn(&vm.program)?;
         let (console, console_end) = Console::new()?;
         let mut network = if config.container.bridge {
-            Some(Attached::new(config)?)
+            Some(Attached::new(&config.id)?)
         } else {
             None
         };

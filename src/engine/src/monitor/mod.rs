@@ -40,6 +40,7 @@ use machine::{Broken, Event, Machine, Source};
 use streams::Ready;
 
 pub use native::{cgroup2_mount, sweep as sweep_native};
+pub(crate) use network::STATE as NETWORK_STATE;
 pub use vmm::{Error as KvmError, open_kvm};
 
 /// The number of the listening socket in the monitor.

@@ -46,7 +46,7 @@ enum Fault {
     #[error("cannot make a pipe")]
     Pipe(#[source] io::Error),
     #[error("cannot set up the container's network")]
-    Network(#[from] super::network::Error),
+    Network(#[from] network::Error),
 }
 
 /// A container on the host.
@@ -83,7 +83,7 @@ impl Native {
         sys::private_mounts::enter().map_err(Fault::Mounts)?;
         let rootfs = mount_layers(&config.container.layers, folder)?;
         let network = if config.container.bridge {
-            Some(super::network::Attached::new_native(config)?)
+            Some(super::network::Attached::new_native(&config.id)?)
         } else {
             None
         };
@@ -260,6 +260,7 @@ fn remove_cgroup(cgroup: container::cgroup::Cgroup) {
     if let Err(error) = cgroup.remove() {
         tracing::warn!(%error, "the container's cgroup was not removed; the next command tries again");
     }
+    remove_parent();
 }
 
 fn failure(error: &container::Error) -> Failure {
@@ -384,6 +385,16 @@ pub fn sweep(id: &str) {
         tracing::warn!(%error, path = %path.display(), "what a dead monitor left running could not be killed");
     }
     remove_tree(&path);
+    remove_parent();
+}
+
+/// Removes hull's own cgroup once nobody is in it; while somebody is, the kernel refuses.
+fn remove_parent() {
+    if let Some(parent) = cgroup2_mount().map(|mount| mount.join("hull")) {
+        if let Err(error) = fs::remove_dir(parent) {
+            tracing::debug!(%error, "other containers are there");
+        }
+    }
 }
 
 /// Removes a cgroup with those below it; they empty a moment after their processes were killed.

@@ -1,36 +1,51 @@
 //! The container's network, held by the monitor for as long as it lives.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
+use network::{Lease, Network};
 use protocol::agent::{EtcFiles, Interface};
 
-use super::config::Config;
 use super::vmm::Tap;
 
-/// Why there is no network.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    /// It is not there yet.
-    #[error("--network bridge is not built yet for {0}; use --network none")]
-    NotBuilt(&'static str),
-}
+/// Where the bridge's state is: the bridge belongs to the host, whatever roots of state its users have, and ends with
+/// its boot.
+pub(crate) const STATE: &str = "/run/hull";
 
 /// A container's place on the bridge.
 #[derive(Debug)]
 pub(super) struct Attached {
     tap: Option<Tap>,
     interface: Interface,
+    lease: Lease,
 }
 
 impl Attached {
     /// Attaches a VM.
-    pub(super) fn new(_config: &Config) -> Result<Attached, Error> {
-        Err(Error::NotBuilt("VMs"))
+    pub(super) fn new(id: &str) -> Result<Attached, network::Error> {
+        let attachment = Network::new(Path::new(STATE)).attach(id)?;
+        let interface = interface(attachment.interface);
+        let tap = Tap {
+            tap: attachment.tap,
+            mac: interface.mac,
+            mtu: interface.mtu,
+            offload: attachment.offload,
+        };
+        Ok(Attached {
+            tap: Some(tap),
+            interface,
+            lease: attachment.lease,
+        })
     }
 
     /// Attaches a container on the host.
-    pub(super) fn new_native(_config: &Config) -> Result<Attached, Error> {
-        Err(Error::NotBuilt("--isolation native"))
+    pub(super) fn new_native(id: &str) -> Result<Attached, network::Error> {
+        let attachment = Network::new(Path::new(STATE)).attach_native(id)?;
+        Ok(Attached {
+            tap: None,
+            interface: interface(attachment.interface),
+            lease: attachment.lease,
+        })
     }
 
     /// The device for the VM.
@@ -44,7 +59,22 @@ impl Attached {
     }
 
     /// Gives everything back.
-    pub(super) fn detach(self) {}
+    pub(super) fn detach(self) {
+        drop(self.tap);
+        if let Err(error) = self.lease.release() {
+            tracing::warn!(%error, "the container's address was not released; the next command tries again");
+        }
+    }
+}
+
+fn interface(interface: network::Interface) -> Interface {
+    Interface {
+        mac: interface.mac,
+        address: interface.address,
+        prefix_len: interface.prefix_len,
+        gateway: Some(interface.gateway),
+        mtu: interface.mtu,
+    }
 }
 
 /// /etc/hosts with the container's own address, as Docker writes it.
