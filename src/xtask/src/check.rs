@@ -1,4 +1,4 @@
-//! `cargo xtask check`: format, lints, the direction of dependencies, and the paths that documents name.
+//! `cargo xtask check`: the paths that documents name, the direction of dependencies, format, lints; the quick ones first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,9 +39,9 @@ pub(crate) fn check() -> Result<()> {
         cargo.current_dir(paths::checkout());
         cargo
     };
-    step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
     step("documents name paths that exist", documents)?;
     step("dependencies point one way", dependencies)?;
+    step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
     step("lints", || {
         run(cargo()
             .args(["clippy", "--quiet", "--workspace", "--all-targets"])

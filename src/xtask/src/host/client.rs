@@ -9,7 +9,10 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 use protocol::frame;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::Signal;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use sys::signalfd::SignalFd;
 
 use super::machine::Endpoint;
 use super::wire::{FromClient, Hello, Outcome, Part, Size, Task};
@@ -176,34 +179,29 @@ fn copy_out(mut from: TcpStream, mut to: impl Write) {
     from.shutdown(Shutdown::Both).ok();
 }
 
-fn on_terminal(stream: TcpStream, control: TcpStream) -> Result<()> {
+/// Blocks SIGWINCH first: no thread has been spawned yet.
+fn on_terminal(stream: TcpStream, mut control: TcpStream) -> Result<()> {
+    let mut resized = SignalFd::new(&[Signal::WINCH.as_raw()])?;
     let _raw = Raw::enter()?;
     let mut input = stream.try_clone()?;
-    let mut control = control;
     thread::spawn(move || {
-        let mut last = size().ok();
-        let mut buffer = [0; 4096];
-        loop {
-            let count = match io::stdin().read(&mut buffer) {
-                Ok(0) | Err(_) => break,
-                Ok(count) => count,
-            };
-            // A new size is told with the next key: enough for a machine that tests run in.
-            let now = size().ok();
-            if now != last {
-                last = now;
-                let message = now.map(FromClient::Resize).map(|size| frame::encode(&size));
-                if let Some(Ok(bytes)) = message {
-                    control.write_all(&bytes).ok();
-                }
-            }
-            if input.write_all(&buffer[..count]).is_err() {
-                break;
-            }
-        }
+        // A command that has ended closes its end: not an error.
+        io::copy(&mut io::stdin(), &mut input).ok();
         input.shutdown(Shutdown::Write).ok();
     });
+    thread::spawn(move || {
+        // Until the command, and with it the connection, is gone.
+        while tell_size(&mut resized, &mut control).is_ok() {}
+    });
     copy_out(stream, io::stdout());
+    Ok(())
+}
+
+/// Waits until our terminal has a new size, and tells it.
+fn tell_size(resized: &mut SignalFd, control: &mut TcpStream) -> Result<()> {
+    poll(&mut [PollFd::new(resized, PollFlags::IN)], None)?;
+    while resized.take()?.is_some() {}
+    control.write_all(&frame::encode(&FromClient::Resize(size()?))?)?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The emulated machine itself: its files, QEMU and virtiofsd, and the wait until it serves.
 
+use std::env;
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,13 +10,13 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use std::{env, thread};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::artifacts::{Artifacts, LOAD, artifacts};
@@ -191,12 +192,12 @@ fn boot(folder: &Path, artifacts: &Artifacts, keep: bool) -> Result<(Machine, En
         .spawn()
         .context("cannot run qemu-system-x86_64")?;
     drop(lock);
-    let pid = qemu.id();
+    let pid = Pid::from_child(&qemu);
     let machine = Machine {
         qemu: Some(qemu),
         _folder: None,
     };
-    wait_until_ready(folder, ready, &token, pid)?;
+    wait_until_ready(folder, &ready, &token, pid)?;
     // The disk's and the sockets' names are not needed any more.
     for name in [
         "disk",
@@ -310,41 +311,28 @@ fn share(folder: &Path, name: &str, source: &Path, read_only: bool) -> Result<Pa
 }
 
 /// Waits for the server's word, for QEMU's end, or for the limit, whichever comes first.
-fn wait_until_ready(folder: &Path, ready: TcpListener, token: &str, qemu: u32) -> Result<()> {
-    let (sender, receiver) = mpsc::channel();
-    let ended = sender.clone();
-    let pid = rustix::process::Pid::from_raw(qemu as i32).context("QEMU has no process id")?;
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
-    thread::spawn(move || {
-        let mut fds = [rustix::event::PollFd::new(
-            &pidfd,
-            rustix::event::PollFlags::IN,
-        )];
-        // The receiver may be gone: then nobody waits any more.
-        let result = rustix::event::poll(&mut fds, None).map(|_| false);
-        ended.send(result.map_err(anyhow::Error::from)).ok();
-    });
-    let token = token.to_string();
-    thread::spawn(move || {
-        let accepted = loop {
-            let mut said = String::new();
-            match ready.accept() {
-                Err(error) => break Err(error.into()),
-                Ok((stream, _)) => {
-                    let read = stream.take(64).read_to_string(&mut said);
-                    if read.is_ok() && said == token {
-                        break Ok(true);
-                    }
-                }
-            }
-        };
-        sender.send(accepted).ok();
-    });
-    match receiver.recv_timeout(START_LIMIT) {
-        Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) => Err(failure(folder, "QEMU has ended")),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(failure(folder, "it does not answer")),
+fn wait_until_ready(folder: &Path, ready: &TcpListener, token: &str, qemu: Pid) -> Result<()> {
+    let qemu = pidfd_open(qemu, PidfdFlags::empty())?;
+    let limit = Instant::now() + START_LIMIT;
+    loop {
+        let left = limit.saturating_duration_since(Instant::now());
+        let mut fds = [
+            PollFd::new(ready, PollFlags::IN),
+            PollFd::new(&qemu, PollFlags::IN),
+        ];
+        if poll(&mut fds, Some(&left.try_into()?))? == 0 {
+            return Err(failure(folder, "it does not answer"));
+        }
+        if fds[1].revents().contains(PollFlags::IN) {
+            return Err(failure(folder, "QEMU has ended"));
+        }
+        let (stream, _) = ready.accept()?;
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        let mut said = String::new();
+        // Whoever says something else is not our server.
+        if stream.take(64).read_to_string(&mut said).is_ok() && said == token {
+            return Ok(());
+        }
     }
 }
 
