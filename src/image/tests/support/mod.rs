@@ -8,7 +8,7 @@ pub(crate) mod server;
 use std::path::Path;
 use std::sync::Mutex;
 
-use image::{Event, Progress, PullOptions, Store};
+use image::{Cause, Error, Event, Progress, PullOptions, Reference, Store, registry};
 
 /// Options that fail fast, and that know no credentials but those of the test.
 pub(crate) fn quick() -> PullOptions {
@@ -84,4 +84,23 @@ pub(crate) fn store() -> (tempfile::TempDir, Store) {
 pub(crate) fn skip(reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "{reason}");
     println!("skipped: {reason}");
+}
+
+pub(crate) fn reference(server: &server::Server, name: &str) -> Reference {
+    format!("{}/{name}", server.host()).parse().unwrap()
+}
+
+/// Why the registry's part of a pull failed.
+pub(crate) fn pull_error(server: &server::Server, name: &str) -> registry::Error {
+    let (_folder, store) = store();
+    let error = store
+        .pull(&reference(server, name), &quick(), &())
+        .unwrap_err();
+    let Error::Pull { source, .. } = error else {
+        panic!("{}", chain(&error));
+    };
+    match *source {
+        Cause::Registry(error) => error,
+        other => panic!("{}", chain(&other)),
+    }
 }
