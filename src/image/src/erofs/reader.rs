@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use super::data::FileData;
 use super::directory::decode_block;
 use super::format::{
     BLOCK_BITS, BLOCK_SIZE, CHUNK_BITS_MAX, CHUNK_ENTRY_SIZE, DataLayout, NULL_BLOCK, RawInode,
@@ -147,6 +148,9 @@ impl Reader {
         let mut bytes = [0; RawInode::EXTENDED_SIZE];
         self.file.read_exact_at(&mut bytes, at)?;
         let (raw, size) = RawInode::decode(&bytes, self.sb.build_time).ok_or_else(damaged)?;
+        if raw.size > FileData::MAX_SIZE {
+            return Err(damaged());
+        }
         let mut xattrs = vec![0; Xattrs::size_of(raw.xattr_count)];
         self.file.read_exact_at(&mut xattrs, at + size as u64)?;
         let kind = match raw.mode & mode::MASK {
@@ -290,7 +294,7 @@ impl Reader {
     /// Where the byte at `offset` (below the size) is in the image, `None` in a hole, and how many bytes follow it there.
     fn map(&self, node: &Node, offset: u64) -> Result<(Option<u64>, u64), ReadError> {
         let damaged = ReadError::Inode { nid: node.nid };
-        if offset >= node.size() || node.size() > i64::MAX as u64 {
+        if offset >= node.size() {
             return Err(damaged);
         }
         let run = |block: u32, from: u64| (u64::from(block) << BLOCK_BITS) + (offset - from);

@@ -321,3 +321,44 @@ fn the_kernel_reads_files_beyond_4_gib_and_holes_of_terabytes() {
     assert_eq!(read("huge", 6 * TIB + 4096), [0; 4]);
     assert_eq!(read("hole", 9 * TIB - 4), [0; 4]);
 }
+
+#[test]
+#[ignore = "needs root"]
+fn the_kernel_reads_xattrs_that_span_blocks() {
+    let temporary = tempfile::tempdir().unwrap();
+    let big: Vec<u8> = (0..60_000u32).map(|i| (i % 253) as u8).collect();
+    let mut archive = Archive::default();
+    let small: &[u8] = b"small";
+    let pax = [
+        ("SCHILY.xattr.user.a", small),
+        ("SCHILY.xattr.user.big", &big),
+        ("SCHILY.xattr.user.z", small),
+    ];
+    archive.add(E {
+        path: "file",
+        data: b"x",
+        pax: &pax,
+        ..E::FILE
+    });
+    archive.add(E {
+        path: "dir",
+        pax: &pax,
+        ..E::DIR
+    });
+    archive.add(E {
+        path: "link",
+        link: "file",
+        pax: &pax[1..2],
+        ..E::SYMLINK
+    });
+    let mounted = mount_layer(temporary.path(), "xattrs", &archive.finish());
+    for name in ["file", "dir"] {
+        let expected = [("user.a", small), ("user.big", &big), ("user.z", small)];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_vec()));
+        assert_eq!(xattrs(&mounted.0.join(name)), expected, "{name}");
+    }
+    assert_eq!(
+        mounted.0.join("link").read_link().unwrap(),
+        Path::new("file")
+    );
+}
