@@ -88,12 +88,15 @@ impl Store {
             return self.import_archive(&Contents::Folder(Folder::open(path)?), name, progress);
         }
         let mut file = File::open(path).map_err(Error::reading(path))?;
+        // What cannot be read twice is read as a stream.
+        if !file.metadata().map_err(Error::reading(path))?.is_file() {
+            return self.import_stream(&mut file, name, progress);
+        }
         let packed = !Decompressor::new(&file)
             .map_err(Error::reading(path))?
             .is_plain();
         file.rewind().map_err(Error::reading(path))?;
-        let regular = file.metadata().map_err(Error::reading(path))?.is_file();
-        if packed || !regular {
+        if packed {
             return self.import_stream(&mut file, name, progress);
         }
         match TarIndex::read(&file).map_err(Error::reading(path))?? {

@@ -124,9 +124,10 @@ pub struct Platforms(pub Vec<String>);
 
 impl fmt::Display for Platforms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // They come from a stranger and go to a terminal.
         match self.0.is_empty() {
             true => f.write_str("none"),
-            false => f.write_str(&self.0.join(", ")),
+            false => write!(f, "{}", self.0.join(", ").escape_debug()),
         }
     }
 }

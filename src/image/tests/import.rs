@@ -431,3 +431,21 @@ fn a_configuration_that_lies_about_a_layer_is_noticed() {
         Some(Cause::Store(image_store::Error::DiffId { .. }))
     ));
 }
+
+#[test]
+fn a_pipe_is_read_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo")
+        .arg(&path)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let image = TestImage::sample(1);
+    let archive = image.docker_archive(&["example.org/app:1"]);
+    let (_folder, store) = store();
+    std::thread::scope(|scope| {
+        scope.spawn(|| std::fs::write(&path, &archive).unwrap());
+        check(&store, &import(&store, &path).unwrap(), &image);
+    });
+}
