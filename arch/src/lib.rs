@@ -19,6 +19,7 @@ pub mod msr;
 pub mod pvh;
 pub mod registers;
 pub mod tables;
+pub mod xcr;
 
 /// Bytes and where the guest finds them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use arch::cpuid;
 use arch::registers::{self, Entry};
-use kvm_bindings::{CpuId, Msrs, kvm_cpuid_entry2, kvm_msr_entry};
+use kvm_bindings::{CpuId, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_xcrs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use protocol::vmm::End;
 use vmm_sys_util::signal::Killable;
@@ -46,6 +46,9 @@ impl Vcpu {
         let cpuid = CpuId::from_entries(&of.cpuid(supported))
             .expect("fewer entries than KVM gave, and two more");
         fd.set_cpuid2(&cpuid).map_err(failed("KVM_SET_CPUID2"))?;
+        if let Some(xcr0) = arch::xcr::xcr0(cpuid.as_slice()) {
+            set_xcr0(&fd, xcr0)?;
+        }
         set_msrs(&fd)?;
         let mut lapic = fd.get_lapic().map_err(failed("KVM_GET_LAPIC"))?;
         arch::lapic::wire_lints(&mut lapic.regs);
@@ -99,6 +102,15 @@ impl Vcpu {
             counts,
         })
     }
+}
+
+fn set_xcr0(fd: &VcpuFd, value: u64) -> Result<(), Error> {
+    let mut xcrs = kvm_xcrs {
+        nr_xcrs: 1,
+        ..Default::default()
+    };
+    xcrs.xcrs[0].value = value;
+    fd.set_xcrs(&xcrs).map_err(failed("KVM_SET_XCRS"))
 }
 
 fn set_msrs(fd: &VcpuFd) -> Result<(), Error> {
