@@ -196,7 +196,9 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    struct Last(Arc<Mutex<Vec<(u16, Vec<u8>)>>>);
+    type Writes = Arc<Mutex<Vec<(u16, Vec<u8>)>>>;
+
+    struct Last(Writes);
 
     impl Chip for Last {
         fn read(&mut self, offset: u16, data: &mut [u8]) {
@@ -209,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_chip_sees_its_own_ports_as_offsets() {
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let seen = Writes::default();
         let mut bus = Bus::new(Arc::default());
         bus.add_chip(0x60, 5, Box::new(Last(seen.clone())));
         bus.port_write(0x64, &[0xfe]);

@@ -36,9 +36,8 @@ impl Stats {
             return None;
         }
         // SAFETY: the descriptor is new, and nobody else owns it.
-        Some(Self {
-            file: unsafe { File::from_raw_fd(fd) },
-        })
+        let file = unsafe { File::from_raw_fd(fd) };
+        Some(Self { file })
     }
 
     /// Adds every counter that is not zero to `counts`, by KVM's names.

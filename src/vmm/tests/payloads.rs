@@ -242,6 +242,48 @@ fn a_running_guest_is_reported_on_and_stopped_at_once() {
     assert!(asked.elapsed().as_millis() < 500, "{:?}", asked.elapsed());
 }
 
+/// Resident bytes of a process outside of these ranges.
+fn resident_outside(id: u32, ranges: &[[u64; 2]]) -> u64 {
+    let smaps = std::fs::read_to_string(format!("/proc/{id}/smaps")).unwrap();
+    let mut inside = false;
+    let mut bytes = 0;
+    for line in smaps.lines() {
+        let first = line.split_whitespace().next().unwrap();
+        if let Some((start, _)) = first.split_once('-') {
+            let start = u64::from_str_radix(start, 16).unwrap();
+            inside = ranges
+                .iter()
+                .any(|range| (range[0]..range[1]).contains(&start));
+        } else if first == "Rss:" && !inside {
+            bytes += line
+                .split_whitespace()
+                .nth(1)
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+                << 10;
+        }
+    }
+    bytes
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn hull_vmm_itself_stays_small() {
+    let spin = Code::new().raw(&[0xeb, 0xfe]); // jmp $
+    let vm = start(&spin, |plan| {
+        plan.config.memory_mib = 256;
+        plan.config.rng = true;
+        plan.with_vsock();
+    });
+    let report = vm.report().unwrap();
+    let resident = resident_outside(vm.id(), &report.guest_memory);
+    // The static release build is held to 3 MiB by `hull run --timing`; this one is neither.
+    assert!(resident < 6 << 20, "{resident} bytes are resident");
+    vm.send(&ToVmm::Stop, &[]).unwrap();
+    assert_eq!(vm.wait().unwrap().end, Ok(End::Stopped));
+}
+
 #[test]
 #[ignore = "needs /dev/kvm"]
 fn an_instruction_that_kvm_cannot_run_is_reported_with_its_place() {
