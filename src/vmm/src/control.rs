@@ -11,6 +11,7 @@ use protocol::vmm::{End, FromVmm, MAX_PACKET_LEN, ToVmm, VmConfig};
 use sys::packet;
 
 use crate::ends::Ends;
+use crate::halt;
 use crate::machine::{self, Descriptors, Machine};
 use crate::report::Sources;
 use crate::stamps::Stamps;
@@ -121,11 +122,19 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
     };
     manager.add_subscriber(Arc::new(Mutex::new(conversation)));
 
+    let mut watch = halt::Watch::default();
     let end = loop {
         if let Some(end) = ends.get() {
             break end.clone();
         }
-        manager.run()?;
+        match manager.run_with_timeout(watch.timeout_ms())? {
+            0 => {
+                if let Some(end) = watch.idle(&sources.vcpus) {
+                    ends.reach(end);
+                }
+            }
+            _ => watch.busy(),
+        }
     };
     stop_vcpus(&sources, &mut manager)?;
     output.flush();

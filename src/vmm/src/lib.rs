@@ -13,11 +13,12 @@
 //!
 //! - [`control`]: the conversation with the monitor.  [`machine`]: where a VM is put together.
 //! - [`kvm`], [`vcpu`], [`stats`]: the ioctls.  [`bus`]: who answers an access.  [`loader`]: kernel and initramfs.
-//! - [`ends`], [`stamps`]: what is known of a VM's life.  [`probe`]: whether this KVM can boot a stock kernel.
+//! - [`ends`], [`halt`], [`stamps`]: what is known of a VM's life.  [`probe`]: whether this KVM can boot a stock kernel.
 
 pub mod bus;
 pub mod control;
 pub mod ends;
+pub mod halt;
 pub mod kvm;
 pub mod loader;
 pub mod machine;

@@ -242,6 +242,27 @@ fn a_running_guest_is_reported_on_and_stopped_at_once() {
     assert!(asked.elapsed().as_millis() < 500, "{:?}", asked.elapsed());
 }
 
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_guest_that_halts_for_good_is_noticed() {
+    let halt = Code::new().raw(&[0xf4, 0xeb, 0xfd]); // hlt; jmp $-1
+    assert_eq!(
+        run(&halt, |plan| plan.config.vcpus = 2).end,
+        Ok(End::Halted)
+    );
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_guest_that_waits_for_an_interrupt_is_left_alone() {
+    let wait = Code::new().raw(&[0xb0, 0xff, 0xe6, 0x21, 0xe6, 0xa1, 0xfb, 0xf4]); // mask the PICs; sti; hlt
+    let vm = start(&wait, |_| ());
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert!(vm.report().is_ok());
+    vm.send(&ToVmm::Stop, &[]).unwrap();
+    assert_eq!(vm.wait().unwrap().end, Ok(End::Stopped));
+}
+
 /// Resident bytes of a process outside of these ranges.
 fn resident_outside(id: u32, ranges: &[[u64; 2]]) -> u64 {
     let smaps = std::fs::read_to_string(format!("/proc/{id}/smaps")).unwrap();

@@ -4,12 +4,15 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use arch::cpuid;
 use arch::registers::{self, Entry};
-use kvm_bindings::{CpuId, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_xcrs};
+use kvm_bindings::{
+    CpuId, KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_UNINITIALIZED, Msrs,
+    kvm_cpuid_entry2, kvm_msr_entry, kvm_xcrs,
+};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use protocol::vmm::End;
 use vmm_sys_util::signal::Killable;
@@ -149,7 +152,21 @@ pub struct Counts {
     pub halts: AtomicU64,
     /// Kicks and signals.
     pub interrupted: AtomicU64,
+    /// A question to the vCPU, and its answer.
+    life: AtomicU8,
 }
+
+/// Interrupts are on (SDM vol. 1, 3.4.3).
+const RFLAGS_IF: u64 = 1 << 9;
+
+/// Nobody asks.
+const LIFE_UNASKED: u8 = 0;
+/// [`Running::ask_for_life`] waits for an answer.
+const LIFE_ASKED: u8 = 1;
+/// The vCPU will run again.
+const LIFE_ALIVE: u8 = 2;
+/// The vCPU will not run again on its own.
+const LIFE_DEAD: u8 = 3;
 
 /// A vCPU with its thread.
 pub struct Running {
@@ -169,6 +186,20 @@ impl Running {
         self.immediate_exit.set();
         // Fails only for a thread that has ended.
         let _ = self.thread.kill(kick_signal());
+    }
+
+    /// Has the vCPU look whether it will ever run again; [`Running::is_dead`] tells, a moment later.
+    pub fn ask_for_life(&self) {
+        self.counts.life.store(LIFE_ASKED, Ordering::SeqCst);
+        self.kick();
+    }
+
+    /// What the vCPU found, or `None` while it has not looked.
+    pub fn is_dead(&self) -> Option<bool> {
+        match self.counts.life.load(Ordering::SeqCst) {
+            LIFE_UNASKED | LIFE_ASKED => None,
+            found => Some(found == LIFE_DEAD),
+        }
     }
 
     /// Whether the thread has ended.
@@ -211,9 +242,7 @@ impl Runner {
             }
             Ok(VcpuExit::Shutdown) => return Some(End::TripleFault),
             Ok(VcpuExit::SystemEvent(kind, _)) => return self.system_event(kind),
-            Ok(VcpuExit::Intr) => {
-                self.counts.interrupted.fetch_add(1, Ordering::Relaxed);
-            }
+            Ok(VcpuExit::Intr) => self.interrupted(),
             Ok(VcpuExit::InternalError) => {
                 let message = fault::internal(&mut self.fd);
                 return Some(self.error(message));
@@ -227,7 +256,7 @@ impl Runner {
                 return Some(self.error(message));
             }
             Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => {
-                self.counts.interrupted.fetch_add(1, Ordering::Relaxed);
+                self.interrupted();
             }
             Err(error) => {
                 let message = fault::run_failed(&self.fd, error);
@@ -235,6 +264,37 @@ impl Runner {
             }
         }
         None
+    }
+
+    /// Somebody wants something: the VM has ended, or the question is whether this vCPU will run again.
+    fn interrupted(&mut self) {
+        self.counts.interrupted.fetch_add(1, Ordering::Relaxed);
+        // After this, the flag: an end that is told in between is seen before the guest is entered again.
+        self.fd.set_kvm_immediate_exit(0);
+        if self.counts.life.load(Ordering::SeqCst) == LIFE_ASKED {
+            let found = if self.is_dead() {
+                LIFE_DEAD
+            } else {
+                LIFE_ALIVE
+            };
+            self.counts.life.store(found, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether nothing that the guest has set up can make this vCPU run again: it was never started, or it has halted
+    /// with interrupts off.
+    fn is_dead(&self) -> bool {
+        let Ok(state) = self.fd.get_mp_state() else {
+            return false;
+        };
+        match state.mp_state {
+            KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => true,
+            KVM_MP_STATE_HALTED => self
+                .fd
+                .get_regs()
+                .is_ok_and(|registers| registers.rflags & RFLAGS_IF == 0),
+            _ => false,
+        }
     }
 
     /// KVM_EXIT_SYSTEM_EVENT: 1 is a shutdown, 2 a reset, 3 a crash (KVM documentation, 5).
