@@ -6,6 +6,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arch::registers::Entry;
 use arch::{layout, tables};
@@ -16,7 +17,7 @@ use crate::bus::Bus;
 use crate::ends::Ends;
 use crate::kvm::System;
 use crate::stamps::Stamps;
-use crate::vcpu::{Shared, Vcpu};
+use crate::vcpu::{Running, Shared, Vcpu};
 
 /// Memory of the probe's VM.
 const RAM_BYTES: u64 = 4 << 20;
@@ -26,6 +27,9 @@ const SCRATCH: u32 = 0x20_0000;
 const PORT: u8 = 0x80;
 /// The payload's last result.
 const DONE: u8 = 0x5a;
+
+/// How long the payload may take. It takes some milliseconds where it is emulated twice.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,11 +102,15 @@ fn try_payload(system: &System) -> Result<(), String> {
             ends: ends.clone(),
         }),
     );
-    vcpu.run_here(Shared {
-        bus: Arc::new(bus),
+    let bus = Arc::new(bus);
+    let shared = Shared {
+        bus,
         ends: ends.clone(),
         stamps,
-    });
+    };
+    crate::vcpu::install_handler().map_err(|error| text(&error))?;
+    let running = vcpu.start(&shared).map_err(|error| text(&error))?;
+    wait(&ends, &running)?;
     let seen = results
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -117,6 +125,23 @@ fn try_payload(system: &System) -> Result<(), String> {
         }
         _ => format!("instructions gave wrong results: {seen:x?} instead of {expected:x?}"),
     })
+}
+
+/// Waits for the payload to end, in one way or another.
+fn wait(ends: &Ends, running: &Running) -> Result<(), String> {
+    let deadline = Instant::now() + PATIENCE;
+    while ends.get().is_none() {
+        if Instant::now() > deadline {
+            ends.reach(protocol::vmm::End::Stopped);
+            running.kick();
+            return Err(format!(
+                "a few instructions did not end in {} s",
+                PATIENCE.as_secs()
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 type Results = Arc<std::sync::Mutex<Vec<u8>>>;

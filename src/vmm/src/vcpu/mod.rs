@@ -76,18 +76,6 @@ impl Vcpu {
         })
     }
 
-    /// Runs the vCPU on this thread until the VM has ended.
-    pub fn run_here(self, shared: Shared) {
-        let counts = Arc::default();
-        Runner {
-            index: self.index,
-            fd: self.fd,
-            shared,
-            counts,
-        }
-        .run();
-    }
-
     /// Starts the vCPU's thread.
     pub fn start(self, shared: &Shared) -> io::Result<Running> {
         let counts = Arc::new(Counts::default());
