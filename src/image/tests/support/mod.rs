@@ -15,7 +15,7 @@ pub(crate) fn quick() -> PullOptions {
     PullOptions {
         max_attempts: 3,
         retry_pause_ms: 5,
-        idle_timeout_ms: 1500,
+        idle_timeout_ms: 20_000,
         docker_config: Some("/nonexistent".into()),
         ..PullOptions::default()
     }
