@@ -8,7 +8,7 @@
 //! Invariants: every signal that would end the client is read here, so that the terminal is restored and the monitor
 //! has ended before the client does; the container's output is written to its end before its code is returned.
 
-use std::io::{self, PipeReader, PipeWriter};
+use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::OwnedFd;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -130,7 +130,7 @@ pub fn run(
         signals,
         streams,
         measure,
-        done,
+        done: Some(done),
         pump_end: Some(pump_end),
         first_output: FirstOutput::default(),
         started: false,
@@ -155,8 +155,8 @@ pub fn run(
 #[derive(Debug)]
 struct Woken {
     signalled: bool,
+    pump_spoke: bool,
     spoken_to: bool,
-    pumped: bool,
     hung_up: bool,
 }
 
@@ -166,8 +166,9 @@ struct Session {
     signals: SignalFd,
     streams: Streams,
     measure: bool,
-    /// Hangs up when every output has been pumped to its end.
-    done: PipeReader,
+    /// Hangs up when every output has been pumped to its end; a byte says that one had no reader any more. `None` once
+    /// it has hung up.
+    done: Option<PipeReader>,
     /// Given to the pumps; ours goes when the streams are there or will never be.
     pump_end: Option<PipeWriter>,
     first_output: FirstOutput,
@@ -197,6 +198,10 @@ impl Session {
             if woken.hung_up {
                 self.hang_up()?;
             }
+            if woken.pump_spoke && self.nobody_reads()? {
+                // As for any program in a pipe whose reader has gone.
+                return Ok(End::Interrupted(libc::SIGPIPE));
+            }
             if woken.spoken_to {
                 self.listen(monitor)?;
             }
@@ -207,7 +212,7 @@ impl Session {
             let finished = match &self.end {
                 None => false,
                 // All that it wrote is still to be passed on.
-                Some(End::Exited { .. }) => woken.pumped || !self.attached,
+                Some(End::Exited { .. }) => self.done.is_none() || !self.attached,
                 Some(End::Broken { .. }) => {
                     woken.pumped
                         || !self.attached
@@ -226,12 +231,16 @@ impl Session {
 
     fn wait(&self, watched_terminal: bool) -> Result<Woken, Error> {
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
-        if self.end.is_some() {
-            // Hangs up when the last pump has ended. Nothing is ever written to it.
-            fds.push(PollFd::new(&self.done, PollFlags::IN));
-        } else {
+        // Hangs up when the last pump has ended.
+        let done = self.done.as_ref();
+        if let Some(done) = done {
+            fds.push(PollFd::new(done, PollFlags::IN));
+        }
+        let socket = fds.len();
+        if self.end.is_none() {
             fds.push(PollFd::new(&self.socket, PollFlags::IN));
         }
+        let terminal = fds.len();
         if watched_terminal && self.hung_up.is_none() {
             fds.push(PollFd::from_borrowed_fd(stdio::stdin(), PollFlags::empty()));
         }
@@ -239,10 +248,23 @@ impl Session {
         let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
         Ok(Woken {
             signalled: ready(0),
-            spoken_to: self.end.is_none() && ready(1),
-            pumped: self.end.is_some() && ready(1),
-            hung_up: ready(2),
+            pump_spoke: done.is_some() && ready(1),
+            spoken_to: self.end.is_none() && ready(socket),
+            hung_up: ready(terminal),
         })
+    }
+
+    /// Whether a pump found that nobody reads; otherwise all have come to their ends.
+    fn nobody_reads(&mut self) -> Result<bool, Error> {
+        let Some(done) = &mut self.done else {
+            return Ok(false);
+        };
+        let mut byte = [0];
+        let found = done.read(&mut byte).map_err(Error::Wait)? > 0;
+        if !found {
+            self.done = None;
+        }
+        Ok(found)
     }
 
     fn complete(&mut self, end: End) -> End {

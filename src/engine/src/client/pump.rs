@@ -32,20 +32,24 @@ impl FirstOutput {
     }
 }
 
-/// Pumps the container's output to `to` until it ends. `done` is closed then.
+/// Pumps the container's output to `to` until it ends; then `done` is closed. When nobody reads `to` any more, a byte is
+/// written to `done` first.
 pub(super) fn output(
     name: &str,
     from: OwnedFd,
     to: BorrowedFd<'static>,
     first: FirstOutput,
-    done: PipeWriter,
+    mut done: PipeWriter,
 ) -> io::Result<()> {
     let to = to.try_clone_to_owned()?;
     sys::thread::spawn(name, move || {
         let mut from = File::from(from);
         if let Err(error) = copy_out(&mut from, &mut File::from(to), &first) {
-            // Nobody reads any more: the container gets EPIPE where it writes on.
             tracing::debug!(%error, "output ended early");
+            if error.kind() == ErrorKind::BrokenPipe {
+                // Fails only when the session has ended, which needs no telling.
+                let _ = done.write_all(b"!");
+            }
             stop_reading(&from);
         }
         drop(done);
