@@ -92,7 +92,8 @@ pub(crate) fn create(
     root: &RootFs,
     place: &Surroundings,
 ) -> Result<Waiting, Refusal> {
-    let spec = Spec::from_json(request.spec.get().as_bytes())?;
+    let mut spec = Spec::from_json(request.spec.get().as_bytes())?;
+    spec.root.readonly |= root.is_read_only();
     let (stdio, streams) = open_streams(&request.stdio, place)?;
     let created = container::create(Request {
         spec,

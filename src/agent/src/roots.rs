@@ -15,12 +15,17 @@ use protocol::agent::{Mount, Writable};
 use crate::disks::{self, Layers, make_dir};
 use crate::failure::Refusal;
 
+/// Bytes in a root that is not to be written: for directories and empty files where the image has no target for a
+/// mount.
+const TARGETS_SIZE: &str = "1m";
+
 /// A root that is mounted.
 #[derive(Debug)]
 pub(crate) struct RootFs {
     dir: PathBuf,
     /// Mounted directories, in the order of mounting.
     mounted: Vec<PathBuf>,
+    is_read_only: bool,
 }
 
 impl RootFs {
@@ -30,9 +35,11 @@ impl RootFs {
         request: &Mount,
         layers: &mut Layers,
     ) -> Result<RootFs, Refusal> {
+        let is_read_only = request.writable == Writable::Nothing;
         let mut root = RootFs {
             dir,
             mounted: Vec::new(),
+            is_read_only,
         };
         match root.fill(request, layers) {
             Ok(()) => Ok(root),
@@ -58,11 +65,8 @@ impl RootFs {
         make_dir(&target)?;
         let writable = self.dir.join("writable");
         let (upper, work) = (writable.join("upper"), writable.join("work"));
-        let takes_writes = self.mount_writable(&request.writable, &writable)?;
-        if takes_writes && !(upper.is_dir() && work.is_dir()) {
-            return Err(Refusal::NotPrepared);
-        }
-        let upper = takes_writes.then_some(Upper {
+        self.mount_writable(&request.writable, &writable)?;
+        let upper = Some(Upper {
             upper: &upper,
             work: &work,
         });
@@ -71,31 +75,32 @@ impl RootFs {
         Ok(())
     }
 
-    /// True if there is something to write to.
-    fn mount_writable(&mut self, kind: &Writable, target: &Path) -> Result<bool, Refusal> {
-        match kind {
-            Writable::Nothing => return Ok(false),
-            Writable::Disk { serial } => {
-                let disk = disks::by_serial(serial)?;
-                make_dir(target)?;
-                rootfs::mount("ext4", &disk, false, &[], target)?;
-                self.mounted.push(target.to_owned());
-            }
-            Writable::Tmpfs => {
-                make_dir(target)?;
-                rootfs::mount(
-                    "tmpfs",
-                    Path::new("tmpfs"),
-                    false,
-                    &[("mode", "0755")],
-                    target,
-                )?;
-                self.mounted.push(target.to_owned());
-                make_dir(&target.join("upper"))?;
-                make_dir(&target.join("work"))?;
-            }
+    /// Mounts what takes the writes; it has directories "upper" and "work" then.
+    fn mount_writable(&mut self, kind: &Writable, target: &Path) -> Result<(), Refusal> {
+        make_dir(target)?;
+        if let Writable::Disk { serial } = kind {
+            let disk = disks::by_serial(serial)?;
+            rootfs::mount("ext4", &disk, false, &[], target)?;
+            self.mounted.push(target.to_owned());
+            return if target.join("upper").is_dir() && target.join("work").is_dir() {
+                Ok(())
+            } else {
+                Err(Refusal::NotPrepared)
+            };
         }
-        Ok(true)
+        let options: &[_] = match kind {
+            Writable::Nothing => &[("mode", "0755"), ("size", TARGETS_SIZE)],
+            _ => &[("mode", "0755")],
+        };
+        rootfs::mount("tmpfs", Path::new("tmpfs"), false, options, target)?;
+        self.mounted.push(target.to_owned());
+        make_dir(&target.join("upper"))?;
+        make_dir(&target.join("work"))
+    }
+
+    /// Nobody but us, who make targets for mounts, may write to it.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_read_only
     }
 
     /// The root itself.

@@ -126,7 +126,8 @@ pub enum Writable {
     },
     /// Guest memory.
     Tmpfs,
-    /// Nothing: the root file system is the layers alone (the spec's `root.readonly` without a writable layer).
+    /// Nothing: the root file system is read-only, whatever the document's `root.readonly` says. (The agent has a
+    /// little memory above the layers, for mount targets that the image lacks.)
     Nothing,
 }
 

@@ -136,11 +136,15 @@ impl Host {
     }
 
     pub(crate) fn mount(&mut self, name: &str) -> Result<Done, Failure> {
+        self.mount_with(name, Writable::Tmpfs)
+    }
+
+    pub(crate) fn mount_with(&mut self, name: &str, writable: Writable) -> Result<Done, Failure> {
         let layers = self.layers.clone();
         self.ask(Request::Mount(Mount {
             container: name.into(),
             layers,
-            writable: Writable::Tmpfs,
+            writable,
         }))
     }
 

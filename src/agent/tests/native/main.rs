@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use host::{Host, create, text};
-use protocol::agent::{Done, ExitStatus, FailureKind, Request, Stdio, TerminalSize};
+use protocol::agent::{Done, ExitStatus, FailureKind, Request, Stdio, TerminalSize, Writable};
 
 const NO_STREAMS: Stdio = Stdio::Pipes {
     stdin: None,
@@ -227,6 +227,26 @@ fn a_host_that_stops_listening_does_not_stop_the_container() {
     host.start_container("loud").unwrap();
     drop(out.accept());
     assert_eq!(host.exit_of("loud"), ExitStatus::Code(3));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_root_that_is_not_to_be_written_still_gets_its_mounts() {
+    let mut host = Host::start();
+    let out = host.listen();
+    let stdio = Stdio::Pipes {
+        stdin: None,
+        stdout: Some(out.stream()),
+        stderr: None,
+    };
+    host.mount_with("ro", Writable::Nothing).unwrap();
+    let script = "cat /etc/hosts; echo x 2>/dev/null > /new || echo refused";
+    let mut request = create("ro", &["sh", "-c", script], stdio);
+    // The image has no such file.
+    request.etc.hosts = Some("ours\n".into());
+    host.ask(Request::Create(Box::new(request))).unwrap();
+    host.start_container("ro").unwrap();
+    assert_eq!(text(out.accept()), "ours\nrefused\n");
 }
 
 #[test]

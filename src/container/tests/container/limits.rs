@@ -111,3 +111,17 @@ fn what_a_container_leaves_behind_is_killed_and_removed() {
     bundle.run().ok();
     assert!(started.elapsed() < std::time::Duration::from_secs(5));
 }
+
+#[test]
+#[ignore = "needs root"]
+fn memory_beyond_the_limit_is_not_had() {
+    if !has("memory") {
+        return;
+    }
+    // tail keeps what it reads.
+    let bundle = Bundle::new("tail -c 100000000 /dev/zero > /dev/null & wait $!; echo $?").set(
+        "/linux/resources/memory",
+        json!({ "limit": 20 << 20, "swap": 20 << 20 }),
+    );
+    assert_eq!(bundle.run().out, "137\n");
+}
