@@ -94,6 +94,8 @@ pub(crate) fn create(
 ) -> Result<Waiting, Refusal> {
     let mut spec = Spec::from_json(request.spec.get().as_bytes())?;
     spec.root.readonly |= root.is_read_only();
+    // The agent's own score must not be inherited: nothing in the container could be killed for want of memory.
+    spec.process.oom_score_adj.get_or_insert(0);
     let (stdio, streams) = open_streams(&request.stdio, place)?;
     let created = container::create(Request {
         spec,
