@@ -33,7 +33,9 @@ const QUEUE_SIZE: u16 = 256;
 /// The most data buffers of a request: a queue's worth of descriptors without those of header and status.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 /// The largest data buffer, in bytes.
-const SIZE_MAX: u32 = 4 << 20;
+const SIZE_MAX: u32 = 1 << 20;
+/// The most data of one request, which follows: it bounds how long a stop waits for the request under way.
+const MAX_REQUEST_BYTES: usize = SEG_MAX as usize * SIZE_MAX as usize;
 /// The largest range of a discard: 2 GiB. A hole is punched in one call; this only bounds how long it may take.
 const MAX_DISCARD_SECTORS: u32 = 4 << 20;
 /// The largest range of write-zeroes: 64 MiB, because some file systems know no better way than to write them.

@@ -157,6 +157,26 @@ fn requests_beyond_the_end_or_of_odd_length_fail() {
 }
 
 #[test]
+fn a_request_of_more_data_than_its_buffers_may_hold_fails() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 30).unwrap();
+    let len_bytes = 1 << 30;
+    let mut driver = Driver::new(disk(vec![Extent { file, len_bytes }], true));
+    let head = driver.readable(&header(0, 0));
+    let status = driver.writable(1);
+    // The same memory many times over, in an indirect table.
+    let mut chain = vec![head];
+    chain.extend([Buffer::writable(REGION_BORDER - (4 << 20), 8 << 20); 32]);
+    chain.push(status);
+    let table = driver.alloc(16 * chain.len());
+    driver.queues[0].add_indirect(table, &chain);
+    driver.queues[0].kick();
+    driver.wait_used(0);
+    assert_eq!(driver.bytes(status), [IOERR]);
+    assert_eq!(read(&mut driver, 0, 512), (OK, vec![0; 512]));
+}
+
+#[test]
 fn a_read_only_disk_refuses_every_change() {
     let extent = numbered(1, 8);
     let file = extent.file.try_clone().unwrap();

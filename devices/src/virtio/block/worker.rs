@@ -14,7 +14,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::spec::{Header, ID_BYTES, Range, RequestType, SECTOR_BYTES, Status};
-use super::{MAX_DISCARD_SECTORS, MAX_RANGES, MAX_WRITE_ZEROES_SECTORS, Shared};
+use super::{MAX_DISCARD_SECTORS, MAX_RANGES, MAX_REQUEST_BYTES, MAX_WRITE_ZEROES_SECTORS, Shared};
 use crate::virtio::Interrupt;
 use crate::virtio::ring::{Chain, Ring};
 
@@ -125,7 +125,13 @@ impl Worker {
             return 0;
         }
         let room = writable.len();
-        let outcome = self.carry_out(header, &mut readable, &mut writable);
+        let outcome = match readable.len().max(room) {
+            ..=MAX_REQUEST_BYTES => self.carry_out(header, &mut readable, &mut writable),
+            _ => Outcome {
+                status: Status::IOERR,
+                data: 0,
+            },
+        };
         status.put(&[outcome.status.0]);
         // The used length counts from the first byte: the status is part of it only when all before it was written.
         if outcome.data == room {
