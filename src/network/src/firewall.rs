@@ -12,14 +12,70 @@ const NFT: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
 /// The longest complaint of nft's that is repeated.
 const MAX_MESSAGE: usize = 200;
 
+/// The chain in which Docker, which drops what is forwarded and not its own, lets others have their say.
+const DOCKER_USER: &str = "ip filter DOCKER-USER";
+
 /// Puts the rules in place of those that may be there, all at once.
 pub(crate) fn install(bridge: &str, state: &State) -> Result<(), Error> {
-    nft(&ruleset(bridge, state))
+    let admission = admission(bridge)?;
+    nft(&format!("{admission}{}", ruleset(bridge, state)))
 }
 
 /// Removes the rules if they are there.
 pub(crate) fn remove(bridge: &str) -> Result<(), Error> {
-    nft(&format!("table ip {bridge}\ndelete table ip {bridge}\n"))
+    let expulsion = docker_rules(bridge)?.map_or_else(String::new, |handles| expulsion(&handles));
+    nft(&format!(
+        "{expulsion}table ip {bridge}\ndelete table ip {bridge}\n"
+    ))
+}
+
+/// What has Docker let our packets through, in place of what may be there. Nothing on a host without Docker. (Our own
+/// chain decides about them too: a packet has to be let through by all.)
+fn admission(bridge: &str) -> Result<String, Error> {
+    let Some(handles) = docker_rules(bridge)? else {
+        return Ok(String::new());
+    };
+    let rules = ["iifname", "oifname"].map(|direction| {
+        format!("insert rule {DOCKER_USER} {direction} \"{bridge}\" accept comment \"{bridge}\"\n")
+    });
+    Ok(expulsion(&handles) + &rules.concat())
+}
+
+/// Removes rules from Docker's chain.
+fn expulsion(handles: &[u64]) -> String {
+    let rules = handles
+        .iter()
+        .map(|handle| format!("delete rule {DOCKER_USER} handle {handle}\n"));
+    rules.collect()
+}
+
+/// The handles of our rules in Docker's chain, or `None` if there is no such chain.
+fn docker_rules(bridge: &str) -> Result<Option<Vec<u64>>, Error> {
+    // Its bridge is there whenever its chain is; without it nft need not be asked.
+    if !Path::new("/sys/class/net/docker0").exists() && bridge == crate::BRIDGE {
+        return Ok(None);
+    }
+    let arguments = ["-j", "-a", "list", "chain"]
+        .into_iter()
+        .chain(DOCKER_USER.split(' '));
+    match run(&arguments.collect::<Vec<_>>(), "") {
+        Ok(listing) => Ok(Some(handles(&listing, bridge))),
+        // There is no such chain: Docker uses another firewall, or none.
+        Err(Error::Nft { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The handles of the rules with this comment, in what `nft -j -a` prints (libnftables-json(5)).
+fn handles(listing: &str, comment: &str) -> Vec<u64> {
+    let listing: serde_json::Value = serde_json::from_str(listing).unwrap_or_default();
+    let rules = listing["nftables"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|object| &object["rule"]);
+    let ours = rules.filter(|rule| rule["comment"] == comment);
+    ours.filter_map(|rule| rule["handle"].as_u64()).collect()
 }
 
 /// The table. It is declared, deleted and declared again: one transaction, whatever was there before.
@@ -58,13 +114,18 @@ fn ruleset(bridge: &str, state: &State) -> String {
 
 /// Has nft carry out a script, all of it or nothing.
 fn nft(script: &str) -> Result<(), Error> {
+    run(&["-f", "-"], script).map(drop)
+}
+
+/// Runs nft and returns what it prints.
+fn run(arguments: &[&str], input: &str) -> Result<String, Error> {
     let mut child = None;
     for program in NFT {
         let spawned = Command::new(program)
-            .args(["-f", "-"])
+            .args(arguments)
             .current_dir(Path::new("/"))
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
         match spawned {
@@ -76,13 +137,13 @@ fn nft(script: &str) -> Result<(), Error> {
         }
     }
     let mut child = child.ok_or(Error::NoNft)?;
-    let mut input = child.stdin.take().expect("stdin is piped");
+    let mut stdin = child.stdin.take().expect("stdin is piped");
     // A script is far smaller than a pipe's buffer. nft may end before it has read it: its status says why.
-    let _ = input.write_all(script.as_bytes());
-    drop(input);
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
     let output = child.wait_with_output().map_err(Error::NftRun)?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let message = String::from_utf8_lossy(&output.stderr);
     if message.contains("Operation not permitted") {
@@ -123,5 +184,19 @@ mod tests {
         assert!(rules.contains("iifname \"eth0\" oifname != \"hull0\" drop\n"));
         assert!(!rules.contains("iifname \"hull0\" oifname != \"hull0\" drop"));
         assert_eq!(rules.matches('{').count(), rules.matches('}').count());
+    }
+
+    #[test]
+    fn our_rules_are_found_among_dockers() {
+        let listing = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}}, {"chain": {"name": "DOCKER-USER", "handle": 1}},
+            {"rule": {"handle": 7, "comment": "hull0", "expr": [{"accept": null}]}},
+            {"rule": {"handle": 8, "expr": [{"return": null}]}},
+            {"rule": {"handle": 9, "comment": "hull0"}}, {"rule": {"handle": 10, "comment": "hull01"}}]}"#;
+        assert_eq!(handles(listing, "hull0"), [7, 9]);
+        assert_eq!(handles("", "hull0"), [] as [u64; 0]);
+        assert_eq!(
+            expulsion(&[7]),
+            "delete rule ip filter DOCKER-USER handle 7\n"
+        );
     }
 }

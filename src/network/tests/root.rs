@@ -242,6 +242,42 @@ fn half_a_bridge_is_made_whole() {
 
 #[test]
 #[ignore = "needs root"]
+fn docker_lets_the_bridge_through_while_it_is_there() {
+    let host = Host::new(7);
+    let nft = |rules: &str| {
+        let output = Command::new("nft").args(["--", rules]).output().unwrap();
+        assert!(output.status.success(), "{rules}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // As Docker leaves it; on a host with a real one, its own chain is as good.
+    let had_filter = Command::new("nft")
+        .args(["list", "chain", "ip", "filter", "DOCKER-USER"])
+        .output();
+    let had_filter = had_filter.unwrap().status.success();
+    if !had_filter {
+        nft(
+            "add table ip filter; add chain ip filter DOCKER-USER; add rule ip filter DOCKER-USER return",
+        );
+    }
+    let before = nft("list chain ip filter DOCKER-USER");
+    let attachment = host.network().attach(&id(0x70)).unwrap();
+    let during = nft("list chain ip filter DOCKER-USER");
+    for direction in ["iifname", "oifname"] {
+        assert!(
+            during.contains(&format!("{direction} \"{}\" accept", host.bridge)),
+            "{during}"
+        );
+    }
+    attachment.lease.release().unwrap();
+    assert_eq!(nft("list chain ip filter DOCKER-USER"), before);
+    if !had_filter {
+        nft("delete table ip filter");
+    }
+    host.expect_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_native_container_gets_an_interface_that_it_can_take_along() {
     let host = Host::new(5);
     let attachment = host.network().attach_native(&id(0x50)).unwrap();
