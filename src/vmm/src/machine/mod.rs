@@ -9,26 +9,24 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use arch::{Placed, cmdline, e820, layout, linux, mptable, pvh, registers::Entry, tables};
-use devices::legacy::{Control, I8042, Serial};
 use devices::output::Output;
-use devices::virtio::block::{self, Block, BlockConfig, Extent};
-use devices::virtio::console::Console;
-use devices::virtio::mmio::Mmio;
-use devices::virtio::net::{self, Net};
-use devices::virtio::rng::Rng;
-use devices::virtio::vsock::{Offers, Vsock};
-use devices::virtio::{Device, Reactor};
+use devices::virtio::Reactor;
+use devices::virtio::block;
+use devices::virtio::net;
+use devices::virtio::vsock::Offers;
 use memory::{Bytes, HostRange, Ram};
-use protocol::timeline::control;
-use protocol::vmm::{Descriptor, DiskConfig, End, MAX_VCPUS, MIN_MEMORY_MIB, NetConfig, VmConfig};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use protocol::vmm::{Descriptor, MAX_VCPUS, MIN_MEMORY_MIB, VmConfig};
 
 use crate::bus::Bus;
 use crate::ends::Ends;
 use crate::kvm::{System, Vm};
 use crate::loader::{self, Kernel};
-use crate::stamps::{Listener, Stamps};
+use crate::stamps::Stamps;
 use crate::vcpu::{Shared, Vcpu};
+
+mod assembly;
+
+use assembly::{Assembly, device};
 
 /// Why a VM could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -213,125 +211,6 @@ fn check(config: &VmConfig) -> Result<(), Error> {
         });
     }
     Ok(())
-}
-
-fn device(device: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Device { device, source }
-}
-
-/// A machine's devices while they are put onto its bus.
-struct Assembly<'a> {
-    bus: Bus,
-    vm: &'a Vm,
-    ram: &'a Ram,
-    reactor: &'a Reactor,
-}
-
-impl Assembly<'_> {
-    /// The virtio devices, in the order in which the guest finds them: a new one is a line here.
-    fn add_devices(
-        &mut self,
-        config: &VmConfig,
-        descriptors: &mut Descriptors,
-        output: &Output,
-    ) -> Result<Option<Offers>, Error> {
-        for disk in &config.disks {
-            self.add("blk", block(disk, descriptors)?)?;
-        }
-        for net in &config.nets {
-            self.add("net", net_device(net, descriptors)?)?;
-        }
-        let mut offers = None;
-        if let Some(vsock) = &config.vsock {
-            let (device, its_offers) = Vsock::new(vsock.guest_cid);
-            self.add("vsock", device)?;
-            offers = Some(its_offers);
-        }
-        if config.rng {
-            self.add("rng", Rng::new())?;
-        }
-        if config.console.is_some() {
-            self.add("console", Console::new(output.clone()))?;
-        }
-        Ok(offers)
-    }
-
-    fn add(&mut self, name: &'static str, device: impl Device + 'static) -> Result<(), Error> {
-        let transport = Mmio::new(
-            Box::new(device),
-            self.ram.memory().clone(),
-            self.reactor.clone(),
-        )
-        .map_err(|source| Error::Device {
-            device: name,
-            source,
-        })?;
-        self.vm.connect(self.bus.devices(), &transport)?;
-        self.bus.add_device(name, transport);
-        Ok(())
-    }
-
-    fn add_chips(
-        &mut self,
-        output: &Output,
-        stamps: &Arc<Stamps>,
-        ends: &Ends,
-    ) -> Result<(), Error> {
-        let interrupt =
-            EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(device("the serial port"))?;
-        self.vm.interrupt(&interrupt, layout::SERIAL_GSI)?;
-        let serial = Serial::new(output.clone(), interrupt);
-        self.bus
-            .add_chip(layout::SERIAL_PORT, layout::SERIAL_LEN, Box::new(serial));
-
-        let (ends, codes) = (ends.clone(), stamps.clone());
-        let reset = move || match codes.exit_code() {
-            Some(code) => ends.reach(End::Code { code }),
-            None => ends.reach(End::Reset),
-        };
-        self.bus.add_chip(
-            layout::I8042_PORT,
-            layout::I8042_LEN,
-            Box::new(I8042::new(reset)),
-        );
-
-        let control_device = Control::new(Listener(stamps.clone()));
-        self.bus
-            .add_chip(control::PORT, control::LEN, Box::new(control_device));
-        Ok(())
-    }
-}
-
-fn block(config: &DiskConfig, descriptors: &mut Descriptors) -> Result<Block, Error> {
-    let mut extents = Vec::with_capacity(config.extents.len());
-    for extent in &config.extents {
-        let file = File::from(descriptors.take(extent.file)?);
-        extents.push(Extent {
-            file,
-            len_bytes: extent.len_bytes,
-        });
-    }
-    let serial = config.serial.clone();
-    Block::new(BlockConfig {
-        serial: serial.clone(),
-        read_only: config.read_only,
-        extents,
-        align_bytes: config.align_bytes,
-    })
-    .map_err(|source| Error::Disk { serial, source })
-}
-
-fn net_device(config: &NetConfig, descriptors: &mut Descriptors) -> Result<Net, Error> {
-    let tap = descriptors.take(config.tap)?;
-    let NetConfig {
-        mac, mtu, offload, ..
-    } = *config;
-    Ok(Net::new(net::NetConfig {
-        tap,
-        mac,
-        mtu,
-        offload,
-    })?)
 }
 
 /// What the kernel finds in memory besides itself.

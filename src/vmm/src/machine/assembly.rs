@@ -1,0 +1,145 @@
+//! Putting devices onto a machine's bus.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use arch::layout;
+use devices::legacy::{Control, I8042, Serial};
+use devices::output::Output;
+use devices::virtio::block::{Block, BlockConfig, Extent};
+use devices::virtio::console::Console;
+use devices::virtio::mmio::Mmio;
+use devices::virtio::net::{self, Net};
+use devices::virtio::rng::Rng;
+use devices::virtio::vsock::{Offers, Vsock};
+use devices::virtio::{Device, Reactor};
+use memory::Ram;
+use protocol::timeline::control;
+use protocol::vmm::{DiskConfig, End, NetConfig, VmConfig};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::{Descriptors, Error};
+use crate::bus::Bus;
+use crate::ends::Ends;
+use crate::kvm::Vm;
+use crate::stamps::{Listener, Stamps};
+
+/// A machine's devices while they are put onto its bus.
+pub(super) struct Assembly<'a> {
+    pub(super) bus: Bus,
+    pub(super) vm: &'a Vm,
+    pub(super) ram: &'a Ram,
+    pub(super) reactor: &'a Reactor,
+}
+
+impl Assembly<'_> {
+    /// The virtio devices, in the order in which the guest finds them: a new one is a line here.
+    pub(super) fn add_devices(
+        &mut self,
+        config: &VmConfig,
+        descriptors: &mut Descriptors,
+        output: &Output,
+    ) -> Result<Option<Offers>, Error> {
+        for disk in &config.disks {
+            self.add("blk", block(disk, descriptors)?)?;
+        }
+        for net in &config.nets {
+            self.add("net", net_device(net, descriptors)?)?;
+        }
+        let mut offers = None;
+        if let Some(vsock) = &config.vsock {
+            let (device, its_offers) = Vsock::new(vsock.guest_cid);
+            self.add("vsock", device)?;
+            offers = Some(its_offers);
+        }
+        if config.rng {
+            self.add("rng", Rng::new())?;
+        }
+        if config.console.is_some() {
+            self.add("console", Console::new(output.clone()))?;
+        }
+        Ok(offers)
+    }
+
+    fn add(&mut self, name: &'static str, device: impl Device + 'static) -> Result<(), Error> {
+        let transport = Mmio::new(
+            Box::new(device),
+            self.ram.memory().clone(),
+            self.reactor.clone(),
+        )
+        .map_err(|source| Error::Device {
+            device: name,
+            source,
+        })?;
+        self.vm.connect(self.bus.devices(), &transport)?;
+        self.bus.add_device(name, transport);
+        Ok(())
+    }
+
+    pub(super) fn add_chips(
+        &mut self,
+        output: &Output,
+        stamps: &Arc<Stamps>,
+        ends: &Ends,
+    ) -> Result<(), Error> {
+        let interrupt =
+            EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(device("the serial port"))?;
+        self.vm.interrupt(&interrupt, layout::SERIAL_GSI)?;
+        let serial = Serial::new(output.clone(), interrupt);
+        self.bus
+            .add_chip(layout::SERIAL_PORT, layout::SERIAL_LEN, Box::new(serial));
+
+        let (ends, codes) = (ends.clone(), stamps.clone());
+        let reset = move || match codes.exit_code() {
+            Some(code) => ends.reach(End::Code { code }),
+            None => ends.reach(End::Reset),
+        };
+        self.bus.add_chip(
+            layout::I8042_PORT,
+            layout::I8042_LEN,
+            Box::new(I8042::new(reset)),
+        );
+
+        let control_device = Control::new(Listener(stamps.clone()));
+        self.bus
+            .add_chip(control::PORT, control::LEN, Box::new(control_device));
+        Ok(())
+    }
+}
+
+fn block(config: &DiskConfig, descriptors: &mut Descriptors) -> Result<Block, Error> {
+    let mut extents = Vec::with_capacity(config.extents.len());
+    for extent in &config.extents {
+        let file = File::from(descriptors.take(extent.file)?);
+        extents.push(Extent {
+            file,
+            len_bytes: extent.len_bytes,
+        });
+    }
+    let serial = config.serial.clone();
+    Block::new(BlockConfig {
+        serial: serial.clone(),
+        read_only: config.read_only,
+        extents,
+        align_bytes: config.align_bytes,
+    })
+    .map_err(|source| Error::Disk { serial, source })
+}
+
+fn net_device(config: &NetConfig, descriptors: &mut Descriptors) -> Result<Net, Error> {
+    let tap = descriptors.take(config.tap)?;
+    let NetConfig {
+        mac, mtu, offload, ..
+    } = *config;
+    Ok(Net::new(net::NetConfig {
+        tap,
+        mac,
+        mtu,
+        offload,
+    })?)
+}
+
+pub(super) fn device(device: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Device { device, source }
+}
