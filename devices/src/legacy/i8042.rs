@@ -56,7 +56,6 @@ mod tests {
         chip.read(COMMAND, &mut status);
         assert_eq!(status, [0]);
         chip.write(COMMAND, &[RESET]);
-        drop(chip);
         assert_eq!(resets, 1);
     }
 }

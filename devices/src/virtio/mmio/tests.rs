@@ -194,7 +194,7 @@ fn a_queue_that_is_not_legal_never_becomes_ready() {
         (8, DESCRIPTORS, AVAILABLE, USED + 2),
         (8, 0xfff0, AVAILABLE, USED),
         (8, DESCRIPTORS, 1 << 40, USED),
-        (8, DESCRIPTORS, AVAILABLE, u64::MAX & !3),
+        (8, DESCRIPTORS, AVAILABLE, !3),
         (8, DESCRIPTORS, 0, USED),
     ] {
         let mut guest = Guest::new();
