@@ -4,7 +4,6 @@
 //! why, and what to do. Deliberately absent: anything that a container needs (that is `engine`).
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -52,12 +51,6 @@ enum Command {
     },
     /// Show hull's version and build
     Version,
-    /// A sandbox's own process; started by hull
-    #[command(hide = true)]
-    Monitor {
-        /// The sandbox's folder
-        folder: PathBuf,
-    },
 }
 
 /// Runs hull, with `started` (T0) on the clock of DESIGN.md.
@@ -92,10 +85,6 @@ fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
                 env!("CARGO_PKG_VERSION"),
                 engine::protocol::BUILD
             ))?;
-            Ok(0)
-        }
-        Command::Monitor { folder } => {
-            engine::monitor::run(&folder)?;
             Ok(0)
         }
     }

@@ -7,7 +7,6 @@ use std::process::{Command, Stdio};
 use serde::Deserialize;
 
 use crate::install::{self, Installation};
-use crate::monitor;
 
 /// Free space below which pulls will soon fail.
 const LITTLE_SPACE_BYTES: u64 = 2 << 30;
@@ -139,6 +138,7 @@ fn probe() -> io::Result<Probe> {
 fn parts() -> Check {
     const NAME: &str = "installation";
     let found = Installation::find().and_then(|installation| {
+        installation.monitor()?;
         installation.vmm()?;
         installation.kernel()?;
         installation.initramfs()?;
@@ -148,7 +148,7 @@ fn parts() -> Check {
     match found {
         Ok(()) => Check::good(
             NAME,
-            "hull-vmm, guest kernel, initramfs and disk template are there",
+            "hull-monitor, hull-vmm, guest kernel, initramfs and disk template are there",
         ),
         Err(error) => Check::bad(
             NAME,

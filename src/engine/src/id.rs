@@ -1,7 +1,5 @@
 //! Identifiers and names, made from the kernel's randomness.
 
-use protocol::agent::TOKEN_LEN;
-
 /// A container's identifier: 64 hexadecimal digits, as Docker's.
 pub fn new_id() -> String {
     random::<32>()
@@ -13,11 +11,6 @@ pub fn new_id() -> String {
 /// The form of an identifier that people see: its first 12 digits.
 pub fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
-}
-
-/// A stream's secret.
-pub fn token() -> [u8; TOKEN_LEN] {
-    random()
 }
 
 /// A name for a container that was given none: two words.

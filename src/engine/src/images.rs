@@ -70,10 +70,10 @@ pub fn resolve(
             source,
         })
     };
-    if pull != Pull::Always {
-        if let Some(image) = store.find(name)? {
-            return Ok(image);
-        }
+    if pull != Pull::Always
+        && let Some(image) = store.find(name)?
+    {
+        return Ok(image);
     }
     let reference = parse()?;
     let demo: Reference = DEMO.parse().map_err(|source| Error::Name {

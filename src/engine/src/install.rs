@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! PREFIX/bin/hull
-//! PREFIX/libexec/hull/{hull-vmm, vmlinux, initramfs.cpio, scratch.ext4, demo.tar}
+//! PREFIX/libexec/hull/{hull-monitor, hull-vmm, vmlinux, initramfs.cpio, scratch.ext4, demo.tar}
 //!
 //! ROOT/sandboxes/<id>/   one folder for each sandbox, see `sandbox`
 //! ROOT/names.sqlite      container names, see `names`
@@ -75,6 +75,11 @@ impl Installation {
         Ok(Installation {
             libexec: prefix.join("libexec/hull"),
         })
+    }
+
+    /// The program that owns a sandbox.
+    pub fn monitor(&self) -> Result<PathBuf, Error> {
+        self.part("hull-monitor", "hull-monitor")
     }
 
     /// The program that runs a VM.

@@ -2,7 +2,6 @@
 //! with its output and exit code.
 //!
 //! - [`run`]: the whole way, for `hull run`; [`prepare`] decides, [`client`] stays with the container.
-//! - [`monitor`]: the process of each sandbox, with its two backends (VM and native).
 //! - [`sandbox`], [`names`], [`install`]: what exists on disk.
 //! - [`doctor`]: what the host lacks.
 //! - [`spec`], [`capabilities`], [`seccomp`], [`size`], [`etc`]: what a container is made of.
@@ -17,7 +16,6 @@ pub mod etc;
 pub mod id;
 pub mod images;
 pub mod install;
-pub mod monitor;
 pub mod names;
 pub mod options;
 pub mod prepare;

@@ -6,9 +6,9 @@ use image::Image;
 use serde_json::value::RawValue;
 
 use crate::install::{self, Installation};
-use crate::monitor::config::{self, Config, Container, Layer, Machine, Vm};
 use crate::options::{Isolation, Network, Options};
 use crate::{capabilities, client, etc, id, seccomp, size, spec};
+use monitor::config::{self, Config, Container, Layer, Machine, Vm};
 
 /// Kernel options for every VM: FACTS.md and resources/README.md say what each is for.
 const CMDLINE: &str = "console=hvc0 earlyprintk=ttyS0 reboot=k panic=-1 nomodule 8250.nr_uarts=0 i8042.noaux \

@@ -8,13 +8,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use monitor::config::FILE_NAME;
+use monitor::{LISTENER_FD, LOCK_FD};
 use protocol::agent::{Failure, FailureKind};
 use protocol::monitor::Measured;
 use protocol::timeline::{Nanos, Timeline};
 
 use crate::client::{self, End, Streams};
 use crate::install::{self, Installation};
-use crate::monitor::{self, LISTENER_FD, LOCK_FD, config::FILE_NAME};
 use crate::names::{self, Names};
 use crate::options::{Isolation, Network, Options};
 use crate::sandbox::Sandbox;
@@ -166,6 +167,7 @@ pub fn run(options: &Options, hooks: &Hooks<'_>) -> Result<Outcome, Error> {
     )?;
     let lease = store.lease(&image).map_err(images::Error::from)?;
     drop(store);
+    let monitor = installation.monitor()?;
     let id = id::new_id();
     let config = prepare::prepare(options, &image, &id, &root, &installation)?;
     say_default_network(options, &root, hooks);
@@ -178,7 +180,7 @@ pub fn run(options: &Options, hooks: &Hooks<'_>) -> Result<Outcome, Error> {
         let text = serde_json::to_vec(&config).map_err(prepare::Error::from)?;
         std::fs::write(&path, text).map_err(|source| Error::Write { path, source })?;
         let socket = sandbox::dial(&folder)?;
-        let mut monitor = spawn_monitor(sandbox, lease.into()).map_err(Error::Monitor)?;
+        let mut monitor = spawn_monitor(&monitor, sandbox, lease.into()).map_err(Error::Monitor)?;
         let streams = Streams {
             input: options.interactive,
             terminal: options.terminal,
@@ -234,10 +236,9 @@ fn with_name(
     result
 }
 
-fn spawn_monitor(sandbox: Sandbox, lease: OwnedFd) -> std::io::Result<Child> {
-    let mut command = Command::new("/proc/self/exe");
+fn spawn_monitor(program: &Path, sandbox: Sandbox, lease: OwnedFd) -> std::io::Result<Child> {
+    let mut command = Command::new(program);
     command
-        .arg("monitor")
         .arg(&sandbox.path)
         .env_clear()
         .current_dir("/")

@@ -96,10 +96,10 @@ pub fn compile(
             let profile =
                 serde_json::from_str(DEFAULT_PROFILE).expect("the built-in profile is valid");
             let program = checked(prologue::before(&compile_profile(&profile, capabilities)?))?;
-            if let Some(entry) = entry {
-                if let Err(error) = write_cached(&entry, &program) {
-                    tracing::debug!(%error, path = %entry.display(), "the compiled seccomp profile was not kept");
-                }
+            if let Some(entry) = entry
+                && let Err(error) = write_cached(&entry, &program)
+            {
+                tracing::debug!(%error, path = %entry.display(), "the compiled seccomp profile was not kept");
             }
             Ok(program)
         }

@@ -11,14 +11,15 @@ use crate::paths;
 use crate::step::{output, run, step};
 
 /// The map: which of our crates each may use, with all that those may use. `xtask` and `tests` stand outside.
-const MAP: [(&str, &[&str]); 14] = [
+const MAP: [(&str, &[&str]); 15] = [
     ("hull", &["cli"]),
     ("cli", &["bench", "engine"]),
     ("bench", &["engine"]),
     (
         "engine",
-        &["image", "network", "container", "protocol", "sys"],
+        &["image", "monitor", "network", "protocol", "sys"],
     ),
+    ("monitor", &["container", "network", "protocol", "sys"]),
     ("agent", &["container", "protocol", "sys"]),
     ("vmm", &["devices", "arch", "memory", "protocol", "sys"]),
     ("container", &["sys"]),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! dist/bin/hull
-//! dist/libexec/hull/{hull-vmm, hull-agent, vmlinux, bzImage, initramfs.cpio, demo.tar, scratch.ext4}
+//! dist/libexec/hull/{hull-vmm, hull-monitor, hull-agent, vmlinux, bzImage, initramfs.cpio, demo.tar, scratch.ext4}
 //! ```
 //!
 //! `hull` finds its parts from its own place. Every file is replaced by a rename, so that running VMs keep theirs.
@@ -49,13 +49,15 @@ pub(crate) fn build(debug: bool) -> Result<()> {
         cargo(debug, &["--package", "hull", "--bin", "hull"])
     })?;
     install(&native.join("hull"), &paths::dist().join("bin/hull"))?;
-    step("hull-vmm", || {
-        cargo(
-            debug,
-            &["--package", "vmm", "--bin", "hull-vmm", "--target", MUSL],
-        )
-    })?;
-    install_stripped(&musl.join("hull-vmm"), &parts.join("hull-vmm"))?;
+    for (package, program) in [("vmm", "hull-vmm"), ("monitor", "hull-monitor")] {
+        step(program, || {
+            cargo(
+                debug,
+                &["--package", package, "--bin", program, "--target", MUSL],
+            )
+        })?;
+        install_stripped(&musl.join(program), &parts.join(program))?;
+    }
     let agent = parts.join("hull-agent");
     step("hull-agent", || {
         let arguments = [

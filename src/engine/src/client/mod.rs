@@ -214,7 +214,7 @@ impl Session {
                 // All that it wrote is still to be passed on.
                 Some(End::Exited { .. }) => self.done.is_none() || !self.attached,
                 Some(End::Broken { .. }) => {
-                    woken.pumped
+                    self.done.is_none()
                         || !self.attached
                         || self.ended.is_some_and(|at| at.elapsed() >= BROKEN_GRACE)
                 }
@@ -374,10 +374,10 @@ impl Session {
     /// Passes a signal on. Returns an end when the container is to end now.
     fn signal(&mut self, signal: i32) -> Result<Option<End>, Error> {
         if signal == libc::SIGWINCH {
-            if self.streams.terminal {
-                if let Some(size) = terminal::size() {
-                    self.send(&ToMonitor::Resize { size })?;
-                }
+            if self.streams.terminal
+                && let Some(size) = terminal::size()
+            {
+                self.send(&ToMonitor::Resize { size })?;
             }
             return Ok(None);
         }

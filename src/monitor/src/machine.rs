@@ -6,13 +6,13 @@ use protocol::agent::{ExitStatus, Failure, TerminalSize};
 use protocol::monitor::Measured;
 use rustix::event::PollFlags;
 
-use super::microvm::MicroVm;
-use super::native::Native;
-use super::streams::Ready;
+use crate::microvm::MicroVm;
+use crate::native::Native;
+use crate::streams::Ready;
 
 /// Something that happened to the container.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// Its streams are there for a client.
     Streams(Ready),
     /// Its process has been executed.
@@ -43,7 +43,7 @@ pub struct Broken {
 
 /// Which of a machine's descriptors is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// hull-vmm's packets.
     Vmm,
     /// The agent's frames.
@@ -57,11 +57,11 @@ pub(super) enum Source {
 }
 
 /// A descriptor to poll.
-pub(super) type Watched<'a> = (BorrowedFd<'a>, PollFlags, Source);
+pub(crate) type Watched<'a> = (BorrowedFd<'a>, PollFlags, Source);
 
 /// What stands between the container and the host.
 #[derive(Debug)]
-pub(super) enum Machine {
+pub(crate) enum Machine {
     /// A VM.
     Vm(Box<MicroVm>),
     /// Namespaces.
@@ -70,7 +70,7 @@ pub(super) enum Machine {
 
 impl Machine {
     /// What to poll.
-    pub(super) fn watched(&self) -> Vec<Watched<'_>> {
+    pub(crate) fn watched(&self) -> Vec<Watched<'_>> {
         match self {
             Machine::Vm(vm) => vm.watched(),
             Machine::Native(native) => native.watched(),
@@ -78,7 +78,7 @@ impl Machine {
     }
 
     /// Handles a ready descriptor; what came of it is added to `events`.
-    pub(super) fn ready(&mut self, source: Source, events: &mut Vec<Event>) -> Result<(), Broken> {
+    pub(crate) fn ready(&mut self, source: Source, events: &mut Vec<Event>) -> Result<(), Broken> {
         match self {
             Machine::Vm(vm) => vm.ready(source, events),
             Machine::Native(native) => native.ready(source, events),
@@ -86,7 +86,7 @@ impl Machine {
     }
 
     /// Starts the container's process as soon as it is made.
-    pub(super) fn start(&mut self, events: &mut Vec<Event>) -> Result<(), Broken> {
+    pub(crate) fn start(&mut self, events: &mut Vec<Event>) -> Result<(), Broken> {
         match self {
             Machine::Vm(vm) => vm.start(),
             Machine::Native(native) => {
@@ -97,7 +97,7 @@ impl Machine {
     }
 
     /// Signals the container's first process.
-    pub(super) fn signal(&mut self, signal: i32) -> Result<(), Broken> {
+    pub(crate) fn signal(&mut self, signal: i32) -> Result<(), Broken> {
         match self {
             Machine::Vm(vm) => vm.signal(signal),
             Machine::Native(native) => native.signal(signal),
@@ -105,7 +105,7 @@ impl Machine {
     }
 
     /// Tells the container's terminal its size.
-    pub(super) fn resize(&mut self, size: TerminalSize) -> Result<(), Broken> {
+    pub(crate) fn resize(&mut self, size: TerminalSize) -> Result<(), Broken> {
         match self {
             Machine::Vm(vm) => vm.resize(size),
             Machine::Native(native) => native.resize(size),
@@ -113,7 +113,7 @@ impl Machine {
     }
 
     /// Measures; answered by [`Event::Measured`].
-    pub(super) fn measure(&mut self, events: &mut Vec<Event>) -> Result<(), Broken> {
+    pub(crate) fn measure(&mut self, events: &mut Vec<Event>) -> Result<(), Broken> {
         match self {
             Machine::Vm(vm) => vm.measure(),
             Machine::Native(native) => native.measure(events),
@@ -121,7 +121,7 @@ impl Machine {
     }
 
     /// Ends it, with everything in it.
-    pub(super) fn end(self) {
+    pub(crate) fn end(self) {
         match self {
             Machine::Vm(vm) => vm.end(),
             Machine::Native(native) => native.end(),

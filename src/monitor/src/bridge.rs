@@ -6,15 +6,15 @@ use std::path::Path;
 use network::{Lease, Network};
 use protocol::agent::{EtcFiles, Interface};
 
-use super::vmm::Tap;
+use crate::vmm::Tap;
 
 /// Where the bridge's state is: the bridge belongs to the host, whatever roots of state its users have, and ends with
 /// its boot.
-pub(crate) const STATE: &str = "/run/hull";
+pub const STATE: &str = "/run/hull";
 
 /// A container's place on the bridge.
 #[derive(Debug)]
-pub(super) struct Attached {
+pub(crate) struct Attached {
     tap: Option<Tap>,
     interface: Interface,
     lease: Lease,
@@ -22,7 +22,7 @@ pub(super) struct Attached {
 
 impl Attached {
     /// Attaches a VM.
-    pub(super) fn new(id: &str) -> Result<Attached, network::Error> {
+    pub(crate) fn new(id: &str) -> Result<Attached, network::Error> {
         let attachment = Network::new(Path::new(STATE)).attach(id)?;
         let interface = interface(attachment.interface);
         let tap = Tap {
@@ -39,7 +39,7 @@ impl Attached {
     }
 
     /// Attaches a container on the host.
-    pub(super) fn new_native(id: &str) -> Result<Attached, network::Error> {
+    pub(crate) fn new_native(id: &str) -> Result<Attached, network::Error> {
         let attachment = Network::new(Path::new(STATE)).attach_native(id)?;
         Ok(Attached {
             tap: None,
@@ -49,17 +49,17 @@ impl Attached {
     }
 
     /// The device for the VM.
-    pub(super) fn take_tap(&mut self) -> Option<Tap> {
+    pub(crate) fn take_tap(&mut self) -> Option<Tap> {
         self.tap.take()
     }
 
     /// What the container's side is.
-    pub(super) fn interface(&self) -> Interface {
+    pub(crate) fn interface(&self) -> Interface {
         self.interface.clone()
     }
 
     /// Gives everything back.
-    pub(super) fn detach(self) {
+    pub(crate) fn detach(self) {
         drop(self.tap);
         if let Err(error) = self.lease.release() {
             tracing::warn!(%error, "the container's address was not released; the next command tries again");
@@ -78,7 +78,7 @@ fn interface(interface: network::Interface) -> Interface {
 }
 
 /// /etc/hosts with the container's own address, as Docker writes it.
-pub(super) fn hosts(etc: &EtcFiles, address: Option<Ipv4Addr>) -> Option<String> {
+pub(crate) fn hosts(etc: &EtcFiles, address: Option<Ipv4Addr>) -> Option<String> {
     let hosts = etc.hosts.clone()?;
     match (address, &etc.hostname) {
         (Some(address), Some(hostname)) => {

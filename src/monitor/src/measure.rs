@@ -7,7 +7,7 @@ use protocol::monitor::Measured;
 use protocol::vmm::Report;
 
 /// Adds up what hull-vmm says and what /proc says of it (process `vmm`) and of this process.
-pub(super) fn measure(report: &Report, vmm: u32) -> io::Result<Measured> {
+pub(crate) fn measure(report: &Report, vmm: u32) -> io::Result<Measured> {
     let file = File::open(format!("/proc/{vmm}/smaps"))?;
     // A small buffer: this process's own memory is measured here too.
     let rss = sum(
@@ -27,7 +27,7 @@ pub(super) fn measure(report: &Report, vmm: u32) -> io::Result<Measured> {
 }
 
 /// Resident bytes of this process: everything mapped, shared pages of the program included.
-pub(super) fn own_rss() -> io::Result<u64> {
+pub(crate) fn own_rss() -> io::Result<u64> {
     let text = std::fs::read_to_string("/proc/self/statm")?;
     let pages: u64 = text
         .split(' ')

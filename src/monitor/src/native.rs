@@ -17,10 +17,10 @@ use rustix::event::PollFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-use super::config::{self, Config};
-use super::machine::{Broken, Event, Source, Watched};
-use super::streams::Ready;
-use super::{chain, measure};
+use crate::config::{self, Config};
+use crate::machine::{Broken, Event, Source, Watched};
+use crate::streams::Ready;
+use crate::{chain, measure};
 
 /// Why a container cannot be made on the host.
 #[derive(Debug, thiserror::Error)]
@@ -51,10 +51,10 @@ enum Fault {
 
 /// A container on the host.
 #[derive(Debug)]
-pub(super) struct Native {
+pub(crate) struct Native {
     state: State,
     streams: Option<Ready>,
-    network: Option<super::network::Attached>,
+    network: Option<crate::bridge::Attached>,
 }
 
 #[derive(Debug)]
@@ -68,7 +68,7 @@ enum State {
 
 impl Native {
     /// Makes the container up to the point where its process would execute.
-    pub(super) fn new(config: &Config, folder: &Path) -> Result<Native, Broken> {
+    pub(crate) fn new(config: &Config, folder: &Path) -> Result<Native, Broken> {
         Self::try_new(config, folder).map_err(|fault| Broken {
             message: chain(&fault),
             console: Vec::new(),
@@ -83,7 +83,7 @@ impl Native {
         sys::private_mounts::enter().map_err(Fault::Mounts)?;
         let rootfs = mount_layers(&config.container.layers, folder)?;
         let network = if config.container.bridge {
-            Some(super::network::Attached::new_native(&config.id)?)
+            Some(crate::bridge::Attached::new_native(&config.id)?)
         } else {
             None
         };
@@ -100,7 +100,7 @@ impl Native {
             init: config.container.init,
             stdio,
             etc: container::EtcFiles {
-                hosts: super::network::hosts(etc, address),
+                hosts: crate::bridge::hosts(etc, address),
                 hostname: etc.hostname.clone(),
                 resolv_conf: etc.resolv_conf.clone(),
             },
@@ -129,7 +129,7 @@ impl Native {
     }
 
     /// What to poll.
-    pub(super) fn watched(&self) -> Vec<Watched<'_>> {
+    pub(crate) fn watched(&self) -> Vec<Watched<'_>> {
         match &self.state {
             State::Running(running) => {
                 vec![(running.pidfd.as_fd(), PollFlags::IN, Source::Process)]
@@ -139,7 +139,7 @@ impl Native {
     }
 
     /// Handles the end of the process.
-    pub(super) fn ready(&mut self, source: Source, events: &mut Vec<Event>) -> Result<(), Broken> {
+    pub(crate) fn ready(&mut self, source: Source, events: &mut Vec<Event>) -> Result<(), Broken> {
         if source != Source::Process {
             return Ok(());
         }
@@ -170,7 +170,7 @@ impl Native {
     }
 
     /// Starts the process.
-    pub(super) fn start(&mut self, events: &mut Vec<Event>) {
+    pub(crate) fn start(&mut self, events: &mut Vec<Event>) {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Made(created) => match created.start() {
                 Ok(running) => {
@@ -201,7 +201,7 @@ impl Native {
     }
 
     /// Signals the process.
-    pub(super) fn signal(&mut self, signal: i32) -> Result<(), Broken> {
+    pub(crate) fn signal(&mut self, signal: i32) -> Result<(), Broken> {
         if let State::Running(running) = &self.state {
             // Only a process that has just ended cannot be signalled by its parent.
             if let Err(error) = sys::sigset::kill(running.pid, signal) {
@@ -212,20 +212,20 @@ impl Native {
     }
 
     /// Sets the terminal's size.
-    pub(super) fn resize(&mut self, size: TerminalSize) -> Result<(), Broken> {
+    pub(crate) fn resize(&mut self, size: TerminalSize) -> Result<(), Broken> {
         let State::Running(running) = &self.state else {
             return Ok(());
         };
-        if let Some(terminal) = &running.terminal {
-            if let Err(error) = container::set_terminal_size(terminal, size.rows, size.columns) {
-                tracing::debug!(%error, "the terminal's size was not set");
-            }
+        if let Some(terminal) = &running.terminal
+            && let Err(error) = container::set_terminal_size(terminal, size.rows, size.columns)
+        {
+            tracing::debug!(%error, "the terminal's size was not set");
         }
         Ok(())
     }
 
     /// Only the monitor itself can be measured: there is no VM.
-    pub(super) fn measure(&mut self, events: &mut Vec<Event>) -> Result<(), Broken> {
+    pub(crate) fn measure(&mut self, events: &mut Vec<Event>) -> Result<(), Broken> {
         let monitor_rss_bytes = measure::own_rss().map_err(|error| Broken {
             message: format!("cannot read /proc/self/statm: {error}"),
             console: Vec::new(),
@@ -238,7 +238,7 @@ impl Native {
     }
 
     /// Kills what is left. Mounts end with this process.
-    pub(super) fn end(self) {
+    pub(crate) fn end(self) {
         if let State::Running(running) = self.state {
             if let Err(error) = running.cgroup.signal(libc::SIGKILL) {
                 tracing::warn!(%error, "the container's processes could not be killed");
@@ -390,10 +390,10 @@ pub fn sweep(id: &str) {
 
 /// Removes hull's own cgroup once nobody is in it; while somebody is, the kernel refuses.
 fn remove_parent() {
-    if let Some(parent) = cgroup2_mount().map(|mount| mount.join("hull")) {
-        if let Err(error) = fs::remove_dir(parent) {
-            tracing::debug!(%error, "other containers are there");
-        }
+    if let Some(parent) = cgroup2_mount().map(|mount| mount.join("hull"))
+        && let Err(error) = fs::remove_dir(parent)
+    {
+        tracing::debug!(%error, "other containers are there");
     }
 }
 

@@ -11,15 +11,15 @@ use protocol::vmm::{
     VmConfig, VsockConfig,
 };
 
-use super::config::{Config, Vm};
-use super::scratch;
+use crate::config::{Config, Vm};
+use crate::scratch;
 
 /// Layers begin at multiples of this on their device, so that they can be mapped with huge pages.
-pub(super) const LAYER_ALIGN_BYTES: u64 = 2 << 20;
+pub(crate) const LAYER_ALIGN_BYTES: u64 = 2 << 20;
 /// The guest's name for the device that holds the layers.
 const LAYERS_SERIAL: &str = "layers";
 /// The guest's name for the writable disk.
-pub(super) const SCRATCH_SERIAL: &str = "scratch";
+pub(crate) const SCRATCH_SERIAL: &str = "scratch";
 /// The first context id that a guest may have (virtio 1.2, 5.10.4); each VM has a vsock of its own.
 const GUEST_CID: u32 = 3;
 
@@ -85,14 +85,14 @@ pub enum Error {
 
 /// The process and its socket.
 #[derive(Debug)]
-pub(super) struct Vmm {
+pub(crate) struct Vmm {
     child: Child,
     socket: OwnedFd,
 }
 
 /// A network device for the VM.
 #[derive(Debug)]
-pub(super) struct Tap {
+pub(crate) struct Tap {
     /// The device.
     pub tap: OwnedFd,
     /// MAC address of the guest's side.
@@ -105,7 +105,7 @@ pub(super) struct Tap {
 
 impl Vmm {
     /// Spawns hull-vmm, which waits for its VM.
-    pub(super) fn spawn(program: &Path) -> Result<Vmm, Error> {
+    pub(crate) fn spawn(program: &Path) -> Result<Vmm, Error> {
         let (ours, theirs) = sys::packet::pair().map_err(Error::Send)?;
         let mut command = Command::new(program);
         command
@@ -132,7 +132,7 @@ impl Vmm {
     }
 
     /// Hands over the VM.
-    pub(super) fn start(
+    pub(crate) fn start(
         &self,
         config: &Config,
         vm: &Vm,
@@ -210,7 +210,7 @@ impl Vmm {
     }
 
     /// Joins the guest's connection to `port` with `stream`, when it comes.
-    pub(super) fn offer(&self, port: u32, stream: OwnedFd) -> Result<(), Error> {
+    pub(crate) fn offer(&self, port: u32, stream: OwnedFd) -> Result<(), Error> {
         self.send(
             &ToVmm::OfferStream {
                 port,
@@ -221,12 +221,12 @@ impl Vmm {
     }
 
     /// Asks for a report.
-    pub(super) fn ask_report(&self) -> Result<(), Error> {
+    pub(crate) fn ask_report(&self) -> Result<(), Error> {
         self.send(&ToVmm::Report, &[])
     }
 
     /// The next packet.
-    pub(super) fn receive(&mut self) -> Result<FromVmm, Error> {
+    pub(crate) fn receive(&mut self) -> Result<FromVmm, Error> {
         let mut buffer = vec![0; MAX_PACKET_LEN];
         let packet = match sys::packet::receive(&self.socket, &mut buffer) {
             Err(sys::packet::Error::Io(error))
@@ -243,17 +243,17 @@ impl Vmm {
     }
 
     /// To be polled for packets.
-    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
     /// Its process number.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Kills it and waits for its end.
-    pub(super) fn end(mut self) {
+    pub(crate) fn end(mut self) {
         // Both fail only when it has been waited for already.
         if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
             tracing::debug!(%error, "hull-vmm had ended before");
@@ -275,7 +275,7 @@ impl Vmm {
 }
 
 /// What the end of a VM means, where its container has not ended before.
-pub(super) fn explain(end: &End, panic: Option<String>) -> String {
+pub(crate) fn explain(end: &End, panic: Option<String>) -> String {
     match (end, panic) {
         (_, Some(panic)) => format!("the guest kernel panicked: {panic}"),
         (End::Code { code }, None) => {

@@ -25,14 +25,14 @@ use protocol::timeline::Nanos;
 use protocol::vmm::FromVmm;
 use rustix::event::PollFlags;
 
-use super::agent::{self, Agent, Said};
-use super::config::{Config, Vm};
-use super::console::Console;
-use super::machine::{Broken, Event, Source, Watched};
-use super::network::Attached;
-use super::streams::{self, Streams};
-use super::vmm::{self, LAYER_ALIGN_BYTES, SCRATCH_SERIAL, Vmm};
-use super::{chain, measure};
+use crate::agent::{self, Agent, Said};
+use crate::bridge::Attached;
+use crate::config::{Config, Vm};
+use crate::console::Console;
+use crate::machine::{Broken, Event, Source, Watched};
+use crate::streams::{self, Streams};
+use crate::vmm::{self, LAYER_ALIGN_BYTES, SCRATCH_SERIAL, Vmm};
+use crate::{chain, measure};
 
 /// Why the VM or its agent cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ enum Fault {
 
 /// A VM with its container.
 #[derive(Debug)]
-pub(super) struct MicroVm {
+pub(crate) struct MicroVm {
     id: String,
     vmm: Vmm,
     agent: Agent,
@@ -85,7 +85,7 @@ enum Awaited {
 
 impl MicroVm {
     /// Starts the VM. hull-vmm is spawned first, so that it starts while its files are opened.
-    pub(super) fn new(config: &Config, vm: &Vm, folder: &Path) -> Result<MicroVm, Broken> {
+    pub(crate) fn new(config: &Config, vm: &Vm, folder: &Path) -> Result<MicroVm, Broken> {
         Self::try_new(config, vm, folder).map_err(|fault| Broken {
             message: chain(&fault),
             console: Vec::new(),
@@ -125,7 +125,7 @@ impl MicroVm {
     }
 
     /// What to poll.
-    pub(super) fn watched(&self) -> Vec<Watched<'_>> {
+    pub(crate) fn watched(&self) -> Vec<Watched<'_>> {
         let mut watched = vec![(self.vmm.descriptor(), PollFlags::IN, Source::Vmm)];
         let (socket, flags) = self.agent.watched();
         if !matches!(self.phase, Phase::Over) {
@@ -145,7 +145,7 @@ impl MicroVm {
     }
 
     /// Handles a ready descriptor.
-    pub(super) fn ready(&mut self, source: Source, events: &mut Vec<Event>) -> Result<(), Broken> {
+    pub(crate) fn ready(&mut self, source: Source, events: &mut Vec<Event>) -> Result<(), Broken> {
         let result = match source {
             Source::Vmm => self.vmm_spoke(events),
             Source::Agent => self.agent_spoke(events),
@@ -157,7 +157,7 @@ impl MicroVm {
     }
 
     /// Starts the container, now or as soon as it is made.
-    pub(super) fn start(&mut self) -> Result<(), Broken> {
+    pub(crate) fn start(&mut self) -> Result<(), Broken> {
         self.start_wanted = true;
         match self.phase {
             Phase::Made => self.request_start().or_else(|fault| self.broken(fault)),
@@ -166,7 +166,7 @@ impl MicroVm {
     }
 
     /// Signals the container's first process.
-    pub(super) fn signal(&mut self, signal: i32) -> Result<(), Broken> {
+    pub(crate) fn signal(&mut self, signal: i32) -> Result<(), Broken> {
         let container = self.id.clone();
         self.hint(Request::Signal {
             container,
@@ -176,7 +176,7 @@ impl MicroVm {
     }
 
     /// Tells the container's terminal its size.
-    pub(super) fn resize(&mut self, size: TerminalSize) -> Result<(), Broken> {
+    pub(crate) fn resize(&mut self, size: TerminalSize) -> Result<(), Broken> {
         // Before the container is made, its size at the start is what changes.
         if let Phase::Booting(requests) = &mut self.phase {
             if let protocol::agent::Stdio::Terminal { size: at_start, .. } = &mut requests.1.stdio {
@@ -189,14 +189,14 @@ impl MicroVm {
     }
 
     /// Asks hull-vmm for a report, from which the measures are made.
-    pub(super) fn measure(&mut self) -> Result<(), Broken> {
+    pub(crate) fn measure(&mut self) -> Result<(), Broken> {
         self.vmm
             .ask_report()
             .or_else(|error| self.broken(error.into()))
     }
 
     /// Ends the VM.
-    pub(super) fn end(self) {
+    pub(crate) fn end(self) {
         self.vmm.end();
         if let Some(network) = self.network {
             network.detach();
@@ -364,7 +364,7 @@ fn mount(config: &Config, vm: &Vm) -> Mount {
 fn create(config: &Config, streams: &Streams, interface: Option<Interface>) -> Create {
     let container = &config.container;
     let etc = EtcFiles {
-        hosts: super::network::hosts(
+        hosts: crate::bridge::hosts(
             &container.etc,
             interface.as_ref().map(|interface| interface.address),
         ),

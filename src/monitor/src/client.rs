@@ -10,18 +10,18 @@ const MAX_MESSAGE_LEN: usize = 4096;
 
 /// The connection. A client that is gone is noticed when it is read from; what is sent to it until then is lost.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     socket: OwnedFd,
 }
 
 impl Client {
     /// Takes an accepted connection.
-    pub(super) fn new(socket: OwnedFd) -> Client {
+    pub(crate) fn new(socket: OwnedFd) -> Client {
         Client { socket }
     }
 
     /// The next message, or `None` when the client is gone or speaks gibberish, which only a foreign one would.
-    pub(super) fn receive(&mut self) -> Option<ToMonitor> {
+    pub(crate) fn receive(&mut self) -> Option<ToMonitor> {
         let mut buffer = [0; MAX_MESSAGE_LEN];
         let packet = match sys::packet::receive(&self.socket, &mut buffer) {
             Ok(packet) if packet.len > 0 => packet,
@@ -41,7 +41,7 @@ impl Client {
     }
 
     /// Sends a message with descriptors.
-    pub(super) fn send(&self, message: &FromMonitor, descriptors: &[BorrowedFd<'_>]) {
+    pub(crate) fn send(&self, message: &FromMonitor, descriptors: &[BorrowedFd<'_>]) {
         let sent = serde_json::to_vec(message)
             .map_err(std::io::Error::from)
             .and_then(|bytes| sys::packet::send(&self.socket, &bytes, descriptors));
@@ -51,12 +51,12 @@ impl Client {
     }
 
     /// Sends the last message, after which there is nothing more to say.
-    pub(super) fn send_last(&self, message: &FromMonitor) {
+    pub(crate) fn send_last(&self, message: &FromMonitor) {
         self.send(message, &[]);
     }
 
     /// Sends a message that may be lost, if the client has room for it.
-    pub(super) fn send_if_room(&self, message: &FromMonitor) {
+    pub(crate) fn send_if_room(&self, message: &FromMonitor) {
         let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
         let now = Timespec {
             tv_sec: 0,

@@ -19,7 +19,7 @@ const CHUNK_BYTES: usize = 8 << 10;
 
 /// Why the conversation cannot go on.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// The agent closed the connection, which it never does while it lives.
     #[error("the guest agent is gone")]
     Closed,
@@ -46,7 +46,7 @@ pub(super) enum Error {
 
 /// What the agent said.
 #[derive(Debug)]
-pub(super) enum Said {
+pub(crate) enum Said {
     /// Its first words: it is of the right build.
     Hello,
     /// Anything later.
@@ -55,7 +55,7 @@ pub(super) enum Said {
 
 /// The connection.
 #[derive(Debug)]
-pub(super) struct Agent {
+pub(crate) struct Agent {
     socket: OwnedFd,
     received: Assembler,
     unsent: Vec<u8>,
@@ -65,7 +65,7 @@ pub(super) struct Agent {
 
 impl Agent {
     /// Takes the host's end of the control connection, which the guest may not have dialled yet.
-    pub(super) fn new(socket: OwnedFd) -> Agent {
+    pub(crate) fn new(socket: OwnedFd) -> Agent {
         Agent {
             socket,
             received: Assembler::default(),
@@ -76,7 +76,7 @@ impl Agent {
     }
 
     /// What to poll, and for what.
-    pub(super) fn watched(&self) -> (BorrowedFd<'_>, PollFlags) {
+    pub(crate) fn watched(&self) -> (BorrowedFd<'_>, PollFlags) {
         let write = if self.unsent.is_empty() {
             PollFlags::empty()
         } else {
@@ -86,7 +86,7 @@ impl Agent {
     }
 
     /// Sends a request, or keeps it until the agent reads; returns the number that its reply will carry.
-    pub(super) fn request(&mut self, request: Request) -> Result<u64, Error> {
+    pub(crate) fn request(&mut self, request: Request) -> Result<u64, Error> {
         let seq = self.next_seq;
         self.next_seq += 1;
         let bytes = frame::encode(&ToAgent { seq, request })?;
@@ -99,7 +99,7 @@ impl Agent {
     }
 
     /// Sends what the agent has room for.
-    pub(super) fn flush(&mut self) -> Result<(), Error> {
+    pub(crate) fn flush(&mut self) -> Result<(), Error> {
         while !self.unsent.is_empty() {
             match send(
                 &self.socket,
@@ -117,7 +117,7 @@ impl Agent {
     }
 
     /// Takes what the agent has sent and returns the whole messages in it.
-    pub(super) fn receive(&mut self) -> Result<Vec<Said>, Error> {
+    pub(crate) fn receive(&mut self) -> Result<Vec<Said>, Error> {
         let mut chunk = [0; CHUNK_BYTES];
         match recv(&self.socket, &mut chunk, RecvFlags::DONTWAIT) {
             Ok((0, _)) | Err(Errno::CONNRESET) => return Err(Error::Closed),

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// Copies `template` to a new file in `folder`; returns it with its length.
-pub(super) fn make(template: &Path, folder: &Path) -> io::Result<(File, u64)> {
+pub(crate) fn make(template: &Path, folder: &Path) -> io::Result<(File, u64)> {
     let from = File::open(template)?;
     let len = from.metadata()?.len();
     let to = unnamed(folder)?;

@@ -16,8 +16,7 @@ use protocol::agent::{Stdio, Stream, TOKEN_LEN, TerminalSize};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use super::config;
-use crate::id;
+use crate::config;
 
 /// The first port of a stream: those below are the control connection's.
 const FIRST_PORT: u32 = protocol::agent::CONTROL_PORT + 1;
@@ -32,7 +31,7 @@ struct Pending {
 
 /// Why a stream was refused.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// The guest opened it with another token than it was given.
     #[error("the guest opened a stream with a wrong token")]
     WrongToken,
@@ -46,23 +45,30 @@ pub(super) enum Error {
 
 /// The streams of a container, of which each slot is stdin, stdout, stderr; a terminal has the first alone.
 #[derive(Debug)]
-pub(super) struct Streams {
+pub(crate) struct Streams {
     terminal: Option<TerminalSize>,
     pending: [Option<Pending>; 3],
 }
 
 /// The streams that a client gets.
 #[derive(Debug)]
-pub(super) struct Ready {
+pub(crate) struct Ready {
     /// One for all, both ways.
     pub terminal: bool,
     /// stdin, stdout, stderr; or the terminal as the first.
     pub sockets: [Option<OwnedFd>; 3],
 }
 
+/// A stream's secret.
+fn token() -> io::Result<[u8; TOKEN_LEN]> {
+    let mut token = [0; TOKEN_LEN];
+    sys::random::fill(&mut token)?;
+    Ok(token)
+}
+
 impl Streams {
     /// Makes the streams for `stdio` and gives the guest's end of each to `offer`, with its port.
-    pub(super) fn new<E>(
+    pub(crate) fn new<E>(
         stdio: config::Stdio,
         mut offer: impl FnMut(u32, OwnedFd) -> Result<(), E>,
     ) -> Result<Streams, E>
@@ -80,7 +86,7 @@ impl Streams {
                 offer(port, theirs)?;
                 let stream = Stream {
                     port,
-                    token: id::token(),
+                    token: token().map_err(E::from)?,
                 };
                 pending[slot] = Some(Pending {
                     stream,
@@ -93,7 +99,7 @@ impl Streams {
     }
 
     /// What the agent is told of them.
-    pub(super) fn stdio(&self) -> Stdio {
+    pub(crate) fn stdio(&self) -> Stdio {
         let stream = |slot: usize| {
             self.pending[slot]
                 .as_ref()
@@ -110,7 +116,7 @@ impl Streams {
     }
 
     /// Sockets to be polled for their tokens, with their slots.
-    pub(super) fn unverified(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
+    pub(crate) fn unverified(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
         self.pending
             .iter()
             .enumerate()
@@ -120,7 +126,7 @@ impl Streams {
     }
 
     /// Reads what there is of a stream's token, and not a byte more.
-    pub(super) fn read_token(&mut self, slot: usize) -> Result<(), Error> {
+    pub(crate) fn read_token(&mut self, slot: usize) -> Result<(), Error> {
         let Some(pending) = self.pending.get_mut(slot).and_then(Option::as_mut) else {
             return Ok(());
         };
@@ -140,7 +146,7 @@ impl Streams {
     }
 
     /// The streams, once all are verified.
-    pub(super) fn take_ready(&mut self) -> Option<Ready> {
+    pub(crate) fn take_ready(&mut self) -> Option<Ready> {
         let verified = self.unverified().next().is_none();
         let any = self.pending.iter().any(Option::is_some);
         (verified && any).then(|| Ready {

@@ -19,7 +19,7 @@ const CHUNK_BYTES: usize = 4096;
 
 /// The guest's console.
 #[derive(Debug)]
-pub(super) struct Console {
+pub(crate) struct Console {
     pipe: File,
     kept: VecDeque<u8>,
     ended: bool,
@@ -27,7 +27,7 @@ pub(super) struct Console {
 
 impl Console {
     /// Makes the pipe; the other end is for hull-vmm.
-    pub(super) fn new() -> io::Result<(Console, OwnedFd)> {
+    pub(crate) fn new() -> io::Result<(Console, OwnedFd)> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // A smaller pipe than asked for, where the user's quota is used up, only drops more.
         if let Err(error) = fcntl_setpipe_size(&write, KEPT_BYTES) {
@@ -44,12 +44,12 @@ impl Console {
     }
 
     /// To be polled, until its writers are gone.
-    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         (!self.ended).then(|| self.pipe.as_fd())
     }
 
     /// Takes what there is and returns it for showing.
-    pub(super) fn read(&mut self) -> io::Result<String> {
+    pub(crate) fn read(&mut self) -> io::Result<String> {
         let mut text = String::new();
         let mut chunk = [0; CHUNK_BYTES];
         // Bounded, so that a guest that never stops printing cannot hold the monitor here.
@@ -74,7 +74,7 @@ impl Console {
     }
 
     /// The last lines, for an error.
-    pub(super) fn last_lines(&mut self) -> Vec<String> {
+    pub(crate) fn last_lines(&mut self) -> Vec<String> {
         let text = printable(self.kept.make_contiguous());
         let lines: Vec<&str> = text
             .lines()
@@ -88,7 +88,7 @@ impl Console {
     }
 
     /// What the kernel said when it panicked, if it did.
-    pub(super) fn panic(&mut self) -> Option<String> {
+    pub(crate) fn panic(&mut self) -> Option<String> {
         const MARK: &str = "Kernel panic - not syncing: ";
         let text = printable(self.kept.make_contiguous());
         let at = text.find(MARK)? + MARK.len();
