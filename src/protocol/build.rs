@@ -11,7 +11,9 @@ fn main() {
         .collect();
     files.sort();
     for file in files {
-        std::fs::read(&file).expect("a readable source file").hash(&mut hasher);
+        std::fs::read(&file)
+            .expect("a readable source file")
+            .hash(&mut hasher);
     }
     println!("cargo::rustc-env=HULL_BUILD={:016x}", hasher.finish());
 }

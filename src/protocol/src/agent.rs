@@ -319,13 +319,23 @@ mod tests {
             user: None,
             seccomp: Some(vec![6, 0, 0, 0, 0, 0, 255, 127]),
             init: false,
-            stdio: Stdio::Pipes { stdin: None, stdout: None, stderr: None },
+            stdio: Stdio::Pipes {
+                stdin: None,
+                stdout: None,
+                stderr: None,
+            },
             etc: EtcFiles::default(),
             interface: None,
         };
-        let sent = ToAgent { seq: 1, request: Request::Create(Box::new(create)) };
-        let received: ToAgent = serde_json::from_slice(&serde_json::to_vec(&sent).unwrap()).unwrap();
-        let Request::Create(create) = received.request else { panic!("{received:?}") };
+        let sent = ToAgent {
+            seq: 1,
+            request: Request::Create(Box::new(create)),
+        };
+        let received: ToAgent =
+            serde_json::from_slice(&serde_json::to_vec(&sent).unwrap()).unwrap();
+        let Request::Create(create) = received.request else {
+            panic!("{received:?}")
+        };
         assert_eq!(create.spec.get(), document);
     }
 }

@@ -71,7 +71,10 @@ impl Assembler {
     }
 
     /// The next whole message, or `None` until more bytes are pushed.
-    #[expect(clippy::should_implement_trait, reason = "not an iterator: the caller names the type each time")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "not an iterator: the caller names the type each time"
+    )]
     pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
         let Some(header) = self.bytes.first_chunk::<4>() else {
             return Ok(None);
@@ -111,7 +114,10 @@ mod tests {
     #[test]
     fn a_length_beyond_the_limit_is_refused_before_its_body_is_read() {
         let header = (MAX_LEN as u32 + 1).to_le_bytes();
-        assert!(matches!(read::<String>(&header[..]), Err(Error::TooLong(_))));
+        assert!(matches!(
+            read::<String>(&header[..]),
+            Err(Error::TooLong(_))
+        ));
         let mut assembler = Assembler::default();
         assembler.push(&header);
         assert!(matches!(assembler.next::<String>(), Err(Error::TooLong(_))));
@@ -120,6 +126,9 @@ mod tests {
     #[test]
     fn an_end_between_frames_is_a_close_and_inside_one_an_error() {
         assert!(matches!(read::<String>(&b""[..]), Err(Error::Closed)));
-        assert!(matches!(read::<String>(&b"\x05\x00\x00\x00\"ab"[..]), Err(Error::Io(_))));
+        assert!(matches!(
+            read::<String>(&b"\x05\x00\x00\x00\"ab"[..]),
+            Err(Error::Io(_))
+        ));
     }
 }

@@ -114,7 +114,11 @@ impl Netlink {
     /// Makes a pair of interfaces, each other's wire: `name`, and `peer` with this hardware address.
     pub fn add_veth(&mut self, name: &str, peer: &str, peer_mac: [u8; 6]) -> Result<(), Errno> {
         let mut other_end = vec![0; IFINFO_LEN];
-        append_attribute(&mut other_end, IFLA_IFNAME, &[peer.as_bytes(), b"\0"].concat());
+        append_attribute(
+            &mut other_end,
+            IFLA_IFNAME,
+            &[peer.as_bytes(), b"\0"].concat(),
+        );
         append_attribute(&mut other_end, IFLA_ADDRESS, &peer_mac);
         let mut data = Vec::new();
         append_attribute(&mut data, VETH_INFO_PEER, &other_end);

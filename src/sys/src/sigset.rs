@@ -74,7 +74,12 @@ pub fn reset_actions() {
         restorer: usize,
         mask: u64,
     }
-    let default = Action { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
+    let default = Action {
+        handler: libc::SIG_DFL,
+        flags: 0,
+        restorer: 0,
+        mask: 0,
+    };
     for signal in 1..=MAX {
         // Not by the C library, which refuses the two or three signals that it uses itself.
         // SAFETY: the action is valid for the call, its mask's size is given; the default action runs no code of ours.
