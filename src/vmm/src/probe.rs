@@ -209,7 +209,8 @@ fn payload(supported: &[kvm_cpuid_entry2]) -> (Vec<u8>, Vec<u8>) {
         );
     }
     if features & 1 << 26 != 0 {
-        // XSAVE: at every context switch. The area is all zeros but for its first byte, which XSTATE_BV disowns.
+        // XSAVE: at every context switch. The area is all zeros. XCR0 is left as the vCPU begins with it: a KVM below which
+        // XSETBV is not intercepted (QEMU's emulated SVM) would leave what is written here to the host itself.
         let [a, b, c, d] = (SCRATCH + 0x1000).to_le_bytes();
         attempt(
             &[
@@ -217,8 +218,7 @@ fn payload(supported: &[kvm_cpuid_entry2]) -> (Vec<u8>, Vec<u8>) {
                 0x0d, 0, 0, 0x04, 0, // or eax, OSXSAVE
                 0x0f, 0x22, 0xe0, // mov cr4, rax
                 0x31, 0xc9, 0x31, 0xd2, // xor ecx, ecx; xor edx, edx
-                0xb8, 0x01, 0, 0, 0, // mov eax, 1
-                0x0f, 0x01, 0xd1, // xsetbv
+                0xb8, 0x01, 0, 0, 0, // mov eax, 1: the x87 state
                 0xbe, a, b, c, d, // mov esi, SCRATCH + 0x1000
                 0x0f, 0xae, 0x2e, // xrstor [rsi]
                 0xb0, 0x26, // mov al, 0x26
