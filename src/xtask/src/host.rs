@@ -9,6 +9,7 @@
 
 pub(crate) mod artifacts;
 pub(crate) mod client;
+pub(crate) mod held;
 pub(crate) mod machine;
 pub(crate) mod serve;
 pub(crate) mod wire;
