@@ -13,8 +13,8 @@ mod segments;
 pub use ram::{Error, HostRange, Ram, Slot};
 pub use segments::{MAX_SEGMENTS, Segments, TooManySegments};
 pub use vm_memory::{
-    Address, ByteValued, Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap,
-    GuestMemoryRegion, Le16, Le32, Le64, Permissions, VolatileSlice,
+    Address, ByteValued, Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryError,
+    GuestMemoryMmap, GuestMemoryRegion, Le16, Le32, Le64, Permissions, VolatileSlice,
 };
 
 /// All RAM of one guest, shared by the threads that need it.
