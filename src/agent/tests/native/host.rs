@@ -23,6 +23,7 @@ pub(crate) struct Host {
     control: UnixStream,
     dir: tempfile::TempDir,
     loop_device: String,
+    cgroup: PathBuf,
     layers: Vec<LayerExtent>,
     events: VecDeque<FromAgent>,
     seq: u64,
@@ -48,15 +49,12 @@ impl Host {
                 .args(["-P", "--show", "-f"])
                 .arg(image),
         );
+        let cgroup = cgroup2().join(format!("hull-agent-test-{}", rand()));
         let listener = UnixListener::bind(sockets.join("control")).unwrap();
         let agent = Command::new("unshare")
             .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
             .arg(env!("CARGO_BIN_EXE_agent-native"))
-            .args([
-                &sockets,
-                &run_dir,
-                &cgroup2().join(format!("hull-agent-test-{}", rand())),
-            ])
+            .args([&sockets, &run_dir, &cgroup])
             .arg(&loop_device)
             .stdin(ProcessStdio::null())
             .spawn()
@@ -72,6 +70,7 @@ impl Host {
             control,
             dir,
             loop_device,
+            cgroup,
             layers,
             events: VecDeque::new(),
             seq: 0,
@@ -182,6 +181,8 @@ impl Drop for Host {
     fn drop(&mut self) {
         let _ = self.agent.kill();
         let _ = self.agent.wait();
+        // Made by the agent for its containers' cgroups, which it removes itself unless a test killed it.
+        let _ = std::fs::remove_dir(&self.cgroup);
         let _ = Command::new("losetup")
             .arg("-d")
             .arg(&self.loop_device)
