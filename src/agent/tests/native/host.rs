@@ -179,9 +179,10 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let _ = self.agent.kill();
+        // Without its host the agent ends by itself and cleans up.
+        let _ = self.control.shutdown(std::net::Shutdown::Both);
         let _ = self.agent.wait();
-        // Made by the agent for its containers' cgroups, which it removes itself unless a test killed it.
+        // The containers' cgroups, below, are gone by then.
         let _ = std::fs::remove_dir(&self.cgroup);
         let _ = Command::new("losetup")
             .arg("-d")
