@@ -9,6 +9,7 @@
 
 pub(crate) mod artifacts;
 pub(crate) mod client;
+mod copy;
 pub(crate) mod held;
 pub(crate) mod machine;
 pub(crate) mod serve;
@@ -16,13 +17,17 @@ pub(crate) mod wire;
 
 use std::env;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::paths;
 use machine::{Endpoint, Machine};
+
+/// Longer than any start takes.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
 /// The test host that commands run in; one that was started for this purpose ends when this is dropped.
 pub(crate) struct Host {
@@ -45,6 +50,7 @@ impl Host {
         // Two commands that start a kept host at once would start two.
         let starting = File::create(folder.join("starting"))?;
         flock(&starting, FlockOperation::LockExclusive)?;
+        remove_abandoned(&folder)?;
         if let Some(endpoint) = kept()? {
             return Ok(Host {
                 endpoint,
@@ -94,13 +100,32 @@ fn cwd() -> PathBuf {
         .unwrap_or_else(|| checkout.to_path_buf())
 }
 
+/// Removes the folders of hosts whose starters were killed: those that are old and that no QEMU holds.
+fn remove_abandoned(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let old = |modified: SystemTime| modified.elapsed().is_ok_and(|age| age > ABANDONED_AFTER);
+        if name.starts_with(b"run-")
+            && fs::metadata(&path)?.modified().is_ok_and(old)
+            && !held(&path.join("endpoint.json"))
+        {
+            fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a QEMU lives that was given this endpoint.
+fn held(endpoint: &Path) -> bool {
+    File::open(endpoint)
+        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_err())
+}
+
 /// The kept host, when it lives: QEMU holds a lock on the file of its endpoint for as long as it does.
 fn kept() -> Result<Option<Endpoint>> {
     let path = folder().join("kept/endpoint.json");
-    let Ok(file) = File::open(&path) else {
-        return Ok(None);
-    };
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+    if !held(&path) {
         return Ok(None);
     }
     let text = fs::read_to_string(&path)?;

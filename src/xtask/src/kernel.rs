@@ -21,6 +21,9 @@ const RECIPE: &str = "1";
 /// Lines that a build prints, for the progress display.
 const BUILD_LINES: usize = 1985;
 
+/// How the names of folders begin that a kernel is built in.
+const SCRATCH: &str = ".build-";
+
 /// A built kernel.
 pub(crate) struct Kernel {
     /// Folder with vmlinux, bzImage, config, System.map and build-seconds.
@@ -47,6 +50,7 @@ pub(crate) fn kernel() -> Result<Kernel> {
     let lock = File::create(kernels.join("lock"))?;
     flock(&lock, FlockOperation::LockExclusive)?;
     if !folder.exists() {
+        remove_abandoned(&kernels)?;
         build(&pin.source()?, &config, &kernels, &folder)?;
     }
     Ok(Kernel { folder })
@@ -55,7 +59,7 @@ pub(crate) fn kernel() -> Result<Kernel> {
 fn build(source: &Source, config: &str, kernels: &Path, folder: &Path) -> Result<()> {
     let start = Instant::now();
     let scratch = tempfile::Builder::new()
-        .prefix(".build-")
+        .prefix(SCRATCH)
         .tempdir_in(kernels)?;
     let tree = unpack(source, scratch.path())?;
     let objects = scratch.path().join("objects");
@@ -99,6 +103,21 @@ fn build(source: &Source, config: &str, kernels: &Path, folder: &Path) -> Result
     fs::write(result.join("build-seconds"), format!("{seconds}\n"))?;
     fs::rename(&result, folder)
         .with_context(|| format!("cannot move the kernel to {}", folder.display()))
+}
+
+/// Removes what builds that were killed have left; with the lock held, nobody else builds.
+fn remove_abandoned(kernels: &Path) -> Result<()> {
+    for entry in fs::read_dir(kernels)? {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(SCRATCH.as_bytes())
+        {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn unpack(source: &Source, scratch: &Path) -> Result<PathBuf> {

@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use sys::signalfd::SignalFd;
 
+use super::copy;
 use super::machine::Endpoint;
 use super::wire::{FromClient, Hello, Outcome, Part, Size, Task};
 use crate::kernel::hex;
@@ -149,7 +150,7 @@ fn environment() -> Result<Vec<(String, String)>> {
 fn on_pipes(mut stdin: TcpStream, stdout: TcpStream, stderr: TcpStream) -> Result<()> {
     thread::spawn(move || {
         // A command that has read enough closes its end: not an error.
-        io::copy(&mut io::stdin(), &mut stdin).ok();
+        copy::until_the_end(&mut io::stdin(), &mut stdin);
         stdin.shutdown(Shutdown::Write).ok();
     });
     let errors = thread::spawn(move || copy_out(stderr, io::stderr()));
@@ -162,20 +163,7 @@ fn on_pipes(mut stdin: TcpStream, stdout: TcpStream, stderr: TcpStream) -> Resul
 
 /// Until either end is gone; when it is ours, the connection closes and the command gets to know.
 fn copy_out(mut from: TcpStream, mut to: impl Write) {
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let count = match from.read(&mut buffer) {
-            Ok(0) | Err(_) => break,
-            Ok(count) => count,
-        };
-        if to
-            .write_all(&buffer[..count])
-            .and_then(|()| to.flush())
-            .is_err()
-        {
-            break;
-        }
-    }
+    copy::until_the_end(&mut from, &mut to);
     from.shutdown(Shutdown::Both).ok();
 }
 
@@ -186,7 +174,7 @@ fn on_terminal(stream: TcpStream, mut control: TcpStream) -> Result<()> {
     let mut input = stream.try_clone()?;
     thread::spawn(move || {
         // A command that has ended closes its end: not an error.
-        io::copy(&mut io::stdin(), &mut input).ok();
+        copy::until_the_end(&mut io::stdin(), &mut input);
         input.shutdown(Shutdown::Write).ok();
     });
     thread::spawn(move || {

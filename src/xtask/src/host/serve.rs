@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use super::copy;
 use super::machine::{SERVER_PORT, State};
 use super::wire::{FromClient, Hello, Outcome, Part, Size, Task};
 use crate::step::run;
@@ -287,7 +288,7 @@ fn on_terminal(task: &Task, _control: &TcpStream, stream: &TcpStream) -> Result<
     Ok((child, pumps))
 }
 
-/// Copies until either end is gone, which is how streams end: not an error. Then calls `after` and closes the channel.
+/// Copies in a thread until either end is gone, then calls `after` and closes the channel.
 fn pump<R, W>(mut from: R, mut to: W, after: fn(W)) -> mpsc::Receiver<()>
 where
     R: io::Read + Send + 'static,
@@ -295,7 +296,7 @@ where
 {
     let (open, closed) = mpsc::channel();
     thread::spawn(move || {
-        io::copy(&mut from, &mut to).ok();
+        copy::until_the_end(&mut from, &mut to);
         after(to);
         drop(open);
     });
@@ -334,4 +335,66 @@ fn power_off() -> Result<()> {
     rustix::fs::sync();
     rustix::system::reboot(rustix::system::RebootCommand::PowerOff)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    /// The server's and the client's end of a connection.
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, client)
+    }
+
+    fn task(script: &str) -> Task {
+        Task {
+            argv: ["sh", "-c", script].map(str::to_string).to_vec(),
+            env: vec![("PATH".to_string(), "/usr/bin:/bin".to_string())],
+            cwd: "/".into(),
+            terminal: None,
+        }
+    }
+
+    #[test]
+    fn a_commands_streams_stay_apart_and_its_code_comes_back() {
+        let (control, _client) = pair();
+        let ((stdin, mut input), (stdout, mut output), (stderr, mut errors)) =
+            (pair(), pair(), pair());
+        input.write_all(b"word").unwrap();
+        input.shutdown(Shutdown::Write).unwrap();
+        let streams = Streams::Pipes([stdin, stdout, stderr]);
+        let status = perform(&task("cat; echo error >&2; exit 3"), &control, &streams).unwrap();
+        assert_eq!(status.code(), Some(3));
+        let (mut text, mut error) = (String::new(), String::new());
+        output.read_to_string(&mut text).unwrap();
+        errors.read_to_string(&mut error).unwrap();
+        assert_eq!((text.as_str(), error.as_str()), ("word", "error\n"));
+    }
+
+    #[test]
+    fn a_command_whose_client_goes_away_is_ended() {
+        let (control, client) = pair();
+        let ((stdin, _input), (stdout, _output), (stderr, _errors)) = (pair(), pair(), pair());
+        drop(client);
+        let streams = Streams::Pipes([stdin, stdout, stderr]);
+        let status = perform(&task("exec sleep 60"), &control, &streams).unwrap();
+        assert_eq!(status.code(), None);
+    }
+
+    #[test]
+    fn a_session_is_complete_with_control_and_all_its_streams() {
+        let mut parts = vec![
+            (Part::Stdin, pair().0),
+            (Part::Stdout, pair().0),
+            (Part::Control(Box::new(task("true"))), pair().0),
+        ];
+        assert!(!complete(&parts));
+        parts.push((Part::Stderr, pair().0));
+        assert!(complete(&parts));
+        assert!(Session::of(parts).is_ok());
+    }
 }
