@@ -3,6 +3,12 @@
 //! `cargo xtask test` runs them where VMs can run, with the built `hull` first on the PATH. Each [`Hull`] has a store of
 //! its own, so that tests do not see each other.
 
+mod process;
+mod terminal;
+
+pub use process::{Running, is_alive, wait_until};
+pub use terminal::Terminal;
+
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;

@@ -261,6 +261,7 @@ fn spawn_monitor(program: &Path, sandbox: Sandbox, lease: OwnedFd) -> std::io::R
         ],
         new_session: true,
         dies_with_parent: false,
+        ..Default::default()
     };
     // Our own copies close with `sandbox` and `lease`, so that the monitor's end is the lock's.
     sys::spawn::spawn(&mut command, &inherit)

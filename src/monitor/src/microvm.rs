@@ -93,7 +93,7 @@ impl MicroVm {
     }
 
     fn try_new(config: &Config, vm: &Vm, folder: &Path) -> Result<MicroVm, Fault> {
-        let vmm = Vmm::spawn(&vm.program)?;
+        let mut vmm = Vmm::spawn(&vm.program)?;
         let (console, console_end) = Console::new()?;
         let mut network = if config.container.bridge {
             Some(Attached::new(&config.id)?)
@@ -316,12 +316,19 @@ impl MicroVm {
             fault,
             Fault::Agent(agent::Error::Closed) | Fault::Stream(streams::Error::Closed)
         ) {
-            while let Ok(said) = self.vmm.receive() {
-                if let FromVmm::Ended { end, .. } = said {
-                    // What the console still holds is part of the explanation; that it cannot be read is not.
-                    let _ = self.console_spoke(&mut ignored);
-                    message = vmm::explain(&end, self.console.panic());
-                    break;
+            loop {
+                match self.vmm.receive() {
+                    Ok(FromVmm::Ended { end, .. }) => {
+                        // What the console still holds is part of the explanation; that it cannot be read is not.
+                        let _ = self.console_spoke(&mut ignored);
+                        message = vmm::explain(&end, self.console.panic());
+                        break;
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        message = chain(&error);
+                        break;
+                    }
                 }
             }
         }

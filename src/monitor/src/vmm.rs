@@ -120,6 +120,7 @@ impl Vmm {
             descriptors: &[(theirs.as_fd(), CONTROL_FD)],
             new_session: false,
             dies_with_parent: true,
+            ..Default::default()
         };
         let child = sys::spawn::spawn(&mut command, &inherit).map_err(|source| Error::Spawn {
             path: program.to_owned(),
@@ -133,7 +134,7 @@ impl Vmm {
 
     /// Hands over the VM.
     pub(crate) fn start(
-        &self,
+        &mut self,
         config: &Config,
         vm: &Vm,
         folder: &Path,
@@ -210,7 +211,7 @@ impl Vmm {
     }
 
     /// Joins the guest's connection to `port` with `stream`, when it comes.
-    pub(crate) fn offer(&self, port: u32, stream: OwnedFd) -> Result<(), Error> {
+    pub(crate) fn offer(&mut self, port: u32, stream: OwnedFd) -> Result<(), Error> {
         self.send(
             &ToVmm::OfferStream {
                 port,
@@ -221,24 +222,17 @@ impl Vmm {
     }
 
     /// Asks for a report.
-    pub(crate) fn ask_report(&self) -> Result<(), Error> {
+    pub(crate) fn ask_report(&mut self) -> Result<(), Error> {
         self.send(&ToVmm::Report, &[])
     }
 
     /// The next packet.
     pub(crate) fn receive(&mut self) -> Result<FromVmm, Error> {
         let mut buffer = vec![0; MAX_PACKET_LEN];
-        let packet = match sys::packet::receive(&self.socket, &mut buffer) {
-            Err(sys::packet::Error::Io(error))
-                if error.kind() == io::ErrorKind::ConnectionReset =>
-            {
-                None
-            }
-            other => Some(other?).filter(|packet| packet.len > 0),
-        };
-        match packet {
-            Some(packet) => Ok(serde_json::from_slice(&buffer[..packet.len])?),
-            None => Err(Error::Gone(self.how_it_ended())),
+        let packet = sys::packet::receive(&self.socket, &mut buffer)?;
+        match packet.len {
+            0 => Err(Error::Gone(self.how_it_ended())),
+            len => Ok(serde_json::from_slice(&buffer[..len])?),
         }
     }
 
@@ -260,6 +254,16 @@ impl Vmm {
         }
     }
 
+    fn last_words(&mut self) -> Error {
+        loop {
+            match self.receive() {
+                Ok(FromVmm::Failed { message }) => return Error::Build(message),
+                Ok(_) => {}
+                Err(error) => return error,
+            }
+        }
+    }
+
     fn how_it_ended(&mut self) -> String {
         match self.child.wait() {
             Ok(status) => status.to_string(),
@@ -267,10 +271,14 @@ impl Vmm {
         }
     }
 
-    fn send(&self, message: &ToVmm, descriptors: &[OwnedFd]) -> Result<(), Error> {
+    fn send(&mut self, message: &ToVmm, descriptors: &[OwnedFd]) -> Result<(), Error> {
         let bytes = serde_json::to_vec(message)?;
         let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        sys::packet::send(&self.socket, &bytes, &borrowed).map_err(Error::Send)
+        match sys::packet::send(&self.socket, &bytes, &borrowed) {
+            // It has ended; its last words say why.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(self.last_words()),
+            other => other.map_err(Error::Send),
+        }
     }
 }
 

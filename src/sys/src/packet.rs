@@ -91,11 +91,15 @@ pub fn send(
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Packet, Error> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut reset = false;
     let message = loop {
         let mut parts = [IoSliceMut::new(buffer)];
         match recvmsg(&socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Ok(message) => break message,
             Err(Errno::INTR) => {}
+            // Said once, before the packets that wait, when the peer has closed without reading ours; then come the
+            // packets and the end.
+            Err(Errno::CONNRESET) if !reset => reset = true,
             Err(error) => return Err(Error::Io(error.into())),
         }
     };
@@ -141,6 +145,18 @@ mod tests {
         let mut text = String::new();
         read.read_to_string(&mut text).unwrap();
         assert_eq!(text, "through");
+    }
+
+    #[test]
+    fn last_words_are_heard_though_ours_were_not() {
+        let (a, b) = pair().unwrap();
+        send(&a, b"unread", &[]).unwrap();
+        send(&b, b"last words", &[]).unwrap();
+        drop(b);
+        let mut buffer = [0; 16];
+        let packet = receive(&a, &mut buffer).unwrap();
+        assert_eq!(&buffer[..packet.len], b"last words");
+        assert_eq!(receive(&a, &mut buffer).unwrap().len, 0);
     }
 
     #[test]

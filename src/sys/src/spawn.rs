@@ -21,6 +21,8 @@ pub struct Inherit<'a> {
     pub new_session: bool,
     /// SIGKILL the child when the thread that spawns it ends.
     pub dies_with_parent: bool,
+    /// Make standard input the controlling terminal of the new session.
+    pub controlling_terminal: bool,
 }
 
 /// Spawns `command`.
@@ -34,6 +36,7 @@ pub fn spawn(command: &mut Command, inherit: &Inherit<'_>) -> io::Result<Child> 
     let first_free = wanted.iter().map(|(_, to)| to + 1).max().unwrap_or(3);
     let new_session = inherit.new_session;
     let dies_with_parent = inherit.dies_with_parent;
+    let controlling_terminal = inherit.controlling_terminal;
     let prepare = move || -> io::Result<()> {
         // Out of the way first: a source may have the number of another's target.
         for (slot, (from, _)) in moved.iter_mut().zip(&wanted) {
@@ -47,6 +50,10 @@ pub fn spawn(command: &mut Command, inherit: &Inherit<'_>) -> io::Result<Child> 
         if new_session {
             // SAFETY: no arguments.
             check(unsafe { libc::setsid() })?;
+        }
+        if controlling_terminal {
+            // SAFETY: TIOCSCTTY takes an integer.
+            check(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })?;
         }
         if dies_with_parent {
             // SAFETY: PR_SET_PDEATHSIG takes a signal number by value.

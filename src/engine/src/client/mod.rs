@@ -290,11 +290,6 @@ impl Session {
         let packet = match sys::packet::receive(&self.socket, &mut buffer) {
             Ok(packet) if packet.len > 0 => packet,
             Ok(_) => return Err(gone(monitor)),
-            Err(sys::packet::Error::Io(error))
-                if error.kind() == io::ErrorKind::ConnectionReset =>
-            {
-                return Err(gone(monitor));
-            }
             Err(error) => return Err(Error::Monitor(io::Error::other(error))),
         };
         let message = serde_json::from_slice(&buffer[..packet.len])

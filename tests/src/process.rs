@@ -1,0 +1,174 @@
+//! Hull while it runs: its processes, and what they leave.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Hull;
+
+/// How long anything may take in an emulated machine with much to do.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A `hull` that has been started.
+pub struct Running {
+    /// The process.
+    pub child: Child,
+    /// Its standard output.
+    pub stdout: BufReader<ChildStdout>,
+}
+
+impl Hull {
+    /// Starts `hull ARGS…` with its standard input and output held.
+    pub fn start<const N: usize>(&self, arguments: [&str; N]) -> Result<Running> {
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot run hull: is it on the PATH?")?;
+        let stdout = child.stdout.take().context("stdout is a pipe")?;
+        Ok(Running {
+            child,
+            stdout: BufReader::new(stdout),
+        })
+    }
+
+    /// The processes of this store's sandboxes: each monitor, and what it has started.
+    pub fn sandbox_processes(&self) -> Result<Vec<Pid>> {
+        let mut found = Vec::new();
+        for (pid, parent, command) in processes()? {
+            let is_monitor = command.contains("hull-monitor")
+                && command.contains(&*self.root().to_string_lossy());
+            if is_monitor || found.contains(&parent) {
+                found.push(pid);
+            }
+        }
+        Ok(found.into_iter().filter_map(Pid::from_raw).collect())
+    }
+
+    /// The process of this store's sandboxes whose program is this.
+    pub fn process(&self, program: &str) -> Result<Pid> {
+        for pid in self.sandbox_processes()? {
+            let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_pid()))?;
+            if name.trim_end() == program {
+                return Ok(pid);
+            }
+        }
+        bail!("no {program} runs")
+    }
+
+    /// Waits until nothing of this store's sandboxes is left, and fails if something stays.
+    pub fn expect_nothing_left(&self) -> Result<()> {
+        wait_until("the sandbox's processes are gone", || {
+            Ok(self.sandbox_processes()?.is_empty())
+        })?;
+        wait_until("the sandbox's folders are gone", || {
+            Ok(self.sandboxes()?.is_empty())
+        })
+    }
+
+    /// Names of the sandboxes' folders.
+    pub fn sandboxes(&self) -> Result<Vec<String>> {
+        let folder = self.root().join("sandboxes");
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if !name.starts_with('.') {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+}
+
+impl Running {
+    /// The next line of its standard output.
+    pub fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Its exit code, once it has ended.
+    pub fn code(mut self) -> Result<Option<i32>> {
+        drop(self.child.stdin.take());
+        let child = &mut self.child;
+        let mut code = None;
+        wait_until("hull ends", || {
+            let status = child.try_wait()?;
+            code = status.and_then(|status| status.code());
+            Ok(status.is_some())
+        })?;
+        Ok(code)
+    }
+}
+
+/// Whether a process is there and no zombie.
+pub fn is_alive(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+}
+
+/// Waits for something that comes by itself, in an emulated machine's time.
+pub fn wait_until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !done()? {
+        if start.elapsed() > PATIENCE {
+            bail!("not within {PATIENCE:?}: {what}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Every process: its number, its parent's, its command line; parents before children.
+fn processes() -> Result<Vec<(i32, i32, String)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let folder = Path::new("/proc").join(&name);
+        // It may end while we look.
+        let (Ok(stat), Ok(command)) = (
+            fs::read_to_string(folder.join("stat")),
+            fs::read(folder.join("cmdline")),
+        ) else {
+            continue;
+        };
+        let parent = stat
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.split(' ').nth(2)?.parse().ok());
+        if let (Some(parent), true) = (parent, is_alive_stat(&stat)) {
+            found.push((
+                pid,
+                parent,
+                String::from_utf8_lossy(&command).replace('\0', " "),
+            ));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn is_alive_stat(stat: &str) -> bool {
+    !stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .starts_with(" Z")
+}
