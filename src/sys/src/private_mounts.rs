@@ -1,5 +1,8 @@
 //! Mounts that nobody else sees and that end with this process.
-#![expect(unsafe_code, reason = "unshare has no safe form: some of its flags break what Rust relies on")]
+#![expect(
+    unsafe_code,
+    reason = "unshare has no safe form: some of its flags break what Rust relies on"
+)]
 
 use std::io;
 
@@ -11,6 +14,9 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 pub fn enter() -> io::Result<()> {
     // SAFETY: NEWNS changes what paths mean to this thread. No memory is concerned, and descriptors stay what they are.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )?;
     Ok(())
 }
