@@ -1,0 +1,209 @@
+//! `hull bench boot`: how long a container takes to its first byte of output, and a VM to its agent.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use engine::image::Image;
+use engine::install::{self, Installation};
+use engine::options::Pull;
+use serde_json::Value;
+
+use crate::bundle;
+use crate::sample::{Spread, Until, spread, time};
+
+/// What runs in each container.
+const COMMAND: [&str; 2] = ["echo", "hello"];
+/// What the agent says on the console of a machine that has no vsock: its first act fails.
+const AGENT_LINE: &str = "hull-agent:";
+/// The options that hull gives its guests, but for the console, which is QEMU's serial port.
+const QEMU_CMDLINE: &str = "quiet console=ttyS0 reboot=k panic=-1 nomodule i8042.noaux i8042.nomux i8042.nopnp \
+    i8042.dumbkbd cryptomgr.notests no_timer_check noreplace-smp tsc=reliable rcupdate.rcu_expedited=1";
+
+/// A row of the table: what was run, and how long each run took, in ms.
+struct Row {
+    name: &'static str,
+    times_ms: Vec<f64>,
+}
+
+/// Measures and prints.
+pub(crate) fn run(runs: u32) -> Result<()> {
+    if !is_root() {
+        bail!("bench boot compares with crun and runc as root; run it as root");
+    }
+    let installation = Installation::find()?;
+    let root = install::state_root()?;
+    let store = engine::images::open_store(&root)?;
+    let image = engine::images::resolve(&store, &installation, "demo", Pull::Missing, &())?;
+    let folder = tempfile::tempdir()?;
+    bundle::make(&image, folder.path(), &COMMAND)?;
+    // Once each, so that every program and image is in the page cache.
+    hull(&["--network", "none"])?;
+    let mut rows = vec![
+        row("hull run (VM, --network none)", runs, || {
+            hull(&["--network", "none"])
+        })?,
+        row("hull run (VM, --network bridge)", runs, || {
+            hull(&["--network", "bridge"])
+        })?,
+        row("hull run (--isolation native)", runs, || {
+            hull(&["--network", "none", "--isolation", "native"])
+        })?,
+    ];
+    for runtime in ["crun", "runc"] {
+        rows.push(row(runtime, runs, || oci(runtime, folder.path()))?);
+    }
+    print_table(
+        "from the command to its container's first byte of output",
+        &rows,
+    );
+    ratio(&rows[0], &rows[3], "hull in a VM, in crun's");
+
+    let mut reports = Vec::new();
+    let hull_row = row("hull run, to the agent (T3)", runs, || {
+        let report = timing()?;
+        let at = report["timeline_ns"]["t3_agent_started"]
+            .as_f64()
+            .context("the agent was not stamped")?;
+        reports.push(report);
+        Ok(at / 1e6)
+    })?;
+    let qemu_row = row("QEMU microvm, to the agent's first line", runs, || {
+        qemu(&installation)
+    })?;
+    let rows = [hull_row, qemu_row];
+    print_table(
+        "from the command to the agent in the VM: same kernel, same initramfs",
+        &rows,
+    );
+    ratio(&rows[0], &rows[1], "hull, in QEMU's");
+    print_report(&image, &reports)
+}
+
+fn row(name: &'static str, runs: u32, mut once: impl FnMut() -> Result<f64>) -> Result<Row> {
+    let times_ms = (0..runs)
+        .map(|_| once())
+        .collect::<Result<_>>()
+        .with_context(|| format!("measuring {name}"))?;
+    Ok(Row { name, times_ms })
+}
+
+fn hull(options: &[&str]) -> Result<f64> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("run").args(options).arg("demo").args(COMMAND);
+    Ok(time(&mut command, Until::FirstByte)?.as_secs_f64() * 1e3)
+}
+
+fn oci(runtime: &str, bundle: &Path) -> Result<f64> {
+    let name = format!("hull-bench-{}", std::process::id());
+    let mut command = Command::new(runtime);
+    command.arg("run").arg("--bundle").arg(bundle).arg(name);
+    Ok(time(&mut command, Until::FirstByte)?.as_secs_f64() * 1e3)
+}
+
+/// A run with its stamps and counters.
+fn timing() -> Result<Value> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args(["run", "--timing=json", "--network", "none", "demo"])
+        .args(COMMAND);
+    let output = command.output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let last = text.lines().last().unwrap_or_default();
+    serde_json::from_str(last).with_context(|| format!("{command:?} printed no timing: {text}"))
+}
+
+fn qemu(installation: &Installation) -> Result<f64> {
+    let mut command = Command::new("qemu-system-x86_64");
+    command
+        .args([
+            "-M",
+            "microvm,accel=kvm,acpi=off,pic=on,pit=on,rtc=off,isa-serial=on",
+            "-cpu",
+            "host",
+        ])
+        .args([
+            "-m",
+            "568",
+            "-smp",
+            "1",
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+        ])
+        .args(["-serial", "stdio", "-append", QEMU_CMDLINE])
+        .arg("-kernel")
+        .arg(installation.kernel()?)
+        .arg("-initrd")
+        .arg(installation.initramfs()?);
+    Ok(time(&mut command, Until::Line(AGENT_LINE))?.as_secs_f64() * 1e3)
+}
+
+fn print_table(title: &str, rows: &[Row]) {
+    println!("\n{title}\n  median ms     range ms          runs");
+    for row in rows {
+        let Spread {
+            median,
+            least,
+            most,
+        } = spread(&row.times_ms);
+        println!(
+            "{median:11.1}  {least:8.1}-{most:<8.1} {:4}  {}",
+            row.times_ms.len(),
+            row.name
+        );
+    }
+}
+
+fn ratio(ours: &Row, theirs: &Row, what: &str) {
+    println!(
+        "  {:.2}  {what}",
+        spread(&ours.times_ms).median / spread(&theirs.times_ms).median
+    );
+}
+
+/// Medians of what hull counted itself.
+fn print_report(image: &Image, reports: &[Value]) -> Result<()> {
+    let median = |pick: &dyn Fn(&Value) -> f64| {
+        let values: Vec<f64> = reports.iter().map(pick).collect();
+        spread(&values).median
+    };
+    let mib = |name: &'static str| {
+        median(&|report| report["memory"][name].as_f64().unwrap_or(0.0)) / f64::from(1 << 20)
+    };
+    let sum = |map: &Value| {
+        map.as_object()
+            .map_or(0.0, |map| map.values().filter_map(Value::as_f64).sum())
+    };
+    println!("\nwhat hull counted ({}, medians)", image.display_name());
+    println!(
+        "{:11.0}  exits",
+        median(&|report| report["kvm_stats"]["exits"].as_f64().unwrap_or(0.0))
+    );
+    println!(
+        "{:11.0}  exits to user space",
+        median(&|report| sum(&report["user_exits"]))
+    );
+    println!(
+        "{:11.2}  MiB of guest pages touched",
+        mib("guest_touched_bytes")
+    );
+    println!(
+        "{:11.2}  MiB of private, dirty kernel pages",
+        mib("kernel_private_dirty_bytes")
+    );
+    println!(
+        "{:11.2}  MiB of hull-vmm outside guest memory",
+        mib("vmm_rss_bytes")
+    );
+    println!("{:11.2}  MiB of hull-monitor", mib("monitor_rss_bytes"));
+    Ok(())
+}
+
+/// Root is who owns its own process's folder as user 0.
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
