@@ -124,6 +124,13 @@ pub fn run(folder: &Path) -> Result<(), Error> {
     if let Some(machine) = monitor.machine.take() {
         machine.end();
     }
+    if matches!(config.machine, config::Machine::Native) {
+        // What is mounted there is not ours to remove.
+        native::unmount_below(folder).map_err(|source| Error::Remove {
+            path: folder.to_owned(),
+            source,
+        })?;
+    }
     remove(folder)?;
     outcome
 }

@@ -4,9 +4,11 @@
 //! Its mounts are the monitor's own and end with it; its writable layer is in the sandbox's folder, or in memory where
 //! that folder's file system cannot hold one. Its cgroup is `hull/<id>` of the host's cgroup v2 hierarchy.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use container::rootfs::{self, Upper};
@@ -14,6 +16,7 @@ use container::{Created, Running, Spec};
 use protocol::agent::{ExitStatus, Failure, FailureKind, TerminalSize};
 use protocol::monitor::Measured;
 use rustix::event::PollFlags;
+use rustix::mount::UnmountFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -354,6 +357,45 @@ fn make_folder(path: &Path) -> Result<(), Fault> {
     })
 }
 
+/// Unmounts everything below `folder`, last mounted first, so that removing the folder removes nothing but the folder:
+/// whoever cannot unmount must not remove.
+pub(crate) fn unmount_below(folder: &Path) -> io::Result<()> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let mut points: Vec<PathBuf> = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(unescaped)
+        .filter(|point| point.starts_with(folder))
+        .collect();
+    while let Some(point) = points.pop() {
+        rustix::mount::unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+    }
+    Ok(())
+}
+
+/// A path of mountinfo, in which spaces and the like are written as three octal digits (proc(5)).
+fn unescaped(text: &str) -> PathBuf {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| byte == b'\\');
+        let code = octal
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) => {
+                bytes.push(code);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
 /// Where the cgroup of a native container is.
 fn cgroup_path(id: &str) -> Result<PathBuf, Fault> {
     Ok(cgroup2_mount()
@@ -415,5 +457,22 @@ fn remove_tree(path: &Path) {
             }
             _ => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_mountinfo_are_unescaped() {
+        assert_eq!(unescaped("/a\\040b\\134c"), Path::new("/a b\\c"));
+        assert_eq!(unescaped("/a\\9"), Path::new("/a\\9"));
+    }
+
+    #[test]
+    fn nothing_mounted_is_nothing_to_unmount() {
+        let folder = tempfile::tempdir().unwrap();
+        unmount_below(folder.path()).unwrap();
     }
 }
