@@ -16,9 +16,14 @@ use crate::sample::{Spread, Until, spread, time};
 const COMMAND: [&str; 2] = ["echo", "hello"];
 /// What the agent says on the console of a machine that has no vsock: its first act fails.
 const AGENT_LINE: &str = "hull-agent:";
-/// The options that hull gives its guests, but for the console, which is QEMU's serial port.
-const QEMU_CMDLINE: &str = "quiet console=ttyS0 reboot=k panic=-1 nomodule i8042.noaux i8042.nomux i8042.nopnp \
-    i8042.dumbkbd cryptomgr.notests no_timer_check noreplace-smp tsc=reliable rcupdate.rcu_expedited=1";
+/// The options that hull gives its guests.
+const QEMU_CMDLINE: &str = "quiet console=hvc0 earlyprintk=ttyS0 reboot=k panic=-1 nomodule 8250.nr_uarts=0 \
+    i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd swiotlb=noforce cryptomgr.notests no_timer_check \
+    noreplace-smp tsc=reliable rcupdate.rcu_expedited=1 random.trust_cpu=on";
+/// QEMU's smallest machine with a console that the kernel has, a serial port for what comes before it, and nothing else.
+const QEMU: &str = "-M microvm,accel=kvm,acpi=off,rtc=off,isa-serial=on -cpu host -m 568 -smp 1 -nodefaults \
+    -no-user-config -no-reboot -display none -serial null -chardev stdio,id=console -device virtio-serial-device \
+    -device virtconsole,chardev=console";
 
 /// A row of the table: what was run, and how long each run took, in ms.
 struct Row {
@@ -116,24 +121,8 @@ fn timing() -> Result<Value> {
 fn qemu(installation: &Installation) -> Result<f64> {
     let mut command = Command::new("qemu-system-x86_64");
     command
-        .args([
-            "-M",
-            "microvm,accel=kvm,acpi=off,pic=on,pit=on,rtc=off,isa-serial=on",
-            "-cpu",
-            "host",
-        ])
-        .args([
-            "-m",
-            "568",
-            "-smp",
-            "1",
-            "-nodefaults",
-            "-no-user-config",
-            "-no-reboot",
-            "-display",
-            "none",
-        ])
-        .args(["-serial", "stdio", "-append", QEMU_CMDLINE])
+        .args(QEMU.split_whitespace())
+        .args(["-append", QEMU_CMDLINE])
         .arg("-kernel")
         .arg(installation.kernel()?)
         .arg("-initrd")
