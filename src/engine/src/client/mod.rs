@@ -109,9 +109,10 @@ pub struct Streams {
 /// between its making and its end.
 pub fn take_signals() -> io::Result<SignalFd> {
     // A signal that we were started with ignored, as nohup does, stays ignored.
+    let ignored = ignored_signals();
     let wanted: Vec<i32> = SIGNALS
         .into_iter()
-        .filter(|signal| !is_ignored(*signal))
+        .filter(|signal| ignored >> (signal - 1) & 1 == 0)
         .collect();
     SignalFd::new(&wanted)
 }
@@ -463,15 +464,14 @@ fn show_console(text: &str, raw: bool) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// Whether this process was started with `signal` ignored.
-fn is_ignored(signal: i32) -> bool {
+/// The signals that this process was started with ignored: signal n is bit n - 1 (proc(5)).
+fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status
+    status
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
-    mask >> (signal - 1) & 1 == 1
+        .unwrap_or(0)
 }
 
 fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<(), Error> {
