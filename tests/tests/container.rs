@@ -201,3 +201,34 @@ fn a_native_container_is_the_same_container() -> Result<()> {
     }
     hull.expect_nothing_left()
 }
+
+#[test]
+fn a_native_container_whose_monitor_is_killed_leaves_nothing() -> Result<()> {
+    let hull = Hull::new()?;
+    let script = "echo ready; sleep 1000";
+    let mut running = hull.start([
+        "run",
+        "--network",
+        "none",
+        "--isolation",
+        "native",
+        "demo",
+        "sh",
+        "-c",
+        script,
+    ])?;
+    assert_eq!(running.line()?, "ready");
+    let processes = hull.sandbox_processes()?;
+    let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", processes[1].as_raw_pid()))?;
+    let cgroup = format!("/sys/fs/cgroup{}", cgroup.trim().trim_start_matches("0::"));
+    rustix::process::kill_process(processes[0], rustix::process::Signal::KILL)?;
+    assert_eq!(running.code()?, Some(125));
+    tests::wait_until("its processes are gone", || {
+        Ok(!processes.iter().any(|pid| tests::is_alive(*pid)))
+    })?;
+    assert!(
+        !std::path::Path::new(&cgroup).exists(),
+        "{cgroup} is still there"
+    );
+    hull.expect_nothing_left()
+}

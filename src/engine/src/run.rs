@@ -231,7 +231,10 @@ fn with_name(
         }
         Err(error) => Err(Error::Names(error)),
     };
-    // Usually gone already.
+    // Both are usually gone already: the monitor has removed them, unless it was killed.
+    if options.isolation == Isolation::Native {
+        monitor::sweep_native(id);
+    }
     sandbox::remove(folder)?;
     result
 }
