@@ -21,7 +21,7 @@ changed_by_installing() {
 	sleep 1.1 # ctimes have the kernel's tick as their grain: what follows must differ
 	touch "$stamp"
 	sleep 1.1
-	chroot "$root" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2
+	chroot "$root" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
 	chroot "$root" apt-get clean
 	(cd "$root" && find . -xdev -cnewer "$stamp" ! -path './var/lib/apt/*' ! -path './proc/*' ! -path './sys/*' ! -path './dev/*')
 	rm -f "$stamp"
@@ -66,7 +66,7 @@ mmdebstrap --quiet --variant=apt --include=ca-certificates bookworm "$out/debian
 mkdir "$work/base"
 tar -xf "$out/debian.tar" -C "$work/base"
 cp /etc/resolv.conf "$work/base/etc/resolv.conf"
-chroot "$work/base" apt-get update -q >&2
+chroot "$work/base" apt-get -qq update >&2
 
 image debian '["bash"]' "$out/debian.tar"
 for package in redis nginx; do

@@ -3,13 +3,13 @@
 use std::env;
 use std::fs::OpenOptions;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::place::{Place, seen};
-use crate::step::{output, step, succeeds};
+use crate::step::{output, run, step, succeeds};
 use crate::{check, dist, paths};
 
 /// What came of the tests so far.
@@ -35,6 +35,7 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
         Err(reason) => tally.skip("tests with root and /dev/kvm", &reason),
     }
     dist::build(false)?;
+    step("images with real software", test_images)?;
     step("end-to-end tests", || end_to_end(filter, &mut tally))?;
     let in_ci = env::var("CI").is_ok_and(|ci| ci == "true");
     if in_ci {
@@ -82,6 +83,12 @@ fn unit_tests(filter: Option<&str>, ignored: bool, tally: &mut Tally) -> Result<
         cargo.args(["--", "--ignored"]);
     }
     tally.of(|see| seen(&mut cargo, see))
+}
+
+/// The images of tests/tests/real_software.rs, made once per machine.
+fn test_images() -> Result<()> {
+    let script = paths::checkout().join("tests/images/build.sh");
+    run(Command::new(script).stdout(Stdio::null()))
 }
 
 /// The tests of the crate `tests`, where VMs can run.
