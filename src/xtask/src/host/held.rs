@@ -3,7 +3,11 @@
 //! KVM counts vCPUs whose local APIC is absent, disabled or not yet enabled, and patches its own code (static keys)
 //! whenever such a count leaves or reaches zero: at every start of a VM, and a second later. An emulated processor can
 //! still run the breakpoint that stood there during a patch after the kernel has forgotten it, which is an oops
-//! ("int3" in apic_has_pending_timer). With these two the counts are never zero.
+//! ("int3" in apic_has_pending_timer). With these two the counts are never zero. The same holds for the cpuset and CPU
+//! bandwidth controllers, whose first child cgroup patches the allocator and the scheduler: a cgroup is held too.
+
+use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
@@ -15,6 +19,7 @@ pub(crate) struct Held {
 
 /// Makes them.
 pub(crate) fn hold() -> Result<Held> {
+    hold_cgroup().context("cannot make a cgroup to be held")?;
     let kvm = Kvm::new().context("cannot open /dev/kvm")?;
     let without_apic = kvm.create_vm()?;
     let cpu = without_apic.create_vcpu(0)?;
@@ -28,4 +33,13 @@ pub(crate) fn hold() -> Result<Held> {
     Ok(Held {
         _vms: [(without_apic, cpu), (disabled, other)],
     })
+}
+
+/// Stays for as long as the hierarchy does.
+fn hold_cgroup() -> std::io::Result<()> {
+    let root = Path::new("/sys/fs/cgroup");
+    let held = root.join("held");
+    fs::write(root.join("cgroup.subtree_control"), "+cpuset +cpu")?;
+    fs::create_dir(&held)?;
+    fs::write(held.join("cpu.max"), "100000 100000")
 }
