@@ -4,19 +4,14 @@
 //! Its mounts are the monitor's own and end with it; its writable layer is in the sandbox's folder, or in memory where
 //! that folder's file system cannot hold one. Its cgroup is `hull/<id>` of the host's cgroup v2 hierarchy.
 
-use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use container::rootfs::{self, Upper};
 use container::{Created, Running, Spec};
 use protocol::agent::{ExitStatus, Failure, FailureKind, TerminalSize};
 use protocol::monitor::Measured;
 use rustix::event::PollFlags;
-use rustix::mount::UnmountFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -24,6 +19,15 @@ use crate::config::{self, Config};
 use crate::machine::{Broken, Event, Source, Watched};
 use crate::streams::Ready;
 use crate::{chain, measure};
+
+mod cgroup;
+mod mounts;
+
+use cgroup::{cgroup_path, remove_parent};
+use mounts::mount_layers;
+
+pub use cgroup::{cgroup2_mount, sweep};
+pub(crate) use mounts::unmount_below;
 
 /// Why a container cannot be made on the host.
 #[derive(Debug, thiserror::Error)]
@@ -307,172 +311,4 @@ fn stdio(stdio: config::Stdio) -> Result<(container::Stdio, [Option<OwnedFd>; 3]
         stderr: Some(stderr),
     };
     Ok((pipes, [input, Some(output), Some(errors)]))
-}
-
-/// Mounts each layer and an overlay over them, below `folder`; returns the root.
-fn mount_layers(layers: &[config::Layer], folder: &Path) -> Result<PathBuf, Fault> {
-    let mut lowers = Vec::new();
-    for (number, layer) in layers.iter().enumerate() {
-        let target = folder.join("layers").join(number.to_string());
-        make_folder(&target)?;
-        rootfs::mount_erofs(&layer.path, &target)?;
-        lowers.push(target);
-    }
-    let lowers: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
-    let root = folder.join("rootfs");
-    make_folder(&root)?;
-    let writable = folder.join("writable");
-    make_folder(&writable)?;
-    let over = |writable: &Path| -> Result<(), Fault> {
-        let (upper, work) = (writable.join("upper"), writable.join("work"));
-        make_folder(&upper)?;
-        make_folder(&work)?;
-        Ok(rootfs::overlay(
-            &lowers,
-            Some(Upper {
-                upper: &upper,
-                work: &work,
-            }),
-            &root,
-        )?)
-    };
-    if let Err(error) = over(&writable) {
-        tracing::debug!(%error, "the sandbox's folder cannot hold a writable layer: memory does");
-        rootfs::mount(
-            "tmpfs",
-            Path::new("tmpfs"),
-            false,
-            &[("mode", "0755")],
-            &writable,
-        )?;
-        over(&writable)?;
-    }
-    Ok(root)
-}
-
-fn make_folder(path: &Path) -> Result<(), Fault> {
-    fs::create_dir_all(path).map_err(|source| Fault::Folder {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// Unmounts everything below `folder`, last mounted first, so that removing the folder removes nothing but the folder:
-/// whoever cannot unmount must not remove.
-pub(crate) fn unmount_below(folder: &Path) -> io::Result<()> {
-    let table = fs::read_to_string("/proc/self/mountinfo")?;
-    let mut points: Vec<PathBuf> = table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(unescaped)
-        .filter(|point| point.starts_with(folder))
-        .collect();
-    while let Some(point) = points.pop() {
-        rustix::mount::unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
-    }
-    Ok(())
-}
-
-/// A path of mountinfo, in which spaces and the like are written as three octal digits (proc(5)).
-fn unescaped(text: &str) -> PathBuf {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let octal = after.get(..3).filter(|_| byte == b'\\');
-        let code = octal
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) => {
-                bytes.push(code);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
-    PathBuf::from(OsString::from_vec(bytes))
-}
-
-/// Where the cgroup of a native container is.
-fn cgroup_path(id: &str) -> Result<PathBuf, Fault> {
-    Ok(cgroup2_mount()
-        .ok_or(Fault::NoCgroup2)?
-        .join("hull")
-        .join(id))
-}
-
-/// The mount point of the cgroup v2 hierarchy.
-pub fn cgroup2_mount() -> Option<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    table.lines().find_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        file_system
-            .starts_with("cgroup2 ")
-            .then(|| mount.split(' ').nth(4).map(PathBuf::from))?
-    })
-}
-
-/// Kills and removes the cgroup that a dead monitor left behind.
-pub fn sweep(id: &str) {
-    let Some(path) = cgroup2_mount().map(|mount| mount.join("hull").join(id)) else {
-        return;
-    };
-    if !path.exists() {
-        return;
-    }
-    if let Err(error) = fs::write(path.join("cgroup.kill"), "1") {
-        tracing::warn!(%error, path = %path.display(), "what a dead monitor left running could not be killed");
-    }
-    remove_tree(&path);
-    remove_parent();
-}
-
-/// Removes hull's own cgroup once nobody is in it; while somebody is, the kernel refuses.
-fn remove_parent() {
-    if let Some(parent) = cgroup2_mount().map(|mount| mount.join("hull"))
-        && let Err(error) = fs::remove_dir(parent)
-    {
-        tracing::debug!(%error, "other containers are there");
-    }
-}
-
-/// Removes a cgroup with those below it; they empty a moment after their processes were killed.
-fn remove_tree(path: &Path) {
-    const TRIES: u32 = 100;
-    const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path());
-        }
-    }
-    for _ in 0..TRIES {
-        match fs::remove_dir(path) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(PAUSE),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(%error, path = %path.display(), "a cgroup was not removed");
-                return;
-            }
-            _ => return,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_of_mountinfo_are_unescaped() {
-        assert_eq!(unescaped("/a\\040b\\134c"), Path::new("/a b\\c"));
-        assert_eq!(unescaped("/a\\9"), Path::new("/a\\9"));
-    }
-
-    #[test]
-    fn nothing_mounted_is_nothing_to_unmount() {
-        let folder = tempfile::tempdir().unwrap();
-        unmount_below(folder.path()).unwrap();
-    }
 }

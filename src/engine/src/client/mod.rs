@@ -13,7 +13,6 @@ use std::os::fd::OwnedFd;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use protocol::agent::{ExitStatus, Failure};
 use protocol::monitor::{FromMonitor, Measured, ToMonitor};
 use protocol::vmm::MAX_PACKET_LEN;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,9 +20,11 @@ use rustix::stdio;
 use rustix::termios::isatty;
 use sys::signalfd::SignalFd;
 
+mod end;
 mod pump;
 pub mod terminal;
 
+pub use end::{End, Error};
 use pump::FirstOutput;
 use terminal::RawMode;
 
@@ -46,55 +47,6 @@ const HANGUP_GRACE: Duration = Duration::from_secs(2);
 const BROKEN_GRACE: Duration = Duration::from_secs(1);
 /// When an idle container's memory is measured, counted from its first output.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
-
-/// Why the client could not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Waiting failed.
-    #[error("cannot wait for the container")]
-    Wait(#[source] io::Error),
-    /// The terminal cannot be set.
-    #[error("cannot make the terminal raw")]
-    Terminal(#[source] io::Error),
-    /// The streams cannot be pumped.
-    #[error("cannot pass the container's streams on")]
-    Streams(#[source] io::Error),
-    /// The monitor cannot be talked to.
-    #[error("cannot talk to the sandbox's monitor")]
-    Monitor(#[source] io::Error),
-    /// The monitor is gone.
-    #[error("the sandbox's monitor ended unexpectedly ({0})")]
-    MonitorGone(String),
-}
-
-/// How a container ended, for its client.
-#[derive(Debug)]
-pub enum End {
-    /// Its process did.
-    Exited {
-        /// How.
-        status: ExitStatus,
-        /// For want of memory.
-        oom_killed: bool,
-        /// What was measured at the end.
-        measured: Box<Measured>,
-        /// What was measured two seconds after the first output, if it ran so long.
-        idle: Option<Box<Measured>>,
-        /// T6.
-        first_output: Option<u64>,
-    },
-    /// It could not be made or started.
-    Failed(Failure),
-    /// The sandbox broke.
-    Broken {
-        /// What happened.
-        message: String,
-        /// The guest's last lines.
-        console: Vec<String>,
-    },
-    /// The user ended it, by this signal.
-    Interrupted(i32),
-}
 
 /// Which streams the client gives.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,71 @@
+//! A native container's cgroup: `hull/<id>` of the host's cgroup v2 hierarchy.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Fault;
+
+/// Where the cgroup of a native container is.
+pub(super) fn cgroup_path(id: &str) -> Result<PathBuf, Fault> {
+    Ok(cgroup2_mount()
+        .ok_or(Fault::NoCgroup2)?
+        .join("hull")
+        .join(id))
+}
+
+/// The mount point of the cgroup v2 hierarchy.
+pub fn cgroup2_mount() -> Option<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    table.lines().find_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        file_system
+            .starts_with("cgroup2 ")
+            .then(|| mount.split(' ').nth(4).map(PathBuf::from))?
+    })
+}
+
+/// Kills and removes the cgroup that a dead monitor left behind.
+pub fn sweep(id: &str) {
+    let Some(path) = cgroup2_mount().map(|mount| mount.join("hull").join(id)) else {
+        return;
+    };
+    if !path.exists() {
+        return;
+    }
+    if let Err(error) = fs::write(path.join("cgroup.kill"), "1") {
+        tracing::warn!(%error, path = %path.display(), "what a dead monitor left running could not be killed");
+    }
+    remove_tree(&path);
+    remove_parent();
+}
+
+/// Removes hull's own cgroup once nobody is in it; while somebody is, the kernel refuses.
+pub(super) fn remove_parent() {
+    if let Some(parent) = cgroup2_mount().map(|mount| mount.join("hull"))
+        && let Err(error) = fs::remove_dir(parent)
+    {
+        tracing::debug!(%error, "other containers are there");
+    }
+}
+
+/// Removes a cgroup with those below it; they empty a moment after their processes were killed.
+fn remove_tree(path: &Path) {
+    const TRIES: u32 = 100;
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    for _ in 0..TRIES {
+        match fs::remove_dir(path) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(PAUSE),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, path = %path.display(), "a cgroup was not removed");
+                return;
+            }
+            _ => return,
+        }
+    }
+}
