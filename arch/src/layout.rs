@@ -110,6 +110,24 @@ pub fn ram(bytes: u64) -> Vec<(GuestAddress, u64)> {
     regions
 }
 
+/// Where Linux puts its page structures, which it fills at boot, and a little around them: 64 bytes for a page, allocated in
+/// one piece from the top of memory, below an initramfs that lies there. Start and length in bytes, multiples of 2 MiB.
+pub fn page_structures(bytes: u64, initramfs: Option<GuestAddress>) -> (GuestAddress, u64) {
+    let high = bytes.saturating_sub(MMIO32_START);
+    let top = match (high, initramfs) {
+        (0, Some(initramfs)) => initramfs.0,
+        (0, None) => bytes,
+        (high, _) => HIGH_RAM_START + high,
+    };
+    let end = top / HUGE_PAGE * HUGE_PAGE;
+    let room = if high == 0 { end } else { end - HIGH_RAM_START };
+    let len = (bytes / 64).next_multiple_of(HUGE_PAGE).min(room);
+    (GuestAddress(end - len), len)
+}
+
+/// What one entry of a page directory maps.
+const HUGE_PAGE: u64 = 2 << 20;
+
 /// The window of virtio-mmio device number `index`.
 pub fn virtio_mmio(index: usize) -> GuestAddress {
     GuestAddress(VIRTIO_MMIO + index as u64 * VIRTIO_MMIO_STRIDE)
@@ -123,6 +141,17 @@ pub fn virtio_gsi(index: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn page_structures_lie_below_the_top_of_memory() {
+        let at = |mib: u64, initramfs: Option<u64>| {
+            let (at, len) = page_structures(mib << 20, initramfs.map(|mib| GuestAddress(mib << 20)));
+            (at.0 >> 20, len >> 20)
+        };
+        assert_eq!(at(512, Some(511)), (502, 8));
+        assert_eq!(at(32, None), (30, 2));
+        assert_eq!(at(4096, Some(3071)).0, (5 << 10) - 64);
+    }
 
     #[test]
     fn nothing_overlaps_and_the_order_is_ascending() {

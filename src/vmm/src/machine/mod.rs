@@ -152,6 +152,8 @@ impl Machine {
             }
             None => None,
         };
+        let (at, len) = layout::page_structures(ram_bytes, initramfs.map(|initramfs| initramfs.at));
+        ram.advise_huge_pages(at, len);
         let vm = system.create_vm(&ram, config.vcpus)?;
         let console = config
             .console
