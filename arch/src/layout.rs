@@ -145,7 +145,8 @@ mod tests {
     #[test]
     fn page_structures_lie_below_the_top_of_memory() {
         let at = |mib: u64, initramfs: Option<u64>| {
-            let (at, len) = page_structures(mib << 20, initramfs.map(|mib| GuestAddress(mib << 20)));
+            let (at, len) =
+                page_structures(mib << 20, initramfs.map(|mib| GuestAddress(mib << 20)));
             (at.0 >> 20, len >> 20)
         };
         assert_eq!(at(512, Some(511)), (502, 8));
