@@ -4,27 +4,27 @@
 //! is everybody's.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use network::{Attachment, Network};
-
-static TURN: Mutex<()> = Mutex::new(());
 
 /// A network of a test's own.
 struct Host {
     dir: tempfile::TempDir,
     bridge: String,
-    _turn: MutexGuard<'static, ()>,
+    _turn: File,
 }
 
 impl Host {
     fn new(number: u32) -> Self {
         let bridge = format!("hulltest{number}");
-        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each test may be a process of its own, and all of them see the one host's uplinks: a lock that processes share.
+        let _turn = File::create(std::env::temp_dir().join("hull-network-tests.lock")).unwrap();
+        _turn.lock().unwrap();
         Self {
             dir: tempfile::tempdir().unwrap(),
             bridge,
