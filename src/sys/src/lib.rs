@@ -3,6 +3,7 @@
 //! rustix is the base; a wrapper stands here only where rustix has none, or where every caller needs the same lines.
 
 pub mod bpf;
+pub mod capabilities;
 pub mod clock;
 pub mod fork;
 pub mod interface;
