@@ -1,7 +1,7 @@
 //! How a device tells its driver that something has happened.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -16,6 +16,16 @@ pub struct Interrupt {
     status: Arc<AtomicU32>,
     generation: Arc<AtomicU32>,
     irqfd: Arc<EventFd>,
+    fault: Arc<Fault>,
+}
+
+/// What became of the driver's good name.
+#[derive(Default)]
+struct Fault {
+    /// The driver broke a queue, and has not reset the device since.
+    needs_reset: AtomicBool,
+    /// It was logged, once in the device's life: a guest can break queues and reset as often as it likes.
+    logged: AtomicBool,
 }
 
 impl Interrupt {
@@ -25,6 +35,7 @@ impl Interrupt {
             status,
             generation: Arc::default(),
             irqfd,
+            fault: Arc::default(),
         }
     }
 
@@ -40,6 +51,25 @@ impl Interrupt {
     pub fn config_changed(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
         self.raise(CONFIG_CHANGE);
+    }
+
+    /// The driver did what cannot be believed: until it resets the device, none of its queues is touched again (virtio 1.2,
+    /// 2.1.1). `true` for the first time in the device's life, which is the one to be logged.
+    pub(super) fn needs_reset(&self) -> bool {
+        if !self.fault.needs_reset.swap(true, Ordering::SeqCst) {
+            self.config_changed();
+        }
+        !self.fault.logged.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the device waits for its reset. Any thread may find that it does, at any moment.
+    pub(super) fn is_reset_needed(&self) -> bool {
+        self.fault.needs_reset.load(Ordering::SeqCst)
+    }
+
+    /// The device is reset, or as new; no worker is left that could find fault.
+    pub(super) fn clear_fault(&self) {
+        self.fault.needs_reset.store(false, Ordering::SeqCst);
     }
 
     /// How often the configuration has changed (virtio 1.2, 2.5.1): a driver that reads the same before and after has

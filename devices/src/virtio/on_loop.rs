@@ -7,7 +7,7 @@ use memory::Memory;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::ring::{Chain, Ring};
-use super::{Interrupt, Reactor, StartError, Subscriber};
+use super::{Reactor, StartError, Subscriber};
 
 /// The most chains that are served before kicks are enabled again: as long as the longest queue served here.
 const MAX_BATCH: usize = 64;
@@ -56,7 +56,6 @@ pub(super) fn watch(ops: &mut EventOps, kick: &EventFd) {
 pub(super) fn work(
     ring: &mut Ring,
     memory: &Memory,
-    interrupt: &Interrupt,
     mut serve: impl FnMut(&mut Chain<'_>) -> usize,
 ) {
     ring.clear_kick();
@@ -70,11 +69,11 @@ pub(super) fn work(
             ring.push(memory, chain.head, written);
         }
         if !ring.enable_kicks(memory) {
-            ring.notify(memory, interrupt);
+            ring.notify(memory);
             return;
         }
     }
-    ring.notify(memory, interrupt);
+    ring.notify(memory);
     // Fails only when the counter is full, and then the kick is pending anyway.
     let _ = ring.kick.write(1);
 }

@@ -1,22 +1,26 @@
 //! A queue at work: takes chains from the driver, checks them as a whole, and gives them back.
 //!
-//! What a hostile driver can do to a queue is dealt with here, once for all devices:
-//! - A chain is walked once and every descriptor checked before the device sees it. One that loops, leaves guest memory,
-//!   names a descriptor outside its table, puts a readable buffer after a writable one or has too many pieces is given
-//!   back with used length 0, and the device never hears of it.
-//! - A queue whose available index has run further than the queue is long, or whose rings cannot be reached, stops until
-//!   the driver resets the device: there is nothing in it that could be believed.
+//! What a hostile driver can do to a queue is dealt with here, once for all devices. A chain is walked once and every
+//! descriptor checked before the device sees it. What no driver does that follows the specification is a fault
+//! ([`Fault`]): more chains than the queue is long, a chain that loops, leaves guest memory or has no end, a buffer of the
+//! wrong direction. Then the device needs a reset (virtio 1.2, 2.1.2): its driver is told, and none of its queues is touched
+//! again until the driver has reset it. Other devices never notice.
 
 use std::num::Wrapping;
 use std::sync::atomic::{Ordering, fence};
 
 use memory::{
-    Bytes, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap, Permissions, Segments,
+    Bytes, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap, MAX_SEGMENTS, Permissions,
+    Segments,
 };
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{Interrupt, StartedQueue};
+
+/// The most descriptors of one chain, those without bytes included. The longest queue has 256, and no chain may be longer
+/// than its queue (2.7.5.3.1); an indirect table could have 65535, each of which costs the device's thread a read.
+const MAX_DESCRIPTORS: usize = MAX_SEGMENTS;
 
 /// One request of the driver's: its readable bytes, then its writable ones.
 #[derive(Debug)]
@@ -29,10 +33,59 @@ pub(super) struct Chain<'m> {
     pub(super) writable: Segments<'m>,
 }
 
-/// A chain that cannot be believed: all that can be done with it is to give it back.
-#[derive(Debug)]
-pub(super) struct Malformed {
-    pub(super) head: u16,
+/// What every chain of a queue is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// The driver sends: at least one readable byte, and none to write.
+    Readable,
+    /// The driver receives: at least one writable byte, and none to read.
+    Writable,
+    /// It asks and gets an answer: at least so many bytes of each.
+    Request { readable: usize, writable: usize },
+}
+
+impl Shape {
+    fn fits(self, readable: usize, writable: usize) -> bool {
+        match self {
+            Self::Readable => readable > 0 && writable == 0,
+            Self::Writable => readable == 0 && writable > 0,
+            Self::Request {
+                readable: least_readable,
+                writable: least_writable,
+            } => readable >= least_readable && writable >= least_writable,
+        }
+    }
+}
+
+/// What a driver did that no driver may: the device needs a reset.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    /// The queue itself.
+    #[error("the queue cannot be used: {0}")]
+    Queue(#[from] virtio_queue::Error),
+    /// With those that the device has, more than the queue is long.
+    #[error("more chains are available than the queue is long")]
+    TooMany,
+    /// The available ring names a descriptor that is not there.
+    #[error("a chain begins at descriptor {0}, outside of the table")]
+    Head(u16),
+    /// An index outside the table, a table outside memory or of an odd length, a loop, more than 4 GiB.
+    #[error("a chain has no end")]
+    Endless,
+    /// A buffer that is not memory.
+    #[error("a buffer lies outside of memory")]
+    OutsideMemory,
+    /// 2.7.4.2: device-readable elements come first.
+    #[error("a readable buffer comes after a writable one")]
+    Order,
+    /// More than a chain may have.
+    #[error("a chain has more than {MAX_DESCRIPTORS} pieces")]
+    TooLong,
+    /// Buffers of the wrong direction, or none.
+    #[error(
+        "a chain has {readable} readable and {writable} writable bytes, which this queue is not for"
+    )]
+    Shape { readable: usize, writable: usize },
 }
 
 /// A started queue and what its worker knows of it.
@@ -41,20 +94,30 @@ pub(super) struct Ring {
     pub(super) kick: EventFd,
     /// Its number in the device.
     index: usize,
-    /// The driver broke the queue itself: nothing more is taken from it.
-    broken: bool,
+    shape: Shape,
+    interrupt: Interrupt,
+    /// Chains that were taken and not given back.
+    taken: u16,
     /// The used index when the driver was last asked whether it wants to know.
     notified: Wrapping<u16>,
 }
 
 impl Ring {
-    pub(super) fn new(index: usize, started: StartedQueue) -> Self {
+    /// The queue at work. None of its chains has been taken and not given back.
+    pub(super) fn new(
+        index: usize,
+        started: StartedQueue,
+        shape: Shape,
+        interrupt: &Interrupt,
+    ) -> Self {
         Self {
             notified: Wrapping(started.queue.next_used()),
             queue: started.queue,
             kick: started.kick,
             index,
-            broken: false,
+            shape,
+            interrupt: interrupt.clone(),
+            taken: 0,
         }
     }
 
@@ -65,50 +128,61 @@ impl Ring {
 
     /// Whether the driver may still put chains here.
     pub(super) fn usable(&self) -> bool {
-        self.queue.ready() && !self.broken
+        self.queue.ready() && !self.interrupt.is_reset_needed()
     }
 
-    /// The next chain, or `None` when there is none now. Malformed chains on the way are given back; they are as many
-    /// as the queue is long at the most, however fast the driver adds more.
+    /// How many chains the queue can hold.
+    pub(super) fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// The next chain, or `None` when there is none now.
     pub(super) fn pop<'m>(&mut self, memory: &'m GuestMemoryMmap) -> Option<Chain<'m>> {
-        for _ in 0..self.queue.size() {
-            match self.pop_any(memory)? {
-                Ok(chain) => return Some(chain),
-                Err(Malformed { head }) => self.push(memory, head, 0),
-            }
-        }
-        None
-    }
-
-    /// The next chain, malformed or not: for who takes several before it knows whether it needs them.
-    pub(super) fn pop_any<'m>(
-        &mut self,
-        memory: &'m GuestMemoryMmap,
-    ) -> Option<Result<Chain<'m>, Malformed>> {
         if !self.usable() {
             return None;
         }
-        let chain = match self.queue.iter(memory) {
-            Ok(mut chains) => chains.next()?,
-            Err(error) => {
-                self.break_off(&error);
-                return None;
+        match self.try_pop(memory) {
+            Ok(chain) => chain,
+            Err(fault) => {
+                self.report(&fault);
+                None
             }
+        }
+    }
+
+    fn try_pop<'m>(&mut self, memory: &'m GuestMemoryMmap) -> Result<Option<Chain<'m>>, Fault> {
+        let Some(chain) = self.queue.iter(memory)?.next() else {
+            return Ok(None);
         };
+        // Without this, a driver that adds chains as fast as they are taken keeps a device that gathers them at it for ever.
+        if self.taken >= self.queue.size() {
+            return Err(Fault::TooMany);
+        }
         let head = chain.head_index();
-        let parts = collect(memory, chain).map(|(readable, writable)| Chain {
+        if head >= self.queue.size() {
+            return Err(Fault::Head(head));
+        }
+        let (readable, writable) = collect(memory, chain)?;
+        if !self.shape.fits(readable.len(), writable.len()) {
+            return Err(Fault::Shape {
+                readable: readable.len(),
+                writable: writable.len(),
+            });
+        }
+        self.taken += 1;
+        Ok(Some(Chain {
             head,
             readable,
             writable,
-        });
-        Some(parts.ok_or(Malformed { head }))
+        }))
     }
 
-    /// Puts back the chains that were popped last: they will be popped again.
-    pub(super) fn unpop(&mut self, count: usize) {
+    /// Puts back the `count` chains that were popped last: they will be popped again.
+    pub(super) fn unpop(&mut self, count: u16) {
         for _ in 0..count {
             self.queue.go_to_previous_position();
         }
+        self.taken -= count;
     }
 
     /// Gives a chain back, of which `written` bytes of its writable part were written.
@@ -121,6 +195,7 @@ impl Ring {
         let Some((&(last, written), others)) = chains.split_last() else {
             return;
         };
+        self.taken -= chains.len() as u16;
         if !self.usable() {
             return;
         }
@@ -129,9 +204,8 @@ impl Ring {
             // Writes the last element and moves the index past all of them.
             self.queue.add_used(memory, last, written)
         });
-        // Fails for a head that the driver's ring named outside the table: such a chain cannot be given back at all.
         if let Err(error) = done {
-            self.break_off(&error);
+            self.report(&error.into());
         }
     }
 
@@ -159,16 +233,16 @@ impl Ring {
     }
 
     /// Interrupts the driver if chains were given back and it wants to know.
-    pub(super) fn notify(&mut self, memory: &GuestMemoryMmap, interrupt: &Interrupt) {
+    pub(super) fn notify(&mut self, memory: &GuestMemoryMmap) {
         let used = Wrapping(self.queue.next_used());
         let before = std::mem::replace(&mut self.notified, used);
         if before == used || !self.usable() {
             return;
         }
         match self.wanted(memory, before, used) {
-            Ok(true) => interrupt.used(self.index),
+            Ok(true) => self.interrupt.used(self.index),
             Ok(false) => {}
-            Err(error) => self.break_off(&virtio_queue::Error::GuestMemory(error)),
+            Err(error) => self.report(&virtio_queue::Error::GuestMemory(error).into()),
         }
     }
 
@@ -198,7 +272,7 @@ impl Ring {
         if self.usable()
             && let Err(error) = self.queue.disable_notification(memory)
         {
-            self.break_off(&error);
+            self.report(&error.into());
         }
     }
 
@@ -210,10 +284,20 @@ impl Ring {
         match self.queue.enable_notification(memory) {
             Ok(more) => more,
             Err(error) => {
-                self.break_off(&error);
+                self.report(&error.into());
                 false
             }
         }
+    }
+
+    /// As [`Ring::enable_kicks`], for who has looked at `seen` chains and put them back: `true` if there are more than those.
+    pub(super) fn enable_kicks_beyond(&mut self, memory: &GuestMemoryMmap, seen: u16) -> bool {
+        let next = self.queue.next_avail();
+        // The index at which the driver kicks is written with this, too.
+        self.queue.set_next_avail(next.wrapping_add(seen));
+        let more = self.enable_kicks(memory);
+        self.queue.set_next_avail(next);
+        more
     }
 
     /// Clears the kick. A kick that is not there is no error: kicks may be merged or forged.
@@ -221,24 +305,28 @@ impl Ring {
         let _ = self.kick.read();
     }
 
-    fn break_off(&mut self, error: &virtio_queue::Error) {
-        // Once for each start of the device, so a guest cannot flood the log with it.
-        tracing::warn!(queue = self.index, %error, "the guest broke a virtio queue; it stops until a reset");
-        self.broken = true;
+    fn report(&mut self, fault: &Fault) {
+        if self.interrupt.needs_reset() {
+            let queue = self.index;
+            tracing::warn!(queue, %fault, "the guest broke a virtio queue: its device stops until a reset; later faults are not logged");
+        }
     }
 }
 
-/// The readable and the writable part of a chain, or `None` if the chain is malformed.
+/// The readable and the writable part of a chain.
 fn collect<'m>(
     memory: &'m GuestMemoryMmap,
     chain: DescriptorChain<&'m GuestMemoryMmap>,
-) -> Option<(Segments<'m>, Segments<'m>)> {
+) -> Result<(Segments<'m>, Segments<'m>), Fault> {
     let mut readable = Segments::new();
     let mut writable = Segments::new();
-    // virtio-queue ends a chain silently where it cannot go on (an index outside the table, a table outside memory, a
-    // loop, more than 4 GiB): then the last descriptor that it gave still announces another.
+    // virtio-queue ends a chain silently where it cannot go on: then the last descriptor that it gave still announces
+    // another.
     let mut complete = false;
-    for descriptor in chain {
+    for (count, descriptor) in chain.enumerate() {
+        if count == MAX_DESCRIPTORS {
+            return Err(Fault::TooLong);
+        }
         complete = !descriptor.has_next();
         let len = descriptor.len() as usize;
         if len == 0 {
@@ -246,13 +334,19 @@ fn collect<'m>(
         }
         let (part, access) = match descriptor.is_write_only() {
             true => (&mut writable, Permissions::Write),
-            // virtio 1.2, 2.7.4.2: device-readable elements come first.
-            false if !writable.is_empty() => return None,
+            false if !writable.is_empty() => return Err(Fault::Order),
             false => (&mut readable, Permissions::Read),
         };
-        for slice in memory.get_slices(descriptor.addr(), len, access).ok()? {
-            part.push(slice.ok()?).ok()?;
+        let slices = memory
+            .get_slices(descriptor.addr(), len, access)
+            .map_err(|_| Fault::OutsideMemory)?;
+        for slice in slices {
+            let slice = slice.map_err(|_| Fault::OutsideMemory)?;
+            part.push(slice).map_err(|_| Fault::TooLong)?;
         }
     }
-    complete.then_some((readable, writable))
+    match complete {
+        true => Ok((readable, writable)),
+        false => Err(Fault::Endless),
+    }
 }

@@ -4,8 +4,7 @@
 //! guest memory without a copy in between. The device can grow while it runs ([`Handle::grow`]): a new layer enters a
 //! sandbox that way. What a stopped device is consists of its configuration and its queue; there is no other state.
 //!
-//! A malformed chain is given back unseen with used length 0, as is one without room for a header and a status; a request
-//! that is out of range or refused gets its status. A read-only device refuses writes here, whatever was negotiated.
+//! A request that is out of range or refused gets its status. A read-only device refuses writes here, whatever was negotiated.
 //! Deliberately absent: image formats (a guest writes the bytes from which they would be guessed), several queues (one
 //! thread serves one), the write-cache toggle, lifetime, secure erase and zones.
 
@@ -15,9 +14,9 @@ use std::thread::JoinHandle;
 use virtio_queue::Queue;
 
 use self::disk::Disk;
-use self::spec::{ID_BYTES, SECTOR_BYTES, config, feature};
+use self::spec::{Header, ID_BYTES, SECTOR_BYTES, config, feature};
 use self::worker::{Stop, Worker};
-use super::ring::Ring;
+use super::ring::{Ring, Shape};
 use super::{Activation, Device, DeviceId, Interrupt, StartError};
 
 mod disk;
@@ -239,13 +238,16 @@ impl Device for Block {
                 queues.len()
             )
         });
-        let ring = Ring::new(0, queue);
+        let shape = Shape::Request {
+            readable: Header::LEN,
+            writable: 1,
+        };
+        let ring = Ring::new(0, queue, shape, &interrupt);
         let stop = Arc::new(Stop::new().map_err(StartError::Descriptor)?);
         let wakeups = worker::wakeups(&ring, &stop).map_err(StartError::Descriptor)?;
         let worker = Worker {
             shared: self.shared.clone(),
             memory,
-            interrupt: interrupt.clone(),
             stop: stop.clone(),
             write_through: features & feature::FLUSH == 0,
             logged: false,

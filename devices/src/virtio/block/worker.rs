@@ -15,7 +15,6 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::spec::{Header, ID_BYTES, Range, RequestType, SECTOR_BYTES, Status};
 use super::{MAX_DISCARD_SECTORS, MAX_RANGES, MAX_REQUEST_BYTES, MAX_WRITE_ZEROES_SECTORS, Shared};
-use crate::virtio::Interrupt;
 use crate::virtio::ring::{Chain, Ring};
 
 /// How long finished requests may wait for others of their batch before the driver hears of them.
@@ -59,7 +58,6 @@ pub(super) fn wakeups(ring: &Ring, stop: &Stop) -> io::Result<Epoll> {
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) memory: Memory,
-    pub(super) interrupt: Interrupt,
     pub(super) stop: Arc<Stop>,
     /// The driver does not flush: every write is durable before it is answered (5.2.6.2).
     pub(super) write_through: bool,
@@ -98,11 +96,11 @@ impl Worker {
                 let written = self.answer(chain);
                 ring.push(&memory, head, written);
                 if told.elapsed() > MAX_INTERRUPT_DELAY {
-                    ring.notify(&memory, &self.interrupt);
+                    ring.notify(&memory);
                     told = Instant::now();
                 }
             }
-            ring.notify(&memory, &self.interrupt);
+            ring.notify(&memory);
             // Enabled even when stopping: whoever restores the queue finds it as a driver expects it.
             if !ring.enable_kicks(&memory) || self.stop.asked() {
                 return;

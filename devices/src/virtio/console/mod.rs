@@ -8,8 +8,8 @@ use memory::Memory;
 use virtio_queue::Queue;
 
 use super::on_loop::{self, OnLoop};
-use super::ring::Ring;
-use super::{Activation, Device, DeviceId, Interrupt, StartError};
+use super::ring::{Ring, Shape};
+use super::{Activation, Device, DeviceId, StartError};
 use crate::output::Output;
 
 #[cfg(test)]
@@ -66,13 +66,12 @@ impl Device for Console {
         } = activation;
         let rings = queues
             .into_iter()
-            .enumerate()
-            .map(|(i, queue)| Ring::new(i, queue))
+            .zip([(RECEIVE, Shape::Writable), (TRANSMIT, Shape::Readable)])
+            .map(|(queue, (index, shape))| Ring::new(index, queue, shape, &interrupt))
             .collect();
         let worker = Worker {
             rings,
             memory,
-            interrupt,
             output: self.output.clone(),
         };
         self.running = Some(OnLoop::add(worker, reactor)?);
@@ -90,7 +89,6 @@ struct Worker {
     /// [`RECEIVE`] and [`TRANSMIT`], there until the device is stopped.
     rings: Vec<Ring>,
     memory: Memory,
-    interrupt: Interrupt,
     output: Output,
 }
 
@@ -103,7 +101,7 @@ impl Worker {
             return;
         };
         let output = &self.output;
-        on_loop::work(ring, &self.memory, &self.interrupt, |chain| {
+        on_loop::work(ring, &self.memory, |chain| {
             chain.readable.truncate(MAX_BYTES);
             let mut bytes = [0; 512];
             loop {

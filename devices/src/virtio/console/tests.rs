@@ -40,15 +40,10 @@ fn receive_buffers_stay_with_the_device() {
 }
 
 #[test]
-fn malformed_output_is_given_back_and_the_next_line_is_written() {
+fn output_from_outside_of_memory_is_a_fault() {
     let (console, mut reader) = console();
     let mut driver = Driver::new(console);
-    assert_eq!(
-        driver
-            .submit(TRANSMIT, &[Buffer::readable(u64::MAX, 16)])
-            .len,
-        0
-    );
+    driver.expect_fault(TRANSMIT, &[Buffer::readable(u64::MAX, 16)]);
     let line = driver.readable(b"x\n");
     driver.submit(TRANSMIT, &[line]);
     assert_eq!(seen(&mut reader), b"x\n");

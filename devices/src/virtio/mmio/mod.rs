@@ -3,9 +3,9 @@
 //! ```text
 //!           ACKNOWLEDGE       DRIVER      FEATURES_OK                  DRIVER_OK
 //!  reset ---------------> . --------> . -------------> queues set up -----------> started
-//!    ^                                  refused if a       |  a queue is invalid, or the    |
-//!    |                                  bit was not        v  device cannot start           |
-//!    |                                  offered       NEEDS_RESET                           |
+//!    ^                                  refused if a       |  a queue is invalid, or the    |  the driver broke
+//!    |                                  bit was not        v  device cannot start           v  a queue (ring.rs)
+//!    |                                  offered       NEEDS_RESET <--------------- queues left alone
 //!    +---------------------------- status written as 0 ------------------------------------+
 //! ```
 //!
@@ -39,7 +39,7 @@ pub use state::{QueueState, RestoreError, State};
 enum Phase {
     /// The driver has not finished.
     Setup,
-    /// The device has the queues.
+    /// The device has the queues; it touches them only while [`Interrupt`] has no fault to show.
     Started,
     /// It could not start; only a reset helps.
     Broken,
@@ -140,7 +140,7 @@ impl Mmio {
             QUEUE_NUM_MAX => selected.map_or(0, |queue| queue.max_size.into()),
             QUEUE_READY => selected.map_or(0, |queue| queue.ready.into()),
             INTERRUPT_STATUS => self.interrupt.status().load(Ordering::SeqCst),
-            STATUS => self.status,
+            STATUS => self.status(),
             SHM_LEN_LOW | SHM_LEN_HIGH | SHM_BASE_LOW | SHM_BASE_HIGH => u32::MAX,
             CONFIG_GENERATION => self.interrupt.generation().load(Ordering::SeqCst),
             _ => 0,
@@ -201,6 +201,13 @@ impl Mmio {
         {
             // Fails only when the counter is full, and then the kick is pending anyway.
             let _ = kick.write(1);
+        }
+    }
+
+    fn status(&self) -> u32 {
+        match self.interrupt.is_reset_needed() {
+            true => self.status | STATUS_NEEDS_RESET,
+            false => self.status,
         }
     }
 
@@ -271,8 +278,7 @@ impl Mmio {
         // At most once for each reset by the guest, which costs it an exit each.
         tracing::debug!(device = self.device.id().0, error = %error, "a virtio device did not start");
         self.phase = Phase::Broken;
-        self.status |= STATUS_NEEDS_RESET;
-        self.interrupt.config_changed();
+        let _ = self.interrupt.needs_reset();
     }
 
     fn reset(&mut self) {
@@ -282,6 +288,7 @@ impl Mmio {
         self.phase = Phase::Setup;
         self.status = 0;
         self.driver_features = 0;
+        self.interrupt.clear_fault();
         self.interrupt.status().store(0, Ordering::SeqCst);
         for queue in &mut self.queues {
             *queue = QueueSetup::new(queue.max_size);

@@ -95,7 +95,7 @@ impl Mmio {
         let state = State {
             version: VERSION,
             device_id: self.device.id().0,
-            status: self.status,
+            status: self.status(),
             interrupt_status: self.interrupt.status().load(Ordering::SeqCst),
             config_generation: self.interrupt.generation().load(Ordering::SeqCst),
             driver_features: self.driver_features,
@@ -132,7 +132,7 @@ impl Mmio {
                 used: saved.used,
             };
         }
-        self.status = state.status;
+        self.status = state.status & !STATUS_NEEDS_RESET;
         self.driver_features = state.driver_features;
         [
             self.device_features_select,
@@ -147,6 +147,7 @@ impl Mmio {
             .store(state.config_generation, Ordering::SeqCst);
         if state.status & STATUS_NEEDS_RESET != 0 {
             self.phase = Phase::Broken;
+            let _ = self.interrupt.needs_reset();
         } else if state.status & STATUS_DRIVER_OK != 0 {
             self.resume(state)?;
         }

@@ -2,7 +2,7 @@
 //!
 //! Packets move between the tap and guest memory without a copy in between; with `offload`, checksums and segmentation
 //! are left to whoever can do them best, both ways. When the guest has no receive buffers, packets stay in the tap.
-//! A packet that is too short or too long to be one is dropped; a malformed chain is given back with used length 0.
+//! A packet that is too short or too long to be one is dropped.
 //! What a stopped device is consists of its configuration and its queues: a packet on its way is lost, as on a wire.
 //! Deliberately absent: the control queue, several queue pairs, UDP segmentation.
 
@@ -16,7 +16,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use self::rx::Receiver;
 use self::spec::{RX, TX, config, feature};
 use self::worker::Worker;
-use super::ring::Ring;
+use super::ring::{Ring, Shape};
 use super::work::Scheduled;
 use super::{Activation, Device, DeviceId, StartError};
 
@@ -133,9 +133,8 @@ impl Device for Net {
         let worker = Worker {
             tap: self.tap.clone(),
             memory,
-            interrupt,
-            rx: Ring::new(RX, rx),
-            tx: Ring::new(TX, tx),
+            rx: Ring::new(RX, rx, Shape::Writable, &interrupt),
+            tx: Ring::new(TX, tx, Shape::Readable, &interrupt),
             receiver: Receiver::new(features & feature::MRG_RXBUF != 0, self.mtu),
             resume: EventFd::new(EFD_NONBLOCK).map_err(StartError::Descriptor)?,
             readable: true,

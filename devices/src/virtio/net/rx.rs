@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use memory::{GuestMemoryMmap, MAX_SEGMENTS, Segments, VolatileSlice};
 
 use super::spec::{MAX_PACKET, full_packet, header};
-use crate::virtio::ring::Ring;
+use crate::virtio::ring::{Chain, Ring};
 
 /// What became of an attempt to deliver a packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,8 +19,11 @@ pub(super) enum Delivered {
     Packet,
     /// The tap has no packet.
     NothingToRead,
-    /// The guest has too few receive buffers.
-    NoBuffers,
+    /// The guest has too few receive buffers, of which so many were looked at.
+    NoBuffers {
+        /// Less than the queue is long.
+        seen: u16,
+    },
     /// The tap failed.
     Failed(io::ErrorKind),
 }
@@ -44,6 +47,8 @@ struct Taken<'m> {
     /// Heads and lengths, in their order.
     chains: Vec<(u16, usize)>,
     run: Segments<'m>,
+    /// The run has as many pieces as may be.
+    full: bool,
 }
 
 impl Receiver {
@@ -67,15 +72,16 @@ impl Receiver {
         let mut taken = Taken::default();
         let wanted = self.held.as_ref().map_or(self.expected, Vec::len);
         self.take(&mut taken, wanted, rx, memory);
-        if taken.chains.is_empty() {
-            return Delivered::NoBuffers;
+        if taken.chains.is_empty() || !rx.usable() {
+            rx.unpop(taken.chains.len() as u16);
+            return Delivered::NoBuffers { seen: 0 };
         }
         let delivered = match self.held.take() {
             Some(packet) => self.deliver_held(packet, &mut taken, rx, memory),
             None => self.deliver_read(tap, &mut taken, rx, memory),
         };
         // Whatever was not given back is there for the next packet.
-        rx.unpop(taken.chains.len());
+        rx.unpop(taken.chains.len() as u16);
         delivered
     }
 
@@ -87,7 +93,7 @@ impl Receiver {
         memory: &GuestMemoryMmap,
     ) -> Delivered {
         if taken.run.len() < packet.len() {
-            return self.hold_or_drop(packet);
+            return self.hold_or_drop(packet, taken, rx);
         }
         taken.run.prefix(packet.len()).put(&packet);
         taken.give_back(packet.len(), rx, memory);
@@ -122,7 +128,7 @@ impl Receiver {
                 let mut packet = vec![0; room];
                 taken.run.prefix(room).take(&mut packet);
                 packet.extend(&self.overflow[..beyond]);
-                return self.hold_or_drop(packet);
+                return self.hold_or_drop(packet, taken, rx);
             }
             let mut rest = taken.run.prefix(len);
             rest.advance(room);
@@ -132,13 +138,15 @@ impl Receiver {
         Delivered::Packet
     }
 
-    /// Keeps a packet until the guest has room for it. Without merging, it never will: its buffers are too small.
-    fn hold_or_drop(&mut self, packet: Vec<u8>) -> Delivered {
-        if !self.mergeable {
+    /// Keeps a packet until the guest has room for it. Where it never will, the packet is dropped: without merging a buffer is
+    /// too small, and a run of as many buffers as may be is too short.
+    fn hold_or_drop(&mut self, packet: Vec<u8>, taken: &Taken<'_>, rx: &Ring) -> Delivered {
+        let seen = taken.chains.len() as u16;
+        if !self.mergeable || taken.full || seen == rx.size() {
             return Delivered::Packet;
         }
         self.held = Some(packet);
-        Delivered::NoBuffers
+        Delivered::NoBuffers { seen }
     }
 
     /// Takes receive buffers until `wanted` bytes fit, or there are no more.
@@ -150,16 +158,12 @@ impl Receiver {
         memory: &'m GuestMemoryMmap,
     ) {
         while taken.run.len() < wanted && (self.mergeable || taken.chains.is_empty()) {
-            let Some(chain) = rx.pop_any(memory) else {
+            let Some(Chain { head, writable, .. }) = rx.pop(memory) else {
                 return;
-            };
-            // A malformed buffer is one without room: it is given back with its neighbours.
-            let (head, writable) = match chain {
-                Ok(chain) => (chain.head, chain.writable),
-                Err(malformed) => (malformed.head, Segments::new()),
             };
             // One piece of a run is left for the overflow.
             if taken.run.pieces() + writable.pieces() >= MAX_SEGMENTS {
+                taken.full = true;
                 return rx.unpop(1);
             }
             taken.chains.push((head, writable.len()));

@@ -11,7 +11,6 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::rx::{Delivered, Receiver};
 use super::spec::{MAX_PACKET, MIN_PACKET};
-use crate::virtio::Interrupt;
 use crate::virtio::ring::{Chain, Ring};
 
 /// The most packets of a queue in one turn of the main loop.
@@ -25,7 +24,6 @@ const TAP: u32 = 2;
 pub(super) struct Worker {
     pub(super) tap: Arc<OwnedFd>,
     pub(super) memory: Memory,
-    pub(super) interrupt: Interrupt,
     pub(super) rx: Ring,
     pub(super) tx: Ring,
     pub(super) receiver: Receiver,
@@ -73,8 +71,8 @@ impl Worker {
     fn turn(&mut self, ops: &mut EventOps) {
         let memory = self.memory.clone();
         let more = self.transmit(&memory) | self.receive(&memory, ops);
-        self.tx.notify(&memory, &self.interrupt);
-        self.rx.notify(&memory, &self.interrupt);
+        self.tx.notify(&memory);
+        self.rx.notify(&memory);
         if more {
             // Fails only when the counter is full, and then the loop comes back anyway.
             let _ = self.resume.write(1);
@@ -135,10 +133,10 @@ impl Worker {
                     self.set_starved(false, ops);
                     return false;
                 }
-                Delivered::NoBuffers if self.rx.enable_kicks(memory) => {
+                Delivered::NoBuffers { seen } if self.rx.enable_kicks_beyond(memory, seen) => {
                     self.rx.disable_kicks(memory);
                 }
-                Delivered::NoBuffers => {
+                Delivered::NoBuffers { .. } => {
                     self.set_starved(true, ops);
                     return false;
                 }

@@ -1,14 +1,15 @@
 //! The entropy device (virtio 1.2, section 5.4): random bytes of the host's kernel.
 //!
-//! It has no features and no configuration. A request gets at most [`MAX_BYTES`]; a malformed one is given back empty.
+//! It has no features and no configuration. A request gets at most [`MAX_BYTES`]; a request for
+//! nothing, or with something to read, is a fault.
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use memory::Memory;
 use virtio_queue::Queue;
 
 use super::on_loop::{self, OnLoop};
-use super::ring::Ring;
-use super::{Activation, Device, DeviceId, Interrupt, StartError};
+use super::ring::{Ring, Shape};
+use super::{Activation, Device, DeviceId, StartError};
 
 #[cfg(test)]
 mod tests;
@@ -58,7 +59,7 @@ impl Device for Rng {
         let mut rings = queues
             .into_iter()
             .enumerate()
-            .map(|(i, queue)| Ring::new(i, queue));
+            .map(|(i, queue)| Ring::new(i, queue, Shape::Writable, &interrupt));
         let ring = rings
             .next()
             .expect("the transport gives one queue for each that is named");
@@ -66,7 +67,6 @@ impl Device for Rng {
             Worker {
                 ring: Some(ring),
                 memory,
-                interrupt,
             },
             reactor,
         )?);
@@ -87,7 +87,6 @@ struct Worker {
     /// There until the device is stopped.
     ring: Option<Ring>,
     memory: Memory,
-    interrupt: Interrupt,
 }
 
 impl Worker {
@@ -95,7 +94,7 @@ impl Worker {
         let Some(ring) = &mut self.ring else {
             return;
         };
-        on_loop::work(ring, &self.memory, &self.interrupt, |chain| {
+        on_loop::work(ring, &self.memory, |chain| {
             let mut bytes = [0; MAX_BYTES];
             let wanted = chain.writable.len().min(MAX_BYTES);
             match sys::random::fill(&mut bytes[..wanted]) {

@@ -37,6 +37,7 @@ pub(crate) struct Driver<D: Device> {
     features: u64,
     status: Arc<AtomicU32>,
     irqfd: Arc<EventFd>,
+    interrupt: Interrupt,
     next_free: u64,
     started: bool,
 }
@@ -69,14 +70,19 @@ impl<D: Device> Driver<D> {
             .zip(&queues)
             .map(|(&max, queue)| queue.state(max, features & EVENT_IDX != 0))
             .collect();
+        let (status, irqfd) = (
+            Arc::new(AtomicU32::new(0)),
+            Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),
+        );
         let mut driver = Self {
             device,
             memory,
             queues,
             main_loop: MainLoop::new(),
             features,
-            status: Arc::default(),
-            irqfd: Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),
+            interrupt: Interrupt::new(status.clone(), irqfd.clone()),
+            status,
+            irqfd,
             next_free,
             started: false,
         };
@@ -95,7 +101,7 @@ impl<D: Device> Driver<D> {
             memory: self.memory.clone(),
             features: self.features,
             queues: queues.collect(),
-            interrupt: Interrupt::new(self.status.clone(), self.irqfd.clone()),
+            interrupt: self.interrupt.clone(),
             reactor: self.main_loop.reactor(),
         };
         self.device.start(activation).unwrap();
@@ -106,6 +112,29 @@ impl<D: Device> Driver<D> {
     pub(crate) fn stop(&mut self) -> Vec<QueueState> {
         self.started = false;
         self.device.stop().iter().map(Queue::state).collect()
+    }
+
+    /// Adds a chain that no driver may add, kicks, and waits until the device says that it needs a reset; nothing came
+    /// back. Then resets it, so that it is as new.
+    pub(crate) fn expect_fault(&mut self, queue: usize, buffers: &[Buffer]) {
+        self.queues[queue].add(buffers);
+        self.queues[queue].kick();
+        self.wait_until("a reset is needed", |driver| {
+            driver.interrupt.is_reset_needed()
+        });
+        assert_eq!(self.queues[queue].next_used(), None, "{buffers:?}");
+        self.reset();
+    }
+
+    /// Resets the device and starts it on empty queues.
+    pub(crate) fn reset(&mut self) {
+        let mut states = self.stop();
+        self.interrupt.clear_fault();
+        for (state, queue) in states.iter_mut().zip(&mut self.queues) {
+            (state.next_avail, state.next_used) = (0, 0);
+            queue.clear();
+        }
+        self.start(&states);
     }
 
     /// Guest memory of `len` bytes that nothing else uses.

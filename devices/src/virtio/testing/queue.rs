@@ -69,7 +69,7 @@ pub(crate) struct DriverQueue {
 
 impl DriverQueue {
     /// A queue in the page at `base`: descriptors at its start, the available ring at 0x400, the used ring at 0x800.
-    pub(super) fn new(memory: Memory, base: u64, size: u16) -> Self {
+    pub(crate) fn new(memory: Memory, base: u64, size: u16) -> Self {
         assert!(size <= 64, "the rings would overlap");
         Self {
             kick: EventFd::new(EFD_NONBLOCK).unwrap(),
@@ -95,6 +95,14 @@ impl DriverQueue {
             avail_ring: self.base + 0x400,
             used_ring: self.base + 0x800,
         }
+    }
+
+    /// The queue as it was at first.
+    pub(crate) fn clear(&mut self) {
+        self.memory
+            .write_slice(&[0; 0x1000], GuestAddress(self.base))
+            .unwrap();
+        (self.next_descriptor, self.avail_index, self.used_index) = (0, 0, 0);
     }
 
     pub(crate) fn kick(&self) {

@@ -21,7 +21,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use self::spec::{EVENT, F_STREAM, RX, TX};
 use self::table::Table;
 use self::worker::Worker;
-use super::ring::Ring;
+use super::ring::{Ring, Shape};
 use super::work::Scheduled;
 use super::{Activation, Device, DeviceId, StartError};
 
@@ -117,10 +117,9 @@ impl Device for Vsock {
             guest_cid: u64::from(self.guest_cid),
             offers: self.offers.clone(),
             memory,
-            interrupt,
-            rx: Ring::new(RX, rx),
-            tx: Ring::new(TX, tx),
-            event: Ring::new(EVENT, event),
+            rx: Ring::new(RX, rx, Shape::Writable, &interrupt),
+            tx: Ring::new(TX, tx, Shape::Readable, &interrupt),
+            event: Ring::new(EVENT, event, Shape::Writable, &interrupt),
             resume: EventFd::new(EFD_NONBLOCK).map_err(StartError::Descriptor)?,
             transport_reset_due: self.restored,
             table: Table::default(),

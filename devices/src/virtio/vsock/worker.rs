@@ -16,7 +16,6 @@ use super::connection::{Connection, Filled, Ports, Violation};
 use super::offers::Offers;
 use super::spec::{HOST_CID, Header, Op, TRANSPORT_RESET, Type};
 use super::table::{Number, Table};
-use crate::virtio::Interrupt;
 use crate::virtio::ring::{Chain, Ring};
 
 /// The most connections, those included that only wait for the host to read the rest.
@@ -41,7 +40,6 @@ pub(super) struct Worker {
     pub(super) guest_cid: u64,
     pub(super) offers: Offers,
     pub(super) memory: Memory,
-    pub(super) interrupt: Interrupt,
     pub(super) rx: Ring,
     pub(super) tx: Ring,
     pub(super) event: Ring,
@@ -96,7 +94,7 @@ impl Worker {
         more |= held_back && self.resets.len() < MAX_RESETS;
         self.announce_reset(&memory);
         for ring in [&mut self.rx, &mut self.tx, &mut self.event] {
-            ring.notify(&memory, &self.interrupt);
+            ring.notify(&memory);
         }
         if more {
             // Fails only when the counter is full, and then the loop comes back anyway.

@@ -4,7 +4,7 @@ use std::net::Shutdown;
 use self::guest::{GUEST_BUFFER, Guest, expect_end, read, write};
 use super::spec::{Header, Op, TX, Type, shutdown};
 use super::*;
-use crate::virtio::testing::{Buffer, Driver, REGION_BORDER};
+use crate::virtio::testing::{Buffer, Driver};
 
 mod guest;
 mod load;
@@ -346,29 +346,25 @@ fn packets_that_break_the_protocol_are_reset_or_ignored() {
 }
 
 #[test]
-fn malformed_chains_come_back_empty_and_the_queues_go_on() {
+fn chains_without_room_for_a_header_come_back_empty() {
     let mut guest = Guest::new();
     let header = guest
         .driver
         .readable(&Guest::header(9, 7, Op::REQUEST).encode());
     let short = Buffer { len: 43, ..header };
-    let outside = Buffer::readable(2 * REGION_BORDER - 2, 44);
-    let writable = guest.driver.writable(44);
-    for chain in [&[short][..], &[outside], &[writable], &[writable, header]] {
-        assert_eq!(guest.driver.submit(TX, chain).len, 0);
-    }
-    // Receive buffers: read-only, too small for a header, outside memory. Then a usable one, and one without room for data.
+    assert_eq!(guest.driver.submit(TX, &[short]).len, 0);
+    // Too small for a header. Then a usable one, and one without room for data.
     let stream = guest.offer(7);
     write(&stream, b"data");
     let small = guest.driver.writable(43);
     let exact = guest.driver.writable(44);
     let roomy = guest.driver.writable(64);
-    for chain in [header, small, outside, exact, exact, roomy] {
+    for chain in [small, exact, exact, roomy] {
         guest.driver.queues[RX].add(&[chain]);
     }
     guest.send(Guest::header(9, 7, Op::REQUEST), &[]);
-    let used: Vec<u32> = (0..6).map(|_| guest.driver.wait_used(RX).len).collect();
-    assert_eq!(used, [0, 0, 0, 44, 0, 48]);
+    let used: Vec<u32> = (0..4).map(|_| guest.driver.wait_used(RX).len).collect();
+    assert_eq!(used, [0, 44, 0, 48]);
 }
 
 #[test]
