@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Starting a device consumes its queues and stopping it returns them, so that nobody can touch a queue that is in use
-//! and no flag says whether a device is active. `stop` returns only when no I/O is in flight: whoever holds the queues
+//! and no flag says whether a device is active. A start makes no thread and no descriptor: a guest may start its devices as
+//! often as it likes. `stop` returns only when no I/O is in flight: whoever holds the queues
 //! may save, rebuild or drop them.
 //!
 //! Locks: the transport's lock is held while `start`, `stop` and the config accessors run (on a vCPU's thread). A
@@ -104,7 +105,7 @@ pub struct StartedQueue {
     /// The queue, validated: its rings lie in guest memory, EVENT_IDX is set as negotiated.
     pub queue: Queue,
     /// Readable when the driver has notified this queue (an ioeventfd, or written by the transport). Read it to clear.
-    pub kick: EventFd,
+    pub kick: Arc<EventFd>,
 }
 
 /// Something that the main loop calls when one of its descriptors is ready.
@@ -116,15 +117,9 @@ pub type Reactor = Arc<RemoteEndpoint<Subscriber>>;
 /// Why a device could not begin work.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A descriptor could not be made or duplicated.
-    #[error("a descriptor for the device's work could not be made")]
-    Descriptor(#[source] std::io::Error),
     /// The tap could not be told what the driver does by itself.
     #[error("the tap's offloads could not be set")]
     Offload(#[source] std::io::Error),
-    /// Its thread could not be started.
-    #[error("the device's thread could not be started")]
-    Thread(#[source] std::io::Error),
     /// The main loop did not take the device.
     #[error("the main loop did not take the device")]
     Reactor(#[source] event_manager::Error),

@@ -74,6 +74,5 @@ pub(super) fn work(
         }
     }
     ring.notify(memory);
-    // Fails only when the counter is full, and then the kick is pending anyway.
-    let _ = ring.kick.write(1);
+    ring.kick_again();
 }

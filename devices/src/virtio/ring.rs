@@ -7,6 +7,7 @@
 //! again until the driver has reset it. Other devices never notice.
 
 use std::num::Wrapping;
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use memory::{
@@ -91,7 +92,7 @@ enum Fault {
 /// A started queue and what its worker knows of it.
 pub(super) struct Ring {
     queue: Queue,
-    pub(super) kick: EventFd,
+    pub(super) kick: Arc<EventFd>,
     /// Its number in the device.
     index: usize,
     shape: Shape,
@@ -298,6 +299,12 @@ impl Ring {
         let more = self.enable_kicks(memory);
         self.queue.set_next_avail(next);
         more
+    }
+
+    /// Kicks itself, to come back to the queue after the other devices' turn.
+    pub(super) fn kick_again(&self) {
+        // Fails only when the counter is full, and then the kick is pending anyway.
+        let _ = self.kick.write(1);
     }
 
     /// Clears the kick. A kick that is not there is no error: kicks may be merged or forged.

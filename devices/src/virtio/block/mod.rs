@@ -1,21 +1,24 @@
 //! The block device (virtio 1.2, section 5.2): raw files, one after the other, as one disk.
 //!
 //! Each device has a thread of its own, so that a slow disk holds up nobody but itself. Data moves between files and
-//! guest memory without a copy in between. The device can grow while it runs ([`Handle::grow`]): a new layer enters a
+//! guest memory without a copy in between. The thread is made with the device and waits for a start, so that a guest that
+//! starts and resets its devices makes the host create nothing. The device can grow while it runs ([`Handle::grow`]): a new layer enters a
 //! sandbox that way. What a stopped device is consists of its configuration and its queue; there is no other state.
 //!
 //! A request that is out of range or refused gets its status. A read-only device refuses writes here, whatever was negotiated.
 //! Deliberately absent: image formats (a guest writes the bytes from which they would be guessed), several queues (one
 //! thread serves one), the write-cache toggle, lifetime, secure erase and zones.
 
+use std::io;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use virtio_queue::Queue;
 
 use self::disk::Disk;
 use self::spec::{Header, ID_BYTES, SECTOR_BYTES, config, feature};
-use self::worker::{Stop, Worker};
+use self::worker::{Job, Stop, Worker};
 use super::ring::{Ring, Shape};
 use super::{Activation, Device, DeviceId, Interrupt, StartError};
 
@@ -66,6 +69,9 @@ pub enum Error {
     /// The parts.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// A descriptor for its thread could not be made, or the thread not started.
+    #[error("the disk's thread could not be started")]
+    Thread(#[source] io::Error),
 }
 
 /// What the device, its thread and its handles share. No lock is held during I/O.
@@ -75,6 +81,10 @@ struct Shared {
     disk: Mutex<Arc<Disk>>,
     /// Of the driver that is to hear of a growth, while there is one.
     interrupt: Mutex<Option<Interrupt>>,
+    /// How the thread is told to give the queue back.
+    stop: Stop,
+    /// An I/O error of the host was logged: the guest can cause as many as it likes.
+    failure_logged: AtomicBool,
 }
 
 impl Shared {
@@ -97,12 +107,10 @@ impl Shared {
 /// The block device.
 pub struct Block {
     shared: Arc<Shared>,
-    running: Option<Running>,
-}
-
-struct Running {
-    stop: Arc<Stop>,
-    thread: JoinHandle<Ring>,
+    /// Work for the thread, which ends when the device is gone.
+    jobs: Sender<Job>,
+    /// What the thread gives back after each.
+    done: Receiver<Ring>,
 }
 
 /// A device's disk, from outside of it: any thread may hold it.
@@ -129,11 +137,16 @@ impl Block {
             read_only,
             disk: Mutex::new(Arc::new(disk)),
             interrupt: Mutex::new(None),
+            stop: Stop::new().map_err(Error::Thread)?,
+            failure_logged: AtomicBool::new(false),
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-            running: None,
-        })
+        let shared = Arc::new(shared);
+        let (jobs, work) = channel();
+        let (finished, done) = channel();
+        let worker = Worker::new(shared.clone()).map_err(Error::Thread)?;
+        let name = format!("blk-{}", shared.serial);
+        sys::thread::spawn(&name, move || worker.run(work, finished)).map_err(Error::Thread)?;
+        Ok(Self { shared, jobs, done })
     }
 
     /// A way to the device's disk for later, when a transport owns the device.
@@ -243,31 +256,29 @@ impl Device for Block {
             writable: 1,
         };
         let ring = Ring::new(0, queue, shape, &interrupt);
-        let stop = Arc::new(Stop::new().map_err(StartError::Descriptor)?);
-        let wakeups = worker::wakeups(&ring, &stop).map_err(StartError::Descriptor)?;
-        let worker = Worker {
-            shared: self.shared.clone(),
-            memory,
-            stop: stop.clone(),
-            write_through: features & feature::FLUSH == 0,
-            logged: false,
-        };
-        let name = format!("blk-{}", self.shared.serial);
-        let thread = sys::thread::spawn(&name, move || worker.run(ring, wakeups))
-            .map_err(StartError::Thread)?;
         self.shared.set_interrupt(Some(interrupt));
-        self.running = Some(Running { stop, thread });
+        let job = Job {
+            memory,
+            ring,
+            write_through: features & feature::FLUSH == 0,
+        };
+        self.jobs
+            .send(job)
+            .expect("the thread lives as long as the device");
         Ok(())
     }
 
     fn stop(&mut self) -> Vec<Queue> {
-        let running = self
-            .running
-            .take()
-            .expect("stop follows a start that succeeded");
         self.shared.set_interrupt(None);
-        running.stop.ask();
-        let ring = running.thread.join().expect("the worker does not panic");
+        self.shared.stop.ask();
+        let ring = self.done.recv().expect("the worker does not panic");
         vec![ring.into_queue()]
+    }
+}
+
+/// A thread that is at work finds out; it looks for the next job, and there is none.
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.shared.stop.ask();
     }
 }

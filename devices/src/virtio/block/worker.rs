@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use memory::{Memory, Segments};
@@ -43,26 +44,27 @@ impl Stop {
     fn asked(&self) -> bool {
         self.asked.load(Ordering::Acquire)
     }
-}
 
-/// What a worker sleeps on: edges, so that nobody has to read the kicks and the end to clear them.
-pub(super) fn wakeups(ring: &Ring, stop: &Stop) -> io::Result<Epoll> {
-    let epoll = Epoll::new()?;
-    for fd in [ring.kick.as_raw_fd(), stop.wake.as_raw_fd()] {
-        let edge = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
-        epoll.ctl(ControlOperation::Add, fd, edge)?;
+    /// The worker has done as it was asked.
+    fn done(&self) {
+        self.asked.store(false, Ordering::Release);
     }
-    Ok(epoll)
 }
 
-pub(super) struct Worker {
-    pub(super) shared: Arc<Shared>,
+/// From a start to a stop: a queue and what belongs to it.
+pub(super) struct Job {
     pub(super) memory: Memory,
-    pub(super) stop: Arc<Stop>,
+    pub(super) ring: Ring,
     /// The driver does not flush: every write is durable before it is answered (5.2.6.2).
     pub(super) write_through: bool,
-    /// An I/O error of the host was logged: the guest can cause as many as it likes.
-    pub(super) logged: bool,
+}
+
+/// What the thread has between its jobs.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    /// What it sleeps on: edges, so that nobody has to read the kicks and the end to clear them.
+    wakeups: Epoll,
+    write_through: bool,
 }
 
 /// What came of a request: its status and the bytes of data that were written to the guest, from the first on.
@@ -72,37 +74,75 @@ struct Outcome {
 }
 
 impl Worker {
-    /// Works until [`Stop::ask`] and gives the queue back. A request that was taken is finished first.
-    pub(super) fn run(mut self, mut ring: Ring, wakeups: Epoll) -> Ring {
-        while !self.stop.asked() {
-            // Also at the start: chains may be there from before a save, for which no kick will come.
-            self.drain(&mut ring);
-            // What it was does not matter: a kick or the end. EINTR is as good as either, and nothing else can fail.
-            let _ = wakeups.wait(-1, &mut [EpollEvent::default()]);
+    pub(super) fn new(shared: Arc<Shared>) -> io::Result<Self> {
+        let wakeups = Epoll::new()?;
+        let worker = Self {
+            shared,
+            wakeups,
+            write_through: false,
+        };
+        worker.watch(ControlOperation::Add, &worker.shared.stop.wake)?;
+        Ok(worker)
+    }
+
+    fn watch(&self, operation: ControlOperation, fd: &EventFd) -> io::Result<()> {
+        let edge = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
+        self.wakeups.ctl(operation, fd.as_raw_fd(), edge)
+    }
+
+    /// Does one job after the other, each until [`Stop::ask`], as long as the device lives.
+    pub(super) fn run(mut self, jobs: Receiver<Job>, done: Sender<Ring>) {
+        while let Ok(job) = jobs.recv() {
+            let ring = self.work(job);
+            self.shared.stop.done();
+            if done.send(ring).is_err() {
+                return;
+            }
         }
+    }
+
+    /// Works until it is asked to stop and gives the queue back. A request that was taken is finished first.
+    fn work(&mut self, job: Job) -> Ring {
+        let Job {
+            memory,
+            mut ring,
+            write_through,
+        } = job;
+        self.write_through = write_through;
+        if let Err(error) = self.watch(ControlOperation::Add, &ring.kick) {
+            // Only want of kernel memory: the device stays silent, the VM goes on.
+            tracing::warn!(%error, "a disk's queue cannot be watched");
+        }
+        while !self.shared.stop.asked() {
+            // Also at the start: chains may be there from before a save, for which no kick will come.
+            self.drain(&memory, &mut ring);
+            // What it was does not matter: a kick or the end. EINTR is as good as either, and nothing else can fail.
+            let _ = self.wakeups.wait(-1, &mut [EpollEvent::default()]);
+        }
+        // Fails only where adding failed.
+        let _ = self.watch(ControlOperation::Delete, &ring.kick);
         ring
     }
 
     /// Takes requests until there are none, or until the end.
-    fn drain(&mut self, ring: &mut Ring) {
-        let memory = self.memory.clone();
+    fn drain(&mut self, memory: &Memory, ring: &mut Ring) {
         loop {
-            ring.disable_kicks(&memory);
+            ring.disable_kicks(memory);
             let mut told = Instant::now();
-            while !self.stop.asked()
-                && let Some(chain) = ring.pop(&memory)
+            while !self.shared.stop.asked()
+                && let Some(chain) = ring.pop(memory)
             {
                 let head = chain.head;
                 let written = self.answer(chain);
-                ring.push(&memory, head, written);
+                ring.push(memory, head, written);
                 if told.elapsed() > MAX_INTERRUPT_DELAY {
-                    ring.notify(&memory);
+                    ring.notify(memory);
                     told = Instant::now();
                 }
             }
-            ring.notify(&memory);
+            ring.notify(memory);
             // Enabled even when stopping: whoever restores the queue finds it as a driver expects it.
-            if !ring.enable_kicks(&memory) || self.stop.asked() {
+            if !ring.enable_kicks(memory) || self.shared.stop.asked() {
                 return;
             }
         }
@@ -264,7 +304,7 @@ impl Worker {
     /// What the guest hears of the host's answer.
     fn host(&mut self, done: io::Result<()>) -> Result<(), Status> {
         done.map_err(|error| {
-            if !std::mem::replace(&mut self.logged, true) {
+            if !self.shared.failure_logged.swap(true, Ordering::Relaxed) {
                 let serial = &*self.shared.serial;
                 tracing::warn!(disk = serial, %error, "I/O failed; later failures are not logged");
             }

@@ -52,7 +52,7 @@ pub struct Mmio {
     reactor: Reactor,
     interrupt: Interrupt,
     irqfd: Arc<EventFd>,
-    kicks: Vec<EventFd>,
+    kicks: Vec<Arc<EventFd>>,
     phase: Phase,
     status: u32,
     device_features_select: u32,
@@ -71,7 +71,7 @@ impl Mmio {
         let queues = max_sizes.iter().map(|&max| QueueSetup::new(max)).collect();
         let kicks = max_sizes
             .iter()
-            .map(|_| eventfd())
+            .map(|_| eventfd().map(Arc::new))
             .collect::<io::Result<_>>()?;
         Ok(Self {
             device,
@@ -97,7 +97,7 @@ impl Mmio {
 
     /// One for each queue: written when the guest has written the queue's number to [`QUEUE_NOTIFY`], by KVM
     /// (ioeventfd) or by [`Mmio::write`].
-    pub fn kicks(&self) -> &[EventFd] {
+    pub fn kicks(&self) -> &[Arc<EventFd>] {
         &self.kicks
     }
 
@@ -259,7 +259,7 @@ impl Mmio {
         for (queue, kick) in queues.into_iter().zip(&self.kicks) {
             // What was written before this start means nothing now.
             let _ = kick.read();
-            let kick = kick.try_clone().map_err(StartError::Descriptor)?;
+            let kick = kick.clone();
             started.push(StartedQueue { queue, kick });
         }
         self.device.start(Activation {

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use sys::tap::Offload;
 use virtio_queue::Queue;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use self::rx::Receiver;
 use self::spec::{RX, TX, config, feature};
@@ -136,7 +135,6 @@ impl Device for Net {
             rx: Ring::new(RX, rx, Shape::Writable, &interrupt),
             tx: Ring::new(TX, tx, Shape::Readable, &interrupt),
             receiver: Receiver::new(features & feature::MRG_RXBUF != 0, self.mtu),
-            resume: EventFd::new(EFD_NONBLOCK).map_err(StartError::Descriptor)?,
             readable: true,
             writable: true,
             starved: false,

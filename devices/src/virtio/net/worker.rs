@@ -7,7 +7,6 @@ use std::sync::Arc;
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use memory::{GuestMemoryMmap, Memory};
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::eventfd::EventFd;
 
 use super::rx::{Delivered, Receiver};
 use super::spec::{MAX_PACKET, MIN_PACKET};
@@ -18,8 +17,7 @@ const BUDGET: usize = 64;
 
 /// Tokens of the main loop.
 const KICK: u32 = 0;
-const RESUME: u32 = 1;
-const TAP: u32 = 2;
+const TAP: u32 = 1;
 
 pub(super) struct Worker {
     pub(super) tap: Arc<OwnedFd>,
@@ -27,8 +25,6 @@ pub(super) struct Worker {
     pub(super) rx: Ring,
     pub(super) tx: Ring,
     pub(super) receiver: Receiver,
-    /// Written to come back after the other devices' turn.
-    pub(super) resume: EventFd,
     /// The tap may have packets (told by edges).
     pub(super) readable: bool,
     /// The tap takes packets.
@@ -42,12 +38,8 @@ pub(super) struct Worker {
 impl MutEventSubscriber for Worker {
     fn init(&mut self, ops: &mut EventOps) {
         let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
-        let rings = [&self.rx, &self.tx].map(|ring| Events::with_data(&ring.kick, KICK, edge));
-        let others = [
-            Events::with_data(&self.resume, RESUME, edge),
-            self.tap_events(),
-        ];
-        for events in rings.into_iter().chain(others) {
+        let rings = [&self.rx, &self.tx].map(|ring| Events::with_data(&*ring.kick, KICK, edge));
+        for events in rings.into_iter().chain([self.tap_events()]) {
             if let Err(error) = ops.add(events) {
                 // For want of kernel memory only. The device stays silent; the VM goes on.
                 tracing::warn!(%error, "the main loop cannot watch a network device");
@@ -74,8 +66,7 @@ impl Worker {
         self.tx.notify(&memory);
         self.rx.notify(&memory);
         if more {
-            // Fails only when the counter is full, and then the loop comes back anyway.
-            let _ = self.resume.write(1);
+            self.tx.kick_again();
         }
     }
 

@@ -95,7 +95,7 @@ impl<D: Device> Driver<D> {
         let queues = states.iter().zip(&self.queues);
         let queues = queues.map(|(&state, queue)| StartedQueue {
             queue: Queue::try_from(state).unwrap(),
-            kick: queue.kick.try_clone().unwrap(),
+            kick: queue.kick.clone(),
         });
         let activation = Activation {
             memory: self.memory.clone(),

@@ -1,5 +1,6 @@
 //! The driver's side of a split virtqueue (virtio 1.2, section 2.7), able to be wrong.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use memory::{Bytes, GuestAddress, Memory};
@@ -58,7 +59,7 @@ pub(crate) struct Used {
 
 /// A queue as its driver sees it. Descriptors are taken round and round: a test keeps fewer in flight than there are.
 pub(crate) struct DriverQueue {
-    pub(crate) kick: EventFd,
+    pub(crate) kick: Arc<EventFd>,
     memory: Memory,
     base: u64,
     size: u16,
@@ -72,7 +73,7 @@ impl DriverQueue {
     pub(crate) fn new(memory: Memory, base: u64, size: u16) -> Self {
         assert!(size <= 64, "the rings would overlap");
         Self {
-            kick: EventFd::new(EFD_NONBLOCK).unwrap(),
+            kick: Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),
             memory,
             base,
             size,

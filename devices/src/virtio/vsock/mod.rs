@@ -16,7 +16,6 @@
 use std::collections::VecDeque;
 
 use virtio_queue::Queue;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use self::spec::{EVENT, F_STREAM, RX, TX};
 use self::table::Table;
@@ -120,7 +119,6 @@ impl Device for Vsock {
             rx: Ring::new(RX, rx, Shape::Writable, &interrupt),
             tx: Ring::new(TX, tx, Shape::Readable, &interrupt),
             event: Ring::new(EVENT, event, Shape::Writable, &interrupt),
-            resume: EventFd::new(EFD_NONBLOCK).map_err(StartError::Descriptor)?,
             transport_reset_due: self.restored,
             table: Table::default(),
             due: VecDeque::new(),

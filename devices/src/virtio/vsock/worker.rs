@@ -10,7 +10,6 @@ use std::os::fd::AsRawFd;
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use memory::{GuestMemoryMmap, Memory, Segments};
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::eventfd::EventFd;
 
 use super::connection::{Connection, Filled, Ports, Violation};
 use super::offers::Offers;
@@ -33,8 +32,7 @@ const BUDGET: usize = 32;
 
 /// Tokens of the main loop: those of connections come after these.
 const KICK: u32 = 0;
-const RESUME: u32 = 1;
-const FIRST_CONNECTION: u32 = 2;
+const FIRST_CONNECTION: u32 = 1;
 
 pub(super) struct Worker {
     pub(super) guest_cid: u64,
@@ -43,8 +41,6 @@ pub(super) struct Worker {
     pub(super) rx: Ring,
     pub(super) tx: Ring,
     pub(super) event: Ring,
-    /// Written to come back after the other devices' turn.
-    pub(super) resume: EventFd,
     /// The driver has to hear that its connections are gone.
     pub(super) transport_reset_due: bool,
     pub(super) table: Table,
@@ -58,12 +54,9 @@ impl MutEventSubscriber for Worker {
     fn init(&mut self, ops: &mut EventOps) {
         // Edges: nobody has to read a kick to clear it.
         let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
-        let kicks =
-            [&self.rx, &self.tx, &self.event].map(|ring| Events::with_data(&ring.kick, KICK, edge));
-        for events in kicks
-            .into_iter()
-            .chain([Events::with_data(&self.resume, RESUME, edge)])
-        {
+        let kicks = [&self.rx, &self.tx, &self.event]
+            .map(|ring| Events::with_data(&*ring.kick, KICK, edge));
+        for events in kicks {
             if let Err(error) = ops.add(events) {
                 // For want of kernel memory only. The device stays silent; the VM goes on.
                 tracing::warn!(%error, "the main loop cannot watch the socket device's queues");
@@ -97,8 +90,7 @@ impl Worker {
             ring.notify(&memory);
         }
         if more {
-            // Fails only when the counter is full, and then the loop comes back anyway.
-            let _ = self.resume.write(1);
+            self.tx.kick_again();
         }
     }
 
