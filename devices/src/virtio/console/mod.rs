@@ -19,9 +19,9 @@ mod tests;
 const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;
 const QUEUE_SIZE: u16 = 64;
-/// The most bytes of one buffer that are looked at, so that a long one does not hold up the main loop; the rest is
-/// dropped as if the output were full. Linux sends at most a page.
-const MAX_BYTES: usize = 64 << 10;
+/// The most bytes of one buffer that are looked at, so that long ones do not hold up the main loop: a turn of it writes at
+/// most 2 MiB. The rest is dropped as if the output were full. Linux sends at most a page.
+const MAX_BYTES: usize = 16 << 10;
 
 /// The device.
 pub struct Console {
@@ -103,7 +103,7 @@ impl Worker {
         let output = &self.output;
         on_loop::work(ring, &self.memory, |chain| {
             chain.readable.truncate(MAX_BYTES);
-            let mut bytes = [0; 512];
+            let mut bytes = [0; 4096];
             loop {
                 match chain.readable.take(&mut bytes) {
                     0 => return 0,
