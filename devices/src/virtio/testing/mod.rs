@@ -15,7 +15,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::{Activation, Device, Interrupt, StartedQueue};
 
 pub(crate) use main_loop::MainLoop;
-pub(crate) use queue::{Buffer, DriverQueue, Used};
+pub(crate) use queue::{Buffer, DriverQueue, INDIRECT, Used, WRITE};
 
 /// VIRTIO_F_EVENT_IDX (virtio 1.2, section 6).
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
@@ -112,6 +112,11 @@ impl<D: Device> Driver<D> {
     pub(crate) fn stop(&mut self) -> Vec<QueueState> {
         self.started = false;
         self.device.stop().iter().map(Queue::state).collect()
+    }
+
+    /// The test stops the device itself.
+    pub(crate) fn stopped_by_hand(&mut self) {
+        self.started = false;
     }
 
     /// Adds a chain that no driver may add, kicks, and waits until the device says that it needs a reset; nothing came

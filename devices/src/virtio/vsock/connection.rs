@@ -20,6 +20,9 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::spec::{HOST_CID, Header, Op, Type, shutdown};
 
+#[cfg(test)]
+mod model;
+
 /// The most data in a packet to the guest. Linux refuses packets above 64 KiB (VIRTIO_VSOCK_MAX_PKT_BUF_SIZE).
 const MAX_DATA: usize = 64 << 10;
 
@@ -165,7 +168,7 @@ impl Connection {
             self.wrote(len as usize, done);
         }
         match self.host_receives {
-            true => buffer(&mut self.unsent, data),
+            true => buffer(&mut self.unsent, data, self.buf_alloc as usize),
             // Nobody will read it: it counts as delivered, as bytes in a closed socket's buffer do.
             false => self.forwarded = self.received,
         }
@@ -203,6 +206,11 @@ impl Connection {
 
     pub(super) fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.unsent.len(), self.unsent.capacity())
     }
 
     /// Whether a packet to the guest is due.
@@ -389,10 +397,15 @@ impl Connection {
     }
 }
 
-/// Appends what is left of a packet to a connection's buffer.
-fn buffer(unsent: &mut VecDeque<u8>, data: &mut Segments<'_>) {
+/// Appends what is left of a packet to a connection's buffer, which has room for it and never grows beyond `most` bytes.
+fn buffer(unsent: &mut VecDeque<u8>, data: &mut Segments<'_>, most: usize) {
     let mut chunk = [0; 4096];
-    unsent.reserve(data.len());
+    let wanted = unsent.len() + data.len();
+    if wanted > unsent.capacity() {
+        // Doubled as a rule, so that many small packets do not copy it each time.
+        let capacity = wanted.max(2 * unsent.capacity()).min(most);
+        unsent.reserve_exact(capacity - unsent.len());
+    }
     while !data.is_empty() {
         let count = data.take(&mut chunk);
         unsent.extend(&chunk[..count]);

@@ -52,4 +52,12 @@ impl Table {
         self.free.push(number);
         Some(connection)
     }
+
+    /// Bytes that all connections hold for the host, and the memory for them.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (usize, usize) {
+        let connections = self.slots.iter().flatten();
+        let held = connections.map(Connection::held);
+        held.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
+    }
 }

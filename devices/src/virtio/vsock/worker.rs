@@ -18,15 +18,15 @@ use super::table::{Number, Table};
 use crate::virtio::ring::{Chain, Ring};
 
 /// The most connections, those included that only wait for the host to read the rest.
-const MAX_CONNECTIONS: usize = 4096;
+pub(super) const MAX_CONNECTIONS: usize = 4096;
 /// The receive buffer of a connection, in bytes; it is allocated only while the host does not read. All of them
-/// together are bounded by MANY * LARGE_BUFFER + MAX_CONNECTIONS * SMALL_BUFFER, 128 MiB.
-const LARGE_BUFFER: u32 = 256 << 10;
+/// together are bounded by MANY * LARGE_BUFFER + (MAX_CONNECTIONS - MANY) * SMALL_BUFFER: less than 128 MiB.
+pub(super) const LARGE_BUFFER: u32 = 256 << 10;
 /// The receive buffer when there are MANY connections already.
-const SMALL_BUFFER: u32 = 16 << 10;
-const MANY: usize = 256;
+pub(super) const SMALL_BUFFER: u32 = 16 << 10;
+pub(super) const MANY: usize = 256;
 /// The most resets that wait for a receive buffer.
-const MAX_RESETS: usize = 256;
+pub(super) const MAX_RESETS: usize = 256;
 /// The most chains of a queue in one turn of the main loop: at most 2 MiB are copied, and others get their turn.
 const BUDGET: usize = 32;
 
@@ -280,9 +280,14 @@ impl Worker {
     }
 
     fn close(&mut self, number: Number, ops: &mut EventOps) {
-        if let Some(connection) = self.table.remove(number)
-            && let Err(error) = ops.remove(Events::empty_raw(connection.fd().as_raw_fd()))
-        {
+        let Some(connection) = self.table.remove(number) else {
+            return;
+        };
+        if connection.queued {
+            // Whoever gets the number next would be queued a second time, and without receive buffers a third.
+            self.due.retain(|&due| due != number);
+        }
+        if let Err(error) = ops.remove(Events::empty_raw(connection.fd().as_raw_fd())) {
             tracing::warn!(%error, "a stream could not be taken off the main loop");
         }
     }

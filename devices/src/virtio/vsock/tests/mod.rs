@@ -7,6 +7,7 @@ use super::*;
 use crate::virtio::testing::{Buffer, Driver};
 
 mod guest;
+mod hostile;
 mod load;
 
 #[test]
