@@ -29,6 +29,8 @@ use vmm_sys_util::eventfd::EventFd;
 pub mod block;
 mod config_space;
 pub mod console;
+#[cfg(test)]
+mod hostile;
 mod interrupt;
 pub mod mmio;
 pub mod net;
