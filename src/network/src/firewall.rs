@@ -1,16 +1,10 @@
 //! NAT and forwarding rules, in a table of our own: nothing in other tables is touched, and removing it removes all.
 
-use std::io::{self, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use crate::error::Error;
+use crate::nft::run;
 use crate::state::State;
-
-/// Where nft is when PATH does not say.
-const NFT: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
-/// The longest complaint of nft's that is repeated.
-const MAX_MESSAGE: usize = 200;
 
 /// The chain in which Docker, which drops what is forwarded and not its own, lets others have their say.
 const DOCKER_USER: &str = "ip filter DOCKER-USER";
@@ -112,50 +106,25 @@ fn ruleset(bridge: &str, state: &State) -> String {
     )
 }
 
+/// For `fuzz/` only.
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    use crate::state::State;
+
+    /// The rules for this state.
+    pub(crate) fn rules(bridge: &str, state: &State) -> String {
+        super::ruleset(bridge, state)
+    }
+
+    /// What nft prints.
+    pub(crate) fn listing(text: &str) -> String {
+        super::expulsion(&super::handles(text, "hullx"))
+    }
+}
+
 /// Has nft carry out a script, all of it or nothing.
 fn nft(script: &str) -> Result<(), Error> {
     run(&["-f", "-"], script).map(drop)
-}
-
-/// Runs nft and returns what it prints.
-fn run(arguments: &[&str], input: &str) -> Result<String, Error> {
-    let mut child = None;
-    for program in NFT {
-        let spawned = Command::new(program)
-            .args(arguments)
-            .current_dir(Path::new("/"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        match spawned {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => {
-                child = Some(other.map_err(Error::NftRun)?);
-                break;
-            }
-        }
-    }
-    let mut child = child.ok_or(Error::NoNft)?;
-    let mut stdin = child.stdin.take().expect("stdin is piped");
-    // A script is far smaller than a pipe's buffer. nft may end before it has read it: its status says why.
-    let _ = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    let output = child.wait_with_output().map_err(Error::NftRun)?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let message = String::from_utf8_lossy(&output.stderr);
-    if message.contains("Operation not permitted") {
-        return Err(Error::NotPermitted {
-            action: "change the firewall",
-        });
-    }
-    let message = message.lines().next().unwrap_or("no reason given");
-    Err(Error::Nft {
-        status: output.status,
-        message: message.chars().take(MAX_MESSAGE).collect(),
-    })
 }
 
 #[cfg(test)]

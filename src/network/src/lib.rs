@@ -17,7 +17,10 @@
 mod bridge;
 mod error;
 mod firewall;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod lease;
+mod nft;
 mod resolv_conf;
 mod routes;
 mod state;
