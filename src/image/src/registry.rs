@@ -9,8 +9,11 @@
 mod auth;
 mod download;
 mod error;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod http;
 mod proxy;
+mod resolve;
 mod retry;
 
 use std::io::{self, Read};

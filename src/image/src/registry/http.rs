@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use ureq::http::{Response, StatusCode, Uri, header};
 use ureq::tls::{RootCerts, TlsConfig};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
 use super::Error;
 use super::proxy::Proxies;
+use super::resolve::Names;
 
 /// As many as Go's HTTP client, and so Docker, follows.
 pub(crate) const MAX_REDIRECTS: usize = 10;
@@ -45,7 +47,7 @@ impl Http {
             .root_certs(RootCerts::PlatformVerifier)
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .build();
-        let agent = Agent::config_builder()
+        let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -57,8 +59,8 @@ impl Http {
             .timeout_recv_response(Some(idle))
             .timeout_per_read(Some(idle))
             .timeout_per_write(Some(idle))
-            .build()
-            .new_agent();
+            .build();
+        let agent = Agent::with_parts(config, DefaultConnector::default(), Names);
         let proxies = Proxies::from_environment(|name| std::env::var(name).ok())?;
         Ok(Http {
             agent,
@@ -216,7 +218,7 @@ fn default_port(url: &Uri) -> Option<u16> {
 
 /// Where a Location leads from here (RFC 3986, section 5.2, without dot segments). An address with a user name in it is
 /// none: it could only be meant to mislead.
-fn join(base: &Uri, location: &str) -> Option<Uri> {
+pub(super) fn join(base: &Uri, location: &str) -> Option<Uri> {
     let scheme = base.scheme_str()?;
     let authority = base.authority()?;
     let text = if location.contains("://") {
