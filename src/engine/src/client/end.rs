@@ -17,6 +17,9 @@ pub enum Error {
     /// The streams cannot be pumped.
     #[error("cannot pass the container's streams on")]
     Streams(#[source] io::Error),
+    /// What the container wrote could not be passed on.
+    #[error("cannot pass the container's output on")]
+    Output(#[source] io::Error),
     /// The monitor cannot be talked to.
     #[error("cannot talk to the sandbox's monitor")]
     Monitor(#[source] io::Error),

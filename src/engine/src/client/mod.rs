@@ -25,7 +25,7 @@ mod pump;
 pub mod terminal;
 
 pub use end::{End, Error};
-use pump::FirstOutput;
+use pump::{Failed, FirstOutput, Output};
 use terminal::RawMode;
 
 /// Signals passed on to the container, as Docker's sig-proxy does, and the two that are only the client's.
@@ -86,6 +86,7 @@ pub fn run(
         done: Some(done),
         pump_end: Some(pump_end),
         first_output: FirstOutput::default(),
+        output_failed: Failed::default(),
         started: false,
         attached: false,
         ends_asked: 0,
@@ -125,6 +126,7 @@ struct Session {
     /// Given to the pumps; ours goes when the streams are there or will never be.
     pump_end: Option<PipeWriter>,
     first_output: FirstOutput,
+    output_failed: Failed,
     started: bool,
     attached: bool,
     ends_asked: u32,
@@ -151,7 +153,10 @@ impl Session {
             if woken.hung_up {
                 self.hang_up()?;
             }
-            if woken.pump_spoke && self.nobody_reads()? {
+            if woken.pump_spoke && self.pump_failed()? {
+                if let Some(error) = self.output_failed.take() {
+                    return Err(Error::Output(error));
+                }
                 // As for any program in a pipe whose reader has gone.
                 return Ok(End::Interrupted(libc::SIGPIPE));
             }
@@ -207,8 +212,8 @@ impl Session {
         })
     }
 
-    /// Whether a pump found that nobody reads; otherwise all have come to their ends.
-    fn nobody_reads(&mut self) -> Result<bool, Error> {
+    /// Whether a pump could not go on; otherwise all have come to their ends.
+    fn pump_failed(&mut self) -> Result<bool, Error> {
         let Some(done) = &mut self.done else {
             return Ok(false);
         };
@@ -293,24 +298,28 @@ impl Session {
                 return Ok(());
             };
             let input = stream.try_clone().map_err(Error::Streams)?;
-            outputs.push(("terminal", stream, stdio::stdout()));
+            outputs.push(Output {
+                name: "terminal",
+                from: stream,
+                to: stdio::stdout(),
+            });
             Some(input)
         } else {
             let input = if pipes[0] { descriptors.next() } else { None };
             let targets = [("stdout", stdio::stdout()), ("stderr", stdio::stderr())];
             for (there, (name, to)) in pipes[1..].iter().zip(targets) {
-                if let (true, Some(stream)) = (*there, descriptors.next()) {
-                    outputs.push((name, stream, to));
+                if let (true, Some(from)) = (*there, descriptors.next()) {
+                    outputs.push(Output { name, from, to });
                 }
             }
             input
         };
         let done = self.pump_end.take();
-        for (name, from, to) in outputs {
+        for output in outputs {
             let Some(done) = &done else { break };
             let done = done.try_clone().map_err(Error::Streams)?;
-            pump::output(name, from, to, self.first_output.clone(), done)
-                .map_err(Error::Streams)?;
+            let (first, failed) = (self.first_output.clone(), self.output_failed.clone());
+            pump::output(output, first, failed, done).map_err(Error::Streams)?;
         }
         if let (Some(input), true) = (input, self.streams.input) {
             pump::input(input).map_err(Error::Streams)?;

@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FileType, fstat};
 use rustix::net::{Shutdown, shutdown};
@@ -32,24 +32,51 @@ impl FirstOutput {
     }
 }
 
-/// Pumps the container's output to `to` until it ends; then `done` is closed. When nobody reads `to` any more, a byte is
-/// written to `done` first.
+/// Why output could not be passed on, other than that nobody reads it: the first reason.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Failed(Arc<Mutex<Option<io::Error>>>);
+
+impl Failed {
+    /// The reason, once.
+    pub(super) fn take(&self) -> Option<io::Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn set(&self, error: io::Error) {
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(error);
+    }
+}
+
+/// What an output pump is given.
+pub(super) struct Output {
+    /// Its thread's name: `terminal` for a terminal's.
+    pub(super) name: &'static str,
+    /// The container's end.
+    pub(super) from: OwnedFd,
+    /// Ours.
+    pub(super) to: BorrowedFd<'static>,
+}
+
+/// Pumps the container's output to `to` until it ends; then `done` is closed. When that fails, a byte is written to
+/// `done` first, and the reason is in `failed`, unless it is that nobody reads `to` any more.
 pub(super) fn output(
-    name: &str,
-    from: OwnedFd,
-    to: BorrowedFd<'static>,
+    output: Output,
     first: FirstOutput,
+    failed: Failed,
     mut done: PipeWriter,
 ) -> io::Result<()> {
+    let Output { name, from, to } = output;
     let to = to.try_clone_to_owned()?;
     sys::thread::spawn(name, move || {
         let mut from = File::from(from);
-        if let Err(error) = copy_out(&mut from, &mut File::from(to), &first) {
+        if let Err(error) = copy_out(&mut from, &mut File::from(to), &first, name == "terminal") {
             tracing::debug!(%error, "output ended early");
-            if error.kind() == ErrorKind::BrokenPipe {
-                // Fails only when the session has ended, which needs no telling.
-                let _ = done.write_all(b"!");
+            if error.kind() != ErrorKind::BrokenPipe {
+                failed.set(error);
             }
+            // Fails only when the session has ended, which needs no telling.
+            let _ = done.write_all(b"!");
             stop_reading(&from);
         }
         drop(done);
@@ -84,14 +111,19 @@ fn copy(from: &mut File, to: &mut File) -> io::Result<()> {
     }
 }
 
-fn copy_out(from: &mut File, to: &mut File, first: &FirstOutput) -> io::Result<()> {
+fn copy_out(
+    from: &mut File,
+    to: &mut File,
+    first: &FirstOutput,
+    is_terminal: bool,
+) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut stamped = false;
     loop {
         let len = match from.read(&mut buffer) {
             // A pty's master fails with EIO when its last slave is closed, which is its end.
             Ok(0) => return Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(()),
+            Err(error) if is_terminal && error.raw_os_error() == Some(libc::EIO) => return Ok(()),
             Ok(len) => len,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
