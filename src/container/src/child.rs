@@ -62,8 +62,10 @@ fn wait(channel: &OwnedFd) -> Result<(), Error> {
 
 fn report(channel: impl AsFd, report: &Report, descriptor: Option<BorrowedFd<'_>>) {
     let bytes = serde_json::to_vec(report).unwrap_or_default();
-    // If the parent is gone there is nobody to tell.
-    let _ = packet::send(channel, &bytes, descriptor.as_slice());
+    if packet::send(channel, &bytes, descriptor.as_slice()).is_err() {
+        // The parent is gone, or would wait for ever for what did not get through: this end tells it.
+        fork::exit(FAILED);
+    }
 }
 
 /// The standard streams as they will be, in the order of their numbers.

@@ -46,7 +46,10 @@ impl Client {
             .map_err(std::io::Error::from)
             .and_then(|bytes| sys::packet::send(&self.socket, &bytes, descriptors));
         if let Err(error) = sent {
-            tracing::debug!(%error, "the client is gone");
+            tracing::debug!(%error, "the client is gone, or cannot be told");
+            // A client that is there would wait for ever for what did not get through. That it cannot be hung up on
+            // means that it has gone.
+            let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         }
     }
 
