@@ -42,6 +42,12 @@ pub enum Error {
     /// An ordinary user cannot have what was asked for.
     #[error("{0} needs root; run hull as root, or leave it out")]
     NeedsRoot(&'static str),
+    /// The environment says something about the jail that it does not know.
+    #[error(
+        "HULL_JAIL is {0:?}; it may be unset, for the whole jail, or \"{value}\"",
+        value = monitor::jail::POLICY_VARIABLE.1
+    )]
+    JailPolicy(std::ffi::OsString),
     /// Options that exclude each other.
     #[error("{0} has no meaning with --isolation native")]
     NotNative(&'static str),
@@ -181,9 +187,21 @@ fn machine(
         cmdline,
         memory_mib: size.memory_mib,
         vcpus: size.vcpus,
+        cpu_milli: options.cpus.map(|cpus| cpus.0),
+        jail: jail_policy()?,
         scratch,
         show_console: options.console,
     }))
+}
+
+/// What the user says about the jail, in the environment.
+fn jail_policy() -> Result<config::Policy, Error> {
+    let (name, value) = monitor::jail::POLICY_VARIABLE;
+    match std::env::var_os(name) {
+        None => Ok(config::Policy::Full),
+        Some(said) if said == value => Ok(config::Policy::NoUserNamespace),
+        Some(said) => Err(Error::JailPolicy(said)),
+    }
 }
 
 fn refuse_for_native(options: &Options, is_root: bool) -> Result<(), Error> {

@@ -6,6 +6,8 @@ use protocol::agent::{EtcFiles, TerminalSize};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use crate::jail::Policy;
+
 /// The name of the file in the sandbox's folder.
 pub const FILE_NAME: &str = "config.json";
 
@@ -51,6 +53,10 @@ pub struct Vm {
     pub memory_mib: u32,
     /// Processors.
     pub vcpus: u8,
+    /// Thousandths of a processor that the VM may take of the host, if that is limited.
+    pub cpu_milli: Option<u64>,
+    /// What hull-vmm's jail may lack.
+    pub jail: Policy,
     /// Template of the writable disk; without one the root file system is read-only.
     pub scratch: Option<PathBuf>,
     /// Pass the guest's console on to the client.

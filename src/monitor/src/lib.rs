@@ -14,7 +14,7 @@
 //! databases, TLS, an async runtime.
 
 use std::error::Error as StdError;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,14 +28,19 @@ pub mod config;
 
 mod agent;
 mod bridge;
+mod cgroup;
 mod client;
 mod console;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+pub mod jail;
 mod machine;
 mod measure;
 mod microvm;
 mod native;
 mod scratch;
 mod streams;
+pub mod users;
 mod vmm;
 
 use client::Client;
@@ -148,10 +153,13 @@ fn remove(folder: &Path) -> Result<(), Error> {
 
 fn read_config(folder: &Path) -> Result<Config, Error> {
     let path = folder.join(config::FILE_NAME);
-    let text = std::fs::read(&path).map_err(|source| Error::Read {
-        path: path.clone(),
-        source,
-    })?;
+    let mut text = Vec::new();
+    sys::trusted::read(&path)
+        .and_then(|mut file| file.read_to_end(&mut text))
+        .map_err(|source| Error::Read {
+            path: path.clone(),
+            source,
+        })?;
     serde_json::from_slice(&text).map_err(|source| Error::Malformed { path, source })
 }
 

@@ -93,7 +93,7 @@ impl MicroVm {
     }
 
     fn try_new(config: &Config, vm: &Vm, folder: &Path) -> Result<MicroVm, Fault> {
-        let mut vmm = Vmm::spawn(&vm.program)?;
+        let mut vmm = Vmm::spawn(&config.id, vm)?;
         let (console, console_end) = Console::new()?;
         let mut network = if config.container.bridge {
             Some(Attached::new(&config.id)?)

@@ -23,7 +23,8 @@ use crate::{chain, measure};
 mod cgroup;
 mod mounts;
 
-use cgroup::{cgroup_path, remove_parent};
+use cgroup::cgroup_path;
+pub(crate) use cgroup::remove_parent;
 use mounts::mount_layers;
 
 pub use cgroup::{cgroup2_mount, sweep};

@@ -4,14 +4,17 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use protocol::vmm::{
-    CONTROL_FD, Descriptor, DiskConfig, DiskExtent, End, FromVmm, MAX_PACKET_LEN, NetConfig, ToVmm,
-    VmConfig, VsockConfig,
+    Descriptor, DiskConfig, DiskExtent, End, FromVmm, MAX_PACKET_LEN, NetConfig, ToVmm, VmConfig,
+    VsockConfig,
 };
 
+use rustix::process::{Signal, WaitOptions, WaitStatus, pidfd_send_signal, waitpid};
+
+use crate::cgroup::VmCgroup;
 use crate::config::{Config, Vm};
+use crate::jail::{self, Jailed};
 use crate::scratch;
 
 /// Layers begin at multiples of this on their device, so that they can be mapped with huge pages.
@@ -54,15 +57,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The program.
-    #[error("cannot execute {path}")]
-    Spawn {
-        /// The program.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    /// Its jail.
+    #[error(transparent)]
+    Jail(#[from] jail::Error),
+    /// hull-vmm ended against its will.
+    #[error("{0}")]
+    LastWords(String),
     /// A message to hull-vmm.
     #[error("cannot talk to hull-vmm")]
     Send(#[source] io::Error),
@@ -86,8 +86,9 @@ pub enum Error {
 /// The process and its socket.
 #[derive(Debug)]
 pub(crate) struct Vmm {
-    child: Child,
+    jailed: Jailed,
     socket: OwnedFd,
+    cgroup: Option<VmCgroup>,
 }
 
 /// A network device for the VM.
@@ -104,32 +105,22 @@ pub(crate) struct Tap {
 }
 
 impl Vmm {
-    /// Spawns hull-vmm, which waits for its VM.
-    pub(crate) fn spawn(program: &Path) -> Result<Vmm, Error> {
+    /// Spawns hull-vmm in its jail, where it waits for its VM.
+    pub(crate) fn spawn(id: &str, vm: &Vm) -> Result<Vmm, Error> {
         let (ours, theirs) = sys::packet::pair().map_err(Error::Send)?;
-        let mut command = Command::new(program);
-        command
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        if let Some(log) = std::env::var_os("HULL_LOG") {
-            command.env("HULL_LOG", log).stderr(Stdio::inherit());
+        let cgroup = VmCgroup::make(id, vm);
+        let directory = cgroup.as_ref().map(VmCgroup::directory);
+        match jail::spawn(&vm.program, theirs, vm.jail, directory) {
+            Ok(jailed) => Ok(Vmm {
+                jailed,
+                socket: ours,
+                cgroup,
+            }),
+            Err(error) => {
+                cgroup.map(VmCgroup::remove);
+                Err(error.into())
+            }
         }
-        let inherit = sys::spawn::Inherit {
-            descriptors: &[(theirs.as_fd(), CONTROL_FD)],
-            new_session: false,
-            dies_with_parent: true,
-            ..Default::default()
-        };
-        let child = sys::spawn::spawn(&mut command, &inherit).map_err(|source| Error::Spawn {
-            path: program.to_owned(),
-            source,
-        })?;
-        Ok(Vmm {
-            child,
-            socket: ours,
-        })
     }
 
     /// Hands over the VM.
@@ -154,7 +145,7 @@ impl Vmm {
             let mut extents = Vec::new();
             for layer in &config.container.layers {
                 extents.push(DiskExtent {
-                    file: pass(open(&layer.path)?.into()),
+                    file: pass(open_own(&layer.path)?.into()),
                     len_bytes: layer.len_bytes,
                 });
             }
@@ -231,7 +222,7 @@ impl Vmm {
         let mut buffer = vec![0; MAX_PACKET_LEN];
         let packet = sys::packet::receive(&self.socket, &mut buffer)?;
         match packet.len {
-            0 => Err(Error::Gone(self.how_it_ended())),
+            0 => Err(self.how_it_ended()),
             len => Ok(serde_json::from_slice(&buffer[..len])?),
         }
     }
@@ -243,14 +234,27 @@ impl Vmm {
 
     /// Its process number.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.jailed.child.pid.as_raw_pid().unsigned_abs()
     }
 
-    /// Kills it and waits for its end.
+    /// Kills it, waits for its end, and removes its cgroup.
     pub(crate) fn end(mut self) {
-        // Both fail only when it has been waited for already.
-        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
+        if let Err(error) = pidfd_send_signal(&self.jailed.child.pidfd, Signal::KILL) {
             tracing::debug!(%error, "hull-vmm had ended before");
+        }
+        self.wait();
+        self.cgroup.map(VmCgroup::remove);
+    }
+
+    /// Waits for its end; the status is known the first time.
+    fn wait(&mut self) -> Option<WaitStatus> {
+        let pid = self.jailed.child.pid;
+        match rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty())) {
+            Ok(waited) => waited.map(|(_, status)| status),
+            Err(error) => {
+                tracing::debug!(%error, "hull-vmm has been waited for before");
+                None
+            }
         }
     }
 
@@ -264,10 +268,22 @@ impl Vmm {
         }
     }
 
-    fn how_it_ended(&mut self) -> String {
-        match self.child.wait() {
-            Ok(status) => status.to_string(),
-            Err(error) => error.to_string(),
+    /// Why the socket is closed: its own words first, what the kernel says of its end otherwise.
+    fn how_it_ended(&mut self) -> Error {
+        let status = self.wait();
+        match jail::explain(&self.jailed.words) {
+            Ok(Some(words)) => Error::LastWords(words),
+            Ok(None) => Error::Gone(match status {
+                Some(status) if status.signaled() => {
+                    format!(
+                        "killed by signal {}",
+                        status.terminating_signal().unwrap_or(0)
+                    )
+                }
+                Some(status) => format!("exit code {}", status.exit_status().unwrap_or(0)),
+                None => "of its own accord".to_owned(),
+            }),
+            Err(error) => Error::Gone(error.to_string()),
         }
     }
 
@@ -299,6 +315,15 @@ pub(crate) fn explain(end: &End, panic: Option<String>) -> String {
     }
 }
 
+/// Opens a file of hull's state.
+fn open_own(path: &Path) -> Result<File, Error> {
+    sys::trusted::read(path).map_err(|source| Error::Open {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Opens a part of the installation, or a kernel of the user's choice.
 fn open(path: &Path) -> Result<File, Error> {
     File::open(path).map_err(|source| Error::Open {
         path: path.to_owned(),

@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::timeline::Timeline;
 
-/// The only descriptor that hull-vmm inherits besides the standard streams.
+/// The control socket's number in hull-vmm. Besides it, the standard streams and [`WORDS_FD`] it inherits nothing.
 pub const CONTROL_FD: i32 = 3;
+/// The number of the pipe to which hull-vmm writes when it ends against its will: a refused system call, a panic.
+pub const WORDS_FD: i32 = 4;
 /// The largest packet, in bytes.
 pub const MAX_PACKET_LEN: usize = 64 << 10;
 /// The most descriptors in one packet: the kernel's own limit (SCM_MAX_FD).

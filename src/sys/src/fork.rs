@@ -91,18 +91,34 @@ pub fn exit(code: i32) -> ! {
 
 /// Replaces the process by `path`. Returns only when that failed.
 pub fn execve(path: &CStr, argv: &[CString], envp: &[CString]) -> io::Error {
-    let pointers = |strings: &[CString]| {
-        let ends = std::iter::once(std::ptr::null());
-        strings
-            .iter()
-            .map(|s| s.as_ptr())
-            .chain(ends)
-            .collect::<Vec<_>>()
-    };
     let (argv, envp) = (pointers(argv), pointers(envp));
     // SAFETY: both arrays hold valid C strings, end with a null pointer, and live to the end of the call.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     io::Error::last_os_error()
+}
+
+/// Replaces the process by the program whose file this descriptor is, without looking at any path. A descriptor that is
+/// close-on-exec will do, but for scripts. Returns only when that failed.
+pub fn execve_descriptor(program: RawFd, argv: &[CString], envp: &[CString]) -> io::Error {
+    let (argv, envp) = (pointers(argv), pointers(envp));
+    // SAFETY: both arrays hold valid C strings, end with a null pointer, and live to the end of the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program,
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
+/// The strings' addresses, with the null pointer that ends them.
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    let ends = std::iter::once(std::ptr::null());
+    strings.iter().map(|s| s.as_ptr()).chain(ends).collect()
 }
 
 impl InChild {

@@ -1,23 +1,48 @@
 //! The one way to start a thread.
 //!
-//! Every thread has a name and a small stack. The jail will install the thread's seccomp filter here, before `work`
-//! runs: that is why nothing else in hull-vmm calls `std::thread`.
+//! Every thread has a name and a small stack, and does first what the process has said that its threads are to do
+//! ([`confine_with`]): in hull-vmm, to install the seccomp filter of its kind. That is why nothing else there calls
+//! `std::thread`.
 
 use std::io;
+use std::sync::OnceLock;
 use std::thread::{Builder, JoinHandle};
 
 /// Stack of a thread, in bytes. Only the pages that are touched count; the rest bounds a runaway recursion.
 const STACK_BYTES: usize = 256 << 10;
+
+/// Confines the calling thread, given its name.
+pub type Confine = fn(&str) -> io::Result<()>;
+
+static CONFINE: OnceLock<Confine> = OnceLock::new();
+
+/// Has every thread that is spawned from now on call `confine` before its work; the process ends if that fails. Such a
+/// thread lives as long as the process, its work done or not: a thread's end takes system calls that it is not to have.
+/// It is not to be joined. Only the first call counts.
+pub fn confine_with(confine: Confine) {
+    let _ = CONFINE.set(confine);
+}
 
 /// Starts a thread called `name` (the kernel shows its first 15 bytes) that runs `work`.
 pub fn spawn<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
-    Builder::new()
-        .name(name.to_owned())
-        .stack_size(STACK_BYTES)
-        .spawn(work)
+    let builder = Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
+    let Some(confine) = CONFINE.get() else {
+        return builder.spawn(work);
+    };
+    let name = name.to_owned();
+    builder.spawn(move || {
+        if let Err(error) = confine(&name) {
+            panic!("the thread {name} cannot be confined: {error}");
+        }
+        drop(name);
+        drop(work());
+        loop {
+            std::thread::park();
+        }
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The conversation with the monitor: one VM from its first packet to its last.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,14 @@ use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber
 use protocol::vmm::{End, FromVmm, MAX_PACKET_LEN, ToVmm, VmConfig};
 use sys::packet;
 
+use crate::confine;
 use crate::ends::Ends;
 use crate::halt;
 use crate::machine::{self, Descriptors, Machine};
 use crate::report::Sources;
 use crate::stamps::Stamps;
 use crate::stats::Stats;
+use crate::vcpu::Gate;
 
 /// How long the vCPUs may take to stop before the VM is reported as ended regardless: one may wait for a slow disk.
 const STOP_TIMEOUT: Duration = Duration::from_millis(20);
@@ -44,6 +46,9 @@ pub enum Error {
     /// The end's eventfd, the kick's handler or a vCPU's thread.
     #[error("the vCPUs could not be started")]
     Start(#[source] std::io::Error),
+    /// The first thread's seccomp filter.
+    #[error("the seccomp filter could not be installed")]
+    Confine(#[source] std::io::Error),
 }
 
 /// Builds and runs the VM that the monitor asks for over `socket`. Returns when the VM has ended and the monitor has been
@@ -99,9 +104,10 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
         output,
         offers,
     } = machine;
+    let gate = Gate::default();
     let running = vcpus
         .into_iter()
-        .map(|vcpu| vcpu.start(&shared))
+        .map(|vcpu| vcpu.start(&shared, &gate))
         .collect::<Result<_, _>>()
         .map_err(Error::Start)?;
     let vm_stats = Stats::new(vm.fd());
@@ -121,6 +127,9 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
         sources: sources.clone(),
     };
     manager.add_subscriber(Arc::new(Mutex::new(conversation)));
+    // Every thread is there: nothing is needed any more but what the loop does.
+    confine::first_thread().map_err(Error::Confine)?;
+    gate.open();
 
     let mut watch = halt::Watch::default();
     let end = loop {
@@ -184,7 +193,13 @@ fn receive(socket: &OwnedFd) -> Result<Option<(ToVmm, Descriptors)>, Error> {
 fn send(socket: &OwnedFd, message: &FromVmm) {
     let sent = serde_json::to_vec(message)
         .map_err(std::io::Error::from)
-        .and_then(|bytes| packet::send(socket.as_fd(), &bytes, &[]));
+        // Not sendmsg(2), which a filter cannot keep from sending descriptors. A peer that is gone is an error: Rust's
+        // runtime has SIGPIPE ignored.
+        .and_then(|bytes| {
+            Ok(rustix::io::retry_on_intr(|| {
+                rustix::io::write(socket, &bytes)
+            })?)
+        });
     if let Err(error) = sent {
         // A monitor that is gone ends the VM through the loop; nobody is left to be told.
         tracing::debug!(%error, "the monitor could not be told");

@@ -13,9 +13,11 @@
 //!
 //! - [`control`]: the conversation with the monitor.  [`machine`]: where a VM is put together.
 //! - [`kvm`], [`vcpu`], [`stats`]: the ioctls.  [`bus`]: who answers an access.  [`loader`]: kernel and initramfs.
+//! - [`confine`]: what each thread gives up before a guest runs.
 //! - [`ends`], [`halt`], [`stamps`]: what is known of a VM's life.  [`probe`]: whether this KVM can boot a stock kernel.
 
 pub mod bus;
+pub mod confine;
 pub mod control;
 pub mod ends;
 pub mod halt;

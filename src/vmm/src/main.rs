@@ -4,10 +4,10 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use protocol::vmm::CONTROL_FD;
-use vmm::control;
+use protocol::vmm::{CONTROL_FD, WORDS_FD};
 use vmm::probe::{self, Finding};
 use vmm::stamps::Stamps;
+use vmm::{confine, control};
 
 fn main() -> ExitCode {
     let stamps = Arc::new(Stamps::default());
@@ -39,19 +39,27 @@ fn serve(stamps: Arc<Stamps>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Err(error) = sys::spawn::inherited(WORDS_FD).and_then(confine::begin) {
+        eprintln!(
+            "hull-vmm: no pipe for last words as descriptor {WORDS_FD}: {error}; hull starts it with one"
+        );
+        return ExitCode::from(2);
+    }
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .without_time()
         .init();
-    match control::serve(socket, stamps) {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match control::serve(socket, stamps) {
+        Ok(()) => 0,
         Err(error) => {
             eprintln!("hull-vmm: {}", control::chain(&error));
-            ExitCode::FAILURE
+            1
         }
-    }
+    };
+    // At once: what a runtime does at a program's end needs calls that no thread has.
+    sys::fork::exit(code)
 }
 
 fn probe(descriptor: Option<&str>) -> ExitCode {

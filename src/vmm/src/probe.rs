@@ -17,7 +17,7 @@ use crate::bus::Bus;
 use crate::ends::Ends;
 use crate::kvm::System;
 use crate::stamps::Stamps;
-use crate::vcpu::{Running, Shared, Vcpu};
+use crate::vcpu::{Gate, Running, Shared, Vcpu};
 
 /// Memory of the probe's VM.
 const RAM_BYTES: u64 = 4 << 20;
@@ -109,7 +109,9 @@ fn try_payload(system: &System) -> Result<(), String> {
         stamps,
     };
     crate::vcpu::install_handler().map_err(|error| text(&error))?;
-    let running = vcpu.start(&shared).map_err(|error| text(&error))?;
+    let gate = Gate::default();
+    gate.open();
+    let running = vcpu.start(&shared, &gate).map_err(|error| text(&error))?;
     wait(&ends, &running)?;
     let seen = results
         .lock()

@@ -11,7 +11,7 @@ use crate::paths;
 use crate::step::{output, run, step};
 
 /// The map: which of our crates each may use, with all that those may use. `xtask` and `tests` stand outside.
-const MAP: [(&str, &[&str]); 15] = [
+const MAP: [(&str, &[&str]); 16] = [
     ("hull", &["cli"]),
     ("cli", &["bench", "engine"]),
     ("bench", &["engine"]),
@@ -19,15 +19,22 @@ const MAP: [(&str, &[&str]); 15] = [
         "engine",
         &["image", "monitor", "network", "protocol", "sys"],
     ),
-    ("monitor", &["container", "network", "protocol", "sys"]),
+    (
+        "monitor",
+        &["container", "filters", "network", "protocol", "sys"],
+    ),
     ("agent", &["container", "protocol", "sys"]),
-    ("vmm", &["devices", "arch", "memory", "protocol", "sys"]),
+    (
+        "vmm",
+        &["devices", "arch", "filters", "memory", "protocol", "sys"],
+    ),
     ("container", &["sys"]),
     ("network", &["sys"]),
     ("image", &["sys"]),
     ("devices", &["memory", "sys"]),
     ("arch", &["memory"]),
     ("memory", &["sys"]),
+    ("filters", &[]),
     ("protocol", &[]),
     ("sys", &[]),
 ];

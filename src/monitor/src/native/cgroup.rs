@@ -41,7 +41,7 @@ pub fn sweep(id: &str) {
 }
 
 /// Removes hull's own cgroup once nobody is in it; while somebody is, the kernel refuses.
-pub(super) fn remove_parent() {
+pub(crate) fn remove_parent() {
     if let Some(parent) = cgroup2_mount().map(|mount| mount.join("hull"))
         && let Err(error) = fs::remove_dir(parent)
     {

@@ -1,10 +1,10 @@
 //! A vCPU: its state at reset, its thread, its end.
 //!
-//! The thread runs, decodes the exit and hands it to the bus, nothing else. It ends when the VM has ended.
+//! The thread runs, decodes the exit and hands it to the bus, nothing else, until the VM has ended.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use arch::cpuid;
@@ -76,8 +76,8 @@ impl Vcpu {
         })
     }
 
-    /// Starts the vCPU's thread.
-    pub fn start(self, shared: &Shared) -> io::Result<Running> {
+    /// Starts the vCPU's thread, which waits for the gate.
+    pub fn start(self, shared: &Shared, gate: &Gate) -> io::Result<Running> {
         let counts = Arc::new(Counts::default());
         let runner = Runner {
             index: self.index,
@@ -85,7 +85,11 @@ impl Vcpu {
             shared: shared.clone(),
             counts: counts.clone(),
         };
-        let thread = sys::thread::spawn(&format!("vcpu{}", self.index), move || runner.run())?;
+        let gate = gate.clone();
+        let thread = sys::thread::spawn(&format!("vcpu{}", self.index), move || {
+            gate.0.wait();
+            runner.run()
+        })?;
         Ok(Running {
             thread,
             immediate_exit: self.immediate_exit,
@@ -122,6 +126,18 @@ fn set_msrs(fd: &VcpuFd) -> Result<(), Error> {
     Ok(())
 }
 
+/// What vCPUs wait at until everything is in its place; clones are the same gate.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<OnceLock<()>>);
+
+impl Gate {
+    /// Lets them go.
+    pub fn open(&self) {
+        // Open is open.
+        let _ = self.0.set(());
+    }
+}
+
 /// What all vCPUs share.
 #[derive(Clone)]
 pub struct Shared {
@@ -142,6 +158,8 @@ pub struct Counts {
     pub interrupted: AtomicU64,
     /// A question to the vCPU, and its answer.
     life: AtomicU8,
+    /// See [`Running::has_ended`].
+    ended: AtomicBool,
 }
 
 /// Interrupts are on (SDM vol. 1, 3.4.3).
@@ -172,7 +190,7 @@ impl Running {
         // First the flag, then the signal: a thread that is not in the guest yet finds the flag, one that is in there is
         // driven out by the signal, and there is nothing in between.
         self.immediate_exit.set();
-        // Fails only for a thread that has ended.
+        // The thread is there as long as the process.
         let _ = self.thread.kill(kick_signal());
     }
 
@@ -190,9 +208,9 @@ impl Running {
         }
     }
 
-    /// Whether the thread has ended.
+    /// Whether the vCPU has ended: it will not touch the guest again.
     pub fn has_ended(&self) -> bool {
-        self.thread.is_finished()
+        self.counts.ended.load(Ordering::SeqCst)
     }
 }
 
@@ -213,6 +231,7 @@ impl Runner {
                 self.shared.ends.reach(end);
             }
         }
+        self.counts.ended.store(true, Ordering::SeqCst);
     }
 
     /// Enters the guest once and answers its exit.

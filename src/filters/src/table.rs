@@ -1,0 +1,164 @@
+// Which system calls each thread of hull's host processes may make: the one place where this is said. Included by the
+// crate and by its build script, which compiles it.
+
+/// A call and the condition under which it may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// Its name, as libc has it: with SYS_.
+    pub name: &'static str,
+    /// Its number.
+    pub number: i64,
+    /// What is checked of its arguments.
+    pub when: When,
+}
+
+/// A condition on arguments, which are counted from 0 and compared as the kernel reads them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// None.
+    Always,
+    /// This argument, 32 bits wide, is one of these.
+    OneOf(u8, &'static [u64]),
+    /// This argument has none of these bits.
+    Without(u8, u64),
+    /// Memory is mapped: private, anonymous, never executable (argument 2 is the protection, 3 the flags).
+    PlainMemory(&'static [u64]),
+}
+
+/// A kind of thread, or a process of one thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// How it is called in the documentation.
+    pub name: &'static str,
+    /// What it may call.
+    pub calls: &'static [&'static [Call]],
+    /// What it may call besides in builds that are never installed: those with glibc, and those with debug assertions.
+    pub development: &'static [Call],
+}
+
+macro_rules! calls {
+    ($($name:ident $(($when:expr))?),* $(,)?) => {
+        &[$(Call { name: stringify!($name), number: libc::$name, when: calls!(@ $($when)?) }),*]
+    };
+    (@) => { When::Always };
+    (@ $when:expr) => { $when };
+}
+
+use When::{OneOf, PlainMemory, Without};
+
+// ioctl(2) numbers: KVM's (include/uapi/linux/kvm.h), then a tap's (if_tun.h) and the general (asm-generic/ioctls.h).
+const KVM_RUN: u64 = 0xae80;
+const KVM_GET_REGS: u64 = 0x8090_ae81;
+const KVM_GET_MP_STATE: u64 = 0x8004_ae98;
+const TUNSETOFFLOAD: u64 = 0x4004_54d0;
+const FIONBIO: u64 = 0x5421;
+
+const F_GETFD: u64 = 1;
+pub(crate) const PROT_EXEC: u64 = 4;
+/// MAP_PRIVATE | MAP_ANONYMOUS.
+const PRIVATE_ANONYMOUS: u64 = 0x22;
+/// The same with MAP_NORESERVE: the arenas of glibc's malloc.
+const GLIBC_ARENA: u64 = 0x4022;
+const MREMAP_MAYMOVE: u64 = 1;
+const MADV_DONTNEED: u64 = 4;
+const MADV_FREE: u64 = 8;
+/// FALLOC_FL_KEEP_SIZE with FALLOC_FL_PUNCH_HOLE, and with FALLOC_FL_ZERO_RANGE.
+const HOLES_AND_ZEROS: &[u64] = &[3, 0x11];
+/// The first real-time signal that is free: musl's and glibc's. A thread of one's own is driven out of KVM_RUN with it.
+const KICK: &[u64] = &[35];
+const GLIBC_KICK: &[u64] = &[34];
+/// SIG_BLOCK and SIG_SETMASK: around a kick, in pthread_kill.
+const MASKS: &[u64] = &[0, 2];
+const MSG_CMSG_CLOEXEC: u64 = 0x4000_0000;
+
+/// Every thread: memory of its own, locks, the clock, and an end.
+const EVERY_THREAD: &[Call] = calls![
+    SYS_brk,
+    SYS_clock_gettime,
+    SYS_close,
+    SYS_exit_group,
+    SYS_futex,
+    SYS_madvise(OneOf(2, &[MADV_DONTNEED, MADV_FREE])),
+    SYS_mmap(PlainMemory(&[PRIVATE_ANONYMOUS])),
+    SYS_mprotect(Without(2, PROT_EXEC)),
+    SYS_mremap(OneOf(3, &[MREMAP_MAYMOVE])),
+    SYS_munmap,
+    SYS_sched_yield,
+    SYS_write,
+];
+
+/// glibc's malloc in a thread that is not the first, and what the standard library asserts of a descriptor that it closes.
+const DEVELOPMENT: &[Call] = calls![
+    SYS_fcntl(OneOf(1, &[F_GETFD])),
+    SYS_mmap(PlainMemory(&[GLIBC_ARENA])),
+];
+
+/// hull-vmm's first thread: the loop over the control socket and those devices that have no thread of their own.
+pub const MAIN: Kind = Kind {
+    name: "main",
+    calls: &[
+        EVERY_THREAD,
+        calls![
+            SYS_epoll_ctl,
+            SYS_epoll_pwait,
+            SYS_getrandom,
+            SYS_ioctl(OneOf(1, &[FIONBIO])),
+            SYS_pread64,
+            SYS_read,
+            SYS_readv,
+            SYS_recvmsg(OneOf(2, &[MSG_CMSG_CLOEXEC])),
+            SYS_shutdown,
+            SYS_rt_sigprocmask(OneOf(0, MASKS)),
+            SYS_tkill(OneOf(1, KICK)),
+            SYS_writev,
+        ],
+    ],
+    development: calls![
+        SYS_epoll_wait,
+        SYS_fcntl(OneOf(1, &[F_GETFD])),
+        SYS_getpid,
+        SYS_tgkill(OneOf(2, GLIBC_KICK)),
+    ],
+};
+
+/// A vCPU: it runs the guest, answers its accesses, and starts a device when its driver says so.
+pub const VCPU: Kind = Kind {
+    name: "vcpu",
+    calls: &[
+        EVERY_THREAD,
+        calls![
+            SYS_getrandom,
+            SYS_ioctl(OneOf(
+                1,
+                &[KVM_RUN, KVM_GET_REGS, KVM_GET_MP_STATE, TUNSETOFFLOAD]
+            )),
+            SYS_read,
+            SYS_rt_sigreturn,
+        ],
+    ],
+    development: DEVELOPMENT,
+};
+
+/// A block device's thread: it moves data between files and guest memory.
+pub const BLOCK: Kind = Kind {
+    name: "blk",
+    calls: &[
+        EVERY_THREAD,
+        calls![
+            SYS_epoll_pwait,
+            SYS_fallocate(OneOf(1, HOLES_AND_ZEROS)),
+            SYS_fdatasync,
+            SYS_preadv,
+            SYS_pwrite64,
+            SYS_pwritev,
+        ],
+    ],
+    development: calls![
+        SYS_epoll_wait,
+        SYS_fcntl(OneOf(1, &[F_GETFD])),
+        SYS_mmap(PlainMemory(&[GLIBC_ARENA])),
+    ],
+};
+
+/// Every kind.
+pub const KINDS: &[Kind] = &[MAIN, VCPU, BLOCK];

@@ -1,0 +1,178 @@
+//! The cgroup (v2) around a hull-vmm, where this user may make one: what a VM takes of the host has a bound that no
+//! guest can move.
+//!
+//! Root's are at `hull/<id>` of the hierarchy. An ordinary user's are beside the cgroup that the monitor is in, which works
+//! where the session's manager has delegated its parent (systemd does so for what runs under `user@.service`).
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::config::Vm;
+use crate::native::{cgroup2_mount, remove_parent};
+
+/// What hull-vmm itself and the page cache of its disks may take besides the guest's memory.
+const VMM_MEMORY_BYTES: u64 = 128 << 20;
+/// Threads besides the vCPUs: the first, one for each disk (19 devices at most), KVM's worker.
+const OTHER_THREADS: u32 = 24;
+/// The period of cpu.max, in microseconds: the kernel's default.
+const PERIOD_US: u64 = 100_000;
+/// Removal is tried again while killed processes leave.
+const TRIES: u32 = 200;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
+
+/// A cgroup that holds one hull-vmm.
+#[derive(Debug)]
+pub(crate) struct VmCgroup {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+impl VmCgroup {
+    /// Makes the cgroup of the sandbox `id`; `None` where this user cannot, which `hull doctor` explains.
+    pub(crate) fn make(id: &str, vm: &Vm) -> Option<VmCgroup> {
+        match Self::try_make(id, vm) {
+            Ok(made) => Some(made),
+            Err(error) => {
+                tracing::info!(%error, "hull-vmm has no cgroup of its own");
+                None
+            }
+        }
+    }
+
+    fn try_make(id: &str, vm: &Vm) -> io::Result<VmCgroup> {
+        let path = place(id)?;
+        match make_directory(&path) {
+            // Whoever was the last to leave has just removed the parent.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make_directory(&path)?,
+            other => other?,
+        }
+        let directory = rustix::fs::open(
+            &path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )?;
+        let made = VmCgroup { path, directory };
+        for (file, value) in limits(vm) {
+            made.limit(file, &value);
+        }
+        Ok(made)
+    }
+
+    /// Its directory, for clone3.
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Sets a limit, if the hierarchy has its controller.
+    fn limit(&self, file: &str, value: &str) {
+        let written = rustix::fs::openat(
+            &self.directory,
+            file,
+            OFlags::WRONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .and_then(|fd| rustix::io::write(fd, value.as_bytes()));
+        if let Err(error) = written {
+            tracing::info!(%error, file, "hull-vmm's cgroup does not have this limit");
+        }
+    }
+
+    /// Removes it, once hull-vmm has gone.
+    pub(crate) fn remove(self) {
+        for _ in 0..TRIES {
+            match fs::remove_dir(&self.path) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    std::thread::sleep(PAUSE);
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, path = %self.path.display(), "a cgroup was not removed");
+                    return;
+                }
+                _ => break,
+            }
+        }
+        if rustix::process::geteuid().is_root() {
+            remove_parent();
+        }
+    }
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    if rustix::process::geteuid().is_root()
+        && let Some(parent) = path.parent()
+    {
+        fs::create_dir_all(parent)?;
+        parent.parent().map(delegate);
+        delegate(parent);
+    }
+    fs::create_dir(path)
+}
+
+/// Where the cgroup of the sandbox `id` is to be.
+pub(crate) fn place(id: &str) -> io::Result<PathBuf> {
+    let missing = || io::Error::other("no cgroup v2 hierarchy is mounted");
+    let mount = cgroup2_mount().ok_or_else(missing)?;
+    if rustix::process::geteuid().is_root() {
+        return Ok(mount.join("hull").join(id));
+    }
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    beside(&own, id)
+        .map(|path| mount.join(path))
+        .ok_or_else(|| io::Error::other("this user's cgroup is not delegated"))
+}
+
+/// The path, in the hierarchy, of a cgroup beside the one that `/proc/self/cgroup` names.
+fn beside(own: &str, id: &str) -> Option<PathBuf> {
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let parent = Path::new(path).parent()?;
+    Some(parent.join(format!("hull-{id}")))
+}
+
+/// Lets the cgroups below have the controllers that VMs are limited by; one that is not there is not missed here, but
+/// where its limit is set.
+fn delegate(parent: &Path) {
+    for controller in ["+cpu", "+memory", "+pids"] {
+        if let Err(error) = fs::write(parent.join("cgroup.subtree_control"), controller) {
+            tracing::debug!(%error, controller, path = %parent.display(), "not delegated");
+        }
+    }
+}
+
+fn limits(vm: &Vm) -> Vec<(&'static str, String)> {
+    let memory = (u64::from(vm.memory_mib) << 20) + VMM_MEMORY_BYTES;
+    let mut limits = vec![
+        ("memory.max", memory.to_string()),
+        ("memory.oom.group", "1".to_owned()),
+        (
+            "pids.max",
+            (u32::from(vm.vcpus) + OTHER_THREADS).to_string(),
+        ),
+    ];
+    if let Some(milli) = vm.cpu_milli {
+        let quota = milli.saturating_mul(PERIOD_US) / 1000;
+        // The kernel's least is a millisecond.
+        limits.push(("cpu.max", format!("{} {PERIOD_US}", quota.max(1000))));
+    }
+    limits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ordinary_users_cgroup_lies_beside_its_own() {
+        let own =
+            "1:cpu:/\n0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-1.scope\n";
+        assert_eq!(
+            beside(own, "abc").unwrap(),
+            Path::new("user.slice/user-1000.slice/user@1000.service/app.slice/hull-abc")
+        );
+        assert_eq!(beside("1:cpu:/\n", "abc"), None);
+        assert_eq!(beside("0::/\n", "abc"), None);
+    }
+}

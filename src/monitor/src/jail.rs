@@ -1,0 +1,185 @@
+//! The jail of a hull-vmm: whom it runs as, what it may use, what it is given.
+//!
+//! Invariants: as root, every hull-vmm has a user of its own ([`users`]) that owns nothing; what the jail cannot have on
+//! this host is refused or, where the user has said so, left out: never silently.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use protocol::vmm::{CONTROL_FD, WORDS_FD};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::Resource;
+use serde::{Deserialize, Serialize};
+use sys::fork::Child;
+use sys::jail::{Jail, Walls};
+use sys::last_words::{self, LastWords};
+
+use crate::users::{self, Users};
+
+/// What a user can say about the jail.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// All of it, or no VM.
+    #[default]
+    Full,
+    /// Without a user namespace where the host forbids them: as root with the other namespaces, otherwise with none.
+    NoUserNamespace,
+}
+
+/// The environment variable that says so, and its one value.
+pub const POLICY_VARIABLE: (&str, &str) = ("HULL_JAIL", "no-user-namespace");
+
+/// Resource limits of hull-vmm. It needs no more, whatever its guest does; that it makes no process is seccomp's.
+const LIMITS: [(Resource, u64); 7] = [
+    (Resource::Core, 0),
+    (Resource::Memlock, 0),
+    (Resource::Msgqueue, 0),
+    // The descriptors of one packet, eventfds of devices, and a stream for each connection of the guest's.
+    (Resource::Nofile, 4096),
+    (Resource::Sigpending, 256),
+    (Resource::Nice, 0),
+    (Resource::Rtprio, 0),
+];
+/// Threads of a user of its own: the first, 32 vCPUs, 19 devices, KVM's worker, and as many again for its user's last VM,
+/// which may still be ending.
+const MAX_THREADS: u64 = 128;
+
+/// Why there is no jail.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program.
+    #[error("cannot open {path}")]
+    Program {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No user of its own.
+    #[error(transparent)]
+    Users(#[from] users::Error),
+    /// The process.
+    #[error("cannot make hull-vmm's jail")]
+    Prepare(#[source] io::Error),
+    /// The host forbids user namespaces.
+    #[error(
+        "hull-vmm cannot be jailed: this host does not allow user namespaces to you (see \
+         /proc/sys/user/max_user_namespaces and your security modules); to run VMs with a weaker jail, set \
+         HULL_JAIL=no-user-namespace"
+    )]
+    UserNamespaces(#[source] io::Error),
+    /// The process.
+    #[error(transparent)]
+    Spawn(sys::jail::Error),
+}
+
+/// A hull-vmm in its jail.
+#[derive(Debug)]
+pub struct Jailed {
+    /// The process.
+    pub child: Child,
+    /// Where its last words can be read.
+    pub words: OwnedFd,
+    /// Its user and the monitor's, if they are their own.
+    pub users: Option<Users>,
+}
+
+/// Starts hull-vmm, which gets `control` and nothing else, in a directory of cgroup v2 if one is given. The process is
+/// killed when the caller, which has one thread only, dies.
+pub fn spawn(
+    program: &Path,
+    control: OwnedFd,
+    policy: Policy,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Jailed, Error> {
+    let path = program;
+    let program =
+        rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
+            Error::Program {
+                path: path.to_owned(),
+                source: errno.into(),
+            }
+        })?;
+    let is_root = rustix::process::geteuid().is_root();
+    let users = if is_root { users::take()? } else { None };
+    let own = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    let user = users
+        .as_ref()
+        .map_or(own, |users| (users.vmm(), users.vmm()));
+    let null = sys::jail::null().map_err(Error::Prepare)?;
+    let log = std::env::var_os("HULL_LOG").map(|_| io::stderr());
+    let (words, their_words) = io::pipe().map_err(Error::Prepare)?;
+    let mut limits = LIMITS.to_vec();
+    if users.is_some() {
+        limits.push((Resource::Nproc, MAX_THREADS));
+    }
+    let descriptors = [
+        null.as_fd(),
+        null.as_fd(),
+        log.as_ref().map_or(null.as_fd(), AsFd::as_fd),
+        control.as_fd(),
+        their_words.as_fd(),
+    ];
+    const { assert!(CONTROL_FD == 3 && WORDS_FD == 4) };
+    let mut jail = Jail {
+        walls: Walls::All,
+        user,
+        cgroup,
+        limits: &limits,
+        descriptors: &descriptors,
+        words: WORDS_FD,
+        program: program.as_fd(),
+        arguments: &[CString::from(c"hull-vmm")],
+        environment: &[],
+    };
+    let spawned = match sys::jail::spawn(&jail) {
+        Err(sys::jail::Error::UserNamespaces(error)) if policy == Policy::NoUserNamespace => {
+            tracing::warn!(%error, "hull-vmm runs without a user namespace, as HULL_JAIL says");
+            jail.walls = if is_root {
+                Walls::NoUserNamespace
+            } else {
+                Walls::None
+            };
+            sys::jail::spawn(&jail)
+        }
+        other => other,
+    };
+    let child = spawned.map_err(|error| match error {
+        sys::jail::Error::UserNamespaces(source) => Error::UserNamespaces(source),
+        other => Error::Spawn(other),
+    })?;
+    Ok(Jailed {
+        child,
+        words: words.into(),
+        users,
+    })
+}
+
+/// What hull-vmm said with its last breath, for a person; `None` if it said nothing.
+pub fn explain(words: &OwnedFd) -> io::Result<Option<String>> {
+    Ok(last_words::read(words)?.map(|words| match words {
+        LastWords::SetUp { step, errno } => {
+            let step = sys::jail::STEPS
+                .get(step as usize)
+                .unwrap_or(&"do something unknown");
+            let error = io::Error::from_raw_os_error(errno);
+            format!("its jail could not {step}: {error}")
+        }
+        LastWords::Refused { call, thread } => match sys::syscalls::name(call) {
+            Some(name) => {
+                format!("hull-vmm was refused the system call `{name}` on its thread {thread}")
+            }
+            None => {
+                format!("hull-vmm was refused system call number {call} on its thread {thread}")
+            }
+        },
+        LastWords::Panicked { text } => format!("hull-vmm failed: {text}"),
+    }))
+}

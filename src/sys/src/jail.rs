@@ -1,0 +1,374 @@
+//! A process that is born without everything it was not given: namespaces, an empty root, no capabilities.
+//!
+//! ```text
+//! parent                                   child (clone3 into its namespaces and cgroup)
+//!   clone3 ------------------------------>   waits
+//!   maps one user and one group ---------->  descriptors, then every other is closed
+//!                                            root: an empty, read-only tmpfs; the old one is detached
+//!                                            limits, bounding set, securebits
+//!                                            groups, group, user; every capability set emptied
+//!                                            no_new_privs, death signal
+//!                                            execveat of the program's descriptor, which must be static
+//! ```
+//!
+//! Invariants: what fails is written to the jail's pipe ([`crate::last_words`]) with its step, and nothing is executed;
+//! the program's file is opened before, so that no path is looked up after the clone. Deliberately absent: seccomp,
+//! which the program installs itself when it knows its threads.
+
+#![expect(
+    unsafe_code,
+    reason = "execveat and dup3 onto chosen numbers have no safe form"
+)]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
+    move_mount, unmount,
+};
+use rustix::process::{
+    Resource, Rlimit, Signal, chdir, fchdir, pivot_root, set_parent_process_death_signal, setrlimit,
+};
+use rustix::thread::{
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
+    set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
+
+use crate::fork::{self, Child, InChild};
+use crate::last_words::{self, LastWords};
+
+/// The code of a child that could not become what it was to be.
+pub const FAILED: i32 = 71;
+
+/// Namespaces of a jail besides the user namespace and the cgroup namespace, which is made in the child: it begins at the
+/// cgroup of whoever makes it.
+const NAMESPACES: i32 = libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS;
+
+/// How much of a jail the host allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Walls {
+    /// Namespaces of every kind.
+    All,
+    /// All but a user namespace: where the host forbids those; needs root.
+    NoUserNamespace,
+    /// No namespace at all and the parent's root: what remains without root where user namespaces are forbidden. No new
+    /// privileges, limits and closed descriptors there are.
+    None,
+}
+
+/// Steps that may fail, as a person reads them; [`LastWords::SetUp`] carries an index.
+pub const STEPS: [&str; 9] = [
+    "wait for its user namespace's maps",
+    "place its descriptors",
+    "enter an empty root",
+    "set its limits",
+    "drop its capabilities",
+    "change its user",
+    "renounce privileges",
+    "tie its life to the monitor's",
+    "execute hull-vmm",
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Maps,
+    Descriptors,
+    Root,
+    Limits,
+    Capabilities,
+    User,
+    Privileges,
+    Death,
+    Execute,
+}
+
+/// A jail to be made.
+#[derive(Debug)]
+pub struct Jail<'a> {
+    /// The walls.
+    pub walls: Walls,
+    /// The host's user and group that the program runs as; the only ones mapped in the user namespace, to themselves. An
+    /// ordinary user's own, or any of root's choice.
+    pub user: (u32, u32),
+    /// The cgroup v2 directory in which it is born.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Resource limits, soft and hard alike.
+    pub limits: &'a [(Resource, u64)],
+    /// Its standard input, output and error output, and further descriptors at the numbers from 3 on.
+    pub descriptors: &'a [BorrowedFd<'a>],
+    /// Which of them is the pipe for last words.
+    pub words: RawFd,
+    /// The program: a static one, which anybody may read and execute.
+    pub program: BorrowedFd<'a>,
+    /// Its arguments, the name included.
+    pub arguments: &'a [CString],
+    /// Its environment.
+    pub environment: &'a [CString],
+}
+
+/// Why a jail could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host does not let this user have a user namespace.
+    #[error("this host does not allow user namespaces to this user")]
+    UserNamespaces(#[source] io::Error),
+    /// The process could not be made.
+    #[error("the jailed process could not be made")]
+    Clone(#[source] io::Error),
+    /// Its user namespace could not be mapped.
+    #[error("the jail's user namespace could not be given its user")]
+    Maps(#[source] io::Error),
+}
+
+/// Makes the jail and the process in it, without waiting for its exec: what fails there is in the pipe for last words.
+/// The caller must be a process of one thread. The process is killed when the caller dies.
+pub fn spawn(jail: &Jail<'_>) -> Result<Child, Error> {
+    let namespaces = match jail.walls {
+        Walls::All => libc::CLONE_NEWUSER | NAMESPACES,
+        Walls::NoUserNamespace => NAMESPACES,
+        Walls::None => 0,
+    };
+    let (go, may_go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map(|(read, write)| (write, read))
+        .map_err(|errno| Error::Clone(errno.into()))?;
+    let child = fork::fork(namespaces, jail.cgroup, |in_child| {
+        // The parent's copy of the pipe's end must not keep the child waiting for a parent that died.
+        let closed = in_child.close(go.as_fd());
+        let error = match closed {
+            Ok(()) => become_program(jail, &may_go, &in_child),
+            Err(error) => (Step::Maps, error),
+        };
+        tell(jail, error)
+    });
+    let child = child.map_err(|error| match error.raw_os_error() {
+        // EPERM: a sysctl or a security module; ENOSPC and EUSERS: max_user_namespaces; EINVAL: not in this kernel.
+        Some(libc::EPERM | libc::ENOSPC | libc::EUSERS | libc::EINVAL)
+            if jail.walls == Walls::All =>
+        {
+            Error::UserNamespaces(error)
+        }
+        _ => Error::Clone(error),
+    })?;
+    if jail.walls == Walls::All {
+        map(&child, jail.user).map_err(Error::Maps)?;
+    }
+    match rustix::io::write(&go, &[1]) {
+        // It has ended already: its last words say why.
+        Ok(_) | Err(Errno::PIPE) => Ok(child),
+        Err(errno) => Err(Error::Clone(errno.into())),
+    }
+}
+
+/// Maps the user and the group to themselves.
+fn map(child: &Child, (user, group): (u32, u32)) -> io::Result<()> {
+    let file = |name: &str| format!("/proc/{}/{name}", child.pid.as_raw_pid());
+    if !rustix::process::geteuid().is_root() {
+        // Only then may an ordinary user map a group.
+        std::fs::write(file("setgroups"), "deny")?;
+    }
+    std::fs::write(file("uid_map"), format!("{user} {user} 1"))?;
+    std::fs::write(file("gid_map"), format!("{group} {group} 1"))
+}
+
+/// Writes what went wrong where the parent reads it, and gives the exit code.
+fn tell(jail: &Jail<'_>, (step, error): (Step, io::Error)) -> i32 {
+    let words = LastWords::SetUp {
+        step: step as u32,
+        errno: error.raw_os_error().unwrap_or(0),
+    };
+    // Before its descriptors are in place the pipe has the parent's number, afterwards its own.
+    let pipe = match step {
+        Step::Maps | Step::Descriptors => jail.descriptors[jail.words as usize].as_raw_fd(),
+        _ => jail.words,
+    };
+    last_words::write(pipe, &words);
+    FAILED
+}
+
+/// The child's life up to exec. Returns only when that failed.
+fn become_program(jail: &Jail<'_>, may_go: &OwnedFd, in_child: &InChild) -> (Step, io::Error) {
+    let result = (|| {
+        at(Step::Maps, wait(may_go))?;
+        let program = at(Step::Descriptors, place_descriptors(jail, in_child))?;
+        if jail.walls != Walls::None {
+            at(Step::Root, in_child.unshare_cgroup())?;
+            if jail.walls == Walls::All {
+                forbid_namespaces();
+            }
+            at(Step::Root, enter_empty_root())?;
+        }
+        for &(resource, limit) in jail.limits {
+            at(Step::Limits, limit_to(resource, limit))?;
+        }
+        at(Step::Capabilities, lock_capabilities(jail.walls))?;
+        at(Step::User, change_user(jail))?;
+        at(Step::Capabilities, drop_capabilities())?;
+        at(Step::Privileges, set_no_new_privs(true))?;
+        // After the change of user, which would take it back. A parent that died before it has closed its sockets.
+        at(
+            Step::Death,
+            set_parent_process_death_signal(Some(Signal::KILL)),
+        )?;
+        Ok(program)
+    })();
+    match result {
+        Err(failed) => failed,
+        Ok(program) => (
+            Step::Execute,
+            fork::execve_descriptor(program, jail.arguments, jail.environment),
+        ),
+    }
+}
+
+fn at<T>(step: Step, result: Result<T, impl Into<io::Error>>) -> Result<T, (Step, io::Error)> {
+    result.map_err(|error| (step, error.into()))
+}
+
+fn wait(may_go: &OwnedFd) -> io::Result<()> {
+    let mut word = [0];
+    match rustix::io::retry_on_intr(|| rustix::io::read(may_go, &mut word))? {
+        1 => Ok(()),
+        // The parent died or could not map.
+        _ => fork::exit(FAILED),
+    }
+}
+
+/// Puts the descriptors at their numbers and closes every other but the program's, whose number it returns.
+fn place_descriptors(jail: &Jail<'_>, in_child: &InChild) -> io::Result<RawFd> {
+    let count = jail.descriptors.len() as RawFd;
+    // Out of the way first: a source may have the number of another's target.
+    let moved = jail
+        .descriptors
+        .iter()
+        .chain([&jail.program])
+        .map(|descriptor| {
+            rustix::io::fcntl_dupfd_cloexec(descriptor, count + 1).map(IntoRawFd::into_raw_fd)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    for (from, to) in moved.iter().zip(0..count) {
+        // SAFETY: plain system call on integers. Nobody in this process, which only executes a program from here on,
+        // relies on what the target number was.
+        if unsafe { libc::dup2(*from, to) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // The program's descriptor comes right after them and is closed by its execution.
+    let program = count;
+    // SAFETY: as above.
+    if unsafe { libc::dup3(moved[moved.len() - 1], program, libc::O_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    in_child.close_from(program + 1, None)?;
+    Ok(program)
+}
+
+/// Makes an empty, read-only tmpfs the root and leaves nothing of the old one.
+fn enter_empty_root() -> rustix::io::Result<()> {
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )?;
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "mode", "0555")?;
+    fsconfig_set_string(&context, "nr_inodes", "1")?;
+    fsconfig_set_string(&context, "nr_blocks", "1")?;
+    fsconfig_set_flag(&context, "ro")?;
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    move_mount(&root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    fchdir(&root)?;
+    // The old root is then stacked on the new one, whence it is taken.
+    pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    chdir("/")
+}
+
+/// Lets nobody in the jail's user namespace make another, in which it would have every capability. One reason more than
+/// seccomp; a host whose /proc/sys cannot be written has the others.
+fn forbid_namespaces() {
+    let _ = std::fs::write("/proc/sys/user/max_user_namespaces", "0");
+}
+
+fn limit_to(resource: Resource, limit: u64) -> rustix::io::Result<()> {
+    // Never raised: a lower limit of the parent's stays.
+    let old = rustix::process::getrlimit(resource);
+    let limit = old.maximum.map_or(limit, |maximum| maximum.min(limit));
+    setrlimit(
+        resource,
+        Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        },
+    )
+}
+
+/// What only a process with capabilities can do to have none for ever: an empty bounding set, and no way in which user
+/// ids would bring any.
+fn lock_capabilities(walls: Walls) -> rustix::io::Result<()> {
+    if walls == Walls::None {
+        return Ok(());
+    }
+    for number in 0..64 {
+        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+            Ok(()) => {}
+            // Beyond the last capability that this kernel has.
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    set_capabilities_secure_bits(
+        CapabilitiesSecureBits::NO_ROOT
+            | CapabilitiesSecureBits::NO_ROOT_LOCKED
+            | CapabilitiesSecureBits::NO_SETUID_FIXUP
+            | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
+            | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED,
+    )
+}
+
+fn change_user(jail: &Jail<'_>) -> rustix::io::Result<()> {
+    let (user, group) = (Uid::from_raw(jail.user.0), Gid::from_raw(jail.user.1));
+    if rustix::process::getuid() == user {
+        // An ordinary user: may not drop groups, and has nothing else to change.
+        return Ok(());
+    }
+    set_thread_groups(&[])?;
+    set_thread_res_gid(group, group, group)?;
+    set_thread_res_uid(user, user, user)
+}
+
+fn drop_capabilities() -> rustix::io::Result<()> {
+    clear_ambient_capability_set()?;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: CapabilitySet::empty(),
+            permitted: CapabilitySet::empty(),
+            inheritable: CapabilitySet::empty(),
+        },
+    )
+}
+
+/// /dev/null, for standard streams that a jailed program does not have.
+pub fn null() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(
+        "/dev/null",
+        OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
+}

@@ -1,0 +1,65 @@
+//! What hull-vmm gives up by itself, on top of what it was born without: system calls, for each kind of thread.
+//!
+//! The order: [`begin`] before the first packet; the threads' filters where they are spawned, by `sys::thread`; the main
+//! thread's last, with [`first_thread`], when every other thread exists: there is no call that makes one afterwards.
+
+use std::io;
+use std::os::fd::{IntoRawFd, OwnedFd};
+
+use filters::Kind;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use sys::refusal;
+
+/// Has refused calls and panics told over `words`, and every thread confined as it starts.
+pub fn begin(words: OwnedFd) -> io::Result<()> {
+    // It stays open as long as the process lives: a signal handler writes to it.
+    refusal::report_to(words.into_raw_fd())?;
+    refusal::name_thread("main");
+    rustix::thread::set_name(c"hull-vmm")?;
+    // No dump of a guest's memory, and nobody of the same user may look in.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    rustix::thread::set_no_new_privs(true)?;
+    sys::thread::confine_with(thread);
+    Ok(())
+}
+
+/// Installs the first thread's filter.
+pub fn first_thread() -> io::Result<()> {
+    sys::seccomp::install(filters::program(&filters::MAIN))
+}
+
+/// Installs the filter of the thread called `name`: every name has a kind, and there is no thread without a filter.
+fn thread(name: &str) -> io::Result<()> {
+    let kind = kind(name).ok_or_else(|| {
+        let message = format!("no filter is known for a thread called {name}");
+        io::Error::other(message)
+    })?;
+    refusal::name_thread(name);
+    sys::seccomp::install(filters::program(kind))
+}
+
+/// The kind of a thread: its name up to a number or a hyphen.
+fn kind(name: &str) -> Option<&'static Kind> {
+    let end = name
+        .find(|c: char| !c.is_ascii_alphabetic())
+        .unwrap_or(name.len());
+    match &name[..end] {
+        "vcpu" => Some(&filters::VCPU),
+        "blk" => Some(&filters::BLOCK),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_thread_is_of_a_kind_and_nothing_else_is() {
+        assert_eq!(kind("vcpu12"), Some(&filters::VCPU));
+        assert_eq!(kind("blk-layers"), Some(&filters::BLOCK));
+        for other in ["", "main", "worker", "vcpux", "1"] {
+            assert_eq!(kind(other), None, "{other}");
+        }
+    }
+}
