@@ -145,6 +145,7 @@ pub const BLOCK: Kind = Kind {
     calls: &[
         EVERY_THREAD,
         calls![
+            SYS_epoll_ctl,
             SYS_epoll_pwait,
             SYS_fallocate(OneOf(1, HOLES_AND_ZEROS)),
             SYS_fdatasync,

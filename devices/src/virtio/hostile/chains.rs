@@ -172,15 +172,14 @@ const FAULTS: &[(&str, Attack)] = &[
     ("an indirect chain that leaves its table", |b, s, q| {
         indirect_followed_by(b, s, q, 4)
     }),
-    ("an indirect table of 65535 empty descriptors", |b, s, q| {
-        let flags = legal(b, s, q).flags | 1;
-        let table = b.readable(&vec![0; 16 * 65535]).address;
-        for index in 0..65535 {
-            let at = GuestAddress(table + 16 * index + 12);
-            let next = (index as u32 + 1) << 16;
-            b.memory.write_obj(u32::from(flags) | next, at).unwrap();
-        }
-        indirect(b, q, table, 16 * 65535);
+    ("a legal chain behind a thousand empty descriptors", |b, s, q| {
+        const EMPTY: u16 = 1000;
+        let chain = s.legal_chain(b, q);
+        let empty = Buffer { len: 0, ..chain[0] };
+        let mut long = vec![empty; EMPTY.into()];
+        long.extend(&chain);
+        let table = b.readable(&vec![0; 16 * long.len()]).address;
+        b.queues[q].add_indirect(table, &long);
     }),
 ];
 
