@@ -19,7 +19,7 @@ const AGENT_LINE: &str = "hull-agent:";
 /// The options that hull gives its guests.
 const QEMU_CMDLINE: &str = "quiet console=hvc0 earlyprintk=ttyS0 reboot=k panic=-1 nomodule 8250.nr_uarts=0 \
     i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd swiotlb=noforce cryptomgr.notests no_timer_check \
-    noreplace-smp tsc=reliable rcupdate.rcu_expedited=1 random.trust_cpu=on";
+    noreplace-smp tsc=reliable rcupdate.rcu_expedited=1 random.trust_cpu=on retain_initrd";
 /// QEMU's smallest machine with a console that the kernel has, a serial port for what comes before it, and nothing else.
 const QEMU: &str = "-M microvm,accel=kvm,acpi=off,rtc=off,isa-serial=on -cpu host -m 568 -smp 1 -nodefaults \
     -no-user-config -no-reboot -display none -serial null -chardev stdio,id=console -device virtio-serial-device \

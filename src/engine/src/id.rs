@@ -1,4 +1,4 @@
-//! Identifiers and names, made from the kernel's randomness.
+//! Identifiers, made from the kernel's randomness.
 
 /// A container's identifier: 64 hexadecimal digits, as Docker's.
 pub fn new_id() -> String {
@@ -11,29 +11,6 @@ pub fn new_id() -> String {
 /// The form of an identifier that people see: its first 12 digits.
 pub fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
-}
-
-/// A name for a container that was given none: two words.
-pub fn new_name() -> String {
-    const QUALITIES: [&str; 32] = [
-        "able", "amber", "brave", "brisk", "calm", "clear", "coral", "deep", "early", "even",
-        "fair", "fleet", "fresh", "gentle", "golden", "grand", "keen", "light", "lively", "lucky",
-        "mellow", "neat", "noble", "patient", "plain", "proud", "quick", "quiet", "steady",
-        "sunny", "swift", "true",
-    ];
-    const SHIPS: [&str; 32] = [
-        "ark", "barge", "bark", "brig", "canoe", "clipper", "coaster", "cog", "corvette", "cutter",
-        "dhow", "dinghy", "dory", "ferry", "frigate", "galleon", "hoy", "junk", "kayak", "ketch",
-        "liner", "lugger", "packet", "pinnace", "punt", "schooner", "skiff", "sloop", "tender",
-        "trawler", "tug", "yawl",
-    ];
-    let [quality, ship, number, more] = random::<4>();
-    format!(
-        "{}_{}_{}",
-        QUALITIES[usize::from(quality) % QUALITIES.len()],
-        SHIPS[usize::from(ship) % SHIPS.len()],
-        u16::from_le_bytes([number, more]) % 1000,
-    )
 }
 
 /// Whether `name` may be a container's: Docker's rule.
@@ -69,8 +46,8 @@ mod tests {
     }
 
     #[test]
-    fn made_names_are_valid_and_paths_are_not() {
-        assert!(is_valid_name(&new_name()));
+    fn names_are_words_and_never_paths() {
+        assert!(is_valid_name("web-1"));
         for bad in ["", "a", "../x", "-a", "a/b", "a b", ".ab"] {
             assert!(!is_valid_name(bad), "{bad}");
         }

@@ -209,7 +209,7 @@ pub fn sweep(root: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Runs `body` while the container has its name; if it fails before the monitor could, the folder goes too.
+/// Runs `body` while the container has its name, if it was given one; if it fails before the monitor could, the folder goes too.
 fn with_name(
     options: &Options,
     root: &Path,
@@ -217,16 +217,15 @@ fn with_name(
     folder: &Path,
     body: impl FnOnce() -> Result<End, Error>,
 ) -> Result<End, Error> {
-    let claimed = (|| {
+    let claimed = options.name.as_ref().map(|name| {
         let mut names = Names::open(root)?;
-        let name = options.name.clone().unwrap_or_else(id::new_name);
-        names.claim(root, &name, id)?;
+        names.claim(root, name, id)?;
         Ok(names)
-    })();
-    let result = match claimed {
+    });
+    let result = match claimed.transpose() {
         Ok(names) => {
             let end = body();
-            let released = names.release(id);
+            let released = names.map_or(Ok(()), |names| names.release(id));
             end.and_then(|end| Ok(released.map(|()| end)?))
         }
         Err(error) => Err(Error::Names(error)),

@@ -4,8 +4,8 @@
 //! here only: private anonymous memory, of which the host holds what the guest has touched, and over parts of it
 //! private mappings of files (a kernel, an initramfs), of which the host holds what the guest has changed.
 //!
-//! Deliberately absent: shared memory (it comes with the first device outside the process) and huge pages (they cost
-//! density and wait for a measurement).
+//! Huge pages are off but for what a guest is known to fill. Deliberately absent: shared memory (it comes with the first
+//! device outside the process).
 
 mod ram;
 mod segments;

@@ -137,6 +137,13 @@ impl Ram {
             .collect()
     }
 
+    /// Where `len` bytes at `at` lie, if they are memory of one region.
+    pub fn host_range(&self, at: GuestAddress, len: u64) -> Option<HostRange> {
+        let slice = self.memory.get_slice(at, len as usize).ok()?;
+        let start = slice.ptr_guard().as_ptr() as u64;
+        Some([start, start + len])
+    }
+
     /// Maps `len` bytes of `file` from `offset` at `at`, copy-on-write, over the RAM there. All three are multiples
     /// of [`PAGE_BYTES`]; the last page may reach beyond the end of the file and reads as zeros there.
     ///

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::FileExt;
 
 use protocol::monitor::Measured;
 use protocol::vmm::Report;
@@ -10,17 +11,13 @@ use protocol::vmm::Report;
 pub(crate) fn measure(report: &Report, vmm: u32) -> io::Result<Measured> {
     let file = File::open(format!("/proc/{vmm}/smaps"))?;
     // A small buffer: this process's own memory is measured here too.
-    let rss = sum(
-        BufReader::with_capacity(1024, file),
-        &report.guest_memory,
-        &report.kernel_memory,
-    )?;
+    let rss = sum(BufReader::with_capacity(1024, file), &report.guest_memory)?;
     Ok(Measured {
         timeline: report.timeline,
         kvm_stats: report.kvm_stats.clone(),
         user_exits: report.user_exits.clone(),
         guest_touched_bytes: rss.guest,
-        kernel_private_dirty_bytes: rss.kernel_private_dirty,
+        kernel_private_dirty_bytes: private_bytes(vmm, &report.kernel_memory)?,
         vmm_rss_bytes: rss.other,
         monitor_rss_bytes: own_rss()?,
     })
@@ -40,13 +37,12 @@ pub(crate) fn own_rss() -> io::Result<u64> {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Rss {
     guest: u64,
-    kernel_private_dirty: u64,
     other: u64,
 }
 
-fn sum(smaps: impl BufRead, guest: &[[u64; 2]], kernel: &[[u64; 2]]) -> io::Result<Rss> {
+fn sum(smaps: impl BufRead, guest: &[[u64; 2]]) -> io::Result<Rss> {
     let mut rss = Rss::default();
-    let (mut in_guest, mut in_kernel) = (false, false);
+    let mut in_guest = false;
     for line in smaps.lines() {
         let line = line?;
         let (first, rest) = line.split_once(' ').unwrap_or((&line, ""));
@@ -54,31 +50,50 @@ fn sum(smaps: impl BufRead, guest: &[[u64; 2]], kernel: &[[u64; 2]]) -> io::Resu
             .split_once('-')
             .and_then(|(start, _)| u64::from_str_radix(start, 16).ok())
         {
-            let within = |ranges: &[[u64; 2]]| {
-                ranges
-                    .iter()
-                    .any(|[from, to]| (*from..*to).contains(&start))
+            in_guest = guest.iter().any(|[from, to]| (*from..*to).contains(&start));
+        } else if first == "Rss:" {
+            let kib: u64 = rest.trim_end_matches("kB").trim().parse().unwrap_or(0);
+            let part = if in_guest {
+                &mut rss.guest
+            } else {
+                &mut rss.other
             };
-            in_guest = within(guest);
-            in_kernel = within(kernel);
-            continue;
-        }
-        let kib = || {
-            rest.trim_end_matches("kB")
-                .trim()
-                .parse::<u64>()
-                .unwrap_or(0)
-                * 1024
-        };
-        match first {
-            "Rss:" if in_guest || in_kernel => rss.guest += kib(),
-            "Rss:" => rss.other += kib(),
-            "Private_Dirty:" if in_kernel => rss.kernel_private_dirty += kib(),
-            _ => {}
+            *part += kib * 1024;
         }
     }
     Ok(rss)
 }
+
+/// What of `ranges` of process `pid` is memory of its own, and not pages of a file (proc_pid_pagemap(5)).
+fn private_bytes(pid: u32, ranges: &[[u64; 2]]) -> io::Result<u64> {
+    let page = rustix::param::page_size() as u64;
+    let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
+    let mut pages = 0;
+    for [start, end] in ranges {
+        let mut numbers = start / page..end.div_ceil(page);
+        // Few at a time: this process's own memory is measured here too.
+        let mut entries = [0; 512 * ENTRY_LEN];
+        while !numbers.is_empty() {
+            let count = (numbers.end - numbers.start).min(512) as usize;
+            let entries = &mut entries[..count * ENTRY_LEN];
+            pagemap.read_exact_at(entries, numbers.start * ENTRY_LEN as u64)?;
+            pages += entries
+                .chunks_exact(ENTRY_LEN)
+                .filter(|entry| {
+                    let entry = u64::from_ne_bytes((*entry).try_into().expect("8 bytes"));
+                    entry & PRESENT != 0 && entry & OF_A_FILE == 0
+                })
+                .count() as u64;
+            numbers.start += count as u64;
+        }
+    }
+    Ok(pages * page)
+}
+
+/// Bytes of an entry of a pagemap, and its bits 63 and 61.
+const ENTRY_LEN: usize = 8;
+const PRESENT: u64 = 1 << 63;
+const OF_A_FILE: u64 = 1 << 61;
 
 #[cfg(test)]
 mod tests {
@@ -92,19 +107,29 @@ Rss:                   8 kB
 Private_Dirty:         8 kB
 3000-5000 rw-p 00001000 08:01 77 /vmlinux
 Rss:                   6 kB
-Private_Dirty:         4 kB
 9000-a000 r-xp 00000000 08:01 78 /hull-vmm
 Rss:                   3 kB
 ";
-        let rss = sum(smaps.as_bytes(), &[[0x1000, 0x5000]], &[[0x3000, 0x5000]]).unwrap();
+        let rss = sum(smaps.as_bytes(), &[[0x1000, 0x5000]]).unwrap();
         assert_eq!(
             rss,
             Rss {
                 guest: 14 << 10,
-                kernel_private_dirty: 4 << 10,
                 other: 3 << 10
             }
         );
+    }
+
+    #[test]
+    fn pages_of_a_file_are_not_private() {
+        let page = rustix::param::page_size();
+        let mine = vec![1_u8; 8 * page];
+        let start = (mine.as_ptr() as u64).next_multiple_of(page as u64);
+        let program = private_bytes as *const () as u64 / page as u64 * page as u64;
+        let bytes = |start| private_bytes(std::process::id(), &[[start, start + page as u64]]);
+        assert_eq!(bytes(start).unwrap(), page as u64);
+        assert_eq!(bytes(program).unwrap(), 0);
+        assert_eq!(mine[page], 1);
     }
 
     #[test]

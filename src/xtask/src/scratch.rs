@@ -37,7 +37,7 @@ pub(crate) fn write(path: &Path) -> Result<()> {
     output(
         Command::new("/usr/sbin/mkfs.ext4")
             .args(["-q", "-F", "-b", "4096", "-I", "256", "-m", "0"])
-            .args(["-G", "512", "-J", "size=16"])
+            .args(["-G", "2", "-J", "size=16"])
             .args(["-O", FEATURES, "-E", OPTIONS])
             .args(["-U", "68756c6c-0000-4000-8000-000000000001"])
             .arg("-d")

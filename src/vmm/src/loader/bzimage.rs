@@ -37,7 +37,7 @@ pub(super) fn load(source: &Source, ram: &mut Ram) -> Result<Kernel, Error> {
     Ok(Kernel {
         entry: Entry::Linux64(header.entry()),
         end,
-        mapped: Vec::new(),
+        image: Vec::new(),
         header: Some(header),
     })
 }

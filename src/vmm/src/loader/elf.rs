@@ -1,7 +1,7 @@
 //! An uncompressed Linux kernel: a vmlinux (ELF-64; System V ABI, chapters 4 and 5).
 
 use arch::registers::Entry;
-use memory::{HostRange, Ram};
+use memory::{GuestAddress, Ram};
 
 use super::{Error, Kernel, Source, check_room};
 
@@ -22,11 +22,25 @@ const PT_NOTE: u32 = 4;
 const MAX_PROGRAM_HEADERS: u16 = 64;
 /// The longest note segment that is looked at; Linux's has some hundred bytes.
 const MAX_NOTES: u64 = 64 << 10;
+/// p_flags: the segment holds code; it is written to.
+const PF_X: u32 = 1;
+const PF_W: u32 = 2;
+const SECTION_HEADER_LEN: usize = 64;
+/// The most section headers that are looked at; Linux has some forty.
+const MAX_SECTIONS: u16 = 1024;
+/// sh_type: no bytes in the file.
+const SHT_NOBITS: u32 = 8;
+/// sh_flags: code.
+const SHF_EXECINSTR: u64 = 4;
 /// XEN_ELFNOTE_PHYS32_ENTRY: the PVH entry point (xen.git, xen/include/public/elfnote.h).
 const PHYS32_ENTRY: u32 = 18;
 
+/// Offsets in the file.
+type Code = std::ops::Range<u64>;
+
 struct Segment {
     kind: u32,
+    flags: u32,
     offset: u64,
     address: u64,
     file_len: u64,
@@ -61,7 +75,7 @@ pub(super) fn load(source: &Source, ram: &mut Ram) -> Result<Kernel, Error> {
     loads.sort_by_key(|segment| segment.address);
     check(&loads, ram)?;
 
-    let start = word(&header, 24) as u64 | (word(&header, 28) as u64) << 32;
+    let start = long(&header, 24);
     let entry = match pvh {
         Some(address) => Entry::Pvh(address),
         None => Entry::Linux64(start),
@@ -76,33 +90,35 @@ pub(super) fn load(source: &Source, ram: &mut Ram) -> Result<Kernel, Error> {
     if !loads.iter().any(|segment| has_entry(&segment)) {
         return Err(Error::DamagedElf);
     }
-    let mapped = place(source, &loads, ram)?;
+    place(source, &loads, &code(source, &header)?, ram)?;
+    let image = loads
+        .iter()
+        .filter_map(|segment| ram.host_range(GuestAddress(segment.address), segment.file_len))
+        .collect();
     let end = loads.iter().map(Segment::end).max().unwrap_or(0);
     Ok(Kernel {
         entry,
         header: None,
         end,
-        mapped,
+        image,
     })
 }
 
 fn program_headers(source: &Source, header: &[u8; HEADER_LEN]) -> Result<Vec<Segment>, Error> {
-    let offset = word(header, 32) as u64 | (word(header, 36) as u64) << 32;
+    let offset = long(header, 32);
     let count = half(header, 56);
     if half(header, 54) as usize != PROGRAM_HEADER_LEN || count > MAX_PROGRAM_HEADERS {
         return Err(Error::DamagedElf);
     }
     let mut bytes = vec![0; usize::from(count) * PROGRAM_HEADER_LEN];
     source.read(offset, &mut bytes)?;
-    let segment = |bytes: &[u8]| {
-        let long = |at| word(bytes, at) as u64 | (word(bytes, at + 4) as u64) << 32;
-        Segment {
-            kind: word(bytes, 0),
-            offset: long(8),
-            address: long(24), // p_paddr
-            file_len: long(32),
-            memory_len: long(40),
-        }
+    let segment = |bytes: &[u8]| Segment {
+        kind: word(bytes, 0),
+        flags: word(bytes, 4),
+        offset: long(bytes, 8),
+        address: long(bytes, 24), // p_paddr
+        file_len: long(bytes, 32),
+        memory_len: long(bytes, 40),
     };
     Ok(bytes
         .chunks_exact(PROGRAM_HEADER_LEN)
@@ -125,16 +141,69 @@ fn check(loads: &[Segment], ram: &Ram) -> Result<(), Error> {
     Ok(())
 }
 
-fn place(source: &Source, loads: &[Segment], ram: &mut Ram) -> Result<Vec<HostRange>, Error> {
+/// Code and what is written to is copied, to huge pages where there is enough of it: a kernel patches nearly every page of
+/// its code at boot and writes to nearly every page of its data, and would take each through a fault or two. The rest
+/// is mapped.
+fn place(source: &Source, loads: &[Segment], code: &[Code], ram: &mut Ram) -> Result<(), Error> {
     // All of it must be there before anything is placed.
     for segment in loads {
         source.end_of(segment.offset, segment.file_len)?;
     }
-    let mut mapped = Vec::new();
-    for segment in loads {
-        mapped.extend(source.place(segment.offset, segment.file_len, ram, segment.address)?);
+    let is_written = |segment: &&Segment| segment.flags & PF_W != 0;
+    let mut written = loads.iter().filter(is_written);
+    if let Some(first) = written.next() {
+        let end = written.last().unwrap_or(first).end();
+        ram.advise_huge_pages(GuestAddress(first.address), end - first.address);
     }
-    Ok(mapped)
+    for segment in loads {
+        let (offset, len) = (segment.offset, segment.file_len);
+        match segment.flags & (PF_W | PF_X) {
+            0 => source.map(offset, len, ram, segment.address)?,
+            PF_X => place_code(source, segment, code, ram)?,
+            _ => source.copy(offset, len, ram, segment.address)?,
+        }
+    }
+    Ok(())
+}
+
+/// A segment with code in it, which Linux's linker script puts together with data that is only read.
+fn place_code(
+    source: &Source,
+    segment: &Segment,
+    code: &[Code],
+    ram: &mut Ram,
+) -> Result<(), Error> {
+    let (mut done, end) = (segment.offset, segment.offset + segment.file_len);
+    let address = |offset| segment.address + (offset - segment.offset);
+    for code in code {
+        let (from, to) = (code.start.max(done), code.end.min(end));
+        if from < to {
+            source.map(done, from - done, ram, address(done))?;
+            source.copy_code(from, to - from, ram, address(from))?;
+            done = to;
+        }
+    }
+    source.map(done, end - done, ram, address(done))
+}
+
+/// Where in the file code lies, in ascending order: the executable sections, or everything if the sections were stripped.
+fn code(source: &Source, header: &[u8; HEADER_LEN]) -> Result<Vec<Code>, Error> {
+    let count = half(header, 60);
+    if count == 0 {
+        return Ok(vec![0..source.len]);
+    }
+    if half(header, 58) as usize != SECTION_HEADER_LEN || count > MAX_SECTIONS {
+        return Err(Error::DamagedElf);
+    }
+    let mut bytes = vec![0; usize::from(count) * SECTION_HEADER_LEN];
+    source.read(long(header, 40), &mut bytes)?;
+    let mut code: Vec<Code> = bytes
+        .chunks_exact(SECTION_HEADER_LEN)
+        .filter(|section| word(section, 4) != SHT_NOBITS && long(section, 8) & SHF_EXECINSTR != 0)
+        .map(|section| long(section, 24)..long(section, 24).saturating_add(long(section, 32)))
+        .collect();
+    code.sort_by_key(|code| code.start);
+    Ok(code)
 }
 
 /// The PVH entry point, if these notes have it. A note that is cut short ends the search.
@@ -169,4 +238,8 @@ fn half(bytes: &[u8], at: usize) -> u16 {
 
 fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from(half(bytes, at)) | u32::from(half(bytes, at + 2)) << 16
+}
+
+fn long(bytes: &[u8], at: usize) -> u64 {
+    u64::from(word(bytes, at)) | u64::from(word(bytes, at + 4)) << 32
 }

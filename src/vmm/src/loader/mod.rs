@@ -1,7 +1,7 @@
 //! A kernel and its initramfs: from open files into guest memory.
 //!
-//! An uncompressed vmlinux is mapped, not read: whole pages of its segments become private mappings of the file, so that
-//! VMs share them. A bzImage is copied. Nothing in either file is believed: every offset is checked against the file's
+//! What an uncompressed vmlinux only reads is mapped: whole pages become private mappings of the file, so that VMs share
+//! them. What it writes to, its code included, is copied, as is a bzImage. Nothing in either file is believed: every offset is checked against the file's
 //! length and every address against the guest's memory before it is used.
 
 use std::fs::File;
@@ -21,6 +21,8 @@ mod tests;
 
 pub use initramfs::load as load_initramfs;
 
+/// What one entry of a page directory maps.
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
 /// Bytes that are copied at once.
 const COPY_BYTES: usize = 64 << 10;
 
@@ -98,8 +100,8 @@ pub struct Kernel {
     pub header: Option<Header>,
     /// One past the last address that it takes before it has read the memory map.
     pub end: u64,
-    /// What of guest memory is mapped from its file.
-    pub mapped: Vec<HostRange>,
+    /// Where its file's content lies.
+    pub image: Vec<HostRange>,
 }
 
 /// Loads a kernel of any kind that hull boots.
@@ -160,33 +162,61 @@ impl<'a> Source<'a> {
     }
 
     /// Puts `len` bytes of the file at `at`: whole pages are mapped where file and guest agree about where pages begin,
-    /// the rest is copied. Gives the mapped range.
-    fn place(
-        &self,
-        offset: u64,
-        len: u64,
-        ram: &mut Ram,
-        at: u64,
-    ) -> Result<Option<HostRange>, Error> {
+    /// the rest is copied.
+    fn map(&self, offset: u64, len: u64, ram: &mut Ram, at: u64) -> Result<(), Error> {
         let end = self.end_of(offset, len)? - offset + at;
         let (first, last) = (
             at.next_multiple_of(PAGE_BYTES),
             end / PAGE_BYTES * PAGE_BYTES,
         );
         if offset % PAGE_BYTES != at % PAGE_BYTES || first >= last {
-            self.copy(offset, len, ram, at)?;
-            return Ok(None);
+            return self.copy(offset, len, ram, at);
         }
-        let mapped = ram.map_file(
+        ram.map_file(
             GuestAddress(first),
             self.file,
             offset + (first - at),
             last - first,
         )?;
         self.copy(offset, first - at, ram, at)?;
-        self.copy(offset + (last - at), end - last, ram, last)?;
-        Ok(Some(mapped))
+        self.copy(offset + (last - at), end - last, ram, last)
     }
+
+    /// Puts code at `at`: copied, but for what a linker filled to begin the next part at a round address, which is mapped.
+    fn copy_code(&self, offset: u64, len: u64, ram: &mut Ram, at: u64) -> Result<(), Error> {
+        let mut last = vec![0; PAGE_BYTES as usize];
+        for chunk in (at.next_multiple_of(HUGE_PAGE_BYTES)..at + len)
+            .step_by(HUGE_PAGE_BYTES as usize)
+            .filter(|chunk| chunk + HUGE_PAGE_BYTES <= at + len)
+        {
+            self.read(
+                offset + (chunk - at) + HUGE_PAGE_BYTES - PAGE_BYTES,
+                &mut last,
+            )?;
+            if !is_filler(&last) {
+                ram.advise_huge_pages(GuestAddress(chunk), HUGE_PAGE_BYTES);
+            }
+        }
+        let mut buffer = vec![0; len.min(COPY_BYTES as u64) as usize];
+        let mut done = 0;
+        while done < len {
+            let count = (len - done).min(COPY_BYTES as u64);
+            let part = &mut buffer[..count as usize];
+            self.read(offset + done, part)?;
+            if is_filler(part) {
+                self.map(offset + done, count, ram, at + done)?;
+            } else {
+                ram.memory().write_slice(part, GuestAddress(at + done))?;
+            }
+            done += count;
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is one byte, repeated.
+fn is_filler(bytes: &[u8]) -> bool {
+    bytes.windows(2).all(|pair| pair[0] == pair[1])
 }
 
 /// End of the memory that a kernel may be loaded to.

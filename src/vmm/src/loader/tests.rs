@@ -69,14 +69,8 @@ fn whole_pages_are_mapped_and_the_rest_is_copied() {
     let kernel = load_kernel(&file(&vmlinux()), &mut ram).unwrap();
     assert_eq!(kernel.entry, Entry::Pvh(0x20_0010));
     assert_eq!(kernel.end, 0x20_5000);
-    assert_eq!(
-        kernel
-            .mapped
-            .iter()
-            .map(|range| range[1] - range[0])
-            .sum::<u64>(),
-        0x2000
-    );
+    assert_eq!(len(&kernel.image), 0x2010);
+    assert_eq!(len(ram.file_ranges()), 0x2000);
     let byte = |at| ram.memory().read_obj::<u8>(GuestAddress(at)).unwrap();
     assert_eq!(
         [byte(0x20_0000), byte(0x20_1fff), byte(0x20_2000)],
@@ -88,13 +82,106 @@ fn whole_pages_are_mapped_and_the_rest_is_copied() {
     );
 }
 
+fn len(ranges: &[HostRange]) -> u64 {
+    ranges.iter().map(|range| range[1] - range[0]).sum()
+}
+
+/// As Linux links itself: a segment of code, of what fills it up, of more code and of data, and a segment of data that is
+/// written to.
+fn linked_like_linux() -> Vec<u8> {
+    let mut bytes = vmlinux();
+    bytes.truncate(0x1000);
+    for (byte, len) in [
+        (0x90, 0x1_0000),
+        (0xcc, 0x2_0000),
+        (0x90, 0x1_0000),
+        (7, 0x4000),
+        (9, 0x2000),
+    ] {
+        let code = bytes.len();
+        bytes.resize(code + len, byte);
+        if byte == 0x90 {
+            bytes[code] = 0xc3;
+        }
+    }
+    segment(&mut bytes, 0, [1, 0x1000, 0x20_0000, 0x4_4000, 0x4_4000]);
+    put(&mut bytes, 64 + 4, &5u32.to_le_bytes());
+    put(&mut bytes, 56, &3u16.to_le_bytes());
+    segment(&mut bytes, 2, [1, 0x4_5000, 0x24_4000, 0x2000, 0x2000]);
+    put(&mut bytes, 64 + 2 * 56 + 4, &6u32.to_le_bytes());
+    // Section headers: one that is empty, the code, the data.
+    put(&mut bytes, 58, &64u16.to_le_bytes());
+    put(&mut bytes, 60, &3u16.to_le_bytes());
+    put(&mut bytes, 40, &0x400u64.to_le_bytes());
+    for (index, [kind, flags, offset, len]) in [[1, 6, 0x1000, 0x4_0000], [1, 2, 0x4_1000, 0x4000]]
+        .into_iter()
+        .enumerate()
+    {
+        let at = 0x440 + index * 64;
+        put(&mut bytes, at + 4, &(kind as u32).to_le_bytes());
+        for (field, value) in [(8, flags), (24, offset), (32, len)] {
+            put(&mut bytes, at + field, &u64::to_le_bytes(value));
+        }
+    }
+    bytes
+}
+
+#[test]
+fn code_and_what_is_written_to_are_copied_and_the_rest_is_mapped() {
+    let mut ram = ram(32);
+    let kernel = load_kernel(&file(&linked_like_linux()), &mut ram).unwrap();
+    assert_eq!(len(&kernel.image), 0x4_6000);
+    assert_eq!(len(ram.file_ranges()), 0x2_0000 + 0x4000);
+    let byte = |at| ram.memory().read_obj::<u8>(GuestAddress(at)).unwrap();
+    assert_eq!(
+        [byte(0x20_0000), byte(0x20_0001), byte(0x21_0000)],
+        [0xc3, 0x90, 0xcc]
+    );
+    assert_eq!(
+        [byte(0x22_ffff), byte(0x23_0000), byte(0x24_0000)],
+        [0xcc, 0xc3, 7]
+    );
+    assert_eq!(
+        [byte(0x24_3fff), byte(0x24_4000), byte(0x24_5fff)],
+        [7, 9, 9]
+    );
+}
+
+#[test]
+fn without_sections_all_of_a_segment_with_code_is_code() {
+    let mut bytes = linked_like_linux();
+    put(&mut bytes, 60, &0u16.to_le_bytes());
+    let mut ram = ram(32);
+    load_kernel(&file(&bytes), &mut ram).unwrap();
+    // But for what is one byte, repeated.
+    assert_eq!(len(ram.file_ranges()), 0x2_0000 + 0x4000);
+}
+
+#[test]
+fn damaged_section_headers_are_called_that() {
+    let changed = |at, value: &[u8]| {
+        let mut bytes = linked_like_linux();
+        put(&mut bytes, at, value);
+        load_kernel(&file(&bytes), &mut ram(32))
+    };
+    assert!(matches!(changed(58, &[63, 0]), Err(Error::DamagedElf)));
+    assert!(matches!(changed(60, &[0xff; 2]), Err(Error::DamagedElf)));
+    assert!(matches!(
+        changed(40, &[0xff; 8]),
+        Err(Error::Truncated { .. })
+    ));
+    // A section that lies far outside of the file is no part of any segment.
+    assert!(changed(0x440 + 24, &[0xff; 16]).is_ok());
+}
+
 #[test]
 fn a_segment_off_the_page_is_copied_whole() {
     let mut bytes = vmlinux();
     segment(&mut bytes, 0, [1, 0x1000, 0x20_0010, 0x2010, 0x5000]);
     let mut ram = ram(32);
     let kernel = load_kernel(&file(&bytes), &mut ram).unwrap();
-    assert!(kernel.mapped.is_empty());
+    assert_eq!(len(&kernel.image), 0x2010);
+    assert!(ram.file_ranges().is_empty());
     assert_eq!(
         ram.memory()
             .read_obj::<u8>(GuestAddress(0x20_0010))

@@ -190,7 +190,7 @@ impl Machine {
             shared,
             vm,
             ram,
-            kernel_memory: kernel.mapped,
+            kernel_memory: kernel.image,
             output,
             offers,
         })

@@ -134,7 +134,10 @@ fn environment() -> Result<Vec<(String, String)>> {
     path.push(env::var_os("PATH").unwrap_or_default());
     path.push(":/root/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin");
     let mut variables: Vec<(String, String)> = Vec::new();
-    for (name, value) in env::vars_os().filter(|(name, _)| name != "PATH" && name != "TMPDIR") {
+    // LD_LIBRARY_PATH is cargo's, for what it runs itself: every program would be looked for in folders of ours first.
+    let left_out = ["PATH", "TMPDIR", "LD_LIBRARY_PATH"];
+    for (name, value) in env::vars_os().filter(|(name, _)| !left_out.iter().any(|out| name == out))
+    {
         // What is not UTF-8 cannot travel; no variable that matters here is.
         if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
             variables.push((name, value));
