@@ -172,15 +172,18 @@ const FAULTS: &[(&str, Attack)] = &[
     ("an indirect chain that leaves its table", |b, s, q| {
         indirect_followed_by(b, s, q, 4)
     }),
-    ("a legal chain behind a thousand empty descriptors", |b, s, q| {
-        const EMPTY: u16 = 1000;
-        let chain = s.legal_chain(b, q);
-        let empty = Buffer { len: 0, ..chain[0] };
-        let mut long = vec![empty; EMPTY.into()];
-        long.extend(&chain);
-        let table = b.readable(&vec![0; 16 * long.len()]).address;
-        b.queues[q].add_indirect(table, &long);
-    }),
+    (
+        "a legal chain behind a thousand empty descriptors",
+        |b, s, q| {
+            const EMPTY: u16 = 1000;
+            let chain = s.legal_chain(b, q);
+            let empty = Buffer { len: 0, ..chain[0] };
+            let mut long = vec![empty; EMPTY.into()];
+            long.extend(&chain);
+            let table = b.readable(&vec![0; 16 * long.len()]).address;
+            b.queues[q].add_indirect(table, &long);
+        },
+    ),
 ];
 
 /// What is the guest's own loss: a device may take it or find fault with it, and works again after a reset.

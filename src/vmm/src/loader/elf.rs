@@ -35,8 +35,11 @@ const SHF_EXECINSTR: u64 = 4;
 /// XEN_ELFNOTE_PHYS32_ENTRY: the PVH entry point (xen.git, xen/include/public/elfnote.h).
 const PHYS32_ENTRY: u32 = 18;
 
-/// Offsets in the file.
-type Code = std::ops::Range<u64>;
+/// Where in the file code lies.
+struct Code {
+    start: u64,
+    end: u64,
+}
 
 struct Segment {
     kind: u32,
@@ -152,7 +155,7 @@ fn place(source: &Source, loads: &[Segment], code: &[Code], ram: &mut Ram) -> Re
     let is_written = |segment: &&Segment| segment.flags & PF_W != 0;
     let mut written = loads.iter().filter(is_written);
     if let Some(first) = written.next() {
-        let end = written.last().unwrap_or(first).end();
+        let end = written.next_back().unwrap_or(first).end();
         ram.advise_huge_pages(GuestAddress(first.address), end - first.address);
     }
     for segment in loads {
@@ -190,7 +193,10 @@ fn place_code(
 fn code(source: &Source, header: &[u8; HEADER_LEN]) -> Result<Vec<Code>, Error> {
     let count = half(header, 60);
     if count == 0 {
-        return Ok(vec![0..source.len]);
+        return Ok(vec![Code {
+            start: 0,
+            end: source.len,
+        }]);
     }
     if half(header, 58) as usize != SECTION_HEADER_LEN || count > MAX_SECTIONS {
         return Err(Error::DamagedElf);
@@ -200,7 +206,10 @@ fn code(source: &Source, header: &[u8; HEADER_LEN]) -> Result<Vec<Code>, Error> 
     let mut code: Vec<Code> = bytes
         .chunks_exact(SECTION_HEADER_LEN)
         .filter(|section| word(section, 4) != SHT_NOBITS && long(section, 8) & SHF_EXECINSTR != 0)
-        .map(|section| long(section, 24)..long(section, 24).saturating_add(long(section, 32)))
+        .map(|section| Code {
+            start: long(section, 24),
+            end: long(section, 24).saturating_add(long(section, 32)),
+        })
         .collect();
     code.sort_by_key(|code| code.start);
     Ok(code)
