@@ -21,6 +21,8 @@ mod connection;
 mod containers;
 mod disks;
 mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod pump;
 mod roots;
 mod server;

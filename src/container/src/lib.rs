@@ -27,6 +27,8 @@ mod command;
 mod create;
 mod devices;
 pub mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod init;
 mod inside;
 mod mounts;

@@ -30,6 +30,8 @@ mod xattr;
 
 pub use data::{Density, FileData, FileWriter};
 pub use format::BLOCK_SIZE;
+#[cfg(fuzzing)]
+pub use format::sign;
 pub use output::Error;
 pub use reader::{DirEntry, Node, NodeKind, ReadError, Reader};
 pub use tree::{Device, Inode, InodeId, Kind, Metadata, Timestamp, Tree};

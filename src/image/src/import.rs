@@ -7,6 +7,8 @@
 mod contents;
 mod docker;
 mod error;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod oci;
 mod tar_index;
 

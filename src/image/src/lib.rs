@@ -13,6 +13,8 @@ mod compression;
 mod digest;
 pub mod erofs;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod import;
 pub mod layer;
 pub mod manifest;

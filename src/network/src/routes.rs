@@ -28,7 +28,7 @@ impl Routes {
     }
 
     /// Reads the table; a line that is not understood is no route.
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut routes = Self::default();
         let mut uplinks = Vec::new();
         for line in text.lines().skip(1) {

@@ -3,6 +3,8 @@
 //! Deliberately absent: cgroup v1.
 
 mod devices;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod limits;
 
 use std::fs;

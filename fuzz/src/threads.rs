@@ -1,0 +1,38 @@
+//! Waiting for threads that cannot be asked.
+
+use std::fs;
+
+/// Waits until every other thread of this process sleeps. A thread that was woken counts as awake at once.
+pub fn wait_until_asleep() {
+    let own = rustix::thread::gettid().as_raw_nonzero().to_string();
+    while !others_sleep(&own) {
+        std::thread::yield_now();
+    }
+}
+
+fn others_sleep(own: &str) -> bool {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else {
+        return true;
+    };
+    tasks.flatten().all(|task| {
+        if task.file_name().to_str() == Some(own) {
+            return true;
+        }
+        // A thread that is gone is not awake. The state follows the name, which is in parentheses (proc_pid_stat(5)).
+        let Ok(stat) = fs::read_to_string(task.path().join("stat")) else {
+            return true;
+        };
+        let state = stat
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.chars().next());
+        !matches!(state, Some('R' | 'D'))
+    })
+}
+
+/// Sets PATH for the rest of this process.
+#[expect(unsafe_code, reason = "the environment is one for all threads")]
+pub fn set_path(path: &str) {
+    // SAFETY: Rust's own accesses to the environment exclude each other, and no target calls C code that reads it
+    // while another one runs: a fuzzing process runs one target, the replay one target at a time.
+    unsafe { std::env::set_var("PATH", path) };
+}

@@ -1,0 +1,132 @@
+//! What processes say to each other. Where one side is hostile (the agent, the guest's console) the other must stand
+//! anything; where it is not (the monitor), a mistake must end in an error.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use protocol::agent::{FromAgent, ToAgent};
+use protocol::frame::{self, Assembler};
+
+use crate::input::Input;
+
+/// Frames: what arrives in pieces must mean the same as what arrives at once, and what is understood can be said again.
+pub fn frame(data: &[u8]) {
+    let mut input = Input::new(data);
+    let piece = usize::from(input.u8()) + 1;
+    let stream = input.rest();
+    let mut assembler = Assembler::default();
+    let mut seen = Vec::new();
+    let mut failed = false;
+    'pieces: for piece in stream.chunks(piece) {
+        assembler.push(piece);
+        loop {
+            match assembler.next::<FromAgent>() {
+                Ok(Some(message)) => seen.push(message),
+                Ok(None) => break,
+                Err(_) => {
+                    failed = true;
+                    break 'pieces;
+                }
+            }
+        }
+    }
+    let mut rest = stream;
+    let mut read = Vec::new();
+    let end = loop {
+        match frame::read::<FromAgent>(&mut rest) {
+            Ok(message) => read.push(message),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(seen, read);
+    // A stream that ends within a frame is an error for the one and no message yet for the other.
+    let malformed = matches!(end, frame::Error::TooLong(_) | frame::Error::Malformed(_));
+    assert_eq!(failed, malformed);
+    for message in seen {
+        let again = frame::encode(&message).expect("it came in a frame");
+        assert_eq!(
+            frame::read::<FromAgent>(&again[..]).expect("our own"),
+            message
+        );
+    }
+}
+
+/// The agent's messages, in the monitor; and the opening of a stream.
+pub fn from_agent(data: &[u8]) {
+    let mut input = Input::new(data);
+    if input.u8() & 1 != 0 {
+        return monitor::fuzzing::stream(input.rest());
+    }
+    // A right greeting in front of most, for the build's number cannot be guessed.
+    let greeted = input.u8() & 3 != 0;
+    let hello = frame::encode(&protocol::agent::Hello {
+        build: protocol::BUILD.into(),
+        kernel_release: "6.12".into(),
+    })
+    .expect("short");
+    let mut pieces: Vec<&[u8]> = Vec::new();
+    if greeted {
+        pieces.push(&hello);
+    }
+    let framed: Vec<Vec<u8>> = framed(&mut input);
+    pieces.extend(framed.iter().map(Vec::as_slice));
+    monitor::fuzzing::agent(pieces);
+}
+
+/// Pieces of a stream: documents with a right length before them, and bytes as they are.
+fn framed(input: &mut Input<'_>) -> Vec<Vec<u8>> {
+    let mut pieces = Vec::new();
+    while let Some(kind) = input.op() {
+        let bytes = match kind & 2 {
+            0 => input.short(),
+            _ => {
+                let len = input.u16().into();
+                input.bytes(len)
+            }
+        };
+        pieces.push(match kind & 1 {
+            0 => [&(bytes.len() as u32).to_le_bytes(), bytes].concat(),
+            _ => bytes.to_vec(),
+        });
+    }
+    pieces
+}
+
+/// The monitor's requests, in the agent.
+pub fn to_agent(data: &[u8]) {
+    let mut input = Input::new(data);
+    let bytes = framed(&mut input).concat();
+    agent::fuzzing::requests(&bytes);
+    if let Some(body) = bytes.get(4..) {
+        let _ = serde_json::from_slice::<ToAgent>(body);
+    }
+}
+
+/// The monitor's packets, in hull-vmm: as a whole VM is begun, with descriptors that are no KVM. And a sandbox's
+/// configuration, which the monitor reads.
+pub fn to_vmm(data: &[u8]) {
+    let mut input = Input::new(data);
+    let count = usize::from(input.u8() % 8);
+    let text = String::from_utf8_lossy(input.rest());
+    monitor::fuzzing::config(text.as_bytes());
+    let null = std::fs::File::open("/dev/null").expect("it is there");
+    let Ok((ours, theirs)) = sys::packet::pair() else {
+        return;
+    };
+    let descriptors: Vec<_> = (0..count).map(|_| null.as_fd()).collect();
+    // The build's number cannot be guessed.
+    let packet = text.replace("BUILD", protocol::BUILD);
+    if packet.len() > protocol::vmm::MAX_PACKET_LEN
+        || sys::packet::send(&ours, packet.as_bytes(), &descriptors).is_err()
+    {
+        return;
+    }
+    let serve = |socket: OwnedFd| vmm::control::serve(socket, Arc::default());
+    let error = serve(theirs).expect_err("there is no KVM");
+    assert!(!vmm::control::chain(&error).is_empty());
+}
+
+/// A guest's console, in the monitor.
+pub fn guest_console(data: &[u8]) {
+    monitor::fuzzing::console(data);
+}

@@ -1,0 +1,97 @@
+//! For `fuzz/` only: what a guest, a VMM and a client send to the monitor.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+use protocol::agent::Request;
+
+use crate::agent::{Agent, Said};
+use crate::config::{Config, Stdio};
+use crate::console::Console;
+use crate::streams::Streams;
+
+/// The agent's side of its connection: `pieces` arrive one after the other, then the connection closes.
+pub fn agent<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) {
+    let Ok((ours, theirs)) = sys::packet::stream_pair() else {
+        return;
+    };
+    let mut agent = Agent::new(ours);
+    let mut theirs = File::from(theirs);
+    let mut greeted = false;
+    for piece in pieces {
+        for part in piece.chunks(4096) {
+            if theirs.write_all(part).is_err() {
+                return;
+            }
+            match agent.receive() {
+                Err(_) => return,
+                Ok(said) => {
+                    for said in said {
+                        assert_eq!(
+                            matches!(said, Said::Hello),
+                            !greeted,
+                            "a greeting comes first, once"
+                        );
+                        greeted = true;
+                    }
+                }
+            }
+        }
+        if greeted {
+            let container = "c".into();
+            let _ = agent.request(Request::Start { container });
+        }
+    }
+    drop(theirs);
+    assert!(agent.receive().is_err(), "a closed connection is noticed");
+}
+
+/// A guest that opens a stream and sends `bytes`: it is let through with the right token alone.
+pub fn stream(bytes: &[u8]) {
+    let mut ends: Vec<OwnedFd> = Vec::new();
+    let streams = Streams::new(Stdio::Pipes { stdin: false }, |_, end| {
+        ends.push(end);
+        Ok::<(), std::io::Error>(())
+    });
+    let Ok(mut streams) = streams else {
+        return;
+    };
+    let sent = &bytes[..bytes.len().min(4096)];
+    let mut end = File::from(ends.remove(0));
+    if end.write_all(sent).is_err() {
+        return;
+    }
+    let result = streams.read_token(1);
+    assert!(
+        sent.is_empty() || result.is_err(),
+        "a guessed token was taken"
+    );
+    assert!(streams.take_ready().is_none());
+}
+
+/// A guest's console.
+pub fn console(bytes: &[u8]) {
+    let Ok((mut console, end)) = Console::new() else {
+        return;
+    };
+    let mut end = File::from(end);
+    for part in bytes.chunks(2048) {
+        if end.write_all(part).is_err() {
+            return;
+        }
+        let _ = console.read();
+    }
+    for line in console.last_lines() {
+        assert!(
+            !line.chars().any(|c| c.is_control() && c != '\t'),
+            "{line:?} reaches a terminal"
+        );
+    }
+    let _ = console.panic();
+}
+
+/// A sandbox's configuration file.
+pub fn config(bytes: &[u8]) {
+    let _ = serde_json::from_slice::<Config>(bytes);
+}

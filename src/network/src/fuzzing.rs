@@ -1,0 +1,44 @@
+//! For `fuzz/` only: what lies in the network's folder, and what the host's tools and files say.
+
+use std::path::Path;
+
+use crate::lease::Leases;
+use crate::routes::Routes;
+use crate::state::State;
+use crate::{firewall, interface};
+
+/// The bridge's file in `dir`, and what is made of it.
+pub fn state(dir: &Path) {
+    let Ok(Some(state)) = State::load(dir) else {
+        return;
+    };
+    let count = state.subnet.addresses().take(1 << 20).count();
+    assert!(
+        count < 1 << 20,
+        "{} has more addresses than any bridge",
+        state.subnet
+    );
+    for address in state.subnet.addresses().take(3) {
+        assert!(state.subnet.contains(address));
+        let _ = interface(&state, address);
+    }
+    let rules = firewall::fuzzing::rules("hullx", &state);
+    // A name that the file holds must not become a rule.
+    let braces = rules.matches('{').count();
+    assert_eq!(braces, 3, "the ruleset has parts that are not ours");
+}
+
+/// The leases in `dir`.
+pub fn leases(dir: &Path) {
+    let leases = Leases::new(dir);
+    let _ = leases.any();
+    for dead in leases.dead().unwrap_or_default() {
+        let _ = dead.forget();
+    }
+}
+
+/// /proc/net/route and what nft prints.
+pub fn tools(text: &str) {
+    let _ = Routes::parse(text);
+    let _ = firewall::fuzzing::listing(text);
+}
