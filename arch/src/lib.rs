@@ -14,6 +14,8 @@ pub mod e820;
 pub mod lapic;
 pub mod layout;
 pub mod linux;
+#[cfg(test)]
+mod model;
 pub mod mptable;
 pub mod msr;
 pub mod pvh;

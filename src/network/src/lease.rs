@@ -213,6 +213,9 @@ fn lock(file: &File) -> io::Result<()> {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

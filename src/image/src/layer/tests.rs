@@ -8,6 +8,7 @@ mod hostile;
 mod lower;
 mod model;
 mod overlay;
+mod stack;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -19,7 +19,7 @@ impl Random {
 
 /// What is at a path. Hard links have the same number.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Thing {
+pub(super) enum Thing {
     Dir { mode: u32, opaque: bool },
     File { number: usize, data: Vec<u8> },
     Link(String),
@@ -33,11 +33,11 @@ struct Model {
     opaque: BTreeSet<String>,
 }
 
-fn parents(path: &str) -> impl Iterator<Item = &str> {
+pub(super) fn parents(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').map(|(at, _)| &path[..at])
 }
 
-fn below(path: &str) -> impl Fn(&String) -> bool {
+pub(super) fn below(path: &str) -> impl Fn(&String) -> bool {
     let prefix = format!("{path}/");
     move |other| other.starts_with(&prefix)
 }
@@ -90,7 +90,7 @@ impl Model {
     }
 }
 
-fn random_path(random: &mut Random) -> String {
+pub(super) fn random_path(random: &mut Random) -> String {
     let depth = 1 + random.below(3);
     let names: Vec<&str> = (0..depth)
         .map(|_| ["a", "b", "c", "-"][random.below(4)])
@@ -226,7 +226,7 @@ fn read(
 }
 
 /// Numbers files by their first path, so that both sides' numbers can be compared.
-fn renumbered(things: BTreeMap<String, Thing>) -> BTreeMap<String, Thing> {
+pub(super) fn renumbered(things: BTreeMap<String, Thing>) -> BTreeMap<String, Thing> {
     let mut numbers = BTreeMap::new();
     let renumber = |(path, thing)| match thing {
         Thing::File { number, data } => {
