@@ -14,6 +14,8 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 /// Two of the largest frames: a container's document and whatever follows while the agent is busy with it.
 const MAX_UNSENT_BYTES: usize = 2 * frame::MAX_LEN;
+/// The most characters of a guest's words that a person is shown.
+const MAX_SHOWN: usize = 4096;
 /// Received at once.
 const CHUNK_BYTES: usize = 8 << 10;
 
@@ -133,7 +135,7 @@ impl Agent {
                 };
                 if hello.build != protocol::BUILD {
                     return Err(Error::Build {
-                        agent: hello.build,
+                        agent: shown(&hello.build),
                         ours: protocol::BUILD,
                     });
                 }
@@ -141,14 +143,29 @@ impl Agent {
                 tracing::debug!(kernel = hello.kernel_release, "the agent is there");
                 said.push(Said::Hello);
             } else {
-                let Some(message) = self.received.next()? else {
+                let Some(mut message) = self.received.next()? else {
                     break;
                 };
+                if let FromAgent::Reply {
+                    result: Err(failure),
+                    ..
+                } = &mut message
+                {
+                    failure.message = shown(&failure.message);
+                }
                 said.push(Said::Message(message));
             }
         }
         Ok(said)
     }
+}
+
+/// A guest's words as a person may see them: no longer than that, and without what drives a terminal.
+fn shown(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
+        .take(MAX_SHOWN)
+        .collect()
 }
 
 #[cfg(test)]
@@ -172,6 +189,41 @@ mod tests {
         let mut agent = Agent::new(ours);
         File::from(theirs).write_all(&hello("other")).unwrap();
         assert!(matches!(agent.receive(), Err(Error::Build { .. })));
+    }
+
+    #[test]
+    fn a_guests_words_cannot_drive_a_terminal_or_fill_it() {
+        let (ours, theirs) = sys::packet::stream_pair().unwrap();
+        let mut agent = Agent::new(ours);
+        let mut theirs = File::from(theirs);
+        let reply = FromAgent::Reply {
+            seq: 1,
+            result: Err(protocol::agent::Failure {
+                kind: protocol::agent::FailureKind::Other,
+                message: format!("\x1b]0;owned\x07no\r\n{}", "x".repeat(10_000)),
+            }),
+        };
+        let mut sent = hello(protocol::BUILD);
+        sent.extend(frame::encode(&reply).unwrap());
+        let writer = std::thread::spawn(move || theirs.write_all(&sent));
+        let mut said = Vec::new();
+        while said.len() < 2 {
+            said.extend(agent.receive().unwrap());
+        }
+        writer.join().unwrap().unwrap();
+        let Said::Message(FromAgent::Reply {
+            result: Err(failure),
+            ..
+        }) = &said[1]
+        else {
+            panic!("{said:?}");
+        };
+        assert!(failure.message.starts_with("]0;ownedno\nxxx"));
+        assert_eq!(failure.message.len(), MAX_SHOWN);
+        let (ours, theirs) = sys::packet::stream_pair().unwrap();
+        File::from(theirs).write_all(&hello("\x1bc")).unwrap();
+        let refused = Agent::new(ours).receive().unwrap_err();
+        assert!(!refused.to_string().contains('\x1b'));
     }
 
     #[test]

@@ -316,20 +316,15 @@ impl MicroVm {
             fault,
             Fault::Agent(agent::Error::Closed) | Fault::Stream(streams::Error::Closed)
         ) {
-            loop {
-                match self.vmm.receive() {
-                    Ok(FromVmm::Ended { end, .. }) => {
-                        // What the console still holds is part of the explanation; that it cannot be read is not.
-                        let _ = self.console_spoke(&mut ignored);
-                        message = vmm::explain(&end, self.console.panic());
-                        break;
-                    }
-                    Ok(_) => {}
-                    Err(error) => {
-                        message = chain(&error);
-                        break;
-                    }
+            match self.vmm.receive_end() {
+                Some(Ok(end)) => {
+                    // What the console still holds is part of the explanation; that it cannot be read is not.
+                    let _ = self.console_spoke(&mut ignored);
+                    message = vmm::explain(&end, self.console.panic());
                 }
+                Some(Err(error)) => message = chain(&error),
+                // The guest lives and has hung up. It ends with this.
+                None => {}
             }
         }
         let _ = self.console_spoke(&mut ignored);

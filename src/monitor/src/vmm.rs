@@ -4,12 +4,14 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use protocol::vmm::{
     Descriptor, DiskConfig, DiskExtent, End, FromVmm, MAX_PACKET_LEN, NetConfig, ToVmm, VmConfig,
     VsockConfig,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, WaitOptions, WaitStatus, pidfd_send_signal, waitpid};
 
 use crate::cgroup::VmCgroup;
@@ -25,6 +27,10 @@ const LAYERS_SERIAL: &str = "layers";
 pub(crate) const SCRATCH_SERIAL: &str = "scratch";
 /// The first context id that a guest may have (virtio 1.2, 5.10.4); each VM has a vsock of its own.
 const GUEST_CID: u32 = 3;
+
+/// How long hull-vmm may take for its last words, and then for its end: both follow at once where all is well, and neither
+/// comes where a guest has only hung up, or has taken hull-vmm over.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Why a VM could not be started or went away.
 #[derive(Debug, thiserror::Error)]
@@ -227,6 +233,19 @@ impl Vmm {
         }
     }
 
+    /// Waits for hull-vmm's word that the VM has ended, and why; `None` if it does not come.
+    pub(crate) fn receive_end(&mut self) -> Option<Result<End, Error>> {
+        let deadline = Instant::now() + LAST_WORDS;
+        while is_ready(&self.socket, deadline) {
+            match self.receive() {
+                Ok(FromVmm::Ended { end, .. }) => return Some(Ok(end)),
+                Ok(_) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        None
+    }
+
     /// To be polled for packets.
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -270,6 +289,11 @@ impl Vmm {
 
     /// Why the socket is closed: its own words first, what the kernel says of its end otherwise.
     fn how_it_ended(&mut self) -> Error {
+        if !is_ready(&self.jailed.child.pidfd, Instant::now() + LAST_WORDS)
+            && let Err(error) = pidfd_send_signal(&self.jailed.child.pidfd, Signal::KILL)
+        {
+            tracing::debug!(%error, "hull-vmm has ended in the meantime");
+        }
         let status = self.wait();
         match jail::explain(&self.jailed.words) {
             Ok(Some(words)) => Error::LastWords(words),
@@ -294,6 +318,28 @@ impl Vmm {
             // It has ended; its last words say why.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(self.last_words()),
             other => other.map_err(Error::Send),
+        }
+    }
+}
+
+/// Waits until a descriptor can be read, or has come to its end.
+fn is_ready(descriptor: &impl AsFd, deadline: Instant) -> bool {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match poll(
+            &mut [PollFd::new(descriptor, PollFlags::IN)],
+            Some(&timeout),
+        ) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                tracing::debug!(%error, "hull-vmm cannot be waited for");
+                return false;
+            }
+            Ok(count) => return count > 0,
         }
     }
 }
