@@ -141,7 +141,25 @@ fn an_imported_debian_runs_its_tools() -> Result<()> {
     assert!(lines[0].starts_with("apt 2.6"), "{lines:?}");
     assert_eq!(lines[1], "42");
     assert!(lines[2].starts_with("5.2"), "{lines:?}");
-    Ok(())
+
+    // bash on a terminal: its line editor, its history and its job control.
+    let mut terminal = hull.on_terminal(["run", "-it", "--network", "none", "debian", "bash"])?;
+    terminal.expect("# ")?;
+    terminal.type_in("echo $((6*8))\x7f\x7f\x7f7))\r")?;
+    terminal.expect("42")?;
+    terminal.type_in("\x1b[A\r")?;
+    terminal.expect("42")?;
+    terminal.type_in("sleep 1000\r")?;
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    terminal.type_in("\x1a")?;
+    terminal.expect("Stopped")?;
+    terminal.type_in("fg\r")?;
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    terminal.type_in("\x03")?;
+    terminal.expect("# ")?;
+    terminal.type_in("exit 7\r")?;
+    assert_eq!(terminal.end()?.0, Some(7));
+    hull.expect_nothing_left()
 }
 
 #[test]
