@@ -197,7 +197,7 @@ pub fn run(options: &Options, hooks: &Hooks<'_>) -> Result<Outcome, Error> {
 pub fn sweep(root: &Path) -> Result<(), Error> {
     for id in sandbox::sweep(root).map_err(Error::Sweep)? {
         tracing::info!(%id, "removed what was left of a sandbox");
-        monitor::sweep_native(&id);
+        monitor::sweep_cgroup(&id);
     }
     if rustix::process::geteuid().is_root() {
         let network = network::Network::new(Path::new(monitor::NETWORK_STATE));
@@ -231,9 +231,7 @@ fn with_name(
         Err(error) => Err(Error::Names(error)),
     };
     // Both are usually gone already: the monitor has removed them, unless it was killed.
-    if options.isolation == Isolation::Native {
-        monitor::sweep_native(id);
-    }
+    monitor::sweep_cgroup(id);
     sandbox::remove(folder)?;
     result
 }

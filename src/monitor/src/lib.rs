@@ -49,7 +49,7 @@ use machine::{Broken, Event, Machine, Source};
 use streams::Ready;
 
 pub use bridge::STATE as NETWORK_STATE;
-pub use native::{cgroup2_mount, sweep as sweep_native};
+pub use native::{cgroup2_mount, sweep as sweep_cgroup};
 pub use vmm::{Error as KvmError, open_kvm};
 
 /// The number of the listening socket in the monitor.

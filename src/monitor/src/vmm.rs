@@ -123,7 +123,9 @@ impl Vmm {
                 cgroup,
             }),
             Err(error) => {
-                cgroup.map(VmCgroup::remove);
+                if let Some(cgroup) = cgroup {
+                    cgroup.remove();
+                }
                 Err(error.into())
             }
         }
@@ -256,13 +258,9 @@ impl Vmm {
         self.jailed.child.pid.as_raw_pid().unsigned_abs()
     }
 
-    /// Kills it, waits for its end, and removes its cgroup.
-    pub(crate) fn end(mut self) {
-        if let Err(error) = pidfd_send_signal(&self.jailed.child.pidfd, Signal::KILL) {
-            tracing::debug!(%error, "hull-vmm had ended before");
-        }
-        self.wait();
-        self.cgroup.map(VmCgroup::remove);
+    /// Ends it, as dropping it does.
+    pub(crate) fn end(self) {
+        drop(self);
     }
 
     /// Waits for its end; the status is known the first time.
@@ -318,6 +316,19 @@ impl Vmm {
             // It has ended; its last words say why.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(self.last_words()),
             other => other.map_err(Error::Send),
+        }
+    }
+}
+
+impl Drop for Vmm {
+    /// Kills it, waits for its end, and removes its cgroup: also when the VM could not be put together.
+    fn drop(&mut self) {
+        if let Err(error) = pidfd_send_signal(&self.jailed.child.pidfd, Signal::KILL) {
+            tracing::debug!(%error, "hull-vmm had ended before");
+        }
+        self.wait();
+        if let Some(cgroup) = self.cgroup.take() {
+            cgroup.remove();
         }
     }
 }
