@@ -15,7 +15,7 @@ use devices::virtio::mmio::{Mmio, State};
 use memory::{Bytes, GuestAddress, GuestMemoryMmap, Memory};
 
 use crate::input::Input;
-use crate::main_loop;
+use crate::{main_loop, threads};
 
 /// Where one region of guest memory ends and the next begins; and where the second one ends.
 pub const BORDER: u64 = 0x18000;
@@ -121,7 +121,7 @@ pub trait Host {
 /// Runs an input against a device.
 pub fn drive(host: &mut impl Host, input: &mut Input<'_>) {
     main_loop::reactor();
-    let before = descriptors();
+    let before = (threads::count(), descriptors());
     {
         let mut guest = Guest::new(host.device());
         guest.bring_up(input);
@@ -135,8 +135,9 @@ pub fn drive(host: &mut impl Host, input: &mut Input<'_>) {
         }
         guest.finish(host);
     }
+    threads::wait_until_gone(before.0);
     host.check();
-    assert_eq!(descriptors(), before, "descriptors are left behind");
+    assert_eq!(descriptors(), before.1, "descriptors are left behind");
 }
 
 /// Number of open descriptors, but for those that a host opens and keeps until its own end.
