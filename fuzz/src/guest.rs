@@ -120,6 +120,7 @@ pub trait Host {
 
 /// Runs an input against a device.
 pub fn drive(host: &mut impl Host, input: &mut Input<'_>) {
+    threads::survive_broken_pipes();
     main_loop::reactor();
     let before = (threads::count(), descriptors());
     {
@@ -354,7 +355,7 @@ impl Guest {
                 let len = input.u16();
                 (self.alloc(len.into()), len.into())
             }
-            2 => (u64::from(input.u32()) << (kind >> 3 & 7) * 4, input.u32()),
+            2 => (u64::from(input.u32()) << ((kind >> 3 & 7) * 4), input.u32()),
             _ => (BORDER - u64::from(input.u8()), input.u8().into()),
         };
         Piece {

@@ -1,7 +1,22 @@
 //! Waiting for threads that cannot be asked.
 
 use std::fs;
+use std::sync::Once;
 use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use sys::sigset::Set;
+
+/// Has a write to what nobody reads fail, here and in every thread that begins later, instead of ending the process: so
+/// do programs with Rust's own main, as hull's are; those with libFuzzer's have to say so.
+pub fn survive_broken_pipes() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        Set::of(&[Signal::PIPE.as_raw()])
+            .block_only()
+            .expect("a signal can be blocked");
+    });
+}
 
 /// Number of this process's threads.
 pub fn count() -> usize {

@@ -208,6 +208,8 @@ fn run_one(target: &str, time: Duration) -> Result<Seen> {
     let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
     let mut seen = Seen::read(&text, start.elapsed());
     if !status.success() && seen.is_clean() {
+        // The log does not say of which signal a process died.
+        eprintln!("    {target} ended with {status}");
         seen.found = Some(log);
     }
     Ok(seen)
