@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use monitor::config::FILE_NAME;
-use monitor::{LISTENER_FD, LOCK_FD};
+use monitor::{LEASE_FD, LISTENER_FD, LOCK_FD};
 use protocol::agent::{Failure, FailureKind};
 use protocol::monitor::Measured;
 use protocol::timeline::{Nanos, Timeline};
@@ -257,7 +257,7 @@ fn spawn_monitor(program: &Path, sandbox: Sandbox, lease: OwnedFd) -> std::io::R
         descriptors: &[
             (sandbox.listener.as_fd(), LISTENER_FD),
             (sandbox.lock.as_fd(), LOCK_FD),
-            (lease.as_fd(), LOCK_FD + 1),
+            (lease.as_fd(), LEASE_FD),
         ],
         new_session: true,
         dies_with_parent: false,

@@ -43,7 +43,7 @@ fn start(program: &str, policy: Policy) -> Result<(), Failure> {
     };
     println!("pid {}", jailed.child.pid);
     let status = waitpid(Some(jailed.child.pid), WaitOptions::empty())?.map(|(_, status)| status);
-    let words = jail::explain(&jailed.words)?.unwrap_or_default();
+    let words = jail::explain("hull-vmm", jailed.words.as_fd())?.unwrap_or_default();
     println!("ended {status:?}");
     println!("words {words}");
     Ok(())
