@@ -71,11 +71,10 @@ impl Host for Disk {
 
     fn act(&mut self, input: &mut Input<'_>) {
         let index = 2 + usize::from(input.u8()) % MAX_GROWTH;
-        if let Some(handle) = &self.handle {
+        // Once for each device: what it grew by must not be there twice, where the check looks.
+        if let Some(handle) = self.handle.take() {
             handle.grow(self.extent(index)).expect("a legal part");
         }
-        // A chain of growths costs nothing, but ends.
-        self.handle = None;
     }
 
     fn request(&mut self, input: &mut Input<'_>) -> Request {

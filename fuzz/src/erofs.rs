@@ -91,7 +91,7 @@ pub fn walk(image: File) -> Result<Walked, ReadError> {
                     assert!(count > 0, "a file that does not end");
                     let part = &buffer[..count as usize];
                     sum = part.iter().fold(sum, |sum, &byte| {
-                        sum.wrapping_mul(31) + u64::from(byte) & !(1 << 63)
+                        sum.wrapping_mul(31).wrapping_add(u64::from(byte))
                     });
                     at += count;
                     bytes += count;

@@ -63,7 +63,7 @@ pub fn initramfs(data: &[u8]) {
             0 => u64::from(input.u32()) % RAM,
             _ => input.u64().min(RAM),
         },
-        mapped: Vec::new(),
+        image: Vec::new(),
     };
     let (file, bytes, len) = sparse(&mut input);
     let mut ram = Ram::new(&arch::layout::ram(RAM)).expect("room");

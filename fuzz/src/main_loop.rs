@@ -6,9 +6,6 @@ use std::sync::{Arc, OnceLock};
 use devices::virtio::{Reactor, Subscriber};
 use event_manager::EventManager;
 
-/// How often a turn may ask for another one before the loop is taken to be at rest.
-const TURNS: usize = 4;
-
 /// The loop, as devices see it.
 pub fn reactor() -> Reactor {
     static REACTOR: OnceLock<Reactor> = OnceLock::new();
@@ -34,9 +31,9 @@ pub fn reactor() -> Reactor {
         .clone()
 }
 
-/// Waits until the loop has seen what was ready.
-pub fn settle() {
-    for _ in 0..TURNS {
+/// Waits until the loop has seen what was ready, and what its work has made ready, so many times.
+pub fn settle(turns: usize) {
+    for _ in 0..turns {
         reactor()
             .call_blocking::<_, _, event_manager::Error>(|_| Ok(()))
             .expect("the loop lives");

@@ -12,7 +12,7 @@ pub fn headers(data: &[u8]) {
 /// Docker's configuration. A helper that it names is not executed: nothing is on PATH.
 pub fn docker_config(data: &[u8]) {
     static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| crate::places::hide_programs());
+    ONCE.call_once(crate::places::hide_programs);
     let folder = folder();
     fs::write(folder.join("config.json"), data).expect("room in memory");
     for domain in ["docker.io", "ghcr.io"] {

@@ -8,7 +8,7 @@ use crate::input::Input;
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x1000)]).expect("a page");
-    let pattern: Vec<u8> = (0..0x1000u32).map(|i| (i * 7 >> 3) as u8).collect();
+    let pattern: Vec<u8> = (0..0x1000u32).map(|i| ((i * 7) >> 3) as u8).collect();
     memory
         .write_slice(&pattern, GuestAddress(0))
         .expect("it is as long");

@@ -1,6 +1,36 @@
 //! Waiting for threads that cannot be asked.
 
 use std::fs;
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use sys::sigset::Set;
+
+/// Has a write to what nobody reads fail, here and in every thread that begins later, instead of ending the process: so
+/// do programs with Rust's own main, as hull's are; those with libFuzzer's have to say so.
+pub fn survive_broken_pipes() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        Set::of(&[Signal::PIPE.as_raw()])
+            .block_only()
+            .expect("a signal can be blocked");
+    });
+}
+
+/// Number of this process's threads.
+pub fn count() -> usize {
+    fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
+/// Waits until there are no more threads than `count`: what a thread holds goes with it, after its owner.
+pub fn wait_until_gone(count: usize) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while self::count() > count {
+        assert!(Instant::now() < deadline, "a thread outlives its device");
+        std::thread::yield_now();
+    }
+}
 
 /// Waits until every other thread of this process sleeps. A thread that was woken counts as awake at once.
 pub fn wait_until_asleep() {

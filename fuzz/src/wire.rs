@@ -53,6 +53,7 @@ pub fn frame(data: &[u8]) {
 
 /// The agent's messages, in the monitor; and the opening of a stream.
 pub fn from_agent(data: &[u8]) {
+    crate::threads::survive_broken_pipes();
     let mut input = Input::new(data);
     if input.u8() & 1 != 0 {
         return monitor::fuzzing::stream(input.rest());
@@ -94,6 +95,7 @@ fn framed(input: &mut Input<'_>) -> Vec<Vec<u8>> {
 
 /// The monitor's requests, in the agent.
 pub fn to_agent(data: &[u8]) {
+    crate::threads::survive_broken_pipes();
     let mut input = Input::new(data);
     let bytes = framed(&mut input).concat();
     agent::fuzzing::requests(&bytes);
@@ -105,6 +107,7 @@ pub fn to_agent(data: &[u8]) {
 /// The monitor's packets, in hull-vmm: as a whole VM is begun, with descriptors that are no KVM. And a sandbox's
 /// configuration, which the monitor reads.
 pub fn to_vmm(data: &[u8]) {
+    crate::threads::survive_broken_pipes();
     let mut input = Input::new(data);
     let count = usize::from(input.u8() % 8);
     let text = String::from_utf8_lossy(input.rest());

@@ -96,3 +96,26 @@ impl Interrupt {
         let _ = self.irqfd.write(1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+    use super::*;
+
+    #[test]
+    fn a_fault_is_told_the_driver_after_each_reset_and_logged_once() {
+        let irqfd = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+        let interrupt = Interrupt::new(Arc::default(), irqfd.clone());
+        let mut logged = 0;
+        for _ in 0..100 {
+            for _ in 0..3 {
+                logged += u32::from(interrupt.needs_reset());
+            }
+            assert!(interrupt.is_reset_needed());
+            assert_eq!(irqfd.read().unwrap(), 1, "one interrupt for each reset");
+            interrupt.clear_fault();
+        }
+        assert_eq!(logged, 1);
+    }
+}

@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 /// Long name, short name if any, and whether a value follows.
-const OPTIONS: [(&str, Option<char>, bool); 72] = [
+const OPTIONS: [(&str, Option<char>, bool); 71] = [
     ("add-host", None, true),
     ("annotation", None, true),
     ("attach", Some('a'), true),
@@ -60,7 +60,6 @@ const OPTIONS: [(&str, Option<char>, bool); 72] = [
     ("pid", None, true),
     ("pids-limit", None, true),
     ("platform", None, true),
-    ("privileged", None, false),
     ("publish", Some('p'), true),
     ("publish-all", Some('P'), false),
     ("quiet", Some('q'), false),

@@ -74,7 +74,10 @@ pub(crate) struct RunArgs {
     /// Drop a capability, or ALL
     #[arg(long, value_name = "CAP")]
     cap_drop: Vec<String>,
-    /// no-new-privileges, seccomp=FILE or seccomp=unconfined
+    /// All capabilities and the VM's devices, nothing hidden: inside the VM, which stays between it and the host
+    #[arg(long)]
+    privileged: bool,
+    /// no-new-privileges, seccomp=FILE, seccomp=unconfined or systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// Set a resource limit
@@ -185,6 +188,7 @@ impl RunArgs {
             tmpfs: self.tmpfs,
             cap_add: self.cap_add,
             cap_drop: self.cap_drop,
+            privileged: self.privileged,
             ulimits: self.ulimit,
             init: self.init,
             pull: match self.pull {
@@ -209,6 +213,8 @@ impl RunArgs {
             match values::security_option(text)? {
                 SecurityOption::NoNewPrivileges(on) => options.no_new_privileges = on,
                 SecurityOption::Seccomp(choice) => options.seccomp = choice,
+                SecurityOption::Unmasked => options.unmasked = true,
+                SecurityOption::Nothing => {}
             }
         }
         Ok(options)

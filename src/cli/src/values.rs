@@ -31,7 +31,9 @@ pub(crate) enum Error {
     #[error("{0:?} is not an environment variable: NAME=VALUE, or NAME to pass the host's on")]
     Variable(String),
     /// A security option that is none.
-    #[error("{0:?} is not a security option: no-new-privileges or seccomp=FILE|unconfined")]
+    #[error(
+        "{0:?} is not a security option: no-new-privileges, seccomp=FILE|unconfined or systempaths=unconfined"
+    )]
     SecurityOption(String),
 }
 
@@ -157,9 +159,14 @@ pub(crate) enum SecurityOption {
     NoNewPrivileges(bool),
     /// A seccomp profile.
     Seccomp(Seccomp),
+    /// Nothing of /proc and /sys is hidden.
+    Unmasked,
+    /// What is so anyway.
+    Nothing,
 }
 
-/// `no-new-privileges[=BOOL]`, `seccomp=unconfined`, `seccomp=FILE`
+/// `no-new-privileges[=BOOL]`, `seccomp=unconfined`, `seccomp=FILE`, `systempaths=unconfined`, `apparmor=unconfined`,
+/// `label=disable`
 pub(crate) fn security_option(text: &str) -> Result<SecurityOption, Error> {
     let (name, value) = match text.split_once(['=', ':']) {
         Some((name, value)) => (name, Some(value)),
@@ -173,6 +180,11 @@ pub(crate) fn security_option(text: &str) -> Result<SecurityOption, Error> {
         ("seccomp", Some(path)) if !path.is_empty() => Ok(SecurityOption::Seccomp(Seccomp::File(
             Path::new(path).to_owned(),
         ))),
+        ("systempaths", Some("unconfined")) => Ok(SecurityOption::Unmasked),
+        // The guest has neither AppArmor nor SELinux: there is nothing to switch off.
+        ("apparmor", Some("unconfined")) | ("label", Some("disable")) => {
+            Ok(SecurityOption::Nothing)
+        }
         _ => Err(Error::SecurityOption(text.to_owned())),
     }
 }
@@ -307,6 +319,13 @@ mod tests {
             security_option("seccomp=/p.json"),
             Ok(SecurityOption::Seccomp(Seccomp::File("/p.json".into())))
         );
+        for (text, option) in [
+            ("systempaths=unconfined", SecurityOption::Unmasked),
+            ("apparmor=unconfined", SecurityOption::Nothing),
+            ("label=disable", SecurityOption::Nothing),
+        ] {
+            assert_eq!(security_option(text), Ok(option));
+        }
         assert!(security_option("apparmor=x").is_err());
         assert!(security_option("seccomp=").is_err());
     }

@@ -2,6 +2,8 @@
 
 use sys::capabilities::NAMES as ALL;
 
+use crate::options::Options;
+
 /// What a container has when nobody says, as in Docker.
 const DEFAULT: [&str; 14] = [
     "CHOWN",
@@ -52,6 +54,15 @@ pub fn effective(add: &[String], drop: &[String]) -> Result<Vec<String>, Unknown
         .filter(|name| held(name))
         .map(|name| format!("CAP_{name}"))
         .collect())
+}
+
+/// What a container holds: all of them when it is privileged, whatever else is asked for, as in Docker.
+pub fn of(options: &Options) -> Result<Vec<String>, Unknown> {
+    let held = effective(&options.cap_add, &options.cap_drop)?;
+    if options.privileged {
+        return effective(&["ALL".to_owned()], &[]);
+    }
+    Ok(held)
 }
 
 fn known(name: &str) -> Result<&'static str, Unknown> {

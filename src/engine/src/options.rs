@@ -39,6 +39,10 @@ pub struct Options {
     pub cap_add: Vec<String>,
     /// Capabilities to drop, as the user wrote them.
     pub cap_drop: Vec<String>,
+    /// All privileges, inside the VM: every capability and device of the guest, nothing masked, no seccomp profile.
+    pub privileged: bool,
+    /// Nothing of /proc and /sys is masked or read-only.
+    pub unmasked: bool,
     /// Nothing may gain privileges by exec.
     pub no_new_privileges: bool,
     /// Which system calls are let through.

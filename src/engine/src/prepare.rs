@@ -6,7 +6,7 @@ use image::Image;
 use serde_json::value::RawValue;
 
 use crate::install::{self, Installation};
-use crate::options::{Isolation, Network, Options};
+use crate::options::{Isolation, Network, Options, Seccomp};
 use crate::{capabilities, client, etc, id, seccomp, size, spec};
 use monitor::config::{self, Config, Container, Layer, Machine, Vm};
 
@@ -51,6 +51,12 @@ pub enum Error {
     /// Options that exclude each other.
     #[error("{0} has no meaning with --isolation native")]
     NotNative(&'static str),
+    /// Privileges that would be the host's.
+    #[error(
+        "--privileged with --isolation native would hand this host to the container; in a VM, which is the default, the \
+         privileges end at the VM"
+    )]
+    PrivilegedNative,
     /// A host name that is none.
     #[error("{0:?} is not a host name: at most 63 letters, digits, dots and hyphens")]
     Hostname(String),
@@ -104,8 +110,7 @@ pub fn prepare(
         memory_bytes,
         cgroup: &cgroup,
     })?;
-    let capabilities =
-        capabilities::effective(&options.cap_add, &options.cap_drop).map_err(spec::Error::from)?;
+    let capabilities = capabilities::of(options).map_err(spec::Error::from)?;
     let user = options
         .user
         .clone()
@@ -129,7 +134,7 @@ pub fn prepare(
         container: Container {
             spec: RawValue::from_string(serde_json::to_string(&document)?)?,
             user: user.filter(|user| !user.is_empty()),
-            seccomp: seccomp::compile(&options.seccomp, &capabilities, Some(&root.join("cache")))?,
+            seccomp: seccomp::compile(&seccomp(options), &capabilities, Some(&root.join("cache")))?,
             init: options.init,
             stdio,
             etc: etc::files(&hostname, bridge),
@@ -145,6 +150,14 @@ pub fn prepare(
         },
         measure: options.measure,
     })
+}
+
+/// A privileged container has no profile, unless the user names one.
+fn seccomp(options: &Options) -> Seccomp {
+    match &options.seccomp {
+        Seccomp::Default if options.privileged => Seccomp::Unconfined,
+        named => named.clone(),
+    }
 }
 
 fn machine(
@@ -213,6 +226,9 @@ fn refuse_for_native(options: &Options, is_root: bool) -> Result<(), Error> {
     }
     if options.console {
         return Err(Error::NotNative("--console"));
+    }
+    if options.privileged {
+        return Err(Error::PrivilegedNative);
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use monitor::config::FILE_NAME;
-use monitor::{LISTENER_FD, LOCK_FD};
+use monitor::{LEASE_FD, LISTENER_FD, LOCK_FD};
 use protocol::agent::{Failure, FailureKind};
 use protocol::monitor::Measured;
 use protocol::timeline::{Nanos, Timeline};
@@ -197,7 +197,7 @@ pub fn run(options: &Options, hooks: &Hooks<'_>) -> Result<Outcome, Error> {
 pub fn sweep(root: &Path) -> Result<(), Error> {
     for id in sandbox::sweep(root).map_err(Error::Sweep)? {
         tracing::info!(%id, "removed what was left of a sandbox");
-        monitor::sweep_native(&id);
+        monitor::sweep_cgroup(&id);
     }
     if rustix::process::geteuid().is_root() {
         let network = network::Network::new(Path::new(monitor::NETWORK_STATE));
@@ -231,9 +231,7 @@ fn with_name(
         Err(error) => Err(Error::Names(error)),
     };
     // Both are usually gone already: the monitor has removed them, unless it was killed.
-    if options.isolation == Isolation::Native {
-        monitor::sweep_native(id);
-    }
+    monitor::sweep_cgroup(id);
     sandbox::remove(folder)?;
     result
 }
@@ -259,7 +257,7 @@ fn spawn_monitor(program: &Path, sandbox: Sandbox, lease: OwnedFd) -> std::io::R
         descriptors: &[
             (sandbox.listener.as_fd(), LISTENER_FD),
             (sandbox.lock.as_fd(), LOCK_FD),
-            (lease.as_fd(), LOCK_FD + 1),
+            (lease.as_fd(), LEASE_FD),
         ],
         new_session: true,
         dies_with_parent: false,

@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use crate::options::Seccomp;
 
+mod newer;
 mod prologue;
 
 /// The profile of containers for which nobody names another.
@@ -275,7 +276,7 @@ fn compile_profile(profile: &Profile, capabilities: &[String]) -> Result<Vec<u8>
             continue;
         }
         for name in rule.names.iter().flatten().chain(&rule.name) {
-            // A name that this libseccomp does not know is one that the profile's default covers.
+            // What this libseccomp does not know is decided before its program is asked, see `newer`.
             if let Ok(syscall) = ScmpSyscall::from_name(name) {
                 add(
                     &mut context,
@@ -286,7 +287,9 @@ fn compile_profile(profile: &Profile, capabilities: &[String]) -> Result<Vec<u8>
             }
         }
     }
-    export(&context)
+    let mut program = newer::before(profile, capabilities)?;
+    program.extend(export(&context)?);
+    Ok(program)
 }
 
 fn architectures(profile: &Profile) -> Result<Vec<ScmpArch>, Error> {

@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 
 use oci_spec::image::Config;
 use oci_spec::runtime::{
-    Capability, LinuxCapabilities, LinuxCpu, LinuxMemory, LinuxResources, Mount, PosixRlimit,
-    PosixRlimitBuilder, PosixRlimitType, Spec,
+    Capability, Linux, LinuxCapabilities, LinuxCpu, LinuxMemory, LinuxResources, Mount,
+    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Spec,
 };
 
 use crate::capabilities;
-use crate::options::{Options, Tmpfs, Ulimit, Variable};
+use crate::options::{Isolation, Options, Tmpfs, Ulimit, Variable};
 use crate::size::MilliCpus;
+
+mod privileges;
 
 /// Docker's PATH where an image sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -71,12 +73,32 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, Error> {
         mounts.retain(|mount| mount.destination().as_os_str() != tmpfs.path.as_str());
         mounts.push(tmpfs_mount(tmpfs));
     }
+    if options.privileged {
+        privileges::of_mounts(&mut mounts);
+    }
     spec.set_mounts(Some(mounts));
     if let Some(linux) = spec.linux_mut() {
-        linux.set_cgroups_path(Some(inputs.cgroup.into()));
-        linux.set_resources(resources(inputs.memory_bytes, options.cpus));
+        set_linux(linux, inputs);
     }
     Ok(spec)
+}
+
+fn set_linux(linux: &mut Linux, inputs: &Inputs<'_>) {
+    let options = inputs.options;
+    linux.set_cgroups_path(Some(inputs.cgroup.into()));
+    let mut resources = linux.resources().clone().unwrap_or_default();
+    set_limits(&mut resources, inputs.memory_bytes, options.cpus);
+    if options.privileged {
+        privileges::of_devices(&mut resources);
+    }
+    linux.set_resources(Some(resources));
+    if options.privileged || options.unmasked {
+        linux.set_masked_paths(None).set_readonly_paths(None);
+    } else if options.isolation == Isolation::Native {
+        let mut masked = linux.masked_paths().clone().unwrap_or_default();
+        masked.extend(privileges::thermal_throttle());
+        linux.set_masked_paths(Some(masked));
+    }
 }
 
 /// The signal that stops the container politely: the image's StopSignal or SIGTERM.
@@ -95,7 +117,7 @@ fn set_process(spec: &mut Spec, inputs: &Inputs<'_>) -> Result<(), Error> {
     refuse_zero_bytes("command", args.iter())?;
     refuse_zero_bytes("environment", env.iter())?;
     refuse_zero_bytes("working directory", std::iter::once(&cwd))?;
-    let held = capabilities::effective(&options.cap_add, &options.cap_drop)?;
+    let held = capabilities::of(options)?;
     let rlimits = options
         .ulimits
         .iter()
@@ -260,9 +282,7 @@ fn tmpfs_mount(tmpfs: &Tmpfs) -> Mount {
     mount
 }
 
-fn resources(memory_bytes: Option<u64>, cpus: Option<MilliCpus>) -> Option<LinuxResources> {
-    let mut resources = LinuxResources::default();
-    resources.set_devices(None);
+fn set_limits(resources: &mut LinuxResources, memory_bytes: Option<u64>, cpus: Option<MilliCpus>) {
     if let Some(bytes) = memory_bytes {
         let limit = i64::try_from(bytes).unwrap_or(i64::MAX);
         let mut memory = LinuxMemory::default();
@@ -276,7 +296,6 @@ fn resources(memory_bytes: Option<u64>, cpus: Option<MilliCpus>) -> Option<Linux
         cpu.set_period(Some(CPU_PERIOD_US)).set_quota(Some(quota));
         resources.set_cpu(Some(cpu));
     }
-    (memory_bytes.is_some() || cpus.is_some()).then_some(resources)
 }
 
 /// A signal by name (with or without SIG) or number.

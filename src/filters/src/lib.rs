@@ -12,7 +12,7 @@ mod table {
     include!("table.rs");
 }
 
-pub use table::{BLOCK, Call, KINDS, Kind, MAIN, VCPU, When};
+pub use table::{BLOCK, Call, KINDS, Kind, MAIN, MONITOR, VCPU, When};
 
 /// The program that was compiled for a kind of thread: an array of `struct sock_filter`.
 pub fn program(kind: &Kind) -> &'static [u8] {
@@ -20,6 +20,7 @@ pub fn program(kind: &Kind) -> &'static [u8] {
         "main" => include_bytes!(concat!(env!("OUT_DIR"), "/main")),
         "vcpu" => include_bytes!(concat!(env!("OUT_DIR"), "/vcpu")),
         "blk" => include_bytes!(concat!(env!("OUT_DIR"), "/blk")),
+        "monitor" => include_bytes!(concat!(env!("OUT_DIR"), "/monitor")),
         other => unreachable!("{other} is not among the kinds of the table"),
     }
 }

@@ -161,5 +161,27 @@ pub const BLOCK: Kind = Kind {
     ],
 };
 
+/// The monitor of a VM once its guest runs: it talks to the agent and to the client, and measures from files of /proc that
+/// are open already.
+pub const MONITOR: Kind = Kind {
+    name: "monitor",
+    calls: &[
+        EVERY_THREAD,
+        calls![
+            SYS_getrandom,
+            SYS_lseek,
+            SYS_ppoll,
+            SYS_pread64,
+            SYS_read,
+            SYS_recvfrom,
+            SYS_recvmsg(OneOf(2, &[MSG_CMSG_CLOEXEC])),
+            SYS_sendmsg,
+            SYS_sendto,
+            SYS_shutdown,
+        ],
+    ],
+    development: DEVELOPMENT,
+};
+
 /// Every kind.
-pub const KINDS: &[Kind] = &[MAIN, VCPU, BLOCK];
+pub const KINDS: &[Kind] = &[MAIN, VCPU, BLOCK, MONITOR];

@@ -157,7 +157,12 @@ impl fmt::Display for Reference {
                 .path
                 .strip_prefix(OFFICIAL)
                 .filter(|rest| !rest.contains('/'));
-            f.write_str(short.unwrap_or(&self.path))?;
+            let name = short.unwrap_or(&self.path);
+            // Without its registry, "docker.io/a.b/c" would name a registry a.b.
+            if named_domain(name).is_some() {
+                write!(f, "{DEFAULT_DOMAIN}/")?;
+            }
+            f.write_str(name)?;
         } else {
             write!(f, "{}/{}", self.domain, self.path)?;
         }
@@ -212,18 +217,18 @@ impl FromStr for Reference {
     }
 }
 
+/// The registry that a name begins with and what follows it, if it begins with one.
+fn named_domain(name: &str) -> Option<(&str, &str)> {
+    name.split_once('/').filter(|(first, _)| {
+        first.contains(['.', ':'])
+            || *first == "localhost"
+            || first.chars().any(|c| c.is_ascii_uppercase())
+    })
+}
+
 /// Registry and repository of a name without tag and digest (normalize.go, splitDockerDomain).
 fn split_domain(name: &str) -> Result<(String, String), Error> {
-    let (domain, path) = match name.split_once('/') {
-        Some((first, rest))
-            if first.contains(['.', ':'])
-                || first == "localhost"
-                || first.chars().any(|c| c.is_ascii_uppercase()) =>
-        {
-            (first, rest)
-        }
-        _ => (DEFAULT_DOMAIN, name),
-    };
+    let (domain, path) = named_domain(name).unwrap_or((DEFAULT_DOMAIN, name));
     check_domain(domain)?;
     let domain = if domain == LEGACY_DOMAIN {
         DEFAULT_DOMAIN

@@ -50,11 +50,12 @@ impl VmCgroup {
             Err(error) if error.kind() == io::ErrorKind::NotFound => make_directory(&path)?,
             other => other?,
         }
-        let directory = rustix::fs::open(
-            &path,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-            Mode::empty(),
-        )?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let opened = rustix::fs::open(&path, flags, Mode::empty());
+        let directory = opened.inspect_err(|_| {
+            // Nothing is in it. That it stays would hide why it cannot be used.
+            let _ = fs::remove_dir(&path);
+        })?;
         let made = VmCgroup { path, directory };
         for (file, value) in limits(vm) {
             made.limit(file, &value);

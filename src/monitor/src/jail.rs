@@ -34,7 +34,9 @@ pub const POLICY_VARIABLE: (&str, &str) = ("HULL_JAIL", "no-user-namespace");
 
 /// Resource limits of hull-vmm. It needs no more, whatever its guest does; that it makes no process is seccomp's.
 const LIMITS: [(Resource, u64); 7] = [
-    (Resource::Core, 0),
+    // No dump of a guest's memory: 1 rather than 0 keeps the kernel from starting a program that takes dumps, too. (That
+    // hull-vmm may be dumped otherwise lets an ordinary user's monitor read its memory's maps.)
+    (Resource::Core, 1),
     (Resource::Memlock, 0),
     (Resource::Msgqueue, 0),
     // The descriptors of one packet, eventfds of devices, and a stream for each connection of the guest's.
@@ -162,8 +164,8 @@ pub fn spawn(
     })
 }
 
-/// What hull-vmm said with its last breath, for a person; `None` if it said nothing.
-pub fn explain(words: &OwnedFd) -> io::Result<Option<String>> {
+/// What `program` said with its last breath, for a person; `None` if it said nothing.
+pub fn explain(program: &str, words: BorrowedFd<'_>) -> io::Result<Option<String>> {
     Ok(last_words::read(words)?.map(|words| match words {
         LastWords::SetUp { step, errno } => {
             let step = sys::jail::STEPS
@@ -174,12 +176,12 @@ pub fn explain(words: &OwnedFd) -> io::Result<Option<String>> {
         }
         LastWords::Refused { call, thread } => match sys::syscalls::name(call) {
             Some(name) => {
-                format!("hull-vmm was refused the system call `{name}` on its thread {thread}")
+                format!("{program} was refused the system call `{name}` on its thread {thread}")
             }
             None => {
-                format!("hull-vmm was refused system call number {call} on its thread {thread}")
+                format!("{program} was refused system call number {call} on its thread {thread}")
             }
         },
-        LastWords::Panicked { text } => format!("hull-vmm failed: {text}"),
+        LastWords::Panicked { text } => format!("{program} failed: {text}"),
     }))
 }

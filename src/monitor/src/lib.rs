@@ -5,8 +5,11 @@
 //!        <--Attached (streams as descriptors), Started, Failed, Exited, Broken--
 //! ```
 //!
-//! Invariants: it is single-threaded and never blocks on the guest; it holds the sandbox's lock for as long as it
-//! lives, and its end takes the VM with it (a closed socket and a death signal). When its client vanishes, or has
+//! For a VM it is two processes once the guest runs: one that talks to the guest and can do nothing else, and its parent,
+//! which waits and takes everything down (see `warden`).
+//!
+//! Invariants: each is single-threaded, and never blocks on the guest; the sandbox's lock is held for as long as the
+//! parent lives, and its end takes the VM with it (a closed socket and a death signal). When its client vanishes, or has
 //! read everything and hung up, the sandbox ends.
 //!
 //! It is a static program of its own, since its memory counts in every figure and its start in every boot: as a
@@ -42,6 +45,7 @@ mod scratch;
 mod streams;
 pub mod users;
 mod vmm;
+mod warden;
 
 use client::Client;
 use config::Config;
@@ -49,13 +53,15 @@ use machine::{Broken, Event, Machine, Source};
 use streams::Ready;
 
 pub use bridge::STATE as NETWORK_STATE;
-pub use native::{cgroup2_mount, sweep as sweep_native};
+pub use native::{cgroup2_mount, sweep as sweep_cgroup};
 pub use vmm::{Error as KvmError, open_kvm};
 
 /// The number of the listening socket in the monitor.
 pub const LISTENER_FD: RawFd = 3;
-/// The number of the sandbox's lock. Descriptors above it are leases, which are only held.
+/// The number of the sandbox's lock.
 pub const LOCK_FD: RawFd = 4;
+/// The number of the image's lease, which is only held.
+pub const LEASE_FD: RawFd = 5;
 /// How long the last measurement may take before the exit is reported without it.
 const MEASURE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -89,6 +95,9 @@ pub enum Error {
     /// Its client could not be accepted.
     #[error("cannot accept the client")]
     Accept(#[source] io::Error),
+    /// The process that talks to the guest could not be made.
+    #[error("cannot make the process that talks to the guest")]
+    Part(#[source] io::Error),
     /// The sandbox's folder could not be removed.
     #[error("cannot remove {path}")]
     Remove {
@@ -117,18 +126,20 @@ pub fn run(folder: &Path) -> Result<(), Error> {
         state: State::default(),
     };
     let outcome = match start(&config, folder) {
+        Ok(Machine::Vm(vm)) => warden::run(monitor, *vm, config.measure),
         Ok(machine) => {
             monitor.machine = Some(machine);
-            monitor.serve(config.measure)
+            let outcome = monitor.serve(config.measure);
+            if let Some(machine) = monitor.machine.take() {
+                machine.end();
+            }
+            outcome
         }
         Err(broken) => {
             monitor.client.send_last(&broken.into());
             monitor.wait_for_client()
         }
     };
-    if let Some(machine) = monitor.machine.take() {
-        machine.end();
-    }
     if matches!(config.machine, config::Machine::Native) {
         // What is mounted there is not ours to remove.
         native::unmount_below(folder).map_err(|source| Error::Remove {

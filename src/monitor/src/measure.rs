@@ -1,31 +1,71 @@
 //! What a sandbox's processes hold in memory, from /proc, as DESIGN.md defines it.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Seek};
 use std::os::unix::fs::FileExt;
 
 use protocol::monitor::Measured;
 use protocol::vmm::Report;
 
-/// Adds up what hull-vmm says and what /proc says of it (process `vmm`) and of this process.
-pub(crate) fn measure(report: &Report, vmm: u32) -> io::Result<Measured> {
-    let file = File::open(format!("/proc/{vmm}/smaps"))?;
-    // A small buffer: this process's own memory is measured here too.
-    let rss = sum(BufReader::with_capacity(1024, file), &report.guest_memory)?;
-    Ok(Measured {
-        timeline: report.timeline,
-        kvm_stats: report.kvm_stats.clone(),
-        user_exits: report.user_exits.clone(),
-        guest_touched_bytes: rss.guest,
-        kernel_private_dirty_bytes: private_bytes(vmm, &report.kernel_memory)?,
-        vmm_rss_bytes: rss.other,
-        monitor_rss_bytes: own_rss()?,
-    })
+/// Files of /proc, opened while that was allowed. The kernel asks whether one process may look into another when the file
+/// is opened, and not again.
+#[derive(Debug)]
+pub(crate) struct Files {
+    /// hull-vmm's.
+    smaps: File,
+    /// hull-vmm's.
+    pagemap: File,
+    /// `statm` of the monitor's processes.
+    own: Vec<File>,
+}
+
+impl Files {
+    /// Opens those of hull-vmm, process `vmm`, which has executed its program, and of this process and its parent, which
+    /// together are the monitor.
+    pub(crate) fn open(vmm: u32) -> io::Result<Files> {
+        let mut own = vec![File::open("/proc/self/statm")?];
+        if let Some(parent) = rustix::process::getppid() {
+            own.push(File::open(format!("/proc/{parent}/statm"))?);
+        }
+        Ok(Files {
+            smaps: File::open(format!("/proc/{vmm}/smaps"))?,
+            pagemap: File::open(format!("/proc/{vmm}/pagemap"))?,
+            own,
+        })
+    }
+
+    /// Adds up what hull-vmm says and what /proc says of it and of the monitor.
+    pub(crate) fn measure(&mut self, report: &Report) -> io::Result<Measured> {
+        self.smaps.rewind()?;
+        // A small buffer: this process's own memory is measured here too.
+        let smaps = BufReader::with_capacity(1024, &self.smaps);
+        let rss = sum(smaps, &report.guest_memory)?;
+        let mut monitor_rss_bytes = 0;
+        for statm in &self.own {
+            monitor_rss_bytes += rss_of(statm)?;
+        }
+        Ok(Measured {
+            timeline: report.timeline,
+            kvm_stats: report.kvm_stats.clone(),
+            user_exits: report.user_exits.clone(),
+            guest_touched_bytes: rss.guest,
+            kernel_private_dirty_bytes: private_bytes(&self.pagemap, &report.kernel_memory)?,
+            vmm_rss_bytes: rss.other,
+            monitor_rss_bytes,
+        })
+    }
 }
 
 /// Resident bytes of this process: everything mapped, shared pages of the program included.
 pub(crate) fn own_rss() -> io::Result<u64> {
-    let text = std::fs::read_to_string("/proc/self/statm")?;
+    rss_of(&File::open("/proc/self/statm")?)
+}
+
+fn rss_of(statm: &File) -> io::Result<u64> {
+    // Seven numbers.
+    let mut text = [0; 256];
+    let len = statm.read_at(&mut text, 0)?;
+    let text = String::from_utf8_lossy(&text[..len]);
     let pages: u64 = text
         .split(' ')
         .nth(1)
@@ -64,10 +104,9 @@ fn sum(smaps: impl BufRead, guest: &[[u64; 2]]) -> io::Result<Rss> {
     Ok(rss)
 }
 
-/// What of `ranges` of process `pid` is memory of its own, and not pages of a file (proc_pid_pagemap(5)).
-fn private_bytes(pid: u32, ranges: &[[u64; 2]]) -> io::Result<u64> {
+/// What of `ranges` of a process is memory of its own, and not pages of a file (proc_pid_pagemap(5)).
+fn private_bytes(pagemap: &File, ranges: &[[u64; 2]]) -> io::Result<u64> {
     let page = rustix::param::page_size() as u64;
-    let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
     let mut pages = 0;
     for [start, end] in ranges {
         let mut numbers = start / page..end.div_ceil(page);
@@ -126,7 +165,8 @@ Rss:                   3 kB
         let mine = vec![1_u8; 8 * page];
         let start = (mine.as_ptr() as u64).next_multiple_of(page as u64);
         let program = private_bytes as *const () as u64 / page as u64 * page as u64;
-        let bytes = |start| private_bytes(std::process::id(), &[[start, start + page as u64]]);
+        let pagemap = File::open("/proc/self/pagemap").unwrap();
+        let bytes = |start| private_bytes(&pagemap, &[[start, start + page as u64]]);
         assert_eq!(bytes(start).unwrap(), page as u64);
         assert_eq!(bytes(program).unwrap(), 0);
         assert_eq!(mine[page], 1);

@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use protocol::agent::{
@@ -63,6 +64,7 @@ pub(crate) struct MicroVm {
     start_wanted: bool,
     awaited: BTreeMap<u64, Awaited>,
     hello: Option<Nanos>,
+    files: Option<measure::Files>,
 }
 
 #[derive(Debug)]
@@ -109,6 +111,7 @@ impl MicroVm {
         })?;
         let interface = network.as_ref().map(Attached::interface);
         let requests = (mount(config, vm), create(config, &streams, interface));
+        vmm.wait_until_it_runs()?;
         Ok(MicroVm {
             id: config.id.clone(),
             vmm,
@@ -121,7 +124,29 @@ impl MicroVm {
             start_wanted: false,
             awaited: BTreeMap::new(),
             hello: None,
+            files: None,
         })
+    }
+
+    /// The host's side of it: hull-vmm's process, and its place on the network. What talks to the guest stays behind.
+    pub(crate) fn into_host(self) -> (Vmm, Option<Attached>) {
+        (self.vmm, self.network)
+    }
+
+    /// Its hull-vmm.
+    pub(crate) fn vmm(&self) -> &Vmm {
+        &self.vmm
+    }
+
+    /// Makes this the side that talks to the guest, and nothing else: hull-vmm's process is its parent's affair, which
+    /// says over `status` how it ended. Opens what it will need.
+    pub(crate) fn part(&mut self, status: OwnedFd, measured: bool) -> std::io::Result<()> {
+        self.vmm.part(status);
+        self.network = None;
+        if measured {
+            self.files = Some(measure::Files::open(self.vmm.pid())?);
+        }
+        Ok(())
     }
 
     /// What to poll.
@@ -220,9 +245,12 @@ impl MicroVm {
         match self.vmm.receive()? {
             FromVmm::Running => {}
             FromVmm::Report(report) => {
-                let mut measured = measure::measure(&report, self.vmm.pid())?;
-                measured.timeline.hello = self.hello;
-                events.push(Event::Measured(Box::new(measured)));
+                // It was not asked before the files were opened.
+                if let Some(files) = &mut self.files {
+                    let mut measured = files.measure(&report)?;
+                    measured.timeline.hello = self.hello;
+                    events.push(Event::Measured(Box::new(measured)));
+                }
             }
             FromVmm::Ended { end, .. } => {
                 self.console_spoke(events)?;

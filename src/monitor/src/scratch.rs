@@ -28,12 +28,9 @@ pub(crate) fn make(template: &Path, folder: &Path) -> io::Result<(File, u64)> {
         at = start;
         while at < end {
             let want = CHUNK_BYTES.min(usize::try_from(end - at).unwrap_or(CHUNK_BYTES));
-            let read = from.read_at(&mut buffer[..want], at)?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            to.write_all_at(&buffer[..read], at)?;
-            at += read as u64;
+            from.read_exact_at(&mut buffer[..want], at)?;
+            to.write_all_at(&buffer[..want], at)?;
+            at += want as u64;
         }
     }
     Ok((to, len))

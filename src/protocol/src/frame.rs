@@ -94,6 +94,8 @@ impl Assembler {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -130,5 +132,61 @@ mod tests {
             read::<String>(&b"\x05\x00\x00\x00\"ab"[..]),
             Err(Error::Io(_))
         ));
+    }
+
+    /// What a stream says until it ends or makes no sense: by both readers.
+    fn blocking<T: DeserializeOwned>(mut stream: &[u8]) -> (Vec<T>, bool) {
+        let mut seen = Vec::new();
+        loop {
+            match read(&mut stream) {
+                Ok(message) => seen.push(message),
+                Err(error) => return (seen, !matches!(error, Error::Closed | Error::Io(_))),
+            }
+        }
+    }
+
+    /// Its second value says that the stream was refused, and did not only end.
+    fn assembled<T: DeserializeOwned>(stream: &[u8], cut: usize) -> (Vec<T>, bool) {
+        let (mut assembler, mut seen) = (Assembler::default(), Vec::new());
+        for part in stream.chunks(cut) {
+            assembler.push(part);
+            loop {
+                match assembler.next() {
+                    Ok(Some(message)) => seen.push(message),
+                    Ok(None) => break,
+                    Err(_) => return (seen, true),
+                }
+            }
+            assert!(assembler.bytes.len() <= 4 + MAX_LEN + cut);
+        }
+        (seen, false)
+    }
+
+    /// Frames, right and wrong, and what is none.
+    fn piece() -> impl Strategy<Value = Vec<u8>> {
+        let framed = |body: Vec<u8>| [&(body.len() as u32).to_le_bytes()[..], &body].concat();
+        prop_oneof![
+            any::<u32>().prop_map(|number| encode(&number).unwrap()),
+            prop::collection::vec(any::<u8>(), 0..30).prop_map(framed),
+            Just(framed(b"[".repeat(10_000))),
+            Just(encode(&"x".repeat(3000)).unwrap()),
+            prop::collection::vec(any::<u8>(), 0..10),
+            any::<u32>().prop_map(|len| len.to_le_bytes().to_vec()),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn both_readers_say_the_same_of_any_bytes_however_they_are_cut(
+            pieces in prop::collection::vec(piece(), 0..8),
+            cut in 1..5000usize,
+        ) {
+            let stream = pieces.concat();
+            prop_assert_eq!(assembled::<u32>(&stream, cut), blocking::<u32>(&stream));
+            let _ = assembled::<crate::agent::FromAgent>(&stream, cut);
+            let _ = assembled::<crate::agent::ToAgent>(&stream, cut);
+        }
     }
 }

@@ -127,6 +127,11 @@ impl InChild {
         close_range(parents.as_raw_fd(), parents.as_raw_fd())
     }
 
+    /// Closes the numbers from `first` to `last`, which the child does not use: see [`InChild::close_from`].
+    pub fn close_numbers(&self, first: RawFd, last: RawFd) -> io::Result<()> {
+        close_range(first, last)
+    }
+
     /// Makes a cgroup namespace that begins at the process's cgroup.
     pub fn unshare_cgroup(&self) -> io::Result<()> {
         // SAFETY: changes what the process sees of cgroups, and nothing that Rust relies on.

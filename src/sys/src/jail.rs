@@ -342,11 +342,16 @@ fn lock_capabilities(walls: Walls) -> rustix::io::Result<()> {
 }
 
 fn change_user(jail: &Jail<'_>) -> rustix::io::Result<()> {
-    let (user, group) = (Uid::from_raw(jail.user.0), Gid::from_raw(jail.user.1));
-    if rustix::process::getuid() == user {
+    let (user, group) = jail.user;
+    if rustix::process::getuid().as_raw() == user {
         // An ordinary user: may not drop groups, and has nothing else to change.
         return Ok(());
     }
+    become_user(user, group)
+}
+
+fn become_user(user: u32, group: u32) -> rustix::io::Result<()> {
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
     set_thread_groups(&[])?;
     set_thread_res_gid(group, group, group)?;
     set_thread_res_uid(user, user, user)
@@ -362,6 +367,20 @@ fn drop_capabilities() -> rustix::io::Result<()> {
             inheritable: CapabilitySet::empty(),
         },
     )
+}
+
+/// Takes everything from the calling process that a program does not need which only talks over what it has open: every
+/// capability for ever, the right to gain privileges, and its user, if it is to become another. It dies with its parent.
+pub fn renounce(user: Option<(u32, u32)>) -> io::Result<()> {
+    let may_lock = rustix::process::geteuid().is_root();
+    lock_capabilities(if may_lock { Walls::All } else { Walls::None })?;
+    if let Some((user, group)) = user {
+        become_user(user, group)?;
+    }
+    drop_capabilities()?;
+    set_no_new_privs(true)?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
 /// /dev/null, for standard streams that a jailed program does not have.

@@ -7,7 +7,6 @@ use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd};
 
 use filters::Kind;
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use sys::refusal;
 
 /// Has refused calls and panics told over `words`, and every thread confined as it starts.
@@ -16,8 +15,6 @@ pub fn begin(words: OwnedFd) -> io::Result<()> {
     refusal::report_to(words.into_raw_fd())?;
     refusal::name_thread("main");
     rustix::thread::set_name(c"hull-vmm")?;
-    // No dump of a guest's memory, and nobody of the same user may look in.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::thread::set_no_new_privs(true)?;
     sys::thread::confine_with(thread);
     Ok(())

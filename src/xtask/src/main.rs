@@ -5,6 +5,7 @@ mod check;
 mod cpio;
 mod deb;
 mod dist;
+mod fuzz;
 mod host;
 mod image;
 mod initramfs;
@@ -46,6 +47,8 @@ enum Verb {
         /// Part of the tests' names
         filter: Option<String>,
     },
+    /// Fuzz the targets of fuzz/, each for some minutes; print what was covered, and fail if something is found
+    Fuzz(fuzz::Options),
     /// Run `hull ARGS` from target/dist, in the test host where it must be
     Run {
         /// What follows `hull`
@@ -97,6 +100,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Build { debug } => dist::build(debug)?,
         Verb::Check => check::check()?,
         Verb::Test { filter } => test::test(filter.as_deref())?,
+        Verb::Fuzz(options) => fuzz::fuzz(&options)?,
         Verb::Run { arguments } => return hull(arguments),
         Verb::Bench { name } => {
             dist::build(false)?;

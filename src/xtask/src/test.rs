@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs::OpenOptions;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -36,7 +36,14 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     }
     dist::build(false)?;
     step("images with real software", test_images)?;
-    step("end-to-end tests", || end_to_end(filter, &mut tally))?;
+    let programs = programs()?;
+    match privileged() {
+        Ok(()) => step("faults", || faults(&programs, filter, &mut tally))?,
+        Err(reason) => tally.skip("faults", &reason),
+    }
+    step("end-to-end tests", || {
+        end_to_end(&programs, filter, &mut tally)
+    })?;
     let in_ci = env::var("CI").is_ok_and(|ci| ci == "true");
     if in_ci {
         tally.failed += tally.skipped.len() as u64;
@@ -91,12 +98,32 @@ fn test_images() -> Result<()> {
     run(Command::new(script).stdout(Stdio::null()))
 }
 
-/// The tests of the crate `tests`, where VMs can run.
-fn end_to_end(filter: Option<&str>, tally: &mut Tally) -> Result<()> {
-    let programs = programs()?;
+/// The tests of the crate `tests` that disturb hull on this machine itself, which a payload for a guest suffices for.
+fn faults(programs: &[PathBuf], filter: Option<&str>, tally: &mut Tally) -> Result<()> {
+    for program in programs.iter().filter(|program| is_faults(program)) {
+        let mut argv = vec![text(program)?, "--ignored".into(), "--test-threads=1".into()];
+        argv.extend(filter.map(str::to_string));
+        tally.of(|see| Place::Here.run_seen(&argv, see))?;
+    }
+    Ok(())
+}
+
+/// Cargo adds a hash to the name of tests/tests/faults.rs.
+fn is_faults(program: &Path) -> bool {
+    program
+        .file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"faults-"))
+}
+
+fn text(path: &Path) -> Result<String> {
+    Ok(path.to_str().context("a path is not UTF-8")?.to_string())
+}
+
+/// The other tests of the crate `tests`, where VMs can run.
+fn end_to_end(programs: &[PathBuf], filter: Option<&str>, tally: &mut Tally) -> Result<()> {
     let place = Place::find()?;
-    for program in programs {
-        let mut argv = vec![program.to_str().context("a path is not UTF-8")?.to_string()];
+    for program in programs.iter().filter(|program| !is_faults(program)) {
+        let mut argv = vec![text(program)?];
         argv.extend(filter.map(str::to_string));
         // An emulated machine has few processors: VMs beside each other would only wait for each other.
         if let Place::TestHost(_) = place {

@@ -63,6 +63,9 @@ pub enum RestoreError {
     /// Features that this device does not offer.
     #[error("the state has features {0:#x} that the device does not offer")]
     Features(u64),
+    /// A driver that has skipped a step, or is a legacy one.
+    #[error("the state's status {0:#x} is not one that a driver can reach")]
+    Status(u32),
     /// A queue is not legal.
     #[error("queue {0} of the state is not valid")]
     Queue(usize),
@@ -122,6 +125,9 @@ impl Mmio {
         if unknown != 0 {
             return Err(RestoreError::Features(unknown));
         }
+        if !is_reachable(state) {
+            return Err(RestoreError::Status(state.status));
+        }
         for (setup, saved) in self.queues.iter_mut().zip(&state.queues) {
             *setup = QueueSetup {
                 max_size: setup.max_size,
@@ -179,4 +185,18 @@ impl Mmio {
         }
         Ok(())
     }
+}
+
+/// Whether a driver can have come to this status: step by step, and past FEATURES_OK only without the drafts (3.1.1).
+fn is_reachable(state: &State) -> bool {
+    let steps = [
+        STATUS_ACKNOWLEDGE,
+        STATUS_DRIVER,
+        STATUS_FEATURES_OK,
+        STATUS_DRIVER_OK,
+    ];
+    let taken = steps.map(|step| state.status & step != 0);
+    let modern = state.driver_features & VERSION_1 != 0;
+    taken.is_sorted_by(|before, after| before >= after)
+        && (modern || state.status & STATUS_FEATURES_OK == 0)
 }

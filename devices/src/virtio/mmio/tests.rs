@@ -322,5 +322,18 @@ fn a_state_that_is_not_of_this_device_is_refused() {
         restore(|s| s.queues[0].used = 1 << 40),
         Err(RestoreError::Queue(0))
     ));
+    assert!(matches!(
+        restore(|s| s.driver_features = 0),
+        Err(RestoreError::Status(_))
+    ));
+    assert!(matches!(
+        restore(|s| s.status = STATUS_DRIVER_OK),
+        Err(RestoreError::Status(STATUS_DRIVER_OK))
+    ));
+    // Before DRIVER_OK as well: the next write would start the device.
+    assert!(matches!(
+        restore(|s| (s.status, s.driver_features) = (READY, 0)),
+        Err(RestoreError::Status(READY))
+    ));
     assert!(restore(|_| ()).is_ok());
 }

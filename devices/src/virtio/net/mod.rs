@@ -8,6 +8,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use sys::tap::Offload;
 use virtio_queue::Queue;
@@ -65,6 +66,8 @@ pub struct Net {
     mac: [u8; 6],
     mtu: u16,
     offload: bool,
+    /// A failure of the tap was logged: the guest can reset the device as often as it likes.
+    failure_logged: Arc<AtomicBool>,
     running: Option<Scheduled<Worker>>,
 }
 
@@ -85,6 +88,7 @@ impl Net {
             mac,
             mtu,
             offload,
+            failure_logged: Arc::default(),
             running: None,
         })
     }
@@ -138,7 +142,7 @@ impl Device for Net {
             readable: true,
             writable: true,
             starved: false,
-            logged: false,
+            failure_logged: self.failure_logged.clone(),
         };
         self.running = Some(Scheduled::start(worker, reactor)?);
         Ok(())

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use memory::{GuestMemoryMmap, Memory};
@@ -31,8 +32,8 @@ pub(super) struct Worker {
     pub(super) writable: bool,
     /// The guest has no receive buffers: packets stay in the tap, and it wakes nobody.
     pub(super) starved: bool,
-    /// A failure of the tap was logged.
-    pub(super) logged: bool,
+    /// A failure of the tap was logged, now or before another start.
+    pub(super) failure_logged: Arc<AtomicBool>,
 }
 
 impl MutEventSubscriber for Worker {
@@ -132,7 +133,7 @@ impl Worker {
                     return false;
                 }
                 Delivered::Failed(kind) => {
-                    if !std::mem::replace(&mut self.logged, true) {
+                    if !self.failure_logged.swap(true, Ordering::Relaxed) {
                         tracing::warn!(?kind, "a tap failed; later failures are not logged");
                     }
                     self.readable = false;

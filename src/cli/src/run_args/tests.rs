@@ -47,7 +47,7 @@ fn what_is_not_built_is_named() {
         (&["-d", "demo"][..], "--detach"),
         (&["-p", "80:80", "demo"], "--publish"),
         (&["-v", "/a:/b", "demo"], "--volume"),
-        (&["--privileged", "demo"], "--privileged"),
+        (&["--device=/dev/fuse", "demo"], "--device"),
         (&["--restart=always", "demo"], "--restart"),
         (&["--runtime", "x", "demo"], "--runtime"),
     ] {

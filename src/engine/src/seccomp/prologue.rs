@@ -13,14 +13,23 @@ pub(super) const INSTRUCTION_LEN: usize = 8;
 /// A program that allows everything.
 pub(super) const ALLOW: [u8; INSTRUCTION_LEN] = encode((RET, 0, 0, 0x7fff_0000));
 
-// BPF_LD | BPF_W | BPF_ABS; BPF_JMP | BPF_JEQ | BPF_K; BPF_ALU | BPF_AND | BPF_K; BPF_RET | BPF_K.
-const LOAD: u16 = 0x20;
-const JEQ: u16 = 0x15;
+/// Code, jump if true, jump if false, operand.
+pub(super) type Code = (u16, u8, u8, u32);
+
+/// BPF_LD | BPF_W | BPF_ABS
+pub(super) const LOAD: u16 = 0x20;
+/// BPF_JMP | BPF_JEQ | BPF_K
+pub(super) const EQUALS: u16 = 0x15;
+/// BPF_RET | BPF_K
+pub(super) const RETURN: u16 = 0x06;
+// BPF_ALU | BPF_AND | BPF_K.
 const AND: u16 = 0x54;
-const RET: u16 = 0x06;
+// As in the kernel's listings.
+const JEQ: u16 = EQUALS;
+const RET: u16 = RETURN;
 
 // Offsets in struct seccomp_data.
-const NR: u32 = 0;
+pub(super) const NR: u32 = 0;
 const ARCH: u32 = 4;
 const ARG0_LOW: u32 = 16;
 
@@ -37,11 +46,11 @@ const SOCKET_I386: u32 = 359;
 /// The call of socketcall(2) that makes a socket.
 const SYS_SOCKET: u32 = 1;
 /// SECCOMP_RET_ERRNO
-const ERRNO: u32 = 0x0005_0000;
+pub(super) const ERRNO: u32 = 0x0005_0000;
 
 /// The prologue. Jumps count instructions from the next one; the profile is number 15.
 #[rustfmt::skip]
-const INSTRUCTIONS: [(u16, u8, u8, u32); 15] = [
+const INSTRUCTIONS: [Code; 15] = [
     /*  0 */ (LOAD, 0, 0, ARCH),
     /*  1 */ (JEQ, 0, 3, AUDIT_ARCH_X86_64),            // else 5
     /*  2 */ (LOAD, 0, 0, NR),
@@ -66,7 +75,7 @@ pub(super) fn before(program: &[u8]) -> Vec<u8> {
     whole
 }
 
-const fn encode((code, yes, no, k): (u16, u8, u8, u32)) -> [u8; INSTRUCTION_LEN] {
+pub(super) const fn encode((code, yes, no, k): Code) -> [u8; INSTRUCTION_LEN] {
     let code = code.to_ne_bytes();
     let k = k.to_ne_bytes();
     [code[0], code[1], yes, no, k[0], k[1], k[2], k[3]]

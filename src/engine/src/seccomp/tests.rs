@@ -161,3 +161,76 @@ fn a_compiled_default_is_kept_and_found_again() {
         first
     );
 }
+
+const REFUSED: u32 = 0x0005_0000 | libc::EPERM as u32;
+const UNKNOWN: u32 = 0x0005_0000 | libc::ENOSYS as u32;
+
+#[test]
+fn what_docker_keeps_from_containers_is_refused() {
+    let program = default_program();
+    let verdict =
+        |call: libc::c_long, first| verdict(&program, X86_64, call as u32, [first, 0, 0, 0, 0, 0]);
+    for call in [
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_unshare,
+        libc::SYS_setns,
+        libc::SYS_pivot_root,
+        libc::SYS_keyctl,
+        libc::SYS_add_key,
+        libc::SYS_request_key,
+        libc::SYS_bpf,
+        libc::SYS_perf_event_open,
+        libc::SYS_userfaultfd,
+        libc::SYS_io_uring_setup,
+        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
+        libc::SYS_reboot,
+        libc::SYS_kexec_load,
+        libc::SYS_kexec_file_load,
+        libc::SYS_init_module,
+        libc::SYS_open_by_handle_at,
+        libc::SYS_swapon,
+    ] {
+        assert_eq!(verdict(call, 0), REFUSED, "{call}");
+    }
+    assert_eq!(
+        verdict(libc::SYS_clone, libc::CLONE_NEWUSER as u64),
+        REFUSED
+    );
+    assert_eq!(verdict(libc::SYS_clone, libc::SIGCHLD as u64), ALLOW);
+    assert_eq!(verdict(libc::SYS_clone3, 0), UNKNOWN);
+    assert_eq!(verdict(libc::SYS_socket, libc::AF_ALG as u64), REFUSED);
+    for family in [
+        libc::AF_UNIX,
+        libc::AF_INET,
+        libc::AF_INET6,
+        libc::AF_NETLINK,
+        libc::AF_PACKET,
+    ] {
+        assert_eq!(verdict(libc::SYS_socket, family as u64), ALLOW, "{family}");
+    }
+}
+
+#[test]
+fn calls_newer_than_libseccomp_are_decided_by_the_profile_or_unknown() {
+    let call = |program: &[u8], number| verdict(program, X86_64, number, [0; 6]);
+    let program = default_program();
+    let (fchmodat2, statmount, lsm_set_self_attr, later) = (452, 457, 460, 600);
+    assert_eq!(call(&program, fchmodat2), ALLOW);
+    assert_eq!(call(&program, statmount), ALLOW);
+    assert_eq!(call(&program, lsm_set_self_attr), UNKNOWN);
+    assert_eq!(call(&program, later), UNKNOWN);
+    assert_eq!(verdict(&program, I386, fchmodat2, [0; 6]), ALLOW);
+    let admin = capabilities::effective(&["SYS_ADMIN".into()], &[]).unwrap();
+    let program = compile(&Seccomp::Default, &admin, None).unwrap();
+    assert_eq!(call(&program, lsm_set_self_attr), ALLOW);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("p.json");
+    let text = r#"{"defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["fchmodat2"], "action": "SCMP_ACT_KILL_PROCESS"}]}"#;
+    std::fs::write(&file, text).unwrap();
+    let program = compile(&Seccomp::File(file), &[], None).unwrap();
+    assert_eq!(call(&program, fchmodat2), 0x8000_0000);
+    assert_eq!(call(&program, later), ALLOW);
+}

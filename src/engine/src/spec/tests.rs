@@ -160,3 +160,87 @@ fn signals_are_known_by_name_and_number() {
         libc::SIGINT
     );
 }
+
+fn json(options: &Options) -> serde_json::Value {
+    let options = Options {
+        command: words(&["x"]),
+        ..options.clone()
+    };
+    serde_json::to_value(built(&options, None)).unwrap()
+}
+
+#[test]
+fn only_the_devices_of_dockers_default_may_be_used() {
+    let spec = json(&Options::default());
+    let rules = spec["linux"]["resources"]["devices"].as_array().unwrap();
+    assert_eq!(
+        rules[0],
+        serde_json::json!({"allow": false, "access": "rwm"})
+    );
+    let allowed: Vec<_> = rules
+        .iter()
+        .filter(|rule| rule["allow"] == true)
+        .map(|rule| {
+            (
+                rule["type"].as_str(),
+                rule["major"].as_i64(),
+                rule["minor"].as_i64(),
+            )
+        })
+        .collect();
+    let character = |major, minor| (Some("c"), Some(major), Some(minor));
+    let dockers = [(1, 5), (1, 3), (1, 9), (1, 8), (5, 0), (5, 1)];
+    assert_eq!(
+        allowed,
+        dockers.map(|(major, minor)| character(major, minor))
+    );
+}
+
+#[test]
+fn a_privileged_container_has_everything_of_its_machine() {
+    let spec = json(&Options {
+        privileged: true,
+        cap_drop: words(&["CHOWN"]),
+        ..Options::default()
+    });
+    let held = spec["process"]["capabilities"]["bounding"]
+        .as_array()
+        .unwrap();
+    assert_eq!(held.len(), sys::capabilities::NAMES.len());
+    let linux = &spec["linux"];
+    assert_eq!(
+        linux["resources"]["devices"],
+        serde_json::json!([{"allow": true, "access": "rwm"}])
+    );
+    let none = |value: &serde_json::Value| value.as_array().is_none_or(Vec::is_empty);
+    assert!(none(&linux["maskedPaths"]) && none(&linux["readonlyPaths"]));
+    let mounts = spec["mounts"].as_array().unwrap();
+    let at = |path: &str| {
+        mounts
+            .iter()
+            .find(|mount| mount["destination"] == path)
+            .unwrap()
+    };
+    assert_eq!(at("/dev")["type"], "devtmpfs");
+    for path in ["/sys", "/sys/fs/cgroup"] {
+        let options = at(path)["options"].as_array().unwrap();
+        assert!(!options.contains(&"ro".into()), "{path}");
+    }
+}
+
+#[test]
+fn unconfined_system_paths_unmask_and_nothing_else() {
+    let spec = json(&Options {
+        unmasked: true,
+        ..Options::default()
+    });
+    assert!(
+        spec["linux"]["maskedPaths"]
+            .as_array()
+            .is_none_or(Vec::is_empty)
+    );
+    let held = spec["process"]["capabilities"]["bounding"]
+        .as_array()
+        .unwrap();
+    assert_eq!(held.len(), 14);
+}

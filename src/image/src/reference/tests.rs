@@ -108,3 +108,16 @@ fn docker_hub_is_served_elsewhere_than_it_is_named() {
         ("docker.io", "registry-1.docker.io")
     );
 }
+
+#[test]
+fn a_repository_that_looks_like_a_registry_keeps_its_own() {
+    for text in ["docker.io/a.b/c:d", "docker.io/localhost/x:latest"] {
+        let reference: Reference = text.parse().unwrap();
+        assert_eq!(reference.domain(), "docker.io");
+        assert_eq!(reference.to_string(), text);
+        assert_eq!(
+            reference.to_string().parse::<Reference>().unwrap(),
+            reference
+        );
+    }
+}

@@ -1,21 +1,38 @@
-//! Stands in for the monitor in the jail's tests: `jailer PROGRAM [no-user-namespace]`, with a control socket as
-//! descriptor 3, starts PROGRAM in hull-vmm's jail, prints its process number, waits for its end and prints that.
+//! Stands in for the monitor in the jail's tests.
+//!
+//! - `jailer PROGRAM [no-user-namespace]`, with a control socket as descriptor 3, starts PROGRAM in hull-vmm's jail, prints
+//!   its process number, waits for its end and prints that.
+//! - `jailer cost PROGRAM KERNEL COUNT` prints how long it takes from the start of hull-vmm to its first KVM_RUN, medians
+//!   over COUNT starts, in the jail and without it.
 
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::process::Command;
 
 use monitor::jail::{self, Policy};
-use protocol::vmm::CONTROL_FD;
+use protocol::vmm::{
+    CONTROL_FD, Descriptor, FromVmm, MAX_PACKET_LEN, ToVmm, VmConfig, VsockConfig, WORDS_FD,
+};
 use rustix::process::{WaitOptions, waitpid};
+use sys::spawn::Inherit;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (program, policy) = match arguments.as_slice() {
-        [program] => (program, Policy::Full),
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["cost", program, kernel, count] => cost(program, kernel, count.parse()?),
+        [program] => start(program, Policy::Full),
         [program, policy] if policy == jail::POLICY_VARIABLE.1 => {
-            (program, Policy::NoUserNamespace)
+            start(program, Policy::NoUserNamespace)
         }
-        _ => return Err("usage: jailer PROGRAM [no-user-namespace]".into()),
-    };
+        _ => Err("usage: jailer PROGRAM [no-user-namespace] | cost PROGRAM KERNEL COUNT".into()),
+    }
+}
+
+fn start(program: &str, policy: Policy) -> Result<(), Failure> {
     let control = sys::spawn::inherited(CONTROL_FD)?;
     let jailed = match jail::spawn(Path::new(program), control, policy, None) {
         Ok(jailed) => jailed,
@@ -26,8 +43,87 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     println!("pid {}", jailed.child.pid);
     let status = waitpid(Some(jailed.child.pid), WaitOptions::empty())?.map(|(_, status)| status);
-    let words = jail::explain(&jailed.words)?.unwrap_or_default();
+    let words = jail::explain("hull-vmm", jailed.words.as_fd())?.unwrap_or_default();
     println!("ended {status:?}");
     println!("words {words}");
     Ok(())
+}
+
+fn cost(program: &str, kernel: &str, count: usize) -> Result<(), Failure> {
+    let (mut plain, mut jailed) = (Vec::new(), Vec::new());
+    // In turns, so that what else the machine does meets both.
+    for _ in 0..count {
+        plain.push(first_run(kernel, |control| {
+            let (_, words) = std::io::pipe()?;
+            let inherit = Inherit {
+                descriptors: &[(control.as_fd(), CONTROL_FD), (words.as_fd(), WORDS_FD)],
+                ..Inherit::default()
+            };
+            let mut child = sys::spawn::spawn(&mut Command::new(program), &inherit)?;
+            Ok(Box::new(move || {
+                child.wait()?;
+                Ok(())
+            }))
+        })?);
+        jailed.push(first_run(kernel, |control| {
+            let jailed = jail::spawn(Path::new(program), control, Policy::Full, None)?;
+            Ok(Box::new(move || {
+                waitpid(Some(jailed.child.pid), WaitOptions::empty())?;
+                Ok(())
+            }))
+        })?);
+    }
+    for (name, mut times) in [("plain", plain), ("jailed", jailed)] {
+        times.sort_unstable();
+        let at = |percent: usize| times[(times.len() - 1) * percent / 100] as f64 / 1e3;
+        println!(
+            "{name:<7} median {:7.0} us   10% {:7.0} us   90% {:7.0} us   of {count}",
+            at(50),
+            at(10),
+            at(90)
+        );
+    }
+    Ok(())
+}
+
+type Wait = Box<dyn FnOnce() -> Result<(), Failure>>;
+
+/// Nanoseconds from the start of hull-vmm by `start` to its first KVM_RUN.
+fn first_run(
+    kernel: &str,
+    start: impl FnOnce(OwnedFd) -> Result<Wait, Failure>,
+) -> Result<u64, Failure> {
+    let kvm = File::options().read(true).write(true).open("/dev/kvm")?;
+    let descriptors: [OwnedFd; 2] = [kvm.into(), File::open(kernel)?.into()];
+    let (ours, theirs) = sys::packet::pair()?;
+    let begun = sys::clock::monotonic_ns();
+    let wait = start(theirs)?;
+    let config = VmConfig {
+        build: protocol::BUILD.to_owned(),
+        kvm: Descriptor(0),
+        memory_mib: 256,
+        vcpus: 1,
+        kernel: Descriptor(1),
+        initramfs: None,
+        cmdline: String::new(),
+        console: None,
+        disks: Vec::new(),
+        nets: Vec::new(),
+        vsock: Some(VsockConfig { guest_cid: 3 }),
+        rng: true,
+    };
+    let message = serde_json::to_vec(&ToVmm::Start(Box::new(config)))?;
+    sys::packet::send(&ours, &message, &descriptors.each_ref().map(AsFd::as_fd))?;
+    let mut buffer = vec![0; MAX_PACKET_LEN];
+    let report = loop {
+        let packet = sys::packet::receive(&ours, &mut buffer)?;
+        match serde_json::from_slice(&buffer[..packet.len])? {
+            FromVmm::Ended { report, .. } => break report,
+            FromVmm::Failed { message } => return Err(message.into()),
+            FromVmm::Running | FromVmm::Report(_) => {}
+        }
+    };
+    wait()?;
+    let first_run = report.timeline.first_run.ok_or("the guest never ran")?;
+    Ok(first_run - begun)
 }

@@ -25,9 +25,9 @@ pub fn cgroup2_mount() -> Option<PathBuf> {
     })
 }
 
-/// Kills and removes the cgroup that a dead monitor left behind.
+/// Kills and removes the cgroup, of a native container or around a VM, that a dead monitor left behind.
 pub fn sweep(id: &str) {
-    let Some(path) = cgroup2_mount().map(|mount| mount.join("hull").join(id)) else {
+    let Ok(path) = crate::cgroup::place(id) else {
         return;
     };
     if !path.exists() {

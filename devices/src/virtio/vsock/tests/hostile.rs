@@ -1,10 +1,13 @@
 //! A guest that lies, and what it can make the device hold.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use proptest::prelude::*;
 
 use super::guest::{Guest, expect_end};
 use crate::virtio::vsock::Worker;
-use crate::virtio::vsock::spec::{Header, Op, TX};
+use crate::virtio::vsock::spec::{HOST_CID, Header, Op, TX, Type};
 use crate::virtio::vsock::worker::{LARGE_BUFFER, MANY, MAX_CONNECTIONS, MAX_RESETS, SMALL_BUFFER};
 
 /// Takes the worker off the main loop, for a look at what it holds.
@@ -106,4 +109,111 @@ fn requests_by_the_thousand_are_answered_one_by_one() {
     }
     let worker = worker(&mut guest);
     assert_eq!((worker.table.len(), worker.resets.len()), (0, 0));
+}
+
+/// What the guest, or the host at the other end of its streams, does.
+#[derive(Debug, Clone)]
+enum Step {
+    Packet(Header, usize),
+    Offer(u32),
+    PostRx,
+    HostReads(usize, usize),
+    HostWrites(usize, usize),
+    HostCloses(usize),
+}
+
+fn packet() -> impl Strategy<Value = Header> {
+    let op = prop_oneof![3 => Just(1), 1 => Just(3), 1 => Just(4), 5 => Just(5), 1 => 0..10u16];
+    let kind = prop_oneof![20 => Just(1), 1 => any::<u16>()];
+    let cids = prop_oneof![20 => Just((3, HOST_CID)), 1 => (0..5u64, any::<u64>())];
+    let credit = (
+        prop_oneof![Just(0), Just(1 << 16), any::<u32>()],
+        any::<u32>(),
+    );
+    (op, kind, cids, (0..3u32, 0..4u32), 0..4u32, credit).prop_map(
+        |(op, kind, (src_cid, dst_cid), (src_port, dst_port), flags, (buf_alloc, fwd_cnt))| {
+            Header {
+                src_cid,
+                dst_cid,
+                src_port,
+                dst_port,
+                len: 0,
+                kind: Type(kind),
+                op: Op(op),
+                flags,
+                buf_alloc,
+                fwd_cnt,
+            }
+        },
+    )
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (packet(), 0..60_000usize).prop_map(|(header, len)| Step::Packet(header, len)),
+        3 => (0..4u32).prop_map(Step::Offer),
+        1 => Just(Step::PostRx),
+        2 => (any::<usize>(), 0..100_000usize).prop_map(|(which, len)| Step::HostReads(which, len)),
+        2 => (any::<usize>(), 0..100_000usize).prop_map(|(which, len)| Step::HostWrites(which, len)),
+        1 => any::<usize>().prop_map(Step::HostCloses),
+    ]
+}
+
+/// One of the host's ends, if there is any.
+fn one_of(streams: &mut [UnixStream], which: usize) -> Option<&mut UnixStream> {
+    let count = streams.len().max(1);
+    streams.get_mut(which % count)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_both_sides_do_the_device_holds_what_it_may_and_goes_on(
+        steps in prop::collection::vec(step(), 1..80)
+    ) {
+        let mut guest = Guest::new();
+        let (mut streams, mut rx_posts) = (Vec::new(), 0);
+        for step in steps {
+            match step {
+                Step::Packet(header, len) => {
+                    // The length of the data, or another one.
+                    let told = if header.flags == 3 { header.fwd_cnt } else { len as u32 };
+                    guest.send(Header { len: told, ..header }, &vec![7; len]);
+                }
+                Step::Offer(port) => {
+                    let (ours, theirs) = UnixStream::pair().unwrap();
+                    ours.set_nonblocking(true).unwrap();
+                    if guest.offers.offer(port, theirs.into()).is_ok() {
+                        streams.push(ours);
+                    }
+                }
+                // Never more than the queue is long: that is another test's fault.
+                Step::PostRx => {
+                    rx_posts += 1;
+                    if rx_posts <= 8 {
+                        guest.post_rx(2);
+                    }
+                }
+                // Nothing to read, a full stream and a closed one are all as good.
+                Step::HostReads(which, len) => {
+                    let _ = one_of(&mut streams, which).map(|stream| stream.read(&mut vec![0; len]));
+                }
+                Step::HostWrites(which, len) => {
+                    let _ = one_of(&mut streams, which).map(|stream| stream.write(&vec![8; len]));
+                }
+                Step::HostCloses(which) if !streams.is_empty() => {
+                    let which = which % streams.len();
+                    drop(streams.swap_remove(which));
+                }
+                Step::HostCloses(_) => {}
+            }
+        }
+        let worker = worker(&mut guest);
+        let (held, capacity) = worker.table.held();
+        let connections = worker.table.len();
+        prop_assert!(connections <= 80 && worker.due.len() <= connections);
+        prop_assert!(worker.resets.len() <= MAX_RESETS);
+        prop_assert!(held <= capacity && capacity <= connections * LARGE_BUFFER as usize);
+    }
 }

@@ -1,0 +1,493 @@
+//! System calls that fail on purpose: a command under ptrace(2), in which the nth call of a kind, in one of its
+//! programs, fails or moves fewer bytes than it was asked to.
+//!
+//! Unlike strace's injection it counts over all processes of one program, shortens reads and writes, and works behind a
+//! seccomp filter: a call that is to fail is made with an argument with which it has no effect, and keeps its number.
+#![expect(
+    unsafe_code,
+    reason = "ptrace(2) and wait4(2) with __WNOTHREAD have no safe form"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use libc::{c_int, pid_t, user_regs_struct};
+
+/// What becomes of the chosen call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It fails with this errno and does nothing.
+    Fails(i32),
+    /// A read or write of a file or pipe moves at most this many bytes, this time and the next [`SHORT_FOR`].
+    Short(u64),
+}
+
+/// Which call is disturbed.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// The program, by the name of its file.
+    pub program: String,
+    /// Numbers of system calls: one kind, counted together.
+    pub calls: Vec<i64>,
+    /// Which of them, from 1.
+    pub nth: u64,
+    /// How.
+    pub effect: Effect,
+}
+
+/// What came of a command.
+#[derive(Debug, Default)]
+pub struct Traced {
+    /// The command's wait status.
+    pub status: c_int,
+    /// Calls of each program, by number.
+    pub calls: BTreeMap<String, BTreeMap<i64, u64>>,
+    /// The fault was reached.
+    pub fired: bool,
+    /// Programs that ended by a signal of their own making or with Rust's code for a panic, and how.
+    pub crashed: Vec<String>,
+    /// It had to be killed: where each process stood.
+    pub hung: Option<String>,
+}
+
+impl Traced {
+    /// The exit code, or 128 + the signal's number.
+    pub fn code(&self) -> i32 {
+        match libc::WIFEXITED(self.status) {
+            true => libc::WEXITSTATUS(self.status),
+            false => 128 + libc::WTERMSIG(self.status),
+        }
+    }
+}
+
+/// Calls that are shortened, one after the other.
+const SHORT_FOR: u64 = 400;
+/// A process that gets the same fatal signal so often cannot die of it: PID 1 of a namespace, while it is traced.
+const IMMORTAL_AFTER: u32 = 5;
+/// Descriptors 0 to 2 are the tests' own: what cannot be said there cannot be looked at.
+const FIRST_DESCRIPTOR: u64 = 3;
+/// What a process brings upon itself.
+const FATAL: [c_int; 5] = [
+    libc::SIGABRT,
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGILL,
+    libc::SIGFPE,
+];
+/// Rust's exit code after a panic.
+const PANICKED: c_int = 101;
+
+/// Runs a command to its end, with all that it starts, and disturbs it once. Everything is killed after `limit`.
+pub fn run(command: &mut Command, fault: Option<&Fault>, limit: Duration) -> Result<Traced> {
+    // SAFETY: the closure makes one system call with constant arguments.
+    unsafe {
+        command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+    let child = command.spawn().context("cannot run the command")?;
+    let root = child.id() as pid_t;
+    // The standard library would wait for it too: from here on it is ours.
+    std::mem::forget(child);
+    let alive: Arc<Mutex<BTreeSet<pid_t>>> = Arc::new(Mutex::new(BTreeSet::from([root])));
+    let watch = Watch::start(alive.clone(), limit);
+    let mut tracer = Tracer {
+        fault,
+        threads: BTreeMap::new(),
+        reached: 0,
+        alive,
+        traced: Traced::default(),
+    };
+    tracer.trace(root)?;
+    let mut traced = tracer.traced;
+    traced.hung = watch.end();
+    Ok(traced)
+}
+
+/// Kills what takes too long.
+struct Watch {
+    over: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Option<String>>,
+}
+
+impl Watch {
+    fn start(alive: Arc<Mutex<BTreeSet<pid_t>>>, limit: Duration) -> Watch {
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = over.clone();
+        let thread = std::thread::spawn(move || {
+            let start = Instant::now();
+            while start.elapsed() < limit {
+                if seen.load(Ordering::Relaxed) {
+                    return None;
+                }
+                std::thread::park_timeout(Duration::from_millis(200));
+            }
+            let pids = alive.lock().expect("no holder panics").clone();
+            let stood = pids.iter().map(|pid| stands(*pid)).collect::<String>();
+            for pid in pids {
+                // SAFETY: plain numbers; they are tracees that have not been waited for, so none is reused.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+            Some(stood)
+        });
+        Watch { over, thread }
+    }
+
+    fn end(self) -> Option<String> {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.thread().unpark();
+        self.thread.join().expect("the watch does not panic")
+    }
+}
+
+fn stands(pid: pid_t) -> String {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    format!(
+        "\n  {pid} {} in {} ({})",
+        read("comm").trim_end(),
+        read("syscall").trim_end(),
+        read("wchan")
+    )
+}
+
+/// A thread that is traced.
+#[derive(Debug)]
+struct Thread {
+    program: String,
+    /// Past the loader and Rust's own beginning, the last act of which is a stack for signals: calls count from here.
+    in_main: bool,
+    /// Between the entry and the exit of a call.
+    inside: bool,
+    /// What the call is to look like when it returns: its arguments as they were, and the result if it is to fail.
+    disturbed: Option<(user_regs_struct, Option<i32>)>,
+    /// Its first stop has been seen.
+    begun: bool,
+    /// Fatal signals that it was given.
+    fatal: u32,
+}
+
+struct Tracer<'a> {
+    fault: Option<&'a Fault>,
+    threads: BTreeMap<pid_t, Thread>,
+    reached: u64,
+    alive: Arc<Mutex<BTreeSet<pid_t>>>,
+    traced: Traced,
+}
+
+impl Tracer<'_> {
+    fn trace(&mut self, root: pid_t) -> Result<()> {
+        let status = wait_for(root)?.1;
+        ensure!(
+            libc::WIFSTOPPED(status),
+            "the command ended before it began"
+        );
+        let options = libc::PTRACE_O_TRACESYSGOOD
+            | libc::PTRACE_O_TRACEFORK
+            | libc::PTRACE_O_TRACEVFORK
+            | libc::PTRACE_O_TRACECLONE
+            | libc::PTRACE_O_TRACEEXEC
+            | libc::PTRACE_O_EXITKILL;
+        // SAFETY: a stopped tracee of this thread; the options are a number.
+        unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, root, 0, options) };
+        let first = Thread {
+            begun: true,
+            ..Thread::new(program(root))
+        };
+        self.threads.insert(root, first);
+        resume(root, 0);
+        loop {
+            let (pid, status) = match wait_for(-1) {
+                Ok(event) => event,
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            if libc::WIFSTOPPED(status) {
+                self.stopped(pid, status);
+            } else {
+                self.ended(pid, status, root);
+            }
+        }
+    }
+
+    fn ended(&mut self, pid: pid_t, status: c_int, root: pid_t) {
+        let thread = self.threads.remove(&pid);
+        self.alive.lock().expect("no holder panics").remove(&pid);
+        if pid == root {
+            self.traced.status = status;
+        }
+        let program = thread.map_or_else(String::new, |thread| thread.program);
+        if libc::WIFSIGNALED(status) && FATAL.contains(&libc::WTERMSIG(status)) {
+            let signal = libc::WTERMSIG(status);
+            self.traced
+                .crashed
+                .push(format!("{program}: signal {signal}"));
+        } else if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == PANICKED {
+            self.traced.crashed.push(format!("{program}: panic"));
+        }
+    }
+
+    fn stopped(&mut self, pid: pid_t, status: c_int) {
+        let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
+        if !self.threads.contains_key(&pid) {
+            // Its parent's event, which would say whose it is, may come later: /proc knows now.
+            let mut thread = Thread::new(program(pid));
+            if let Some(relative) = family(pid).iter().find_map(|pid| self.threads.get(pid)) {
+                thread.program = relative.program.clone();
+                thread.in_main = relative.in_main;
+            }
+            self.threads.insert(pid, thread);
+            self.alive.lock().expect("no holder panics").insert(pid);
+        }
+        let thread = self.threads.get_mut(&pid).expect("it was just put there");
+        let deliver = match (signal, event) {
+            (libc::SIGTRAP, libc::PTRACE_EVENT_EXEC) => {
+                thread.program = program(pid);
+                thread.in_main = false;
+                // The exit of execve itself comes next.
+                thread.inside = true;
+                0
+            }
+            (libc::SIGTRAP, 1..) => 0,
+            (libc::SIGSTOP, _) if !thread.begun => {
+                thread.begun = true;
+                0
+            }
+            (signal, _) if signal == libc::SIGTRAP | 0x80 => {
+                self.call(pid);
+                0
+            }
+            (signal, _) if FATAL.contains(&signal) && thread.fatal >= IMMORTAL_AFTER => {
+                let program = &thread.program;
+                self.traced
+                    .crashed
+                    .push(format!("{program}: signal {signal}"));
+                // SAFETY: numbers only; the tracee has not been waited for.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+                0
+            }
+            (signal, _) => {
+                if FATAL.contains(&signal) {
+                    thread.fatal += 1;
+                    let place = place(pid);
+                    self.traced
+                        .crashed
+                        .push(format!("{}: {signal} at {place}", thread.program));
+                }
+                signal
+            }
+        };
+        resume(pid, deliver);
+    }
+
+    /// The entry of a call, or its exit.
+    fn call(&mut self, pid: pid_t) {
+        let Some(mut registers) = registers(pid) else {
+            return;
+        };
+        let thread = self.threads.get_mut(&pid).expect("only known threads stop");
+        thread.inside = !thread.inside;
+        if !thread.inside {
+            if let Some((before, errno)) = thread.disturbed.take() {
+                // Programs rely on it that a call leaves its arguments as they are.
+                let result = errno.map_or(registers.rax, |errno| (-i64::from(errno)) as u64);
+                registers = user_regs_struct {
+                    rdi: before.rdi,
+                    rsi: before.rsi,
+                    rdx: before.rdx,
+                    rax: result,
+                    ..registers
+                };
+                set_registers(pid, &registers);
+            }
+            return;
+        }
+        let number = registers.orig_rax as i64;
+        if !thread.in_main || excluded(number, &registers) {
+            thread.in_main |= number == libc::SYS_sigaltstack && registers.rdi != 0;
+            return;
+        }
+        let of_program = self.traced.calls.entry(thread.program.clone()).or_default();
+        *of_program.entry(number).or_default() += 1;
+        let Some(fault) = self.fault else { return };
+        if thread.program != fault.program || !fault.calls.contains(&number) {
+            return;
+        }
+        self.reached += 1;
+        match fault.effect {
+            Effect::Fails(errno) if self.reached == fault.nth => {
+                self.traced.fired = true;
+                // brk has no errno: the break that stays is its answer.
+                let errno = Some(errno).filter(|_| number != libc::SYS_brk);
+                thread.disturbed = Some((registers, errno));
+                disarm(number, &mut registers);
+                set_registers(pid, &registers);
+            }
+            Effect::Short(most)
+                if (fault.nth..fault.nth + SHORT_FOR).contains(&self.reached)
+                    && can_be_short(pid, registers.rdi) =>
+            {
+                self.traced.fired |= registers.rdx > most;
+                thread.disturbed = Some((registers, None));
+                registers.rdx = registers.rdx.min(most);
+                set_registers(pid, &registers);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Thread {
+    fn new(program: String) -> Thread {
+        Thread {
+            program,
+            in_main: false,
+            inside: false,
+            disturbed: None,
+            begun: false,
+            fatal: 0,
+        }
+    }
+}
+
+/// Calls of the tests' own descriptors.
+fn excluded(number: i64, registers: &user_regs_struct) -> bool {
+    let of_descriptor = [
+        libc::SYS_read,
+        libc::SYS_write,
+        libc::SYS_fcntl,
+        libc::SYS_fstat,
+    ];
+    of_descriptor.contains(&number) && registers.rdi < FIRST_DESCRIPTOR
+}
+
+/// Gives a call an argument with which it does nothing: a descriptor or an address that cannot be, or no length.
+fn disarm(number: i64, registers: &mut user_regs_struct) {
+    match number {
+        libc::SYS_mmap | libc::SYS_clone3 => registers.rsi = 0,
+        // Not aligned.
+        libc::SYS_munmap | libc::SYS_mprotect | libc::SYS_madvise => registers.rdi |= 1,
+        // CLONE_THREAD without CLONE_SIGHAND.
+        libc::SYS_clone | libc::SYS_unshare => registers.rdi = libc::CLONE_THREAD as u64,
+        libc::SYS_fork | libc::SYS_vfork => registers.orig_rax = u64::MAX,
+        libc::SYS_socket | libc::SYS_socketpair => registers.rdi = u64::MAX,
+        // The current break is the answer, and nothing changes.
+        libc::SYS_brk => registers.rdi = 0,
+        libc::SYS_poll | libc::SYS_ppoll => registers.rsi = u64::MAX,
+        libc::SYS_pipe2 | libc::SYS_memfd_create | libc::SYS_pivot_root | libc::SYS_eventfd2 => {
+            registers.orig_rax = u64::MAX;
+        }
+        libc::SYS_getrandom => registers.rdi = u64::MAX,
+        // Paths, alone or behind the descriptor that they begin at.
+        libc::SYS_open
+        | libc::SYS_stat
+        | libc::SYS_lstat
+        | libc::SYS_access
+        | libc::SYS_mkdir
+        | libc::SYS_rmdir
+        | libc::SYS_unlink
+        | libc::SYS_rename
+        | libc::SYS_chdir
+        | libc::SYS_execve
+        | libc::SYS_umount2 => registers.rdi = u64::MAX,
+        libc::SYS_mount => registers.orig_rax = u64::MAX,
+        libc::SYS_openat
+        | libc::SYS_openat2
+        | libc::SYS_open_tree
+        | libc::SYS_newfstatat
+        | libc::SYS_statx
+        | libc::SYS_mkdirat
+        | libc::SYS_mknodat
+        | libc::SYS_symlinkat
+        | libc::SYS_unlinkat
+        | libc::SYS_renameat
+        | libc::SYS_renameat2
+        | libc::SYS_move_mount => registers.rsi = u64::MAX,
+        libc::SYS_fsopen => registers.rdi = u64::MAX,
+        _ => registers.rdi = u64::MAX,
+    }
+}
+
+/// Whether POSIX lets a read or write of this descriptor move less: of plain files and pipes, not of the kernel's own.
+fn can_be_short(pid: pid_t, descriptor: u64) -> bool {
+    let target = fs::read_link(format!("/proc/{pid}/fd/{descriptor}")).unwrap_or_default();
+    let target = target.to_string_lossy();
+    let special = ["/proc", "/sys", "/dev", "anon_inode", "socket"];
+    !special.iter().any(|prefix| target.starts_with(prefix))
+}
+
+/// The name of the file that a process executes, also where it has none in any folder.
+fn program(pid: pid_t) -> String {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_prefix("memfd:").unwrap_or(&name);
+    name.split(' ').next().unwrap_or(name).to_owned()
+}
+
+/// Where a stopped thread is: a file and an offset in it.
+fn place(pid: pid_t) -> String {
+    let at = registers(pid).map_or(0, |registers| registers.rip);
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let inside = |line: &&str| -> Option<bool> {
+        let (start, end) = line.split(' ').next()?.split_once('-')?;
+        let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16));
+        Some((start.ok()?..end.ok()?).contains(&at))
+    };
+    let line = maps.lines().find(|line| inside(line) == Some(true));
+    format!("{at:#x} in {}", line.unwrap_or("nothing"))
+}
+
+/// The process of a thread, and its parent.
+fn family(thread: pid_t) -> Vec<pid_t> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    ["Tgid:", "PPid:"]
+        .iter()
+        .filter_map(|name| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().parse().ok().filter(|pid| *pid != thread)
+        })
+        .collect()
+}
+
+/// The next event of a tracee of this thread.
+fn wait_for(pid: pid_t) -> io::Result<(pid_t, c_int)> {
+    let mut status = 0;
+    loop {
+        let flags = libc::__WALL | libc::__WNOTHREAD;
+        // SAFETY: `status` outlives the call; no usage is asked for.
+        let pid = unsafe { libc::wait4(pid, &raw mut status, flags, std::ptr::null_mut()) };
+        match pid {
+            1.. => return Ok((pid, status)),
+            _ => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+        }
+    }
+}
+
+/// Lets a tracee go on to its next stop. It may have been killed meanwhile: then its end is the next event.
+fn resume(pid: pid_t, signal: c_int) {
+    // SAFETY: numbers only.
+    unsafe { libc::ptrace(libc::PTRACE_SYSCALL, pid, 0, libc::c_long::from(signal)) };
+}
+
+fn registers(pid: pid_t) -> Option<user_regs_struct> {
+    // SAFETY: zeros are registers; the kernel fills in one such struct for a stopped tracee, or fails.
+    unsafe {
+        let mut registers: user_regs_struct = std::mem::zeroed();
+        (libc::ptrace(libc::PTRACE_GETREGS, pid, 0, &raw mut registers) == 0).then_some(registers)
+    }
+}
+
+fn set_registers(pid: pid_t, registers: &user_regs_struct) {
+    // SAFETY: the kernel reads one such struct. A tracee that was killed meanwhile has no use for them.
+    unsafe { libc::ptrace(libc::PTRACE_SETREGS, pid, 0, std::ptr::from_ref(registers)) };
+}

@@ -1,0 +1,319 @@
+//! System calls that fail, in every program of hull's: no loss, no hang, clear errors, nothing left behind.
+//!
+//! For each command, its calls are counted in an undisturbed run; then one of them fails, or moves fewer bytes, for a
+//! seeded choice of kinds and places (`HULL_FAULTS=full`: for all places up to a bound; another number is another seed;
+//! `HULL_FAULTS='hull read 3'`: the third of one kind in one program).
+//! After each: the command has ended by itself with its own exit code or with 125 and a reason, no program has crashed,
+//! and the same command, undisturbed, then succeeds on a store that is whole.
+//!
+//! They run on this machine, not in the test host: the guest of the microVM's case is a payload of a few instructions,
+//! which every KVM runs.
+
+#[path = "faults/ground.rs"]
+mod ground;
+#[path = "faults/kinds.rs"]
+mod kinds;
+
+use std::env;
+
+use anyhow::{Result, bail, ensure};
+use ground::{Ground, Outcome, apart};
+use kinds::{KINDS, Kind};
+use tests::inject::{Effect, Fault};
+
+/// Set in the process that has its own namespaces.
+const APART: &str = "HULL_FAULTS_APART";
+/// Exit code of hull's own failures.
+const FAILED: i32 = 125;
+/// Places that the full sweep visits one by one, for each kind and effect.
+const ALL_UP_TO: u64 = 40;
+
+/// A command to disturb.
+struct Case {
+    arguments: Vec<String>,
+    /// It begins with an empty store.
+    empty: bool,
+    /// Exit code, and a word of its output, when nothing is wrong.
+    expected: (i32, &'static str),
+    /// Exit codes of the same command a second time.
+    again: &'static [i32],
+    /// Whose calls fail.
+    programs: &'static [&'static str],
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(str::to_owned).collect()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_pull_survives_failing_calls() -> Result<()> {
+    disturb("a_pull_survives_failing_calls", |ground| Case {
+        arguments: words(&format!("pull {}", ground.registry.reference())),
+        empty: true,
+        expected: (0, ""),
+        again: &[0],
+        programs: &["hull"],
+    })
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_import_survives_failing_calls() -> Result<()> {
+    disturb("an_import_survives_failing_calls", |ground| Case {
+        arguments: words(&format!("import {} app", ground.archive())),
+        empty: true,
+        expected: (0, ""),
+        again: &[0],
+        programs: &["hull"],
+    })
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_list_survives_failing_calls() -> Result<()> {
+    disturb("a_list_survives_failing_calls", |_| Case {
+        arguments: words("images"),
+        empty: false,
+        expected: (0, "app"),
+        again: &[0],
+        programs: &["hull"],
+    })
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_removal_survives_failing_calls() -> Result<()> {
+    disturb("a_removal_survives_failing_calls", |_| Case {
+        arguments: words("rmi app"),
+        empty: false,
+        expected: (0, ""),
+        // It may be gone already.
+        again: &[0, 1],
+        programs: &["hull"],
+    })
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_native_container_survives_failing_calls() -> Result<()> {
+    disturb("a_native_container_survives_failing_calls", |_| Case {
+        arguments: words("run --isolation native --network none demo echo done"),
+        empty: false,
+        expected: (0, "done"),
+        again: &[0],
+        programs: &["hull", "hull-monitor"],
+    })
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_container_on_the_bridge_survives_failing_calls() -> Result<()> {
+    disturb("a_container_on_the_bridge_survives_failing_calls", |_| {
+        Case {
+            arguments: words("run --isolation native --network bridge demo echo done"),
+            empty: false,
+            expected: (0, "done"),
+            again: &[0],
+            programs: &["hull-monitor"],
+        }
+    })
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_microvm_survives_failing_calls() -> Result<()> {
+    disturb("a_microvm_survives_failing_calls", |ground| Case {
+        arguments: words(&format!(
+            "run --network none --kernel {} demo true",
+            ground.kernel()
+        )),
+        empty: false,
+        // The payload is no agent: it ends the VM.
+        expected: (FAILED, "ended the VM with code 42"),
+        again: &[FAILED],
+        programs: &["hull", "hull-monitor", "hull-vmm"],
+    })
+}
+
+/// Counts, then disturbs each place that is chosen.
+fn disturb(test: &str, case: impl FnOnce(&Ground) -> Case) -> Result<()> {
+    if env::var_os(APART).is_none() {
+        return apart(test);
+    }
+    let ground = Ground::new()?;
+    let case = case(&ground);
+    let root = ground.store(case.empty)?;
+    let quiet = ground.run(&root, &case.arguments, None)?;
+    as_expected(&case, &quiet)?;
+    ground.expect_sound(&root)?;
+    let (mut tried, mut fired, mut failed) = (0, 0, 0);
+    let mut wrong = Vec::new();
+    let mut choice = Choice::new();
+    for program in case.programs {
+        let counts = quiet.traced.calls.get(*program);
+        for kind in &KINDS {
+            let count = kind
+                .calls
+                .iter()
+                .filter_map(|call| counts?.get(call))
+                .sum::<u64>();
+            for &effect in kind.effects {
+                for nth in choice.places(program, kind, count, effect) {
+                    let fault = Fault {
+                        program: (*program).to_owned(),
+                        calls: kind.calls.to_vec(),
+                        nth,
+                        effect,
+                    };
+                    let root = ground.store(case.empty)?;
+                    let outcome = ground.run(&root, &case.arguments, Some(&fault))?;
+                    tried += 1;
+                    fired += u32::from(outcome.traced.fired);
+                    failed += u32::from(as_expected(&case, &outcome).is_err());
+                    let bearable = bearable(&case, kind, &outcome);
+                    if let Err(error) = bearable.and(repaired(&ground, &case, &root)) {
+                        let what = format!(
+                            "{program}: {} {nth} of {count}, {effect:?}: {error:#}\n    stderr: {}",
+                            kind.name,
+                            outcome.stderr.trim_end()
+                        );
+                        println!("WRONG {what}");
+                        wrong.push(what);
+                    }
+                }
+            }
+        }
+    }
+    println!(
+        "{test}: {tried} disturbances, {fired} met, {failed} made it fail, {} wrongly",
+        wrong.len()
+    );
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+fn as_expected(case: &Case, outcome: &Outcome) -> Result<()> {
+    let (code, word) = case.expected;
+    let said = outcome.stdout.contains(word) || outcome.stderr.contains(word);
+    ensure!(
+        outcome.traced.code() == code && said && outcome.traced.crashed.is_empty(),
+        "undisturbed, it ends with {}: {}{} {:?}",
+        outcome.traced.code(),
+        outcome.stdout,
+        outcome.stderr,
+        outcome.traced.crashed
+    );
+    Ok(())
+}
+
+/// Whether a command that was disturbed ended as one may.
+fn bearable(case: &Case, kind: &Kind, outcome: &Outcome) -> Result<()> {
+    let traced = &outcome.traced;
+    if let Some(stood) = &traced.hung {
+        bail!("it hangs:{stood}");
+    }
+    let code = traced.code();
+    let memory = kind.name == "memory";
+    // A program without memory aborts, whether it is its own or the standard library's for a thread.
+    let words = ["memory allocation of", "alternative stack"];
+    if memory && words.iter().any(|word| outcome.stderr.contains(word)) {
+        return Ok(());
+    }
+    // As for any command whose execution fails.
+    if kind.name == "process" && code == 126 && outcome.stderr.contains("cannot execute") {
+        return Ok(());
+    }
+    if !memory {
+        ensure!(traced.crashed.is_empty(), "crashes: {:?}", traced.crashed);
+    }
+    if code == case.expected.0 && code == 0 {
+        let word = case.expected.1;
+        ensure!(
+            outcome.stdout.contains(word),
+            "it succeeds without {word:?}"
+        );
+        return Ok(());
+    }
+    // A thread that cannot be confined must not go on.
+    let panics = outcome.stderr.contains("panicked");
+    ensure!(
+        !panics || outcome.stderr.contains("cannot be confined"),
+        "it panics"
+    );
+    ensure!(
+        code == FAILED || code == case.expected.0 || code == 1,
+        "it ends with {code} {:?}",
+        traced.crashed
+    );
+    let reasons: Vec<&str> = outcome
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("hull: "))
+        .collect();
+    ensure!(!reasons.is_empty(), "no reason is given");
+    Ok(())
+}
+
+/// Whether the same command succeeds now, and nothing is left of the one that was disturbed.
+fn repaired(ground: &Ground, case: &Case, root: &std::path::Path) -> Result<()> {
+    let again = ground.run(root, &case.arguments, None)?;
+    let code = again.traced.code();
+    ensure!(
+        case.again.contains(&code) && again.traced.hung.is_none(),
+        "the next command ends with {code}: {}",
+        again.stderr.trim_end()
+    );
+    ground.expect_sound(root)
+}
+
+/// Chooses places: all of few, some of many, the same for the same seed.
+struct Choice {
+    setting: String,
+    state: u64,
+}
+
+impl Choice {
+    fn new() -> Choice {
+        let setting = env::var("HULL_FAULTS").unwrap_or_default();
+        Choice {
+            state: setting.parse().unwrap_or(1),
+            setting,
+        }
+    }
+
+    fn places(&mut self, program: &str, kind: &Kind, count: u64, effect: Effect) -> Vec<u64> {
+        if count == 0 {
+            return Vec::new();
+        }
+        if let [of, name, nth] = self.setting.split(' ').collect::<Vec<_>>()[..] {
+            let chosen = nth
+                .parse()
+                .ok()
+                .filter(|_| of == program && name == kind.name);
+            return chosen.into_iter().collect();
+        }
+        let full = self.setting == "full";
+        let mut places: Vec<u64> = match (full, effect) {
+            // From the first on, all are short.
+            (_, Effect::Short(_)) => vec![1],
+            (true, _) => (1..=count.min(ALL_UP_TO)).collect(),
+            (false, _) => vec![self.below(count) + 1],
+        };
+        if full && count > ALL_UP_TO && !matches!(effect, Effect::Short(_)) {
+            places.extend((0..ALL_UP_TO).map(|_| self.below(count) + 1));
+        }
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    /// A number below `bound` (xorshift64*).
+    fn below(&mut self, bound: u64) -> u64 {
+        self.state = self.state.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) % bound
+    }
+}
