@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use tests::Hull;
 
 /// More than any of these may take: a guest that stays is not waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// hull's parts, with an initramfs of ours in place of the agent's.
 struct Parts {

@@ -139,7 +139,7 @@ fn wrong_token() -> io::Result<u32> {
 /// Tries every door but the one that is open, and that one twice.
 fn refusals() -> io::Result<u32> {
     let mut monitor = File::from(connect(CONTROL_PORT)?);
-    let ports = (0..2000).chain([CONTROL_PORT, u32::MAX - 1]);
+    let ports = (900..1200).chain([0, CONTROL_PORT, 22, u32::MAX - 1]);
     // Those of the streams are above the control port, and offered: whoever dials them needs a token.
     for port in ports.filter(|port| !(CONTROL_PORT + 1..CONTROL_PORT + 4).contains(port)) {
         if connect(port).is_ok() {
