@@ -281,14 +281,12 @@ fn checksum_holds(block: &[u8]) -> bool {
 
 /// Octal digits between blanks, or GNU's base-256.
 fn number(field: &[u8]) -> Option<u64> {
-    if field[0] & 0x80 != 0 {
-        let (high, low) = field.split_at(field.len() - 8);
-        let sane = high[0] == 0x80 && high[1..].iter().all(|&b| b == 0);
-        return if sane {
-            Some(u64::from_be_bytes(low.try_into().ok()?))
-        } else {
-            None
-        };
+    if let [first @ 0x80..=0xff, rest @ ..] = field {
+        // Behind the mark comes a number that may be longer than ours, or negative.
+        let sum = rest.iter().try_fold(0u64, |sum, &byte| {
+            Some(sum.checked_mul(256)? + u64::from(byte))
+        });
+        return sum.filter(|_| *first == 0x80);
     }
     let digits = text(field);
     let digits = digits.trim_matches(' ');

@@ -139,3 +139,20 @@ fn a_root_file_system_is_told_from_an_archive() {
     assert!(head(&[vec![3; 512]]).is_err());
     assert!(head(&[vec![]]).is_err());
 }
+
+#[test]
+fn numbers_in_base_256_are_read_at_any_width_and_never_overflow() {
+    let wide = [&[0x80][..], &[0; 9], &[1, 2]].concat();
+    assert_eq!(number(&wide), Some(0x102));
+    assert_eq!(number(&[0x80, 0, 0, 0, 0, 0, 1, 2]), Some(0x102));
+    assert_eq!(number(&[0xff; 8]), None);
+    assert_eq!(number(&[0xff; 12]), None);
+    assert_eq!(number(&[&[0x80][..], &[0xff; 11]].concat()), None);
+}
+
+#[test]
+fn a_checksum_in_base_256_is_a_wrong_one() {
+    let mut block = header("manifest.json", b'0', 0, "");
+    block[148] = 0x80;
+    assert!(matches!(index(&[block]), Err(Error::NotAnImage)));
+}
