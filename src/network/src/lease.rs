@@ -117,20 +117,24 @@ impl Leases {
                 .write(true)
                 .create_new(true)
                 .open(&path);
-            let mut file = match opened {
+            let file = match opened {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 other => other.map_err(Error::file(&path))?,
             };
-            lock(&file).map_err(Error::file(&path))?;
-            file.write_all(port.as_bytes())
-                .map_err(Error::file(&path))?;
-            self.remember_last(address)?;
-            return Ok(Held {
+            let filled = lock(&file).and_then(|()| (&file).write_all(port.as_bytes()));
+            let held = Held {
                 address,
                 port: port.to_owned(),
                 path,
                 _file: file,
-            });
+            };
+            let filled = filled.map_err(Error::file(&held.path));
+            if let Err(error) = filled.and_then(|()| self.remember_last(address)) {
+                // What cannot be removed is dead, and buried by the next.
+                let _ = held.forget();
+                return Err(error);
+            }
+            return Ok(held);
         }
         Err(Error::NoFreeAddress(count as u32))
     }
@@ -255,6 +259,16 @@ mod tests {
         third.forget().unwrap();
         assert_eq!(last_byte(&leases.take(&subnet, "hullx").unwrap()), 2);
         assert_eq!(last_byte(&leases.take(&subnet, "hullx").unwrap()), 4);
+    }
+
+    #[test]
+    fn a_lease_that_was_never_written_is_dead_and_has_no_interface() {
+        let (dir, leases, _) = leases();
+        File::create(dir.path().join("leases/10.213.0.2")).unwrap();
+        let dead = leases.dead().unwrap();
+        assert_eq!((dead.len(), dead[0].port()), (1, ""));
+        let interfaces = sys::interface::Interfaces::open().unwrap();
+        crate::interfaces_gone(&interfaces, dead[0].port()).unwrap();
     }
 
     #[test]

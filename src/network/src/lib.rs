@@ -239,6 +239,10 @@ fn interface(state: &State, address: Ipv4Addr) -> Interface {
 
 /// Removes a sandbox's interface from the host if it is there. A tap is not, once its VM is gone.
 fn interfaces_gone(interfaces: &Interfaces, name: &str) -> Result<(), Error> {
+    // A lease whose holder died before it was written has none.
+    if name.is_empty() {
+        return Ok(());
+    }
     let failed = Error::interface("remove", name);
     if !interfaces.exists(name).map_err(&failed)? {
         return Ok(());
