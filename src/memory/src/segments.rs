@@ -232,6 +232,9 @@ fn file_offset(offset: u64) -> io::Result<libc::off_t> {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::io::{Read, Seek, Write};
