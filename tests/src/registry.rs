@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::Result;
@@ -76,10 +77,11 @@ impl Image {
     }
 }
 
-/// A server that runs until the test's process ends.
+/// A server that runs until it is stopped, or the process ends.
 #[derive(Debug)]
 pub struct Registry {
     address: SocketAddr,
+    over: Arc<AtomicBool>,
 }
 
 impl Registry {
@@ -98,14 +100,26 @@ impl Registry {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let paths = Arc::new(paths);
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = over.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
                 let paths = paths.clone();
                 // A client that goes away is what these tests are about.
                 thread::spawn(move || answer(stream, &paths).ok());
             }
         });
-        Ok(Registry { address })
+        Ok(Registry { address, over })
+    }
+
+    /// Ends the server, but for connections that are open.
+    pub fn stop(self) {
+        self.over.store(true, Ordering::Relaxed);
+        // The next connection is its last. That there is none means that it has ended.
+        let _ = TcpStream::connect(self.address);
     }
 
     /// The image's reference.

@@ -13,6 +13,7 @@ mod kernel;
 mod paths;
 mod place;
 mod scratch;
+mod soak;
 mod step;
 mod test;
 
@@ -60,6 +61,19 @@ enum Verb {
         /// A benchmark; all of them without
         name: Option<String>,
     },
+    /// Mixed load in one test host, sampled every minute; fails if what the machine holds is not flat
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+    },
+    /// Soak's own side
+    #[command(hide = true)]
+    SoakInside {
+        /// How long
+        #[arg(long)]
+        minutes: u64,
+    },
     /// Build the guest kernel (once per machine; HULL_KERNEL_SOURCE names another source) and print where it is
     Kernel,
     /// Run a command in the test host: an emulated machine with a KVM of its own
@@ -106,6 +120,8 @@ fn perform(verb: Verb) -> Result<ExitCode> {
             dist::build(false)?;
             return hull(["bench".to_string()].into_iter().chain(name).collect());
         }
+        Verb::Soak { minutes } => soak::soak(minutes)?,
+        Verb::SoakInside { minutes } => soak::inside(minutes)?,
         Verb::Kernel => {
             let kernel = step::step("guest kernel", kernel::kernel)?;
             println!("{}", kernel.folder.display());

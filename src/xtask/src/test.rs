@@ -101,7 +101,11 @@ fn test_images() -> Result<()> {
 /// The tests of the crate `tests` that disturb hull on this machine itself, which a payload for a guest suffices for.
 fn faults(programs: &[PathBuf], filter: Option<&str>, tally: &mut Tally) -> Result<()> {
     for program in programs.iter().filter(|program| is_faults(program)) {
-        let mut argv = vec![text(program)?, "--ignored".into(), "--test-threads=1".into()];
+        let mut argv = vec![
+            text(program)?,
+            "--ignored".into(),
+            "--test-threads=1".into(),
+        ];
         argv.extend(filter.map(str::to_string));
         tally.of(|see| Place::Here.run_seen(&argv, see))?;
     }

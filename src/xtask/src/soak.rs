@@ -1,0 +1,151 @@
+//! `cargo xtask soak --minutes N`: mixed load in one test host (or on this machine, where VMs run here), and what is left of
+//! it every minute.
+//!
+//! Workers run containers of all kinds beside each other, and kill some at every level. Once a minute they all pause;
+//! what the machine holds then is a line of the table. The first line is the warm-up's end; the last must not differ from it
+//! but for the tolerances in [`sample`], and no action may have failed.
+//!
+//! Deliberately absent: `exec` and detached containers, which hull does not have yet.
+
+mod load;
+mod sample;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::place::Place;
+use crate::{dist, paths};
+use load::{Load, State};
+use sample::Sample;
+
+/// Workers side by side. Each has at most two VMs.
+const WORKERS: u64 = 3;
+/// Between two samples.
+const ROUND: Duration = Duration::from_secs(60);
+/// Kinds of failures that are printed.
+const SHOWN: usize = 20;
+
+/// Builds hull, and runs [`inside`] where VMs can run.
+pub(crate) fn soak(minutes: u64) -> Result<()> {
+    dist::build(false)?;
+    let own = std::env::current_exe()?;
+    let own = own.to_str().context("a path is not UTF-8")?;
+    let argv = [own, "soak-inside", "--minutes", &minutes.to_string()].map(str::to_owned);
+    match Place::find()?.run(&argv)? {
+        0 => Ok(()),
+        code => bail!("the soak failed with code {code}"),
+    }
+}
+
+/// The load itself, on the machine where the VMs are.
+pub(crate) fn inside(minutes: u64) -> Result<()> {
+    let hull = paths::dist().join("bin/hull");
+    let state = Arc::new(State::new(hull)?);
+    let mut first = Load::new(WORKERS);
+    for (name, action) in load::ALL {
+        action(&mut first, &state).with_context(|| format!("{name}, the first time"))?;
+    }
+    let counts: Vec<_> = load::ALL.iter().map(|_| AtomicU64::new(0)).collect();
+    let shared = Arc::new(Shared {
+        pause: AtomicBool::new(false),
+        over: AtomicBool::new(false),
+        gate: Barrier::new(WORKERS as usize + 1),
+        counts,
+        failures: Mutex::default(),
+    });
+    let workers: Vec<_> = (0..WORKERS)
+        .map(|number| {
+            let (state, shared) = (state.clone(), shared.clone());
+            thread::spawn(move || work(Load::new(number), &state, &shared))
+        })
+        .collect();
+    let start = Instant::now();
+    let mut samples: Vec<Sample> = Vec::new();
+    println!("{}", Sample::heading());
+    while !shared.over.load(Ordering::Relaxed) {
+        thread::sleep(ROUND);
+        shared.pause.store(true, Ordering::Relaxed);
+        // All workers are between two actions from here to the next wait.
+        shared.gate.wait();
+        state.sweep()?;
+        let sample = Sample::take(state.root())?;
+        println!("{}", sample.line(start.elapsed(), shared.done()));
+        samples.push(sample);
+        let over = start.elapsed() >= Duration::from_secs(minutes * 60);
+        shared.over.store(over, Ordering::Relaxed);
+        shared.pause.store(false, Ordering::Relaxed);
+        shared.gate.wait();
+    }
+    for worker in workers {
+        worker.join().expect("a worker reports what goes wrong");
+    }
+    conclude(&samples, &shared)
+}
+
+/// What workers and the sampler have in common.
+struct Shared {
+    pause: AtomicBool,
+    over: AtomicBool,
+    gate: Barrier,
+    counts: Vec<AtomicU64>,
+    failures: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    fn done(&self) -> u64 {
+        self.counts
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
+fn work(mut load: Load, state: &State, shared: &Shared) {
+    loop {
+        if shared.pause.load(Ordering::Relaxed) {
+            shared.gate.wait();
+            shared.gate.wait();
+            if shared.over.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+        let kind = load.choose();
+        let (name, action) = load::ALL[kind];
+        if let Err(error) = action(&mut load, state) {
+            let mut failures = shared.failures.lock().expect("no holder panics");
+            failures.push(format!("{name}: {error:#}"));
+        }
+        shared.counts[kind].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn conclude(samples: &[Sample], shared: &Shared) -> Result<()> {
+    for ((name, _), count) in load::ALL.iter().zip(&shared.counts) {
+        println!("{name}: {}", count.load(Ordering::Relaxed));
+    }
+    let failures = shared.failures.lock().expect("no holder panics");
+    println!("{} actions, {} failed", shared.done(), failures.len());
+    for failure in failures.iter().take(SHOWN) {
+        println!("  {failure}");
+    }
+    let [first, .., last] = samples else {
+        bail!("one sample cannot be compared: give it two minutes at least");
+    };
+    let grown = last.grown_since(first);
+    for what in &grown {
+        println!("not flat: {what}");
+    }
+    if !failures.is_empty() || !grown.is_empty() {
+        bail!(
+            "{} actions failed, {} figures are not flat",
+            failures.len(),
+            grown.len()
+        );
+    }
+    println!("flat");
+    Ok(())
+}
