@@ -232,8 +232,10 @@ fn payload() -> Vec<u8> {
 
 /// Runs this test program's `test` again in network and mount namespaces of its own, where nobody else's bridge is.
 pub(crate) fn apart(test: &str) -> Result<()> {
-    const SCRIPT: &str =
-        "mkdir -p /run/hull && mount -t tmpfs tmpfs /run/hull && ip link set lo up && exec \"$@\"";
+    // A sysfs of the namespace's own shows its interfaces; what is mounted in it goes along.
+    const SCRIPT: &str = "mkdir -p /run/hull && mount -t tmpfs tmpfs /run/hull && mkdir /run/hull/cgroup && \
+        mount --rbind /sys/fs/cgroup /run/hull/cgroup && mount -t sysfs sysfs /sys && \
+        mount --rbind /run/hull/cgroup /sys/fs/cgroup && ip link set lo up && exec \"$@\"";
     let own = std::env::current_exe()?;
     let status = Command::new("unshare")
         .args(["--net", "--mount", "sh", "-c", SCRIPT, "-"])
