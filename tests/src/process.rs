@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -24,9 +24,13 @@ pub struct Running {
 
 impl Hull {
     /// Starts `hull ARGS…` with its standard input and output held.
-    pub fn start<const N: usize>(&self, arguments: [&str; N]) -> Result<Running> {
-        let mut child = self
-            .command(arguments)
+    pub fn start<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<Running> {
+        Self::start_command(self.command(arguments))
+    }
+
+    /// Starts a [`Hull::command`] with its standard input and output held.
+    pub fn start_command(mut command: Command) -> Result<Running> {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

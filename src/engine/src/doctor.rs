@@ -64,7 +64,7 @@ impl Check {
 pub fn all() -> Vec<Check> {
     let mut checks = vec![parts()];
     checks.extend(kvm());
-    checks.extend([tun(), nft(), cgroup(), space()]);
+    checks.extend([jail(), limits(), tun(), nft(), cgroup(), space()]);
     checks
 }
 
@@ -155,6 +155,56 @@ fn parts() -> Check {
             Status::Missing,
             error.to_string(),
             "build hull with `cargo xtask build`",
+        ),
+    }
+}
+
+/// The walls around hull-vmm.
+fn jail() -> Check {
+    const NAME: &str = "jail";
+    if let Err(error) = sys::jail::try_namespaces() {
+        return Check::bad(
+            NAME,
+            Status::Missing,
+            monitor::chain(&error),
+            "allow them: `sysctl user.max_user_namespaces=10000`, on Debian also kernel.unprivileged_userns_clone=1, on Ubuntu \
+             kernel.apparmor_restrict_unprivileged_userns=0; or set HULL_JAIL=no-user-namespace for a weaker jail",
+        );
+    }
+    const WALLS: &str = "namespaces of every kind, an empty root, no capabilities, seccomp";
+    if rustix::process::geteuid().is_root() {
+        Check::good(NAME, format!("{WALLS}, a user for each VM"))
+    } else {
+        Check::bad(
+            NAME,
+            Status::Limited,
+            format!("{WALLS}; but VMs run as you, not as users of their own"),
+            "run hull as root for a user for each VM",
+        )
+    }
+}
+
+/// The cgroup around hull-vmm.
+fn limits() -> Check {
+    const NAME: &str = "VM limits";
+    const WITHOUT: &str = "a VM's memory and processors are limited by its size alone";
+    match monitor::try_cgroup() {
+        Ok(missing) if missing.is_empty() => {
+            Check::good(NAME, "each VM gets a cgroup with limits of its own")
+        }
+        Ok(missing) => Check::bad(
+            NAME,
+            Status::Limited,
+            format!("VMs' cgroups lack {}", missing.join(", ")),
+            format!("boot with cgroup v2 alone (cgroup_no_v1=all); until then {WITHOUT}"),
+        ),
+        Err(error) => Check::bad(
+            NAME,
+            Status::Limited,
+            format!("VMs get no cgroup: {error}"),
+            format!(
+                "run hull as root, or where systemd delegates: `systemd-run --user --scope hull …`; until then {WITHOUT}"
+            ),
         ),
     }
 }

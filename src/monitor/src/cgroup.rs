@@ -113,6 +113,21 @@ fn make_directory(path: &Path) -> io::Result<()> {
     fs::create_dir(path)
 }
 
+/// Tries whether this user's VMs get a cgroup, and says which of their limits it would lack.
+pub fn try_out() -> io::Result<Vec<&'static str>> {
+    let path = place(&format!("doctor-{}", std::process::id()))?;
+    make_directory(&path)?;
+    let missing = ["cpu.max", "memory.max", "pids.max"]
+        .into_iter()
+        .filter(|file| !path.join(file).exists())
+        .collect();
+    fs::remove_dir(&path)?;
+    if rustix::process::geteuid().is_root() {
+        remove_parent();
+    }
+    Ok(missing)
+}
+
 /// Where the cgroup of the sandbox `id` is to be.
 pub(crate) fn place(id: &str) -> io::Result<PathBuf> {
     let missing = || io::Error::other("no cgroup v2 hierarchy is mounted");

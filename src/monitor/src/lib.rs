@@ -53,6 +53,7 @@ use machine::{Broken, Event, Machine, Source};
 use streams::Ready;
 
 pub use bridge::STATE as NETWORK_STATE;
+pub use cgroup::try_out as try_cgroup;
 pub use native::{cgroup2_mount, sweep as sweep_cgroup};
 pub use vmm::{Error as KvmError, open_kvm};
 

@@ -17,6 +17,7 @@
 use std::io;
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 use protocol::monitor::FromMonitor;
 use rustix::event::{PollFd, PollFlags};
@@ -74,7 +75,7 @@ pub(crate) fn run(monitor: Monitor, vm: MicroVm, measured: bool) -> Result<(), E
     let (mut vmm, network) = vm.into_host();
     let outcome = match forked {
         Ok(speaker) => watch(&speaker, &mut vmm, quit, our_status.into())
-            .map(|()| tell_last_words(&client, our_words.into())),
+            .map(|ended| tell_end(&client, ended, our_words.into())),
         Err(error) => {
             let error = Error::Part(error);
             client.send_last(&broken(&error));
@@ -114,8 +115,14 @@ fn confine(user: Option<u32>, warden: Pid, words: OwnedFd) -> io::Result<()> {
     sys::seccomp::install(filters::program(&filters::MONITOR))
 }
 
-/// Waits for the speaker's end. A signal that asks the monitor to end ends it.
-fn watch(speaker: &Child, vmm: &mut Vmm, mut quit: SignalFd, status: OwnedFd) -> Result<(), Error> {
+/// Waits for the speaker's end, and says how it was. A signal that asks the monitor to end ends it: `None`.
+fn watch(
+    speaker: &Child,
+    vmm: &mut Vmm,
+    mut quit: SignalFd,
+    status: OwnedFd,
+) -> Result<Option<ExitStatus>, Error> {
+    let mut asked = false;
     loop {
         let mut fds = vec![
             PollFd::new(&speaker.pidfd, PollFlags::IN),
@@ -135,6 +142,7 @@ fn watch(speaker: &Child, vmm: &mut Vmm, mut quit: SignalFd, status: OwnedFd) ->
         if ready[1] {
             // What signal it was does not matter.
             let _ = quit.take().map_err(Error::Poll)?;
+            asked = true;
             if let Err(error) = pidfd_send_signal(&speaker.pidfd, Signal::KILL) {
                 tracing::debug!(%error, "it has ended in the meantime");
             }
@@ -150,14 +158,22 @@ fn watch(speaker: &Child, vmm: &mut Vmm, mut quit: SignalFd, status: OwnedFd) ->
     }
 }
 
-/// What the speaker could not say itself: that it was refused a system call, or panicked.
-fn tell_last_words(client: &Client, words: OwnedFd) {
-    match jail::explain("hull-monitor", words.as_fd()) {
-        Ok(None) => {}
-        Ok(Some(message)) => client.send_last(&FromMonitor::Broken {
+/// What the speaker could not say itself: that it was refused a system call, panicked, or was killed.
+fn tell_end(client: &Client, ended: Option<ExitStatus>, words: OwnedFd) {
+    let words = jail::explain("hull-monitor", words.as_fd()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the last words cannot be read");
+        None
+    });
+    let killed = || {
+        let ended = ended.filter(|ended| ended.signal().is_some())?;
+        Some(format!(
+            "the monitor's process that talks to the guest was ended ({ended})"
+        ))
+    };
+    if let Some(message) = words.or_else(killed) {
+        client.send_last(&FromMonitor::Broken {
             message,
             console: Vec::new(),
-        }),
-        Err(error) => tracing::warn!(%error, "the last words cannot be read"),
+        });
     }
 }

@@ -150,14 +150,9 @@ pub fn spawn(jail: &Jail<'_>) -> Result<Child, Error> {
         };
         tell(jail, error)
     });
-    let child = child.map_err(|error| match error.raw_os_error() {
-        // EPERM: a sysctl or a security module; ENOSPC and EUSERS: max_user_namespaces; EINVAL: not in this kernel.
-        Some(libc::EPERM | libc::ENOSPC | libc::EUSERS | libc::EINVAL)
-            if jail.walls == Walls::All =>
-        {
-            Error::UserNamespaces(error)
-        }
-        _ => Error::Clone(error),
+    let child = child.map_err(|error| match jail.walls {
+        Walls::All => refused(error),
+        Walls::NoUserNamespace | Walls::None => Error::Clone(error),
     })?;
     if jail.walls == Walls::All {
         map(&child, jail.user).map_err(Error::Maps)?;
@@ -166,6 +161,27 @@ pub fn spawn(jail: &Jail<'_>) -> Result<Child, Error> {
         // It has ended already: its last words say why.
         Ok(_) | Err(Errno::PIPE) => Ok(child),
         Err(errno) => Err(Error::Clone(errno.into())),
+    }
+}
+
+/// Tries whether this host lets this user have namespaces of every kind, and leaves nothing behind.
+pub fn try_namespaces() -> Result<(), Error> {
+    let child = fork::fork(libc::CLONE_NEWUSER | NAMESPACES, None, |_| 0).map_err(refused)?;
+    rustix::io::retry_on_intr(|| {
+        rustix::process::waitpid(Some(child.pid), rustix::process::WaitOptions::empty())
+    })
+    .map(drop)
+    .map_err(|errno| Error::Clone(errno.into()))
+}
+
+/// Why clone3 refused a user namespace.
+fn refused(error: io::Error) -> Error {
+    match error.raw_os_error() {
+        // EPERM: a sysctl or a security module; ENOSPC and EUSERS: max_user_namespaces; EINVAL: not in this kernel.
+        Some(libc::EPERM | libc::ENOSPC | libc::EUSERS | libc::EINVAL) => {
+            Error::UserNamespaces(error)
+        }
+        _ => Error::Clone(error),
     }
 }
 

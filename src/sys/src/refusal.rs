@@ -36,6 +36,7 @@ pub fn name_thread(name: &str) {
 /// Faults of memory get their default action back, which Rust's runtime has taken: what ends the process is to be seen
 /// from outside as it is.
 pub fn report_to(pipe: RawFd) -> io::Result<()> {
+    do_what_is_done_once();
     PIPE.store(pipe, Ordering::Relaxed);
     let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = refused;
     act(libc::SIGSYS, handler as usize, libc::SA_SIGINFO)?;
@@ -51,6 +52,18 @@ pub fn report_to(pipe: RawFd) -> io::Result<()> {
         crate::fork::exit(EXIT_CODE)
     }));
     Ok(())
+}
+
+/// Libraries ask the kernel for more the first time than ever again, with calls that a filter need not have: rustix for
+/// the addresses of the clock and the page size (prctl), musl for a key by which values of threads are dropped
+/// (rt_sigprocmask).
+fn do_what_is_done_once() {
+    thread_local! {
+        static DROPPED: Vec<u8> = const { Vec::new() };
+    }
+    DROPPED.with(|_| ());
+    crate::clock::monotonic_ns();
+    rustix::param::page_size();
 }
 
 fn act(signal: c_int, handler: usize, flags: c_int) -> io::Result<()> {
