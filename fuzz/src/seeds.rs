@@ -509,6 +509,8 @@ fn documents() -> Vec<(&'static str, Vec<Vec<u8>>)> {
             "state",
             vec![
                 tagged(0, state),
+                tagged(0, &state.replace("10.213.0.0", "255.255.255.255")),
+                tagged(0, &state.replace("eth0", r#"x\" }\n"#)),
                 [&[1, 4][..], b"hull", &[8], b"10.0.0.9", b"x"].concat(),
                 tagged(2, route),
                 tagged(

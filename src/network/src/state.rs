@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::subnet::Subnet;
 
+/// Lengths of the prefix of a bridge's network: [`Subnet::choose`] takes 20.
+const MIN_PREFIX: u8 = 16;
+const MAX_PREFIX: u8 = 30;
+
 /// What is remembered of the bridge. It is written before anything is changed, so that a later command can change it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
@@ -26,6 +30,7 @@ impl State {
         let path = file(dir);
         match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
+                .and_then(State::checked)
                 .map(Some)
                 .map_err(|source| Error::Damaged { path, source }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -36,15 +41,42 @@ impl State {
     /// Remembers, all or nothing.
     pub(crate) fn store(&self, dir: &Path, _lock: &Lock) -> Result<(), Error> {
         let path = file(dir);
-        let bytes = serde_json::to_vec(self).map_err(|source| Error::Damaged {
-            path: path.clone(),
-            source,
-        })?;
+        // What could not be read again is not written.
+        let bytes = State::checked(self.clone())
+            .and_then(|state| serde_json::to_vec(&state))
+            .map_err(|source| Error::Damaged {
+                path: path.clone(),
+                source,
+            })?;
         let new = path.with_extension("new");
         File::create(&new)
             .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
             .and_then(|()| std::fs::rename(&new, &path))
             .map_err(Error::file(&path))
+    }
+
+    /// The state, if it can be a bridge's: its names become paths and rules, its network a loop over addresses.
+    fn checked(self) -> Result<Self, serde_json::Error> {
+        let wrong = |what: &str| Err(serde::de::Error::custom(what));
+        let Subnet {
+            network,
+            prefix_len,
+        } = self.subnet;
+        if !(MIN_PREFIX..=MAX_PREFIX).contains(&prefix_len)
+            || network.to_bits() & !self.subnet.mask() != 0
+        {
+            return wrong("its network is not one that a bridge can have");
+        }
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | '"' | '\\');
+        let is_name = |name: &String| {
+            (1..=sys::tap::MAX_NAME_LEN).contains(&name.len())
+                && name.chars().all(plain)
+                && !matches!(name.as_str(), "." | "..")
+        };
+        if !self.forwarding.iter().all(is_name) {
+            return wrong("it names an interface that cannot be");
+        }
+        Ok(self)
     }
 
     /// Forgets.
@@ -117,6 +149,39 @@ mod tests {
         State::remove(dir.path(), &lock).unwrap();
         State::remove(dir.path(), &lock).unwrap();
         assert_eq!(State::load(dir.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_state_that_no_bridge_can_have_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let load = |network: &str, prefix_len: u8, name: &str| {
+            let text = format!(
+                r#"{{"subnet":{{"network":"{network}","prefix_len":{prefix_len}}},"mtu":1500,"forwarding":["{name}"]}}"#
+            );
+            std::fs::write(dir.path().join("bridge.json"), text).unwrap();
+            State::load(dir.path())
+        };
+        assert!(load("10.213.0.0", 20, "eth0").is_ok());
+        for (network, prefix_len) in [
+            ("255.255.255.255", 32),
+            ("0.0.0.0", 0),
+            ("10.213.0.1", 20),
+            ("10.0.0.0", 200),
+        ] {
+            assert!(load(network, prefix_len, "eth0").is_err(), "{network}");
+        }
+        for name in [
+            "",
+            "..",
+            "../../x",
+            "a b",
+            "sixteen-letters-",
+            "a\\\"b",
+            "a{",
+        ] {
+            let result = load("10.213.0.0", 20, name);
+            assert_eq!(result.is_ok(), name == "a{", "{name}");
+        }
     }
 
     #[test]
