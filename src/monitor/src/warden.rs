@@ -136,8 +136,10 @@ fn watch(
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
         if ready[0] {
-            let waited = retry_on_intr(|| waitpid(Some(speaker.pid), WaitOptions::empty()));
-            return waited.map(drop).map_err(|errno| Error::Poll(errno.into()));
+            let waited = retry_on_intr(|| waitpid(Some(speaker.pid), WaitOptions::empty()))
+                .map_err(|errno| Error::Poll(errno.into()))?;
+            let ended = waited.map(|(_, status)| ExitStatus::from_raw(status.as_raw()));
+            return Ok(ended.filter(|_| !asked));
         }
         if ready[1] {
             // What signal it was does not matter.

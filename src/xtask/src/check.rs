@@ -1,4 +1,7 @@
-//! `cargo xtask check`: the paths that documents name, the direction of dependencies, format, lints; the quick ones first.
+//! `cargo xtask check`: the paths that documents name, the direction of dependencies, what others' crates
+//! may be, format, lints; the quick ones first.
+
+mod supply;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -49,7 +52,11 @@ pub(crate) fn check() -> Result<()> {
     };
     step("documents name paths that exist", documents)?;
     step("dependencies point one way", dependencies)?;
+    step("others' crates", supply::check)?;
     step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
+    step("format of fuzz/", || {
+        run(cargo().args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))
+    })?;
     step("lints", || {
         run(cargo()
             .args(["clippy", "--quiet", "--workspace", "--all-targets"])
@@ -176,7 +183,15 @@ fn named_paths(text: &str) -> Vec<&str> {
 }
 
 fn is_path(code: &str) -> bool {
-    const FOLDERS: [&str; 6] = ["arch/", "devices/", "resources/", "src/", "tests/", ".ci/"];
+    const FOLDERS: [&str; 7] = [
+        "arch/",
+        "devices/",
+        "fuzz/",
+        "resources/",
+        "src/",
+        "tests/",
+        ".ci/",
+    ];
     let plain = !code.contains(|c: char| c.is_whitespace() || "*<>$|{}…".contains(c));
     plain && FOLDERS.iter().any(|folder| code.starts_with(folder))
 }

@@ -5,6 +5,7 @@
 //! stable compiler is told to take the one that is not stable. libFuzzer itself is C++, which needs a compiler.
 
 mod output;
+mod sanitize;
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -57,6 +58,9 @@ pub(crate) struct Options {
     /// Only run what was kept, on the compiler as it is, without a fuzzer
     #[arg(long, conflicts_with_all = ["keep", "minutes", "jobs"])]
     replay: bool,
+    /// Instead, run unit tests with AddressSanitizer, and with Miri where it is installed
+    #[arg(long, conflicts_with_all = ["keep", "minutes", "jobs", "replay"])]
+    sanitize: bool,
     /// Targets; all of them without
     targets: Vec<String>,
 }
@@ -65,6 +69,10 @@ pub(crate) struct Options {
 pub(crate) fn fuzz(options: &Options) -> Result<()> {
     if options.replay {
         return run(&mut replay());
+    }
+    if options.sanitize {
+        step("unit tests with AddressSanitizer", sanitize::address)?;
+        return step("unit tests with Miri", sanitize::miri);
     }
     let targets = chosen(&options.targets)?;
     step("fuzz targets", || build(&targets))?;
