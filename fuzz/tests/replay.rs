@@ -21,7 +21,15 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// One test, for targets count this process's threads and descriptors.
 #[test]
+fn what_is_kept_is_whole_and_passes() {
+    every_target_has_a_program_and_a_seed();
+    seeds_are_those_that_are_written();
+    what_is_kept_stays_small();
+    everything_that_was_kept_still_passes();
+}
+
 fn everything_that_was_kept_still_passes() {
     let mut count = 0;
     for (name, target) in TARGETS {
@@ -38,7 +46,6 @@ fn everything_that_was_kept_still_passes() {
     assert!(count > TARGETS.len());
 }
 
-#[test]
 fn seeds_are_those_that_are_written() {
     for (target, seeds) in hull_fuzz::seeds::all() {
         let folder = root().join("seeds").join(target);
@@ -53,7 +60,6 @@ fn seeds_are_those_that_are_written() {
     }
 }
 
-#[test]
 fn every_target_has_a_program_and_a_seed() {
     let programs = files(&root().join("fuzz_targets"));
     let names: Vec<_> = programs
@@ -71,7 +77,6 @@ fn every_target_has_a_program_and_a_seed() {
     }
 }
 
-#[test]
 fn what_is_kept_stays_small() {
     let bytes = |folder: &str| -> u64 {
         TARGETS
