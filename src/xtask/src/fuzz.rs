@@ -40,6 +40,8 @@ const TIMEOUT_S: u32 = 20;
 const MEMORY_MIB: u32 = 2048;
 /// Most bytes of a target's inputs that are kept in the checkout.
 const MAX_KEPT: u64 = 48 << 10;
+/// How long a target runs where it is only to be seen to work.
+const BRIEFLY: Duration = Duration::from_secs(4);
 /// Where inputs are kept, below `fuzz/`: the corpus, which is written here too, first.
 const KEPT: [&str; 3] = ["corpus", "seeds", "regressions"];
 
@@ -90,6 +92,15 @@ pub(crate) fn fuzz(options: &Options) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// All targets, long enough to see that they work: how many found nothing, and how many something.
+pub(crate) fn briefly() -> Result<(u64, u64)> {
+    let targets = chosen(&[])?;
+    build(&targets)?;
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let found = run_all(&targets, BRIEFLY, jobs)?;
+    Ok(((targets.len() - found) as u64, found as u64))
 }
 
 /// The tests of `fuzz/`: everything that was kept runs through its target.

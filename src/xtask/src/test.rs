@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::place::{Place, seen};
 use crate::step::{output, run, step, succeeds};
-use crate::{check, dist, paths};
+use crate::{check, dist, fuzz, paths};
 
 /// What came of the tests so far.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,20 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
         check::check()?;
     }
     step("unit tests", || unit_tests(filter, false, &mut tally))?;
+    let in_ci = env::var("CI").is_ok_and(|ci| ci == "true");
+    if filter.is_none() {
+        step("what fuzzing has kept", || {
+            tally.of(|see| seen(&mut fuzz::replay(), see))
+        })?;
+        if in_ci {
+            step("fuzz targets, some seconds each", || {
+                let (passed, failed) = fuzz::briefly()?;
+                tally.passed += passed;
+                tally.failed += failed;
+                Ok(())
+            })?;
+        }
+    }
     match privileged() {
         Ok(()) => step("tests with root and /dev/kvm", || {
             unit_tests(filter, true, &mut tally)
@@ -44,7 +58,6 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     step("end-to-end tests", || {
         end_to_end(&programs, filter, &mut tally)
     })?;
-    let in_ci = env::var("CI").is_ok_and(|ci| ci == "true");
     if in_ci {
         tally.failed += tally.skipped.len() as u64;
     }
