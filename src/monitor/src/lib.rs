@@ -41,6 +41,7 @@ mod machine;
 mod measure;
 mod microvm;
 mod native;
+mod process;
 mod scratch;
 mod streams;
 pub mod users;

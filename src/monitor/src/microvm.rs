@@ -141,10 +141,10 @@ impl MicroVm {
     /// Makes this the side that talks to the guest, and nothing else: hull-vmm's process is its parent's affair, which
     /// says over `status` how it ended. Opens what it will need.
     pub(crate) fn part(&mut self, status: OwnedFd, measured: bool) -> std::io::Result<()> {
-        self.vmm.part(status);
+        self.vmm.process.part(status);
         self.network = None;
         if measured {
-            self.files = Some(measure::Files::open(self.vmm.pid())?);
+            self.files = Some(measure::Files::open(self.vmm.process.pid())?);
         }
         Ok(())
     }

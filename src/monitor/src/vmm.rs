@@ -3,9 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use protocol::vmm::{
@@ -13,16 +11,11 @@ use protocol::vmm::{
     VsockConfig,
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::retry_on_intr;
-use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
-use sys::fork::Child;
-
 use crate::cgroup::VmCgroup;
 use crate::config::{Config, Vm};
 use crate::jail;
+use crate::process::{Process, is_ready};
 use crate::scratch;
-use crate::users::Users;
 
 /// Layers begin at multiples of this on their device, so that they can be mapped with huge pages.
 pub(crate) const LAYER_ALIGN_BYTES: u64 = 2 << 20;
@@ -97,25 +90,10 @@ pub enum Error {
 /// The process and its socket.
 #[derive(Debug)]
 pub(crate) struct Vmm {
-    process: Process,
+    /// The process.
+    pub(crate) process: Process,
     words: OwnedFd,
     socket: OwnedFd,
-}
-
-/// Whose hull-vmm is.
-#[derive(Debug)]
-enum Process {
-    /// This process's child, with what was made for it.
-    Ours {
-        child: Child,
-        /// Held, so that nobody else gets them.
-        users: Option<Users>,
-        cgroup: Option<VmCgroup>,
-        /// How it ended, once it has been waited for.
-        ended: Option<ExitStatus>,
-    },
-    /// The parent's, which says here how it ended.
-    Parents { pid: u32, status: OwnedFd },
 }
 
 /// A network device for the VM.
@@ -139,12 +117,7 @@ impl Vmm {
         let directory = cgroup.as_ref().map(VmCgroup::directory);
         match jail::spawn(&vm.program, theirs, vm.jail, directory) {
             Ok(jailed) => Ok(Vmm {
-                process: Process::Ours {
-                    child: jailed.child,
-                    users: jailed.users,
-                    cgroup,
-                    ended: None,
-                },
+                process: Process::ours(jailed.child, jailed.users, cgroup),
                 words: jailed.words,
                 socket: ours,
             }),
@@ -290,88 +263,9 @@ impl Vmm {
         }
     }
 
-    /// Its process number.
-    pub(crate) fn pid(&self) -> u32 {
-        match &self.process {
-            Process::Ours { child, .. } => child.pid.as_raw_pid().unsigned_abs(),
-            Process::Parents { pid, .. } => *pid,
-        }
-    }
-
-    /// The user that belongs to its monitor, where there is one.
-    pub(crate) fn monitor_user(&self) -> Option<u32> {
-        match &self.process {
-            Process::Ours { users, .. } => users.as_ref().map(Users::monitor),
-            Process::Parents { .. } => None,
-        }
-    }
-
-    /// To be polled for its end, where it is this process's child and has not been waited for.
-    pub(crate) fn end_descriptor(&self) -> Option<BorrowedFd<'_>> {
-        match &self.process {
-            Process::Ours {
-                child, ended: None, ..
-            } => Some(child.pidfd.as_fd()),
-            _ => None,
-        }
-    }
-
-    /// Leaves the process to the parent of this one, a copy of this value's own process, which writes to the other end of
-    /// `status` how it ended.
-    pub(crate) fn part(&mut self, status: OwnedFd) {
-        let pid = self.pid();
-        // Dropped without an effect: what they stand for is the parent's.
-        self.process = Process::Parents { pid, status };
-    }
-
     /// Ends it, as dropping it does.
     pub(crate) fn end(self) {
         drop(self);
-    }
-
-    /// Waits for its end and says how it was.
-    pub(crate) fn wait(&mut self) -> Option<ExitStatus> {
-        match &mut self.process {
-            Process::Ours { child, ended, .. } => {
-                if ended.is_none() {
-                    let waited = retry_on_intr(|| waitpid(Some(child.pid), WaitOptions::empty()));
-                    match waited {
-                        Ok(waited) => {
-                            *ended =
-                                waited.map(|(_, status)| ExitStatus::from_raw(status.as_raw()));
-                        }
-                        Err(error) => tracing::warn!(%error, "hull-vmm cannot be waited for"),
-                    }
-                }
-                *ended
-            }
-            Process::Parents { status, .. } => {
-                let mut raw = [0; 4];
-                match retry_on_intr(|| rustix::io::read(&*status, &mut raw)) {
-                    Ok(4) => Some(ExitStatus::from_raw(i32::from_ne_bytes(raw))),
-                    _ => None,
-                }
-            }
-        }
-    }
-
-    /// Kills it, if it is this process's to kill.
-    fn kill(&self) {
-        if let Process::Ours {
-            child, ended: None, ..
-        } = &self.process
-            && let Err(error) = pidfd_send_signal(&child.pidfd, Signal::KILL)
-        {
-            tracing::debug!(%error, "hull-vmm has ended in the meantime");
-        }
-    }
-
-    /// Whether it has ended by then.
-    fn has_ended_by(&self, deadline: Instant) -> bool {
-        match &self.process {
-            Process::Ours { child, .. } => is_ready(&child.pidfd, deadline),
-            Process::Parents { status, .. } => is_ready(status, deadline),
-        }
     }
 
     fn last_words(&mut self) -> Error {
@@ -386,13 +280,10 @@ impl Vmm {
 
     /// Why the socket is closed: its own words first, what the kernel says of its end otherwise.
     fn how_it_ended(&mut self) -> Error {
-        if !self.has_ended_by(Instant::now() + LAST_WORDS) {
-            if matches!(self.process, Process::Parents { .. }) {
-                return Error::Gone("it closed its socket and does not end".to_owned());
-            }
-            self.kill();
+        if !self.process.has_ended_by(Instant::now() + LAST_WORDS) && !self.process.kill() {
+            return Error::Gone("it closed its socket and does not end".to_owned());
         }
-        let status = self.wait();
+        let status = self.process.wait();
         match jail::explain("hull-vmm", self.words.as_fd()) {
             Ok(Some(words)) => Error::LastWords(words),
             Ok(None) => Error::Gone(match status {
@@ -417,37 +308,7 @@ impl Vmm {
 impl Drop for Vmm {
     /// Kills it, waits for its end, and removes its cgroup: also when the VM could not be put together.
     fn drop(&mut self) {
-        self.kill();
-        if let Process::Ours { .. } = &self.process {
-            self.wait();
-        }
-        if let Process::Ours { cgroup, .. } = &mut self.process
-            && let Some(cgroup) = cgroup.take()
-        {
-            cgroup.remove();
-        }
-    }
-}
-
-/// Waits until a descriptor can be read, or has come to its end.
-fn is_ready(descriptor: &impl AsFd, deadline: Instant) -> bool {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec {
-            tv_sec: left.as_secs() as i64,
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        match poll(
-            &mut [PollFd::new(descriptor, PollFlags::IN)],
-            Some(&timeout),
-        ) {
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => {
-                tracing::debug!(%error, "hull-vmm cannot be waited for");
-                return false;
-            }
-            Ok(count) => return count > 0,
-        }
+        self.process.take_down();
     }
 }
 

@@ -40,7 +40,7 @@ use crate::{Error, LEASE_FD, LISTENER_FD, Monitor, chain, jail, wait_for};
 pub(crate) fn run(monitor: Monitor, vm: MicroVm, measured: bool) -> Result<(), Error> {
     let (status, our_status) = io::pipe().map_err(Error::Part)?;
     let (our_words, words) = io::pipe().map_err(Error::Part)?;
-    let user = vm.vmm().monitor_user();
+    let user = vm.vmm().process.monitor_user();
     let warden = getpid();
     // Taken in the child, whose copies they are there; what is left of them in the parent is the parent's.
     let mut parts = Some((monitor, vm, status, words));
@@ -129,7 +129,8 @@ fn watch(
             PollFd::new(&quit, PollFlags::IN),
         ];
         fds.extend(
-            vmm.end_descriptor()
+            vmm.process
+                .end_descriptor()
                 .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
         );
         wait_for(&mut fds, None)?;
@@ -150,7 +151,7 @@ fn watch(
             }
         }
         if ready.get(2) == Some(&true)
-            && let Some(ended) = vmm.wait()
+            && let Some(ended) = vmm.process.wait()
         {
             // A speaker that has ended need not know.
             if let Err(error) = rustix::io::write(&status, &ended.into_raw().to_ne_bytes()) {

@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd};
 
 use filters::Kind;
+use protocol::vmm::VmConfig;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use sys::refusal;
 
 /// Has refused calls and panics told over `words`, and every thread confined as it starts.
@@ -18,6 +20,23 @@ pub fn begin(words: OwnedFd) -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     sys::thread::confine_with(thread);
     Ok(())
+}
+
+/// The least that files may grow to: for logs, in development.
+const LEAST_FILE_BYTES: u64 = 1 << 20;
+
+/// Keeps every file from growing beyond the largest disk that the guest may write: a taken thread could fill the host's file
+/// system otherwise, where a disk's own bounds are no longer asked.
+pub fn limit_files(config: &VmConfig) -> io::Result<()> {
+    let writable = config.disks.iter().filter(|disk| !disk.read_only);
+    let extents = writable.flat_map(|disk| &disk.extents);
+    let largest = extents.map(|extent| extent.len_bytes).max().unwrap_or(0);
+    let limit = Some(largest.max(LEAST_FILE_BYTES));
+    let limit = Rlimit {
+        current: limit,
+        maximum: limit,
+    };
+    Ok(setrlimit(Resource::Fsize, limit)?)
 }
 
 /// Installs the first thread's filter.

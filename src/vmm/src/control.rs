@@ -46,8 +46,8 @@ pub enum Error {
     /// The end's eventfd, the kick's handler or a vCPU's thread.
     #[error("the vCPUs could not be started")]
     Start(#[source] std::io::Error),
-    /// The first thread's seccomp filter.
-    #[error("the seccomp filter could not be installed")]
+    /// The limit of files, or the first thread's seccomp filter.
+    #[error("hull-vmm could not be confined")]
     Confine(#[source] std::io::Error),
 }
 
@@ -92,6 +92,7 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
         ends.clone(),
     )?;
     drop(descriptors);
+    confine::limit_files(&config).map_err(Error::Confine)?;
     crate::vcpu::install_handler().map_err(|errno| Error::Start(errno.into()))?;
 
     send(socket, &FromVmm::Running);

@@ -164,6 +164,8 @@ fn a_running_hull_vmm_holds_nothing_but_what_it_was_given() {
     for line in [
         "Max core file size        1                    1 ",
         "Max locked memory         0                    0 ",
+        // That of its disk.
+        "Max file size             1048576              1048576 ",
         "Max open files            4096                 4096 ",
         "Max processes             128                  128 ",
     ] {

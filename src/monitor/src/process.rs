@@ -1,0 +1,167 @@
+//! hull-vmm as a process: whose child it is, what was made for it, and how it ended.
+//!
+//! ```text
+//!  Ours (the warden's) --part, in the speaker's copy--> Parents: only the end is known, as the warden tells it
+//! ```
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
+use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
+use sys::fork::Child;
+
+use crate::cgroup::VmCgroup;
+use crate::users::Users;
+
+/// A hull-vmm. Dropping it does nothing: see [`Process::take_down`].
+#[derive(Debug)]
+pub(crate) struct Process(Whose);
+
+#[derive(Debug)]
+enum Whose {
+    /// This process's child, with what was made for it.
+    Ours {
+        child: Child,
+        /// Held, so that nobody else gets them.
+        users: Option<Users>,
+        cgroup: Option<VmCgroup>,
+        /// How it ended, once it has been waited for.
+        ended: Option<ExitStatus>,
+    },
+    /// The parent's, which says here how it ended.
+    Parents { pid: u32, status: OwnedFd },
+}
+
+impl Process {
+    /// A child of this process.
+    pub(crate) fn ours(child: Child, users: Option<Users>, cgroup: Option<VmCgroup>) -> Process {
+        Process(Whose::Ours {
+            child,
+            users,
+            cgroup,
+            ended: None,
+        })
+    }
+
+    /// Leaves it to the parent of this process, of which this value is a copy, and which writes to the other end of `status`
+    /// how it ended.
+    pub(crate) fn part(&mut self, status: OwnedFd) {
+        let pid = self.pid();
+        self.0 = Whose::Parents { pid, status };
+    }
+
+    /// Its number.
+    pub(crate) fn pid(&self) -> u32 {
+        match &self.0 {
+            Whose::Ours { child, .. } => child.pid.as_raw_pid().unsigned_abs(),
+            Whose::Parents { pid, .. } => *pid,
+        }
+    }
+
+    /// The user that belongs to its monitor, where there is one.
+    pub(crate) fn monitor_user(&self) -> Option<u32> {
+        match &self.0 {
+            Whose::Ours { users, .. } => users.as_ref().map(Users::monitor),
+            Whose::Parents { .. } => None,
+        }
+    }
+
+    /// To be polled for its end, where it is this process's child and has not been waited for.
+    pub(crate) fn end_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match &self.0 {
+            Whose::Ours {
+                child, ended: None, ..
+            } => Some(child.pidfd.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// Whether it has ended by then.
+    pub(crate) fn has_ended_by(&self, deadline: Instant) -> bool {
+        match &self.0 {
+            Whose::Ours { child, .. } => is_ready(&child.pidfd, deadline),
+            Whose::Parents { status, .. } => is_ready(status, deadline),
+        }
+    }
+
+    /// Waits for its end and says how it was, if that can be known.
+    pub(crate) fn wait(&mut self) -> Option<ExitStatus> {
+        match &mut self.0 {
+            Whose::Ours { child, ended, .. } => {
+                if ended.is_none() {
+                    *ended = wait_for(child);
+                }
+                *ended
+            }
+            Whose::Parents { status, .. } => {
+                let mut raw = [0; 4];
+                match retry_on_intr(|| rustix::io::read(&*status, &mut raw)) {
+                    Ok(4) => Some(ExitStatus::from_raw(i32::from_ne_bytes(raw))),
+                    _ => None,
+                }
+            }
+        }
+    }
+
+    /// Kills it. False if it is not this process's to kill.
+    pub(crate) fn kill(&self) -> bool {
+        let Whose::Ours { child, ended, .. } = &self.0 else {
+            return false;
+        };
+        if ended.is_none()
+            && let Err(error) = pidfd_send_signal(&child.pidfd, Signal::KILL)
+        {
+            tracing::debug!(%error, "hull-vmm has ended in the meantime");
+        }
+        true
+    }
+
+    /// Kills it, waits for its end and removes its cgroup, if it is this process's child.
+    pub(crate) fn take_down(&mut self) {
+        if !self.kill() {
+            return;
+        }
+        self.wait();
+        if let Whose::Ours { cgroup, .. } = &mut self.0
+            && let Some(cgroup) = cgroup.take()
+        {
+            cgroup.remove();
+        }
+    }
+}
+
+fn wait_for(child: &Child) -> Option<ExitStatus> {
+    match retry_on_intr(|| waitpid(Some(child.pid), WaitOptions::empty())) {
+        Ok(waited) => waited.map(|(_, status)| ExitStatus::from_raw(status.as_raw())),
+        Err(error) => {
+            tracing::warn!(%error, "hull-vmm cannot be waited for");
+            None
+        }
+    }
+}
+
+/// Waits until a descriptor can be read, or has come to its end.
+pub(crate) fn is_ready(descriptor: &impl AsFd, deadline: Instant) -> bool {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match poll(
+            &mut [PollFd::new(descriptor, PollFlags::IN)],
+            Some(&timeout),
+        ) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                tracing::debug!(%error, "hull-vmm cannot be waited for");
+                return false;
+            }
+            Ok(count) => return count > 0,
+        }
+    }
+}
