@@ -98,6 +98,8 @@ fn broken(error: &Error) -> FromMonitor {
 
 /// Takes from this process what the speaker does not need: all but talking.
 fn confine(user: Option<u32>, warden: Pid, words: OwnedFd) -> io::Result<()> {
+    // Their first use asks the kernel where the vDSO is, by a call that is refused from here on.
+    let _ = (sys::clock::monotonic_ns(), rustix::param::page_size());
     // Open as long as the process lives: a signal handler writes to it.
     refusal::report_to(words.into_raw_fd())?;
     refusal::name_thread("monitor");
