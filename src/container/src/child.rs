@@ -56,7 +56,9 @@ fn wait(channel: &OwnedFd) -> Result<(), Error> {
     let mut word = [0; GO.len()];
     match packet::receive(channel, &mut word) {
         Ok(packet) if packet.len == GO.len() => Ok(()),
-        _ => fork::exit(FAILED),
+        Ok(_) => fork::exit(FAILED),
+        Err(packet::Error::Io(error)) => Err(error).at(Step::Start, ""),
+        Err(packet::Error::Truncated) => fork::exit(FAILED),
     }
 }
 

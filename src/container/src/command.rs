@@ -94,14 +94,21 @@ impl Command {
                 .map(|()| path)
                 .map_err(|cause| self.failure(cause));
         }
-        let directories = self.path.as_bytes().split(|&byte| byte == b':');
-        directories
-            .map(|directory| match directory {
+        for directory in self.path.as_bytes().split(|&byte| byte == b':') {
+            let path = match directory {
                 b"" => Path::new(".").join(&self.name),
                 directory => Path::new(OsStr::from_bytes(directory)).join(&self.name),
-            })
-            .find(|path| check(path).is_ok())
-            .ok_or_else(|| self.failure(Refusal::NotInPath))
+            };
+            match check(&path) {
+                Ok(()) => return Ok(path),
+                // That it could not be looked for does not mean that it is not there.
+                Err(cause @ Cause::Os(libc::EIO | libc::ENOMEM)) => {
+                    return Err(self.failure(cause));
+                }
+                Err(_) => {}
+            }
+        }
+        Err(self.failure(Refusal::NotInPath))
     }
 }
 
