@@ -184,8 +184,9 @@ fn network(load: &mut Load, state: &State) -> Result<()> {
         "mkdir /www && head -c {kibibytes}k /dev/urandom >/www/file && sha256sum </www/file && \
          ip -4 -o addr show dev eth0 | sed 's/.*inet \\([0-9.]*\\).*/\\1/' && exec httpd -f -p 80 -h /www"
     );
+    // A server that is PID 1 would not hear SIGTERM.
     let mut server = state
-        .command(&["run", "demo", "sh", "-c", &script])
+        .command(&["run", "--init", "demo", "sh", "-c", &script])
         .spawn()?;
     let outcome = (|| {
         let stdout = server.stdout.take().context("stdout is a pipe")?;
