@@ -62,6 +62,7 @@ fn errno(error: &io::Error) -> String {
         Some(libc::EROFS) => "EROFS",
         Some(libc::ESRCH) => "ESRCH",
         Some(libc::ENXIO) => "ENXIO",
+        Some(libc::EOPNOTSUPP) => "EOPNOTSUPP",
         Some(libc::EAFNOSUPPORT) => "EAFNOSUPPORT",
         Some(libc::ECONNRESET) => "ECONNRESET",
         _ => return error.to_string(),
@@ -81,7 +82,11 @@ fn drill(name: &str) -> io::Result<String> {
             [libc::AF_VSOCK as u64, 1, 0, 0, 0],
         ),
         "vsock int80" => int80(359, libc::AF_VSOCK as u32),
-        "vsock pair" => call(libc::SYS_socketpair, [libc::AF_VSOCK as u64, 1, 0, 0, 0]),
+        "vsock pair" => {
+            let mut pair = [0i32; 2];
+            let to = pair.as_mut_ptr() as u64;
+            call(libc::SYS_socketpair, [libc::AF_VSOCK as u64, 1, 0, to, 0])
+        }
         "vsock io_uring" => vsock_by_ring(),
         "alg" => call(libc::SYS_socket, [libc::AF_ALG as u64, 5, 0, 0, 0]),
         "io_uring" => call(libc::SYS_io_uring_setup, [1, 0, 0, 0, 0]),
@@ -132,7 +137,8 @@ fn drill(name: &str) -> io::Result<String> {
 
 fn call(number: c_long, arguments: [u64; 5]) -> io::Result<String> {
     let [a, b, c, d, e] = arguments;
-    // SAFETY: what is wrong with the arguments is the kernel's to find: pointers among them are null.
+    // SAFETY: what is wrong with the arguments is the kernel's to find: pointers among them are null, or to
+    // what outlives the call.
     match unsafe { syscall(number, a, b, c, d, e) } {
         -1 => Err(io::Error::last_os_error()),
         0 if number == libc::SYS_clone => std::process::exit(0),
