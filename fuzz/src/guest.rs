@@ -12,10 +12,14 @@ use std::sync::Arc;
 use devices::virtio::Device;
 use devices::virtio::mmio::registers::*;
 use devices::virtio::mmio::{Mmio, State};
-use memory::{Bytes, GuestAddress, GuestMemoryMmap, Memory};
+use memory::{GuestAddress, GuestMemoryMmap, Memory};
 
 use crate::input::Input;
 use crate::{main_loop, threads};
+
+mod chains;
+
+use chains::{Piece, Queue, WRITE};
 
 /// Where one region of guest memory ends and the next begins; and where the second one ends.
 pub const BORDER: u64 = 0x18000;
@@ -31,14 +35,6 @@ const USED: u64 = 0x1400;
 const MAX_OPS: usize = 96;
 /// The most pieces of a chain that one operation makes.
 const MAX_PIECES: u8 = 12;
-/// The longest piece that one operation fills with bytes of its own.
-const MAX_LEN: u64 = 0x6000;
-
-// Flags of a descriptor (virtio 1.2, 2.7.5).
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
-const INDIRECT: u16 = 4;
-
 /// Operations, by their codes modulo [`OPS`].
 pub mod op {
     /// queue, count, pieces: a chain.
@@ -112,7 +108,7 @@ pub trait Host {
     }
     /// Waits until the device has done what there was to do.
     fn settle(&mut self) {
-        main_loop::settle(2);
+        main_loop::settle();
     }
     /// What must hold after everything.
     fn check(&mut self) {}
@@ -121,7 +117,7 @@ pub trait Host {
 /// Runs an input against a device.
 pub fn drive(host: &mut impl Host, input: &mut Input<'_>) {
     threads::survive_broken_pipes();
-    main_loop::reactor();
+    main_loop::begin();
     let before = (threads::count(), descriptors());
     {
         let mut guest = Guest::new(host.device());
@@ -151,21 +147,6 @@ struct Guest {
     transport: Option<Mmio>,
     queues: Vec<Queue>,
     next_buffer: u64,
-}
-
-#[derive(Clone, Copy)]
-struct Queue {
-    base: u64,
-    size: u16,
-    next_descriptor: u16,
-    available: u16,
-}
-
-#[derive(Clone, Copy)]
-struct Piece {
-    address: u64,
-    len: u32,
-    flags: u16,
 }
 
 impl Guest {
@@ -208,7 +189,20 @@ impl Guest {
     }
 
     fn set(&mut self, offset: u64, value: u32) {
-        self.transport().write(offset, &value.to_le_bytes());
+        self.write(offset, &value.to_le_bytes());
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) {
+        if offset != STATUS {
+            return self.transport().write(offset, bytes);
+        }
+        // The one register whose writing waits for the main loop.
+        let mut transport = self.transport.take().expect("there is always one");
+        let bytes = bytes.to_vec();
+        self.transport = Some(main_loop::beside(move || {
+            transport.write(STATUS, &bytes);
+            transport
+        }));
     }
 
     /// All that a driver does from reset to DRIVER_OK: some features, sizes from 1 up to the largest.
@@ -273,7 +267,7 @@ impl Guest {
                     bytes.resize(8, 0);
                     self.transport().read(offset, &mut bytes);
                 } else {
-                    self.transport().write(offset, &bytes);
+                    self.write(offset, &bytes);
                 }
             }
             op::BRING_UP => self.bring_up(input),
@@ -319,126 +313,22 @@ impl Guest {
         }
     }
 
-    fn queue(&self, input: &mut Input<'_>) -> usize {
-        usize::from(input.u8()) % self.queues.len()
-    }
-
-    /// Guest memory, used again and again.
-    fn alloc(&mut self, len: u64) -> u64 {
-        let len = len.min(MAX_LEN);
-        if self.next_buffer + len > MEMORY {
-            self.next_buffer = BUFFERS;
-        }
-        let address = self.next_buffer;
-        self.next_buffer += len;
-        address
-    }
-
-    fn poke(&mut self, address: u64, bytes: &[u8]) {
-        // What lies outside of memory is not written: a guest's own affair.
-        let _ = self.memory.write(bytes, GuestAddress(address));
-    }
-
-    /// A piece of a chain: bytes of the input's, room, or anything.
-    fn piece(&mut self, input: &mut Input<'_>) -> Piece {
-        let kind = input.u8();
-        let flags =
-            if kind & 1 != 0 { WRITE } else { 0 } | if kind & 0x40 != 0 { INDIRECT } else { 0 };
-        let (address, len) = match kind >> 1 & 3 {
-            0 => {
-                let bytes = input.short();
-                let address = self.alloc(bytes.len() as u64);
-                self.poke(address, bytes);
-                (address, bytes.len() as u32)
-            }
-            1 => {
-                let len = input.u16();
-                (self.alloc(len.into()), len.into())
-            }
-            2 => (u64::from(input.u32()) << ((kind >> 3 & 7) * 4), input.u32()),
-            _ => (BORDER - u64::from(input.u8()), input.u8().into()),
-        };
-        Piece {
-            address,
-            len,
-            flags,
-        }
-    }
-
-    fn add(&mut self, queue: usize, pieces: &[Piece], indirect: bool) {
-        if indirect {
-            let table = self.alloc(16 * pieces.len() as u64);
-            for (i, piece) in pieces.iter().enumerate() {
-                let next = (i + 1 < pieces.len()).then_some(i as u16 + 1);
-                self.poke(table + 16 * i as u64, &descriptor(*piece, next));
-            }
-            let table = Piece {
-                address: table,
-                len: 16 * pieces.len() as u32,
-                flags: INDIRECT,
-            };
-            return self.add(queue, &[table], false);
-        }
-        let Queue { base, size, .. } = self.queues[queue];
-        let head = self.queues[queue].next_descriptor % size;
-        for (i, piece) in pieces.iter().enumerate() {
-            let index = self.queues[queue].next_descriptor % size;
-            let following = self.queues[queue].next_descriptor.wrapping_add(1);
-            self.queues[queue].next_descriptor = following;
-            let next = (i + 1 < pieces.len()).then_some(following % size);
-            self.poke(base + 16 * u64::from(index), &descriptor(*piece, next));
-        }
-        let available = self.queues[queue].available;
-        let slot = base + AVAILABLE + 4 + 2 * u64::from(available % size);
-        self.poke(slot, &head.to_le_bytes());
-        let available = available.wrapping_add(1);
-        self.queues[queue].available = available;
-        self.poke(base + AVAILABLE + 2, &available.to_le_bytes());
-    }
-
-    fn submit(&mut self, request: &Request) {
-        let queue = request.queue % self.queues.len();
-        let mut pieces = Vec::new();
-        for bytes in &request.readable {
-            let address = self.alloc(bytes.len() as u64);
-            self.poke(address, bytes);
-            pieces.push(Piece {
-                address,
-                len: bytes.len() as u32,
-                flags: 0,
-            });
-        }
-        for &len in &request.writable {
-            pieces.push(Piece {
-                address: self.alloc(len.into()),
-                len,
-                flags: WRITE,
-            });
-        }
-        self.add(queue, &pieces, false);
-        self.set(QUEUE_NOTIFY, queue as u32);
-    }
-
     /// Saves the transport and restores it with another device, its state as it was or as the input has it.
     fn save(&mut self, host: &mut impl Host, input: &mut Input<'_>) {
         let transport = self.transport.take().expect("there is always one");
-        let (mut state, device) = transport.save();
-        drop(device);
+        let mut state = main_loop::beside(|| transport.save().0);
         change(&mut state, input);
         let mut restored = self.plug_in(host.device());
-        match restored.restore(&state) {
-            Ok(()) => {
-                self.transport = Some(restored);
-                let mut bytes = [0; 4];
-                self.transport().read(STATUS, &mut bytes);
-            }
+        let (result, restored) = main_loop::beside(move || (restored.restore(&state), restored));
+        self.transport = Some(match result {
+            Ok(()) => restored,
             // Whoever cannot restore makes the device anew.
             Err(error) => {
                 assert!(!error.to_string().is_empty());
                 drop(restored);
-                self.transport = Some(self.plug_in(host.device()));
+                self.plug_in(host.device())
             }
-        }
+        });
     }
 
     /// Whatever has happened, a reset helps.
@@ -476,14 +366,4 @@ fn change(state: &mut State, input: &mut Input<'_>) {
             _ => state.config_generation = value as u32,
         }
     }
-}
-
-fn descriptor(piece: Piece, next: Option<u16>) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&piece.address.to_le_bytes());
-    bytes[8..12].copy_from_slice(&piece.len.to_le_bytes());
-    let flags = piece.flags | if next.is_some() { NEXT } else { 0 };
-    bytes[12..14].copy_from_slice(&flags.to_le_bytes());
-    bytes[14..].copy_from_slice(&next.unwrap_or(0).to_le_bytes());
-    bytes
 }

@@ -69,11 +69,6 @@ impl Host for Wire {
         }
     }
 
-    /// A device moves at most a part of its queues in a turn, and asks for another one.
-    fn settle(&mut self) {
-        crate::main_loop::settle(4);
-    }
-
     fn request(&mut self, input: &mut Input<'_>) -> Request {
         let mut readable = vec![vec![0; 12]];
         for _ in 0..input.u8() % 4 {

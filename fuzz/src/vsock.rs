@@ -101,11 +101,6 @@ impl Host for Finishing<'_> {
         }
     }
 
-    /// A device moves at most a part of its queues in a turn, and asks for another one.
-    fn settle(&mut self) {
-        crate::main_loop::settle(4);
-    }
-
     fn request(&mut self, input: &mut Input<'_>) -> Request {
         let (kind, op) = (input.u8(), input.u8());
         let (guest_port, host_port) = (input.u8() % 8, input.u8() % 8);
