@@ -184,3 +184,32 @@ fn privileges_are_not_given_on_the_host() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn the_program_behind_a_native_container_is_a_copy_that_cannot_be_written() -> Result<()> {
+    let hull = Hull::new()?;
+    // With CAP_SYS_PTRACE its file can be named and opened, whatever the process says of itself.
+    let script = "readlink /proc/1/exe; head -c 4 /proc/1/exe | tail -c 3; echo; \
+                  (echo changed >/proc/1/exe) 2>/dev/null && echo written || echo refused";
+    let outcome = hull.run([
+        "run",
+        "--isolation",
+        "native",
+        "--network",
+        "none",
+        "--init",
+        "--cap-add",
+        "SYS_PTRACE",
+        "demo",
+        "sh",
+        "-c",
+        script,
+    ])?;
+    let said = outcome.expect_code(0).stdout();
+    let lines: Vec<&str> = said.lines().collect();
+    ensure!(
+        matches!(lines[..], [exe, "ELF", "refused"] if exe.starts_with("/memfd:hull-monitor")),
+        "{said}"
+    );
+    hull.expect_nothing_left()
+}

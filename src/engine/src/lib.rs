@@ -21,6 +21,7 @@ pub mod options;
 pub mod prepare;
 pub mod run;
 pub mod sandbox;
+mod sealed;
 pub mod seccomp;
 pub mod size;
 pub mod spec;

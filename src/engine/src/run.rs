@@ -5,6 +5,7 @@
 //! ```
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -19,6 +20,7 @@ use crate::install::{self, Installation};
 use crate::names::{self, Names};
 use crate::options::{Isolation, Network, Options};
 use crate::sandbox::Sandbox;
+use crate::sealed::Sealed;
 use crate::{id, images, prepare, sandbox};
 
 /// Why a container did not run to its end.
@@ -180,7 +182,8 @@ pub fn run(options: &Options, hooks: &Hooks<'_>) -> Result<Outcome, Error> {
         let text = serde_json::to_vec(&config).map_err(prepare::Error::from)?;
         std::fs::write(&path, text).map_err(|source| Error::Write { path, source })?;
         let socket = sandbox::dial(&folder)?;
-        let mut monitor = spawn_monitor(&monitor, sandbox, lease.into()).map_err(Error::Monitor)?;
+        let mut monitor =
+            spawn_monitor(&monitor, options, sandbox, lease.into()).map_err(Error::Monitor)?;
         let streams = Streams {
             input: options.interactive,
             terminal: options.terminal,
@@ -236,9 +239,23 @@ fn with_name(
     result
 }
 
-fn spawn_monitor(program: &Path, sandbox: Sandbox, lease: OwnedFd) -> std::io::Result<Child> {
-    let mut command = Command::new(program);
+fn spawn_monitor(
+    program: &Path,
+    options: &Options,
+    sandbox: Sandbox,
+    lease: OwnedFd,
+) -> std::io::Result<Child> {
+    // In a VM's guest there is nothing of the monitor's.
+    let sealed = match options.isolation {
+        Isolation::Native => Some(Sealed::copy(program)?),
+        Isolation::Vm => None,
+    };
+    let mut command = match &sealed {
+        Some(sealed) => Command::new(sealed.path()),
+        None => Command::new(program),
+    };
     command
+        .arg0(program)
         .arg(&sandbox.path)
         .env_clear()
         .current_dir("/")

@@ -11,6 +11,10 @@ fn main() -> ExitCode {
             .with_writer(std::io::stderr)
             .init();
     }
+    // Executed from a descriptor, it would be called by that one's number.
+    if let Err(error) = rustix::thread::set_name(c"hull-monitor") {
+        tracing::debug!(%error, "the process keeps the name that it has");
+    }
     let mut arguments = std::env::args_os().skip(1);
     let (Some(folder), None) = (arguments.next(), arguments.next()) else {
         eprintln!("hull-monitor is started by hull, not by hand");
