@@ -119,7 +119,7 @@ pub fn spawn(
     let log = std::env::var_os("HULL_LOG").map(|_| io::stderr());
     let (words, their_words) = io::pipe().map_err(Error::Prepare)?;
     let mut limits = LIMITS.to_vec();
-    if users.is_some() {
+    if users.is_some() || counts_by_namespace() {
         limits.push((Resource::Nproc, MAX_THREADS));
     }
     let descriptors = [
@@ -149,6 +149,10 @@ pub fn spawn(
             } else {
                 Walls::None
             };
+            if users.is_none() {
+                // Nothing but its user tells its threads from others'.
+                jail.limits = &LIMITS;
+            }
             sys::jail::spawn(&jail)
         }
         other => other,
@@ -162,6 +166,20 @@ pub fn spawn(
         words: words.into(),
         users,
     })
+}
+
+/// Whether this kernel counts a user's processes in each user namespace apart, as Linux does from 5.14 on: otherwise a limit
+/// for hull-vmm would count everything that an ordinary user runs.
+fn counts_by_namespace() -> bool {
+    let uname = rustix::system::uname();
+    is_at_least(&uname.release().to_string_lossy(), (5, 14))
+}
+
+fn is_at_least(release: &str, wanted: (u32, u32)) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= wanted
 }
 
 /// What `program` said with its last breath, for a person; `None` if it said nothing.
@@ -184,4 +202,17 @@ pub fn explain(program: &str, words: BorrowedFd<'_>) -> io::Result<Option<String
         },
         LastWords::Panicked { text } => format!("{program} failed: {text}"),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_number() {
+        assert!(is_at_least("5.14.0-1", (5, 14)));
+        assert!(is_at_least("6.1.0-13-amd64", (5, 14)));
+        assert!(!is_at_least("5.9.16", (5, 14)));
+        assert!(!is_at_least("gibberish", (5, 14)));
+    }
 }

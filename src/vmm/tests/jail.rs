@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, sink};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use monitor::users::{FIRST, PAIRS};
@@ -235,6 +236,12 @@ fn an_ordinary_user_gets_the_same_jail_but_for_the_user() {
     let jailed = start(jailed::jailer("hull-vmm").uid(USER).gid(USER));
     assert_powerless(&jailed, USER);
     assert_walled_in(&jailed);
+    // Counted in its own namespace, on a kernel that does.
+    let limits = jailed.file("limits");
+    assert!(
+        limits.contains("Max processes             128 "),
+        "{limits}"
+    );
     jailed.stop();
 }
 
@@ -252,6 +259,28 @@ fn hull_vmm_dies_with_its_monitor() {
     }
 }
 
+#[test]
+#[ignore = "needs root"]
+fn a_jail_that_cannot_be_made_says_at_which_step() {
+    let (_ours, theirs) = sys::packet::pair().unwrap();
+    let inherit = sys::spawn::Inherit {
+        descriptors: &[(theirs.as_fd(), protocol::vmm::CONTROL_FD)],
+        ..Default::default()
+    };
+    let mut command = Command::new(jailed::programs().join("jailer"));
+    command.arg("/etc/passwd").stdout(Stdio::piped());
+    let mut child = sys::spawn::spawn(&mut command, &inherit).unwrap();
+    let mut words = Words::of(&mut child);
+    words.expect("pid");
+    assert!(words.expect("ended").contains("exit_status: 71"));
+    let said = words.expect("words");
+    assert!(
+        said.starts_with("its jail could not execute hull-vmm: Permission denied"),
+        "{said}"
+    );
+    child.wait().unwrap();
+}
+
 /// A command that runs in a user namespace in which no other can be made.
 fn where_user_namespaces_are_forbidden(policy: &str) -> Command {
     let jailer = jailed::jailer("hull-vmm");
@@ -262,7 +291,7 @@ fn where_user_namespaces_are_forbidden(policy: &str) -> Command {
         jailer.get_program().display(),
         jailer.get_args().next().unwrap().display(),
     ));
-    command.stdout(std::process::Stdio::piped());
+    command.stdout(Stdio::piped());
     command
 }
 
@@ -271,7 +300,7 @@ fn where_user_namespaces_are_forbidden(policy: &str) -> Command {
 fn without_user_namespaces_hull_refuses_unless_told_otherwise() {
     let (socket, theirs) = sys::packet::pair().unwrap();
     let inherit = sys::spawn::Inherit {
-        descriptors: &[(std::os::fd::AsFd::as_fd(&theirs), protocol::vmm::CONTROL_FD)],
+        descriptors: &[(theirs.as_fd(), protocol::vmm::CONTROL_FD)],
         ..Default::default()
     };
     let mut child =

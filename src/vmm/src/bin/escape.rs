@@ -1,7 +1,7 @@
 //! What an attacker would try who has taken over a thread of hull-vmm. Executed in hull-vmm's place, in its jail.
 //!
 //! It receives one packet on its control socket, `ATTEMPT THREAD FILTER`: what to try, on a thread of which name (`main`,
-//! `vcpu0`, `blk-x`), and whether under that thread's filter (`filtered`) or with the rest of the jail alone (`bare`). It
+//! `vcpu0`, `blk-x`; `monitor` for the filter of the process that talks to the guest), and whether under that thread's filter (`filtered`) or with the rest of the jail alone (`bare`). It
 //! confines itself as hull-vmm does, tries, and sends back what the call returned, negative for an errno. A refused call
 //! never comes back: the process ends with its last words.
 
@@ -30,9 +30,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "bare" => drop(words),
         _ => return Err("FILTER is filtered or bare".into()),
     }
-    if thread == "main" {
-        if filter == "filtered" {
-            confine::first_thread()?;
+    if ["main", "monitor"].contains(&thread) {
+        match (thread, filter) {
+            (_, "bare") => {}
+            ("main", _) => confine::first_thread()?,
+            // The process that talks to the guest has a filter of its own, which a hull-vmm never installs.
+            _ => {
+                sys::refusal::name_thread(thread);
+                sys::seccomp::install(filters::program(&filters::MONITOR))?;
+            }
         }
         report(&control, call());
     }
