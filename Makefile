@@ -1,5 +1,5 @@
 # One command each. What does the work: resources/setup.sh (Debian packages) and src/xtask (everything else).
-.PHONY: demo test build check setup
+.PHONY: demo test build check fuzz setup
 
 # A container in a microVM: what it prints, the kernel it saw, its namespaces, and where the time went.
 demo: build
@@ -16,6 +16,10 @@ build: setup
 
 check: setup
 	cargo xtask check
+
+# Half an hour for each target: see fuzz/README.md.
+fuzz: setup
+	cargo xtask fuzz --minutes 30
 
 setup:
 	@./resources/setup.sh
