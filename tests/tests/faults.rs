@@ -221,7 +221,7 @@ fn bearable(case: &Case, kind: &Kind, outcome: &Outcome) -> Result<()> {
         return Ok(());
     }
     // As for any command whose execution fails.
-    if kind.name == "process" && code == 126 && outcome.stderr.contains("cannot execute") {
+    if code == 126 && outcome.stderr.contains("cannot execute") {
         return Ok(());
     }
     if !memory {
