@@ -28,6 +28,9 @@ const FOR_SIZE: [&str; 4] = [
     "profile.release.lto='fat'",
 ];
 
+/// How often a start is timed, with a jail and without.
+const STARTS: u32 = 100;
+
 /// Builds what has changed.
 pub(crate) fn build(debug: bool) -> Result<()> {
     require_musl()?;
@@ -77,6 +80,28 @@ pub(crate) fn build(debug: bool) -> Result<()> {
     })?;
     println!("{}", paths::dist().display());
     Ok(())
+}
+
+/// Times the installed hull-vmm from its start to its first KVM_RUN, in its jail and without it, on this machine's KVM.
+pub(crate) fn time_starts() -> Result<()> {
+    let arguments = [
+        "--package",
+        "monitor",
+        "--features",
+        "monitor/drill",
+        "--bin",
+        "jailer",
+        "--target",
+        MUSL,
+    ];
+    cargo(false, &arguments)?;
+    let parts = paths::libexec();
+    run(
+        Command::new(paths::target().join(MUSL).join("release/jailer"))
+            .arg("cost")
+            .args([parts.join("hull-vmm"), parts.join("vmlinux")])
+            .arg(STARTS.to_string()),
+    )
 }
 
 fn cargo(debug: bool, arguments: &[&str]) -> Result<()> {
