@@ -160,7 +160,6 @@ fn small_limits_are_told_and_leave_nothing() -> Result<()> {
     // With less memory than 32 MiB not even the first stack has room to grow.
     let limits = (3..24)
         .step_by(2)
-        .step_by(2)
         .map(|files| format!("--nofile={files}"))
         .chain([32, 40, 48, 64, 128].map(|mebibytes| format!("--as={}", mebibytes << 20)))
         .chain([1, 3, 30, 100, 200].map(|kibibytes| format!("--fsize={}", kibibytes << 10)))
