@@ -51,6 +51,7 @@ pub const TARGETS: &[Target] = &[
     ("from_agent", wire::from_agent),
     ("to_agent", wire::to_agent),
     ("to_vmm", wire::to_vmm),
+    ("from_vmm", wire::from_vmm),
     ("guest_console", wire::guest_console),
     // Images.
     ("layer", layer::run),

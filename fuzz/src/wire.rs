@@ -129,6 +129,15 @@ pub fn to_vmm(data: &[u8]) {
     assert!(!vmm::control::chain(&error).is_empty());
 }
 
+/// A hull-vmm that is in a guest's hands, in the monitor: its packets, and its last words.
+pub fn from_vmm(data: &[u8]) {
+    let mut input = Input::new(data);
+    match input.u8() & 1 {
+        0 => monitor::fuzzing::report(input.rest()),
+        _ => monitor::fuzzing::last_words(input.rest()),
+    }
+}
+
 /// A guest's console, in the monitor.
 pub fn guest_console(data: &[u8]) {
     monitor::fuzzing::console(data);

@@ -136,6 +136,93 @@ fn a_microvm_survives_failing_calls() -> Result<()> {
     })
 }
 
+#[test]
+#[ignore = "needs root"]
+fn small_limits_are_told_and_leave_nothing() -> Result<()> {
+    const TEST: &str = "small_limits_are_told_and_leave_nothing";
+    if env::var_os(APART).is_none() {
+        return apart(TEST);
+    }
+    let ground = Ground::new()?;
+    let case = |arguments: String, empty, word| Case {
+        arguments: words(&arguments),
+        empty,
+        expected: (0, word),
+        again: &[0],
+        programs: &[],
+    };
+    let native = "run --isolation native --network none demo echo done".to_owned();
+    let cases = [
+        case(format!("pull {}", ground.registry.reference()), true, ""),
+        case(format!("import {} app", ground.archive()), true, ""),
+        case(native, false, "done"),
+    ];
+    // With less memory than 32 MiB not even the first stack has room to grow.
+    let limits = (3..24)
+        .step_by(2)
+        .map(|files| format!("--nofile={files}"))
+        .chain([32, 40, 48, 64, 128].map(|mebibytes| format!("--as={}", mebibytes << 20)))
+        .chain([1, 3, 30, 100, 200].map(|kibibytes| format!("--fsize={}", kibibytes << 10)))
+        .chain([1].map(|processes| format!("--nproc={processes}")));
+    let mut wrong = Vec::new();
+    for limit in limits {
+        for case in &cases {
+            let root = ground.store(case.empty)?;
+            let wrapper = ["prlimit", &limit, "env", "--ignore-signal=XFSZ"];
+            let outcome = ground.run_under(&wrapper, &root, &case.arguments, None)?;
+            if let Err(error) = limited(case, &outcome).and(repaired(&ground, case, &root)) {
+                let (command, said) = (&case.arguments[0], outcome.stderr.trim_end());
+                println!("WRONG {limit} {command}: {error:#}\n    stderr: {said}");
+                wrong.push(format!("{limit} {command}: {error:#}"));
+            }
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root"]
+fn output_that_cannot_be_written_is_an_error() -> Result<()> {
+    let hull = tests::Hull::new()?;
+    let full = std::fs::File::options().write(true).open("/dev/full")?;
+    let output = hull
+        .command([
+            "run",
+            "--isolation",
+            "native",
+            "--network",
+            "none",
+            "demo",
+            "echo",
+            "lost",
+        ])
+        .stdout(full)
+        .output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.code() == Some(FAILED)
+            && stderr.contains("cannot pass the container's output on: No space left on device"),
+        "{}: {stderr}",
+        output.status
+    );
+    hull.expect_nothing_left()
+}
+
+/// As [`bearable`], for a command that may not even have been loaded.
+fn limited(case: &Case, outcome: &Outcome) -> Result<()> {
+    let loaders = [
+        "error while loading shared libraries",
+        "failed to map segment",
+    ];
+    let unloaded = loaders.iter().any(|word| outcome.stderr.contains(word));
+    if unloaded && outcome.traced.code() == 127 && outcome.traced.hung.is_none() {
+        return Ok(());
+    }
+    let memory = KINDS.iter().find(|kind| kind.name == "memory");
+    bearable(case, memory.expect("it is in the table"), outcome)
+}
+
 /// Counts, then disturbs each place that is chosen.
 fn disturb(test: &str, case: impl FnOnce(&Ground) -> Case) -> Result<()> {
     if env::var_os(APART).is_none() {

@@ -68,6 +68,33 @@ pub(super) fn all() -> Seeds {
             ],
         ),
         (
+            "from_vmm",
+            vec![
+                tagged(0, r#"{"type":"running"}"#),
+                tagged(
+                    0,
+                    r#"{"type":"ended","end":{"type":"vcpu_error","vcpu":1,"message":"m"},"report":{"timeline":{},"kvm_stats":{},"user_exits":{},"guest_memory":[],"kernel_memory":[]}}"#,
+                ),
+                tagged(
+                    0,
+                    r#"{"type":"report","timeline":{},"kvm_stats":{"exits":7},"user_exits":{"hlt":1},"guest_memory":[[4096,8192]],"kernel_memory":[[0,140737488355328]]}"#,
+                ),
+                [
+                    &[1, 2, 0, 0, 0, 41, 0, 0, 0, 0, 0, 0, 0][..],
+                    b"vcpu0",
+                    &[0; 240],
+                ]
+                .concat(),
+                [&[1, 1, 0, 0, 0, 99, 0, 0, 0, 1, 0, 0, 0][..], &[0; 244]].concat(),
+                [
+                    &[1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..],
+                    b"\x1b[2J\n",
+                    &[b'x'; 240],
+                ]
+                .concat(),
+            ],
+        ),
+        (
             "guest_console",
             texts(&[
                 "[ 0.1] Kernel panic - not syncing: x\r\n\x1b[2J\u{9b}1m\n",

@@ -157,7 +157,17 @@ fn complain(error: &anyhow::Error) {
 
 /// A line of hull's own, told apart from the container's by its beginning.
 fn say(text: &str) {
-    err(&format!("hull: {text}\n"));
+    err(&format!("hull: {}\n", printable(text)));
+}
+
+/// Text that cannot drive a terminal: parts of errors are what a guest, an image or a registry has said.
+fn printable(text: &str) -> String {
+    let replace = |c: char| match c {
+        '\n' | '\t' => c,
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().map(replace).collect()
 }
 
 fn err(text: &str) {
@@ -180,5 +190,18 @@ fn log_if_asked() {
             .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
             .with_writer(std::io::stderr)
             .init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_say_cannot_drive_a_terminal() {
+        assert_eq!(
+            printable("a\x1b[2J\u{9b}1m\r\n\tb"),
+            "a\u{fffd}[2J\u{fffd}1m\u{fffd}\n\tb"
+        );
     }
 }

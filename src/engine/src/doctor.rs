@@ -250,7 +250,16 @@ fn nft() -> Check {
         .stdin(Stdio::null())
         .output();
     match listed {
-        Ok(output) if output.status.success() => Check::good(NAME, "nft works"),
+        Ok(output) if output.status.success() => match network::can_forbid_spoofing() {
+            Ok(true) => Check::good(NAME, "nft works"),
+            Ok(false) => Check::bad(
+                NAME,
+                Status::Limited,
+                "the kernel has no ingress chains: containers on the bridge can use each other's addresses",
+                "a kernel with NF_TABLES_NETDEV and NETFILTER_INGRESS; or --network none for those who distrust each other",
+            ),
+            Err(error) => Check::bad(NAME, Status::Limited, error.to_string(), WITHOUT),
+        },
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stderr);
             let first = text.lines().next().unwrap_or("it failed").to_owned();

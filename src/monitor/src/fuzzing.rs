@@ -2,14 +2,18 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use protocol::agent::Request;
+use protocol::vmm::FromVmm;
 
 use crate::agent::{Agent, Said};
 use crate::config::{Config, Stdio};
 use crate::console::Console;
+use crate::jail;
+use crate::measure::Files;
 use crate::streams::Streams;
+use crate::vmm::explain;
 
 /// The agent's side of its connection: `pieces` arrive one after the other, then the connection closes.
 pub fn agent<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) {
@@ -89,6 +93,41 @@ pub fn console(bytes: &[u8]) {
         );
     }
     let _ = console.panic();
+}
+
+/// What a hull-vmm that is in a guest's hands reports.
+pub fn report(packet: &[u8]) {
+    let Ok(message) = serde_json::from_slice::<FromVmm>(packet) else {
+        return;
+    };
+    match message {
+        FromVmm::Report(report) => {
+            let files = Files::open(std::process::id());
+            let _ = files.and_then(|mut files| files.measure(&report));
+        }
+        FromVmm::Ended { end, .. } => assert!(!explain(&end, None).is_empty()),
+        FromVmm::Running | FromVmm::Failed { .. } => {}
+    }
+}
+
+/// The last words of a process that is in a guest's hands.
+pub fn last_words(bytes: &[u8]) {
+    let Ok((read, write)) = std::io::pipe() else {
+        return;
+    };
+    let mut write = File::from(OwnedFd::from(write));
+    // No more than fits the pipe.
+    if write.write_all(&bytes[..bytes.len().min(4096)]).is_err() {
+        return;
+    }
+    drop(write);
+    if let Ok(Some(text)) = jail::explain("hull-vmm", read.as_fd()) {
+        assert!(
+            !text.chars().any(char::is_control),
+            "{text:?} reaches a terminal"
+        );
+        assert!(text.len() < 2048);
+    }
 }
 
 /// A sandbox's configuration file.

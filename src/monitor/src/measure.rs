@@ -104,12 +104,17 @@ fn sum(smaps: impl BufRead, guest: &[[u64; 2]]) -> io::Result<Rss> {
     Ok(rss)
 }
 
-/// What of `ranges` of a process is memory of its own, and not pages of a file (proc_pid_pagemap(5)).
+/// What of `ranges` of a process is memory of its own, and not pages of a file (proc_pid_pagemap(5)). The process itself
+/// has named them: more than any kernel has are refused, for looking at them takes time.
 fn private_bytes(pagemap: &File, ranges: &[[u64; 2]]) -> io::Result<u64> {
     let page = rustix::param::page_size() as u64;
     let mut pages = 0;
+    let mut left = MAX_PAGES;
     for [start, end] in ranges {
         let mut numbers = start / page..end.div_ceil(page);
+        left = left
+            .checked_sub(numbers.end.saturating_sub(numbers.start))
+            .ok_or_else(|| io::Error::other("hull-vmm reports more memory than a kernel has"))?;
         // Few at a time: this process's own memory is measured here too.
         let mut entries = [0; 512 * ENTRY_LEN];
         while !numbers.is_empty() {
@@ -129,6 +134,8 @@ fn private_bytes(pagemap: &File, ranges: &[[u64; 2]]) -> io::Result<u64> {
     Ok(pages * page)
 }
 
+/// The most pages of a kernel's image that are looked at: 1 GiB.
+const MAX_PAGES: u64 = 1 << 18;
 /// Bytes of an entry of a pagemap, and its bits 63 and 61.
 const ENTRY_LEN: usize = 8;
 const PRESENT: u64 = 1 << 63;
@@ -170,6 +177,21 @@ Rss:                   3 kB
         assert_eq!(bytes(start).unwrap(), page as u64);
         assert_eq!(bytes(program).unwrap(), 0);
         assert_eq!(mine[page], 1);
+    }
+
+    #[test]
+    fn more_memory_than_a_kernel_has_is_not_looked_at() {
+        let pagemap = File::open("/proc/self/pagemap").unwrap();
+        let whole = [0, 1 << 47];
+        for ranges in [
+            &[whole][..],
+            &[[0, 1 << 30], [0, 1 << 30]],
+            &[[0, u64::MAX]],
+        ] {
+            let error = private_bytes(&pagemap, ranges).unwrap_err();
+            assert!(error.to_string().contains("more memory"), "{error}");
+        }
+        assert_eq!(private_bytes(&pagemap, &[[9, 1]]).unwrap(), 0);
     }
 
     #[test]

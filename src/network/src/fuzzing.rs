@@ -34,7 +34,7 @@ pub fn state(dir: &Path) {
 /// The leases in `dir`.
 pub fn leases(dir: &Path) {
     let leases = Leases::new(dir);
-    let _ = leases.any();
+    let _ = leases.count();
     for dead in leases.dead().unwrap_or_default() {
         let _ = dead.forget();
     }

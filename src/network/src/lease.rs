@@ -167,9 +167,9 @@ impl Leases {
         Ok(dead)
     }
 
-    /// Whether any address is leased.
-    pub(crate) fn any(&self) -> Result<bool, Error> {
-        Ok(!self.files()?.is_empty())
+    /// How many addresses are leased.
+    pub(crate) fn count(&self) -> Result<usize, Error> {
+        Ok(self.files()?.len())
     }
 
     fn files(&self) -> Result<Vec<(Ipv4Addr, PathBuf)>, Error> {
@@ -268,7 +268,7 @@ mod tests {
         let dead = leases.dead().unwrap();
         assert_eq!((dead.len(), dead[0].port()), (1, ""));
         let interfaces = sys::interface::Interfaces::open().unwrap();
-        crate::interfaces_gone(&interfaces, dead[0].port()).unwrap();
+        crate::port_gone(&interfaces, dead[0].port()).unwrap();
     }
 
     #[test]
@@ -276,13 +276,13 @@ mod tests {
         let (_dir, leases, subnet) = leases();
         let held = leases.take(&subnet, "hullone").unwrap();
         assert!(leases.dead().unwrap().is_empty());
-        assert!(leases.any().unwrap());
+        assert_eq!(leases.count().unwrap(), 1);
         drop(held);
         let dead = leases.dead().unwrap();
         assert_eq!((dead.len(), dead[0].port()), (1, "hullone"));
         for held in dead {
             held.forget().unwrap();
         }
-        assert!(!leases.any().unwrap());
+        assert_eq!(leases.count().unwrap(), 0);
     }
 }

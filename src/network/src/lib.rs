@@ -11,8 +11,8 @@
 //! ends. A tap vanishes with its last descriptor. What a kill -9 leaves behind (a lease's file, the bridge, the firewall's
 //! table) is removed by the next attach, release or [`Network::sweep`].
 //!
-//! Containers on the bridge reach each other, as Docker's default has it; from outside, they are reached by the host
-//! alone. Deliberately absent: published ports, names, IPv6, networks without root.
+//! Containers on the bridge reach each other, as Docker's default has it, each under its own addresses alone; from
+//! outside, they are reached by the host alone. Deliberately absent: published ports, names, IPv6, networks without root.
 
 mod bridge;
 mod error;
@@ -23,6 +23,7 @@ mod lease;
 mod nft;
 mod resolv_conf;
 mod routes;
+mod spoofing;
 mod state;
 mod subnet;
 
@@ -36,6 +37,7 @@ use sys::tap::Offload;
 pub use error::Error;
 pub use lease::Lease;
 pub use resolv_conf::{PUBLIC_RESOLVERS, host_resolv_conf, resolv_conf};
+pub use spoofing::can_forbid as can_forbid_spoofing;
 pub use subnet::Subnet;
 
 use lease::Leases;
@@ -115,7 +117,7 @@ impl Network {
             let tap = sys::tap::create(name).map_err(|error| Error::tap(name, error))?;
             let offload = Offload::CSUM.and(Offload::TSO4).and(Offload::TSO6);
             sys::tap::set_offload(&tap, offload).map_err(|error| Error::tap(name, error))?;
-            bridge::plug_in(interfaces, &self.bridge, name, interface.mtu)?;
+            self.plug_in(interfaces, name, interface)?;
             Ok(tap)
         })?;
         Ok(Attachment {
@@ -135,7 +137,7 @@ impl Network {
             sys::netlink::Netlink::open()
                 .and_then(|mut netlink| netlink.add_veth(name, &inner, interface.mac))
                 .map_err(|errno| add(errno.into()))?;
-            bridge::plug_in(interfaces, &self.bridge, name, interface.mtu)?;
+            self.plug_in(interfaces, name, interface)?;
             Ok(inner)
         })?;
         Ok(NativeAttachment {
@@ -170,12 +172,29 @@ impl Network {
         match connect(&interfaces, &name, &interface) {
             Ok(made) => Ok((lease.on(self.clone()), (made, interface))),
             Err(error) => {
-                let _ = interfaces_gone(&interfaces, &name);
+                let _ = port_gone(&interfaces, &name);
                 lease.forget()?;
                 let _ = self.tear_down_if_unused(&leases, &interfaces, &lock);
                 Err(error)
             }
         }
+    }
+
+    /// Makes a sandbox's interface a port of the bridge. The rules come first: no frame passes that they do not see.
+    fn plug_in(
+        &self,
+        interfaces: &Interfaces,
+        name: &str,
+        interface: &Interface,
+    ) -> Result<(), Error> {
+        if !spoofing::forbid(name, interface)? && Leases::new(&self.dir).count()? == 1 {
+            // Said by the first of those that share the bridge, not by each.
+            tracing::warn!(
+                "the kernel has no nftables ingress chains (NF_TABLES_NETDEV, NETFILTER_INGRESS): containers on the \
+                 bridge can use each other's addresses"
+            );
+        }
+        bridge::plug_in(interfaces, &self.bridge, name, interface.mtu)
     }
 
     /// Removes what dead sandboxes have left, and the bridge with the firewall's table if no sandbox is left.
@@ -195,7 +214,7 @@ impl Network {
         let lock = Lock::take(&self.dir)?;
         let interfaces = Interfaces::open().map_err(Error::Socket)?;
         let leases = Leases::new(&self.dir);
-        interfaces_gone(&interfaces, lease.port())?;
+        port_gone(&interfaces, lease.port())?;
         lease.forget()?;
         self.bury(&leases, &interfaces)?;
         self.tear_down_if_unused(&leases, &interfaces, &lock)
@@ -205,7 +224,7 @@ impl Network {
     fn bury(&self, leases: &Leases, interfaces: &Interfaces) -> Result<(), Error> {
         for dead in leases.dead()? {
             tracing::info!(address = %dead.address(), port = dead.port(), "removing a dead sandbox's lease");
-            interfaces_gone(interfaces, dead.port())?;
+            port_gone(interfaces, dead.port())?;
             dead.forget()?;
         }
         Ok(())
@@ -217,9 +236,9 @@ impl Network {
         interfaces: &Interfaces,
         lock: &Lock,
     ) -> Result<(), Error> {
-        match leases.any()? {
-            true => Ok(()),
-            false => bridge::remove(interfaces, &self.bridge, &self.dir, lock),
+        match leases.count()? {
+            0 => bridge::remove(interfaces, &self.bridge, &self.dir, lock),
+            _ => Ok(()),
         }
     }
 }
@@ -237,22 +256,24 @@ fn interface(state: &State, address: Ipv4Addr) -> Interface {
     }
 }
 
-/// Removes a sandbox's interface from the host if it is there. A tap is not, once its VM is gone.
-fn interfaces_gone(interfaces: &Interfaces, name: &str) -> Result<(), Error> {
-    // A lease whose holder died before it was written has none.
-    if name.is_empty() {
+/// Removes a sandbox's interface from the host if it is there (a tap is not, once its VM is gone), and its rules.
+fn port_gone(interfaces: &Interfaces, name: &str) -> Result<(), Error> {
+    // A lease whose holder died before it was written has none, and a name that we never gave is not ours to remove.
+    if !is_port_name(name) {
         return Ok(());
     }
     let failed = Error::interface("remove", name);
-    if !interfaces.exists(name).map_err(&failed)? {
-        return Ok(());
+    if interfaces.exists(name).map_err(&failed)? {
+        let removed =
+            sys::netlink::Netlink::open().and_then(|mut netlink| netlink.remove_link(name));
+        match removed {
+            // It went by itself meanwhile.
+            Err(rustix::io::Errno::NODEV) | Ok(()) => {}
+            Err(errno) => return Err(failed(errno.into())),
+        }
     }
-    let removed = sys::netlink::Netlink::open().and_then(|mut netlink| netlink.remove_link(name));
-    match removed {
-        // It went by itself meanwhile.
-        Err(rustix::io::Errno::NODEV) | Ok(()) => Ok(()),
-        Err(errno) => Err(failed(errno.into())),
-    }
+    // Last: no frame passes that they do not see.
+    spoofing::forget(name)
 }
 
 /// The name of a sandbox's interface on the host: as much of its id as fits.
@@ -260,6 +281,13 @@ fn port_name(id: &str) -> String {
     let id = id.chars().filter(char::is_ascii_alphanumeric);
     let room = sys::tap::MAX_NAME_LEN - PORT_PREFIX.len();
     PORT_PREFIX.chars().chain(id.take(room)).collect()
+}
+
+/// Whether [`port_name`] makes such names. They become parts of nft's scripts.
+fn is_port_name(name: &str) -> bool {
+    name.starts_with(PORT_PREFIX)
+        && name.len() <= sys::tap::MAX_NAME_LEN
+        && name.chars().all(|c| c.is_ascii_alphanumeric())
 }
 
 /// The name of a pair's other end until it is in its container.
@@ -276,6 +304,16 @@ mod tests {
     fn names_of_interfaces_are_short_and_plain() {
         assert_eq!(port_name("0123456789abcdef0123"), "hull0123456789a");
         assert_eq!(port_name("a/b\0c-ü"), "hullabc");
+        assert!(is_port_name("hull0123456789a") && is_port_name("hullabc"));
+        for name in [
+            "",
+            "eth0",
+            "hull0123456789ab",
+            "hulla; flush ruleset",
+            "hull\nx",
+        ] {
+            assert!(!is_port_name(name), "{name}");
+        }
         assert_eq!(inner_name("hull0123456789a"), "hull0123456789i");
         assert_eq!(inner_name("hullab"), "hullabi");
     }

@@ -5,7 +5,7 @@
 //! `std::thread`.
 
 use std::io;
-use std::sync::OnceLock;
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 /// Stack of a thread, in bytes. Only the pages that are touched count; the rest bounds a runaway recursion.
@@ -15,6 +15,9 @@ const STACK_BYTES: usize = 256 << 10;
 pub type Confine = fn(&str) -> io::Result<()>;
 
 static CONFINE: OnceLock<Confine> = OnceLock::new();
+
+/// Threads that were spawned and have not confined themselves yet, and what is notified when one has.
+static UNCONFINED: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
 /// Has every thread that is spawned from now on call `confine` before its work; the process ends if that fails. Such a
 /// thread lives as long as the process, its work done or not: a thread's end takes system calls that it is not to have.
@@ -33,16 +36,38 @@ pub fn spawn<T: Send + 'static>(
         return builder.spawn(work);
     };
     let name = name.to_owned();
-    builder.spawn(move || {
+    count_unconfined(1);
+    let spawned = builder.spawn(move || {
         if let Err(error) = confine(&name) {
             panic!("the thread {name} cannot be confined: {error}");
         }
+        count_unconfined(-1);
         drop(name);
         drop(work());
         loop {
             std::thread::park();
         }
-    })
+    });
+    if spawned.is_err() {
+        count_unconfined(-1);
+    }
+    spawned
+}
+
+/// Returns when every thread that was spawned has confined itself.
+pub fn wait_until_confined() {
+    let (count, changed) = &UNCONFINED;
+    let count = count.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(changed.wait_while(count, |count| *count > 0));
+}
+
+fn count_unconfined(change: isize) {
+    let (count, changed) = &UNCONFINED;
+    let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
+    *count = count
+        .checked_add_signed(change)
+        .expect("a thread is counted before it is uncounted");
+    changed.notify_all();
 }
 
 #[cfg(test)]

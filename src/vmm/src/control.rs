@@ -130,6 +130,7 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
     manager.add_subscriber(Arc::new(Mutex::new(conversation)));
     // Every thread is there: nothing is needed any more but what the loop does.
     confine::first_thread().map_err(Error::Confine)?;
+    sys::thread::wait_until_confined();
     gate.open();
 
     let mut watch = halt::Watch::default();

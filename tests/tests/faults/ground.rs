@@ -104,10 +104,23 @@ impl Ground {
         arguments: &[String],
         fault: Option<&Fault>,
     ) -> Result<Outcome> {
+        self.run_under(&[], root, arguments, fault)
+    }
+
+    /// The same, started by another command.
+    pub(crate) fn run_under(
+        &self,
+        wrapper: &[&str],
+        root: &Path,
+        arguments: &[String],
+        fault: Option<&Fault>,
+    ) -> Result<Outcome> {
         // Files, not pipes: nobody has to read while the command is traced.
         let (out, err) = (self.path("stdout"), self.path("stderr"));
-        let mut command = Command::new("hull");
+        let mut words = wrapper.iter().chain([&"hull"]);
+        let mut command = Command::new(words.next().context("a word")?);
         command
+            .args(words)
             .args(arguments)
             .env("HULL_ROOT", root)
             .env_remove("RUST_BACKTRACE")

@@ -30,11 +30,17 @@ impl Store {
         self.sweep(UNUSED_MAX_AGE_S)
     }
 
-    /// Whether a killed process left files that were being written.
+    /// Whether a killed process left files that were being written, or locks; those at work have both, too.
     pub(super) fn has_leftovers(&self) -> Result<bool> {
-        let folder = self.root.join("tmp");
-        let mut entries = fs::read_dir(&folder).map_err(Error::io("read the folder", folder))?;
-        Ok(entries.next().is_some())
+        for name in ["tmp", "locks"] {
+            let folder = self.root.join(name);
+            let mut entries =
+                fs::read_dir(&folder).map_err(Error::io("read the folder", folder))?;
+            if entries.next().is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// As [`Store::repair`], with unused layers removed from this age on.

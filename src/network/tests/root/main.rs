@@ -3,10 +3,12 @@
 //! Each test has a bridge of its own, beside that of a hull that works. They take turns: forwarding on the host's uplink
 //! is everybody's.
 
+mod spoofing;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -58,6 +60,14 @@ impl Host {
         let leases = std::fs::read_dir(self.dir.path().join("network/leases")).unwrap();
         let left: Vec<_> = leases.map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["last"], "leases are left");
+        let tables = Command::new("nft")
+            .args(["list", "tables", "netdev"])
+            .output()
+            .unwrap();
+        let tables = String::from_utf8(tables.stdout).unwrap();
+        // Ports are called by their numbers here: see [`id`].
+        let ours = format!("{:08x}", std::process::id())[..7].to_owned();
+        assert!(!tables.contains(&ours), "rules of ports are left: {tables}");
     }
 }
 
