@@ -1,5 +1,4 @@
-//! The socket device, with streams that the host offers, writes, reads and closes. Checked: no more bytes reach the
-//! host than the guest has sent, and none at a port that was not offered.
+//! The socket device, with streams that the host offers, writes, reads, shuts and closes.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -21,8 +20,6 @@ const MAX_STREAMS: usize = 6;
 struct Streams {
     offers: Option<Offers>,
     ours: Vec<UnixStream>,
-    sent: u64,
-    arrived: u64,
 }
 
 /// Runs an input.
@@ -54,9 +51,7 @@ impl Streams {
             return;
         };
         let mut bytes = [0; 4096];
-        while let Ok(count @ 1..) = stream.read(&mut bytes) {
-            self.arrived += count as u64;
-        }
+        while let Ok(1..) = stream.read(&mut bytes) {}
     }
 }
 
@@ -133,7 +128,6 @@ impl Host for Finishing<'_> {
         header.extend(u32::from(flags).to_le_bytes());
         header.extend(buf_alloc.to_le_bytes());
         header.extend(fwd_cnt.to_le_bytes());
-        self.0.sent += bytes.len() as u64;
         let readable = match kind & 0x40 {
             0 => vec![header, bytes],
             _ => vec![[header, bytes].concat()],
