@@ -144,9 +144,9 @@ fn check(loads: &[Segment], ram: &Ram) -> Result<(), Error> {
     Ok(())
 }
 
-/// Code and what is written to is copied, to huge pages where there is enough of it: a kernel patches nearly every page of
-/// its code at boot and writes to nearly every page of its data, and would take each through a fault or two. The rest
-/// is mapped.
+/// Code that fills huge pages is copied into them, and so is what is written to: a kernel patches nearly every page of its
+/// code at boot and writes to nearly every page of its data, and would take each through a fault or three. The rest is
+/// mapped.
 fn place(source: &Source, loads: &[Segment], code: &[Code], ram: &mut Ram) -> Result<(), Error> {
     // All of it must be there before anything is placed.
     for segment in loads {
@@ -182,7 +182,7 @@ fn place_code(
         let (from, to) = (code.start.max(done), code.end.min(end));
         if from < to {
             source.map(done, from - done, ram, address(done))?;
-            source.copy_code(from, to - from, ram, address(from))?;
+            source.place_code(from, to - from, ram, address(from))?;
             done = to;
         }
     }

@@ -5,13 +5,14 @@
 //! length and every address against the guest's memory before it is used.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use arch::layout::{KERNEL_START, MMIO32_START};
 use arch::linux::Header;
 use arch::registers::Entry;
-use memory::{Bytes, GuestAddress, HostRange, PAGE_BYTES, Ram};
+use memory::{GuestAddress, GuestMemoryBackend, HostRange, PAGE_BYTES, Ram, Segments};
 
 mod bzimage;
 mod elf;
@@ -23,8 +24,6 @@ pub use initramfs::load as load_initramfs;
 
 /// What one entry of a page directory maps.
 const HUGE_PAGE_BYTES: u64 = 2 << 20;
-/// Bytes that are copied at once.
-const COPY_BYTES: usize = 64 << 10;
 
 /// Why a kernel or an initramfs cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -149,14 +148,20 @@ impl<'a> Source<'a> {
 
     /// Copies `len` bytes of the file into guest memory.
     fn copy(&self, offset: u64, len: u64, ram: &Ram, at: u64) -> Result<(), Error> {
-        let mut buffer = vec![0; len.min(COPY_BYTES as u64) as usize];
-        let mut done = 0;
-        while done < len {
-            let count = (len - done).min(COPY_BYTES as u64);
-            let part = &mut buffer[..count as usize];
-            self.read(offset + done, part)?;
-            ram.memory().write_slice(part, GuestAddress(at + done))?;
-            done += count;
+        let end = self.end_of(offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let mut rest = Segments::new();
+        rest.push(ram.memory().get_slice(GuestAddress(at), len as usize)?)
+            .expect("one piece");
+        while !rest.is_empty() {
+            match rest.read_from_at(self.file.as_fd(), end - rest.len() as u64) {
+                Ok(0) => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }
@@ -182,35 +187,24 @@ impl<'a> Source<'a> {
         self.copy(offset + (last - at), end - last, ram, last)
     }
 
-    /// Puts code at `at`: copied, but for what a linker filled to begin the next part at a round address, which is mapped.
-    fn copy_code(&self, offset: u64, len: u64, ram: &mut Ram, at: u64) -> Result<(), Error> {
-        let mut last = vec![0; PAGE_BYTES as usize];
-        for chunk in (at.next_multiple_of(HUGE_PAGE_BYTES)..at + len)
-            .step_by(HUGE_PAGE_BYTES as usize)
-            .filter(|chunk| chunk + HUGE_PAGE_BYTES <= at + len)
-        {
-            self.read(
-                offset + (chunk - at) + HUGE_PAGE_BYTES - PAGE_BYTES,
-                &mut last,
-            )?;
-            if !is_filler(&last) {
-                ram.advise_huge_pages(GuestAddress(chunk), HUGE_PAGE_BYTES);
-            }
-        }
-        let mut buffer = vec![0; len.min(COPY_BYTES as u64) as usize];
+    /// Puts code at `at`: what fills a huge page is copied into one, the rest is mapped, with what a linker filled to begin
+    /// the next part at a round address.
+    fn place_code(&self, offset: u64, len: u64, ram: &mut Ram, at: u64) -> Result<(), Error> {
+        let mut last = [0; PAGE_BYTES as usize];
         let mut done = 0;
-        while done < len {
-            let count = (len - done).min(COPY_BYTES as u64);
-            let part = &mut buffer[..count as usize];
-            self.read(offset + done, part)?;
-            if is_filler(part) {
-                self.map(offset + done, count, ram, at + done)?;
-            } else {
-                ram.memory().write_slice(part, GuestAddress(at + done))?;
+        let mut huge = at.next_multiple_of(HUGE_PAGE_BYTES) - at;
+        while huge + HUGE_PAGE_BYTES <= len {
+            let next = huge + HUGE_PAGE_BYTES;
+            self.read(offset + next - PAGE_BYTES, &mut last)?;
+            if !is_filler(&last) {
+                self.map(offset + done, huge - done, ram, at + done)?;
+                ram.advise_huge_pages(GuestAddress(at + huge), HUGE_PAGE_BYTES);
+                self.copy(offset + huge, HUGE_PAGE_BYTES, ram, at + huge)?;
+                done = next;
             }
-            done += count;
+            huge = next;
         }
-        Ok(())
+        self.map(offset + done, len - done, ram, at + done)
     }
 }
 
