@@ -16,8 +16,9 @@ use crate::sample::{Spread, Until, spread, time};
 const COMMAND: [&str; 2] = ["echo", "hello"];
 /// What the agent says on the console of a machine that has no vsock: its first act fails.
 const AGENT_LINE: &str = "hull-agent:";
-/// The options that hull gives its guests.
-const QEMU_CMDLINE: &str = "quiet console=hvc0 earlyprintk=ttyS0 reboot=k panic=-1 nomodule 8250.nr_uarts=0 \
+/// The options that hull gives its guests, but for `panic`: the agent's end is the kernel's panic, and a machine that reboots
+/// at once may take the agent's line along.
+const QEMU_CMDLINE: &str = "quiet console=hvc0 earlyprintk=ttyS0 reboot=k panic=0 nomodule 8250.nr_uarts=0 \
     i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd swiotlb=noforce cryptomgr.notests no_timer_check \
     noreplace-smp tsc=reliable rcupdate.rcu_expedited=1 random.trust_cpu=on retain_initrd";
 /// QEMU's smallest machine with a console that the kernel has, a serial port for what comes before it, and nothing else.
