@@ -67,8 +67,9 @@ pub fn stream(bytes: &[u8]) {
         return;
     }
     let result = streams.read_token(1);
+    // Fewer bytes may be the token's beginning, by chance, and are not let through.
     assert!(
-        sent.is_empty() || result.is_err(),
+        sent.len() < protocol::agent::TOKEN_LEN || result.is_err(),
         "a guessed token was taken"
     );
     assert!(streams.take_ready().is_none());

@@ -38,7 +38,8 @@ const MAX_LEN: u32 = 16 << 10;
 /// Longest time of one input, in seconds, and most memory of a process, in MiB.
 const TIMEOUT_S: u32 = 20;
 const MEMORY_MIB: u32 = 2048;
-/// Most bytes of a target's inputs that are kept in the checkout.
+/// Most inputs of a target that are kept in the checkout, and most bytes of them.
+const MAX_INPUTS: usize = 64;
 const MAX_KEPT: u64 = 48 << 10;
 /// How long a target runs where it is only to be seen to work.
 const BRIEFLY: Duration = Duration::from_secs(4);
@@ -252,7 +253,8 @@ fn kept(target: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Replaces a target's kept corpus by the fewest inputs that cover the same; of them, the smallest that fit.
+/// Replaces a target's kept corpus by some of the fewest inputs that cover the same: of every size, the
+/// smallest first, as many as fit.
 fn keep(target: &str) -> Result<()> {
     let merged = folder().join("merged").join(target);
     if merged.exists() {
@@ -274,7 +276,9 @@ fn keep(target: &str) -> Result<()> {
         fs::remove_dir_all(&place)?;
     }
     fs::create_dir_all(&place)?;
-    let mut inputs = by_size(&merged)?;
+    let all = by_size(&merged)?;
+    let step = all.len().div_ceil(MAX_INPUTS).max(1);
+    let mut inputs: Vec<_> = all.into_iter().step_by(step).collect();
     let mut bytes = 0;
     inputs.retain(|(len, _)| {
         bytes += len;
