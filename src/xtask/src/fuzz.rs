@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -41,8 +41,8 @@ const MEMORY_MIB: u32 = 2048;
 /// Most inputs of a target that are kept in the checkout, and most bytes of them.
 const MAX_INPUTS: usize = 64;
 const MAX_KEPT: u64 = 48 << 10;
-/// How long a target runs where it is only to be seen to work.
-const BRIEFLY: Duration = Duration::from_secs(4);
+/// libFuzzer's option for a run that tries what was kept and nothing new: the same every time.
+const KEPT_ONLY: &str = "-runs=0";
 /// Where inputs are kept, below `fuzz/`: the corpus, which is written here too, first.
 const KEPT: [&str; 3] = ["corpus", "seeds", "regressions"];
 
@@ -79,8 +79,12 @@ pub(crate) fn fuzz(options: &Options) -> Result<()> {
     }
     let targets = chosen(&options.targets)?;
     step("fuzz targets", || build(&targets))?;
-    let time = Duration::from_secs_f64(options.minutes * 60.0);
-    let found = run_all(&targets, time, options.jobs)?;
+    let seconds = (options.minutes * 60.0).max(1.0) as u64;
+    let found = run_all(
+        &targets,
+        &format!("-max_total_time={seconds}"),
+        options.jobs,
+    )?;
     if options.keep {
         step("smallest inputs", || {
             targets.iter().try_for_each(|target| keep(target))
@@ -95,12 +99,12 @@ pub(crate) fn fuzz(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// All targets, long enough to see that they work: how many found nothing, and how many something.
+/// All targets with their sanitizer, on what was kept: how many found nothing, and how many something. Nothing new is tried, so that the same source always gives the same.
 pub(crate) fn briefly() -> Result<(u64, u64)> {
     let targets = chosen(&[])?;
     build(&targets)?;
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let found = run_all(&targets, BRIEFLY, jobs)?;
+    let found = run_all(&targets, KEPT_ONLY, jobs)?;
     Ok(((targets.len() - found) as u64, found as u64))
 }
 
@@ -168,8 +172,8 @@ fn build(targets: &[String]) -> Result<()> {
     run(&mut cargo)
 }
 
-/// Runs targets, some at a time, and prints a line for each. Returns how many found something.
-fn run_all(targets: &[String], time: Duration, jobs: usize) -> Result<usize> {
+/// Runs targets up to libFuzzer's `limit`, some at a time, and prints a line for each. Returns how many found something.
+fn run_all(targets: &[String], limit: &str, jobs: usize) -> Result<usize> {
     let waiting: Mutex<VecDeque<&String>> = Mutex::new(targets.iter().collect());
     let table = Table::begin(&folder().join("runs.tsv"))?;
     let found = Mutex::new(Ok(0));
@@ -183,7 +187,7 @@ fn run_all(targets: &[String], time: Duration, jobs: usize) -> Result<usize> {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 while let Some(target) = next() {
-                    let result = run_one(target, time).and_then(|seen| {
+                    let result = run_one(target, limit).and_then(|seen| {
                         table.add(target, &seen)?;
                         Ok(seen)
                     });
@@ -200,8 +204,8 @@ fn run_all(targets: &[String], time: Duration, jobs: usize) -> Result<usize> {
     found.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs one target for a time, on what was kept and what earlier runs found.
-fn run_one(target: &str, time: Duration) -> Result<Seen> {
+/// Runs one target up to libFuzzer's `limit`, on what was kept and what earlier runs found.
+fn run_one(target: &str, limit: &str) -> Result<Seen> {
     let corpus = folder().join("corpus").join(target);
     let artifacts = folder().join("artifacts").join(target);
     for folder in [&corpus, &artifacts] {
@@ -210,7 +214,7 @@ fn run_one(target: &str, time: Duration) -> Result<Seen> {
     let log = folder().join(format!("{target}.log"));
     let mut fuzzer = fuzzer(target);
     fuzzer
-        .arg(format!("-max_total_time={}", time.as_secs().max(1)))
+        .arg(limit)
         .arg(format!("-timeout={TIMEOUT_S}"))
         .arg(format!("-rss_limit_mb={MEMORY_MIB}"))
         .arg(format!("-max_len={MAX_LEN}"))

@@ -34,12 +34,15 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
             tally.of(|see| seen(&mut fuzz::replay(), see))
         })?;
         if in_ci {
-            step("fuzz targets, some seconds each", || {
-                let (passed, failed) = fuzz::briefly()?;
-                tally.passed += passed;
-                tally.failed += failed;
-                Ok(())
-            })?;
+            step(
+                "fuzz targets with their sanitizer, on what was kept",
+                || {
+                    let (passed, failed) = fuzz::briefly()?;
+                    tally.passed += passed;
+                    tally.failed += failed;
+                    Ok(())
+                },
+            )?;
         }
     }
     match privileged() {
