@@ -4,7 +4,7 @@
 //! [`KERNEL_START`] is written by hull before the first instruction and free for the guest afterwards, but for the
 //! MP table.
 
-use memory::GuestAddress;
+use memory::{GuestAddress, HUGE_PAGE_BYTES};
 
 /// Global descriptor table of the boot vCPU.
 pub const GDT: u64 = 0x500;
@@ -119,14 +119,11 @@ pub fn page_structures(bytes: u64, initramfs: Option<GuestAddress>) -> (GuestAdd
         (0, None) => bytes,
         (high, _) => HIGH_RAM_START + high,
     };
-    let end = top / HUGE_PAGE * HUGE_PAGE;
+    let end = top / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
     let room = if high == 0 { end } else { end - HIGH_RAM_START };
-    let len = (bytes / 64).next_multiple_of(HUGE_PAGE).min(room);
+    let len = (bytes / 64).next_multiple_of(HUGE_PAGE_BYTES).min(room);
     (GuestAddress(end - len), len)
 }
-
-/// What one entry of a page directory maps.
-const HUGE_PAGE: u64 = 2 << 20;
 
 /// The window of virtio-mmio device number `index`.
 pub fn virtio_mmio(index: usize) -> GuestAddress {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use engine::image::Image;
 use engine::install::{self, Installation};
 use engine::options::Pull;
+use engine::prepare::CMDLINE;
 use serde_json::Value;
 
 use crate::bundle;
@@ -16,11 +17,9 @@ use crate::sample::{Spread, Until, spread, time};
 const COMMAND: [&str; 2] = ["echo", "hello"];
 /// What the agent says on the console of a machine that has no vsock: its first act fails.
 const AGENT_LINE: &str = "hull-agent:";
-/// The options that hull gives its guests, but for `panic`: the agent's end is the kernel's panic, and a machine that reboots
-/// at once may take the agent's line along.
-const QEMU_CMDLINE: &str = "quiet console=hvc0 earlyprintk=ttyS0 reboot=k panic=0 nomodule 8250.nr_uarts=0 \
-    i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd swiotlb=noforce cryptomgr.notests no_timer_check \
-    noreplace-smp tsc=reliable rcupdate.rcu_expedited=1 random.trust_cpu=on retain_initrd";
+/// Added to hull's own [`CMDLINE`]: the agent's end is the kernel's panic, and a machine that reboots
+/// at once may take the line along.
+const KEEP_LINE: &str = "panic=0";
 /// QEMU's smallest machine with a console that the kernel has, a serial port for what comes before it, and nothing else.
 const QEMU: &str = "-M microvm,accel=kvm,acpi=off,rtc=off,isa-serial=on -cpu host -m 568 -smp 1 -nodefaults \
     -no-user-config -no-reboot -display none -serial null -chardev stdio,id=console -device virtio-serial-device \
@@ -123,7 +122,7 @@ fn qemu(installation: &Installation) -> Result<f64> {
     let mut command = Command::new("qemu-system-x86_64");
     command
         .args(QEMU.split_whitespace())
-        .args(["-append", QEMU_CMDLINE])
+        .args(["-append", &format!("quiet {CMDLINE} {KEEP_LINE}")])
         .arg("-kernel")
         .arg(installation.kernel()?)
         .arg("-initrd")

@@ -11,7 +11,7 @@ use crate::{capabilities, client, etc, id, seccomp, size, spec};
 use monitor::config::{self, Config, Container, Layer, Machine, Vm};
 
 /// Kernel options for every VM: FACTS.md and resources/README.md say what each is for.
-const CMDLINE: &str = "console=hvc0 earlyprintk=ttyS0 reboot=k panic=-1 nomodule 8250.nr_uarts=0 i8042.noaux \
+pub const CMDLINE: &str = "console=hvc0 earlyprintk=ttyS0 reboot=k panic=-1 nomodule 8250.nr_uarts=0 i8042.noaux \
     i8042.nomux i8042.nopnp i8042.dumbkbd swiotlb=noforce cryptomgr.notests no_timer_check noreplace-smp tsc=reliable \
     rcupdate.rcu_expedited=1 random.trust_cpu=on retain_initrd";
 

@@ -22,3 +22,5 @@ pub type Memory = std::sync::Arc<vm_memory::GuestMemoryMmap<()>>;
 
 /// The page size of host and guest, in bytes.
 pub const PAGE_BYTES: u64 = 4096;
+/// What one entry of a page directory maps, in bytes.
+pub const HUGE_PAGE_BYTES: u64 = 2 << 20;

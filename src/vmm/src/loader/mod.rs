@@ -12,7 +12,9 @@ use std::os::unix::fs::FileExt;
 use arch::layout::{KERNEL_START, MMIO32_START};
 use arch::linux::Header;
 use arch::registers::Entry;
-use memory::{GuestAddress, GuestMemoryBackend, HostRange, PAGE_BYTES, Ram, Segments};
+use memory::{
+    GuestAddress, GuestMemoryBackend, HUGE_PAGE_BYTES, HostRange, PAGE_BYTES, Ram, Segments,
+};
 
 mod bzimage;
 mod elf;
@@ -21,9 +23,6 @@ mod initramfs;
 mod tests;
 
 pub use initramfs::load as load_initramfs;
-
-/// What one entry of a page directory maps.
-const HUGE_PAGE_BYTES: u64 = 2 << 20;
 
 /// Why a kernel or an initramfs cannot be loaded.
 #[derive(Debug, thiserror::Error)]
