@@ -63,6 +63,7 @@ impl Host for Disk {
             read_only: self.read_only,
             extents: vec![self.extent(0), self.extent(1)],
             align_bytes: self.align_bytes,
+            min_len_bytes: 0,
         })
         .expect("a legal disk");
         self.handle = Some(block.handle());

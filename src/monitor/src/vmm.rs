@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use protocol::vmm::{
-    Descriptor, DiskConfig, DiskExtent, End, FromVmm, MAX_PACKET_LEN, NetConfig, ToVmm, VmConfig,
-    VsockConfig,
+    Boot, Descriptor, DiskConfig, DiskExtent, End, FromVmm, Kernel, MAX_PACKET_LEN, NetConfig, ToVmm,
+    VmConfig, VsockConfig,
 };
 
 use crate::cgroup::VmCgroup;
@@ -145,7 +145,7 @@ impl Vmm {
             Descriptor(descriptors.len() as u32 - 1)
         };
         let kvm = pass(open_kvm()?.into());
-        let kernel = pass(open(&vm.kernel)?.into());
+        let image = pass(open(&vm.kernel)?.into());
         let initramfs = Some(pass(open(&vm.initramfs)?.into()));
         let mut disks = Vec::new();
         if !config.container.layers.is_empty() {
@@ -161,6 +161,7 @@ impl Vmm {
                 read_only: true,
                 extents,
                 align_bytes: LAYER_ALIGN_BYTES,
+                min_len_bytes: 0,
             });
         }
         if let Some(template) = &vm.scratch {
@@ -177,6 +178,7 @@ impl Vmm {
                     len_bytes,
                 }],
                 align_bytes: 512,
+                min_len_bytes: 0,
             });
         }
         let console = Some(pass(console));
@@ -194,9 +196,12 @@ impl Vmm {
             kvm,
             memory_mib: vm.memory_mib,
             vcpus: vm.vcpus,
-            kernel,
-            initramfs,
-            cmdline: vm.cmdline.clone(),
+            boot: Boot::Kernel(Kernel {
+                image,
+                initramfs,
+                cmdline: vm.cmdline.clone(),
+                save_to: None,
+            }),
             console,
             disks,
             nets,
@@ -326,6 +331,7 @@ pub(crate) fn explain(end: &End, panic: Option<String>) -> String {
             format!("vCPU {vcpu} of the guest cannot go on: {message}")
         }
         (End::Stopped, None) => "the VM was stopped".into(),
+        (End::Saved, None) => "the VM was saved".into(),
     }
 }
 

@@ -52,6 +52,9 @@ pub struct ToAgent {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
+    /// What a machine cannot know that may have been saved and started many times since. The first request of all: before
+    /// it the agent's clock and random numbers are those of every other VM from the same snapshot.
+    Wake(Wake),
     /// Put a container's root file system together.
     Mount(Mount),
     /// Make the container's namespaces and process, stopped before it executes.
@@ -92,6 +95,15 @@ pub enum Request {
         /// Reported by the control device.
         code: u32,
     },
+}
+
+/// See [`Request::Wake`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wake {
+    /// The host's CLOCK_REALTIME when this was sent, in nanoseconds.
+    pub realtime_ns: u64,
+    /// Random bytes of the host's kernel: mixed into the guest kernel's generator, which starts afresh with them.
+    pub entropy: [u8; 32],
 }
 
 /// The root file system of a container: read-only layers and a writable one above them.
@@ -165,7 +177,7 @@ pub struct EtcFiles {
     pub resolv_conf: Option<String>,
 }
 
-/// A container's network interface. It is found by its MAC address and called eth0 inside.
+/// A container's network interface: the VM's one device, which gets this MAC address and is called eth0 inside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
     /// MAC address.

@@ -14,9 +14,9 @@ pub struct Timeline {
     pub vmm_started: Option<Nanos>,
     /// T1: first KVM_RUN.
     pub first_run: Option<Nanos>,
-    /// T2: first virtio status write of the guest.
+    /// T2: first virtio status write of the guest; there is none in a VM that began from a snapshot.
     pub first_virtio: Option<Nanos>,
-    /// T3: the agent is PID 1.
+    /// T3: the agent is PID 1; in a VM that began from a snapshot it is so from T1 on.
     pub agent_started: Option<Nanos>,
     /// T4: the agent's hello reached the host.
     pub hello: Option<Nanos>,
@@ -32,6 +32,9 @@ pub mod mark {
     pub const AGENT_STARTED: u32 = 1;
     /// The first container's process has been executed (T5).
     pub const EXEC: u32 = 2;
+    /// The agent has set the guest up and not yet spoken to the host. A VM that is to be saved is saved here, and one that
+    /// begins from a snapshot goes on behind it: not stamped.
+    pub const READY: u32 = 3;
 }
 
 /// The control device: three 32-bit registers in I/O port space, which the agent reaches with `ioperm`.

@@ -59,12 +59,8 @@ pub struct VmConfig {
     pub memory_mib: u32,
     /// Number of vCPUs, 1 to [`MAX_VCPUS`].
     pub vcpus: u8,
-    /// vmlinux or bzImage.
-    pub kernel: Descriptor,
-    /// An initramfs, cpio or compressed cpio.
-    pub initramfs: Option<Descriptor>,
-    /// The kernel's command line, to which hull-vmm adds the virtio-mmio devices.
-    pub cmdline: String,
+    /// How it begins.
+    pub boot: Boot,
     /// Where the guest's console output goes (a pipe or a file; written without blocking, what does not fit is dropped).
     /// Early serial output and the virtio console share it.
     pub console: Option<Descriptor>,
@@ -78,6 +74,40 @@ pub struct VmConfig {
     pub rng: bool,
 }
 
+/// How a VM begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Boot {
+    /// With a kernel.
+    Kernel(Kernel),
+    /// Where another VM was saved ([`Kernel::save_to`]): one of this build, of the same size and with the same devices, whose
+    /// files may differ.
+    Snapshot(Snapshot),
+}
+
+/// A kernel to boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// vmlinux or bzImage.
+    pub image: Descriptor,
+    /// An initramfs, cpio or compressed cpio.
+    pub initramfs: Option<Descriptor>,
+    /// The kernel's command line, to which hull-vmm adds the virtio-mmio devices.
+    pub cmdline: String,
+    /// Two empty files, open for writing: the VM is saved to them and ends with [`End::Saved`] when the guest writes
+    /// [`crate::timeline::mark::READY`].
+    pub save_to: Option<Snapshot>,
+}
+
+/// A saved VM: two files. It holds whatever was in the guest's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// vCPUs, interrupt chip, clock and devices.
+    pub state: Descriptor,
+    /// The guest's memory, sparse. VMs that begin here map it copy-on-write: it must neither shrink nor change meanwhile.
+    pub memory: Descriptor,
+}
+
 /// A block device: the concatenation of its extents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskConfig {
@@ -89,6 +119,8 @@ pub struct DiskConfig {
     pub extents: Vec<DiskExtent>,
     /// A power of two, at least 512.
     pub align_bytes: u64,
+    /// The device is at least so long: what no extent fills reads as zeros. A multiple of 512.
+    pub min_len_bytes: u64,
 }
 
 /// A part of a block device.
@@ -166,6 +198,8 @@ pub enum End {
     },
     /// The monitor asked for it or is gone.
     Stopped,
+    /// It was saved where [`Kernel::save_to`] says.
+    Saved,
 }
 
 /// What hull-vmm knows of a VM.

@@ -29,10 +29,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
     };
     let mut plan = fixture::Plan::new(File::open(kernel)?)?;
-    plan.config.initramfs = Some(plan.pass(File::open(initramfs)?));
+    let initramfs = plan.pass(File::open(initramfs)?);
     plan.config.memory_mib = memory_mib.parse()?;
     plan.config.vcpus = vcpus.parse()?;
-    plan.config.cmdline = cmdline.join(" ");
+    plan.kernel().initramfs = Some(initramfs);
+    plan.kernel().cmdline = cmdline.join(" ");
     plan.config.rng = true;
     plan.with_vsock();
     if disk != "-" {
@@ -48,6 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             read_only: true,
             extents,
             align_bytes: 512,
+            min_len_bytes: 0,
         });
     }
     let begun = sys::clock::monotonic_ns();

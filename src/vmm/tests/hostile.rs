@@ -87,6 +87,7 @@ fn survives(what: &str, code: &Code, vcpus: u8) -> Outcome {
                 len_bytes: 1 << 20,
             }],
             align_bytes: 4096,
+            min_len_bytes: 0,
         });
         let tap = plan.pass(tap);
         plan.config.nets.push(NetConfig {

@@ -49,6 +49,7 @@ fn start(command: &mut Command) -> Jailed {
             read_only,
             extents,
             align_bytes: 512,
+            min_len_bytes: 0,
         });
     }
     let mut vm = plan.start_by(command, sink()).unwrap();

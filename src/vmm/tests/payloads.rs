@@ -347,6 +347,7 @@ fn what_cannot_be_built_is_said_in_one_line() {
                 read_only: true,
                 extents,
                 align_bytes: 512,
+                min_len_bytes: 0,
             });
         }
     });

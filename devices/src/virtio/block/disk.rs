@@ -28,6 +28,9 @@ pub enum Error {
     /// The length of a part.
     #[error("a disk's part is {0} bytes long, not a multiple of 512")]
     Length(u64),
+    /// The least length of the whole.
+    #[error("a disk is to be at least {0} bytes long, which is not a multiple of 512 below 2^63")]
+    LeastLength(u64),
     /// A part's file ends before the part does.
     #[error("a disk's part of {len_bytes} bytes lies in a file of {file_bytes}")]
     Short {
@@ -53,7 +56,9 @@ pub(super) struct Disk {
     /// In ascending order, disjoint.
     extents: Vec<Placed>,
     align_bytes: u64,
-    len_bytes: u64,
+    /// Where the last extent ends.
+    filled_bytes: u64,
+    min_len_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -72,14 +77,22 @@ enum Place<'a> {
 }
 
 impl Disk {
-    pub(super) fn new(extents: Vec<Extent>, align_bytes: u64) -> Result<Self, Error> {
+    pub(super) fn new(
+        extents: Vec<Extent>,
+        align_bytes: u64,
+        min_len_bytes: u64,
+    ) -> Result<Self, Error> {
         if !align_bytes.is_power_of_two() || align_bytes < SECTOR_BYTES {
             return Err(Error::Alignment(align_bytes));
+        }
+        if !min_len_bytes.is_multiple_of(SECTOR_BYTES) || min_len_bytes > i64::MAX as u64 {
+            return Err(Error::LeastLength(min_len_bytes));
         }
         let empty = Self {
             extents: Vec::new(),
             align_bytes,
-            len_bytes: 0,
+            filled_bytes: 0,
+            min_len_bytes,
         };
         extents
             .into_iter()
@@ -103,7 +116,7 @@ impl Disk {
             FileType::RegularFile | FileType::BlockDevice => {}
             _ => return Err(Error::NotAFile),
         }
-        let start = self.len_bytes.checked_next_multiple_of(self.align_bytes);
+        let start = self.filled_bytes.checked_next_multiple_of(self.align_bytes);
         let end = start.and_then(|start| start.checked_add(len_bytes));
         let (Some(start), Some(end)) = (start, end.filter(|&end| end <= i64::MAX as u64)) else {
             return Err(Error::TooLarge);
@@ -114,19 +127,23 @@ impl Disk {
             len: len_bytes,
             file: Arc::new(file),
         });
-        grown.len_bytes = end;
+        grown.filled_bytes = end;
         Ok(grown)
     }
 
     pub(super) fn sectors(&self) -> u64 {
-        self.len_bytes / SECTOR_BYTES
+        self.len_bytes() / SECTOR_BYTES
+    }
+
+    fn len_bytes(&self) -> u64 {
+        self.filled_bytes.max(self.min_len_bytes)
     }
 
     /// The byte offset of `sector`, if `len_bytes` from there are whole sectors inside the disk.
     pub(super) fn locate(&self, sector: u64, len_bytes: u64) -> Option<u64> {
         let offset = sector.checked_mul(SECTOR_BYTES)?;
         let end = offset.checked_add(len_bytes)?;
-        (end <= self.len_bytes && len_bytes.is_multiple_of(SECTOR_BYTES)).then_some(offset)
+        (end <= self.len_bytes() && len_bytes.is_multiple_of(SECTOR_BYTES)).then_some(offset)
     }
 
     /// Fills `data` from `offset`, which [`Disk::locate`] has found to be inside; gaps read as zeros.

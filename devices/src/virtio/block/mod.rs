@@ -58,6 +58,8 @@ pub struct BlockConfig {
     pub extents: Vec<Extent>,
     /// A power of two, at least 512.
     pub align_bytes: u64,
+    /// The device is at least so long: what no part fills reads as zeros. A multiple of 512.
+    pub min_len_bytes: u64,
 }
 
 /// Why a block device cannot be made or grown.
@@ -127,11 +129,12 @@ impl Block {
             read_only,
             extents,
             align_bytes,
+            min_len_bytes,
         } = config;
         if serial.len() > ID_BYTES || !serial.is_ascii() {
             return Err(Error::Serial);
         }
-        let disk = Disk::new(extents, align_bytes)?;
+        let disk = Disk::new(extents, align_bytes, min_len_bytes)?;
         let shared = Shared {
             serial,
             read_only,

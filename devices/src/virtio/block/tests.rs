@@ -28,6 +28,7 @@ fn disk(extents: Vec<Extent>, read_only: bool) -> Block {
         read_only,
         extents,
         align_bytes: 4096,
+        min_len_bytes: 0,
     })
     .unwrap()
 }
@@ -438,6 +439,7 @@ fn what_cannot_be_a_disk_is_refused() {
             read_only: true,
             extents,
             align_bytes,
+            min_len_bytes: 0,
         })
         .map(|_| ())
         .unwrap_err()

@@ -56,6 +56,7 @@ fn block() -> (Box<dyn Device>, Subject) {
         read_only: false,
         extents: vec![Extent { file, len_bytes }],
         align_bytes: 4096,
+        min_len_bytes: 0,
     });
     let subject = Subject {
         name: "block",

@@ -13,8 +13,8 @@ use std::process::Command;
 
 use monitor::jail::{self, Policy};
 use protocol::vmm::{
-    CONTROL_FD, Descriptor, DiskConfig, DiskExtent, FromVmm, MAX_PACKET_LEN, NetConfig, ToVmm,
-    VmConfig, VsockConfig, WORDS_FD,
+    Boot, CONTROL_FD, Descriptor, DiskConfig, DiskExtent, FromVmm, Kernel, MAX_PACKET_LEN, NetConfig,
+    ToVmm, VmConfig, VsockConfig, WORDS_FD,
 };
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::process::{WaitOptions, waitpid};
@@ -121,6 +121,7 @@ fn first_run(
                 read_only,
                 extents,
                 align_bytes: 512,
+                min_len_bytes: 0,
             })
         })
         .collect::<Result<_, Failure>>()?;
@@ -143,9 +144,12 @@ fn first_run(
         kvm: Descriptor(0),
         memory_mib: 256,
         vcpus: 1,
-        kernel: Descriptor(1),
-        initramfs: None,
-        cmdline: String::new(),
+        boot: Boot::Kernel(Kernel {
+            image: Descriptor(1),
+            initramfs: None,
+            cmdline: String::new(),
+            save_to: None,
+        }),
         console,
         disks,
         nets,

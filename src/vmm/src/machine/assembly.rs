@@ -123,6 +123,7 @@ fn block(config: &DiskConfig, descriptors: &mut Descriptors) -> Result<Block, Er
         read_only: config.read_only,
         extents,
         align_bytes: config.align_bytes,
+        min_len_bytes: config.min_len_bytes,
     })
     .map_err(|source| Error::Disk { serial, source })
 }

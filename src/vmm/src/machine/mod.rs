@@ -15,7 +15,7 @@ use devices::virtio::block;
 use devices::virtio::net;
 use devices::virtio::vsock::Offers;
 use memory::{Bytes, HostRange, Ram};
-use protocol::vmm::{Descriptor, MAX_VCPUS, MIN_MEMORY_MIB, VmConfig};
+use protocol::vmm::{Boot, Descriptor, MAX_VCPUS, MIN_MEMORY_MIB, VmConfig};
 
 use crate::bus::Bus;
 use crate::ends::Ends;
@@ -143,9 +143,12 @@ impl Machine {
         let system = System::new(descriptors.take(config.kvm)?)?;
         let ram_bytes = u64::from(config.memory_mib) << 20;
         let mut ram = Ram::new(&layout::ram(ram_bytes))?;
-        let kernel_file = File::from(descriptors.take(config.kernel)?);
+        let Boot::Kernel(boot) = &config.boot else {
+            todo!()
+        };
+        let kernel_file = File::from(descriptors.take(boot.image)?);
         let kernel = loader::load_kernel(&kernel_file, &mut ram).map_err(Error::Kernel)?;
-        let initramfs = match config.initramfs {
+        let initramfs = match boot.initramfs {
             Some(descriptor) => {
                 let file = File::from(descriptors.take(descriptor)?);
                 Some(loader::load_initramfs(&file, &kernel, &mut ram).map_err(Error::Initramfs)?)
@@ -171,7 +174,7 @@ impl Machine {
         assembly.add_chips(&output, &stamps, &ends)?;
         let bus = Arc::new(assembly.bus);
 
-        let line = cmdline::with_devices(&config.cmdline, bus.devices())?;
+        let line = cmdline::with_devices(&boot.cmdline, bus.devices())?;
         write_tables(&ram, ram_bytes, config.vcpus, &kernel, initramfs, &line)?;
         let supported = system.supported_cpuid()?;
         let tsc_deadline = system.has_tsc_deadline();
@@ -255,9 +258,12 @@ mod tests {
             kvm: Descriptor(0),
             memory_mib: 32,
             vcpus: 1,
-            kernel: Descriptor(1),
-            initramfs: None,
-            cmdline: String::new(),
+            boot: Boot::Kernel(protocol::vmm::Kernel {
+                image: Descriptor(1),
+                initramfs: None,
+                cmdline: String::new(),
+                save_to: None,
+            }),
             console: None,
             disks: Vec::new(),
             nets: Vec::new(),
