@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat2};
@@ -14,10 +15,20 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat2};
 /// # Errors
 /// ELOOP for a link; `PermissionDenied` for a file that somebody else owns or may write.
 pub fn open(path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
+    open_in(CWD, path, flags, mode)
+}
+
+/// The same, of a path in a folder that is open.
+pub fn open_in(
+    folder: impl AsFd,
+    path: impl rustix::path::Arg + Copy,
+    flags: OFlags,
+    mode: Mode,
+) -> io::Result<File> {
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let file = rustix::io::retry_on_intr(|| {
         openat2(
-            CWD,
+            &folder,
             path,
             flags | OFlags::CLOEXEC | OFlags::NOCTTY,
             mode,
@@ -37,7 +48,13 @@ pub fn open(path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
 
 /// Opens a regular file for reading.
 pub fn read(path: &Path) -> io::Result<File> {
-    let file = open(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+    read_in(CWD, path)
+}
+
+/// The same, of a path in a folder that is open.
+pub fn read_in(folder: impl AsFd, path: impl rustix::path::Arg + Copy) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    let file = open_in(folder, path, flags, Mode::empty())?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
