@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use engine::options::{Isolation, Network, Options, Pull, Tmpfs, Ulimit, Variable};
+use engine::options::{Boot, Isolation, Network, Options, Pull, Tmpfs, Ulimit, Variable};
 use engine::size::MilliCpus;
 
 use crate::not_built::NotBuilt;
@@ -95,6 +95,10 @@ pub(crate) struct RunArgs {
     /// What stands between the container and the host
     #[arg(long, value_enum, default_value_t = IsolationMode::Vm, value_name = "KIND")]
     isolation: IsolationMode,
+    /// How the VM begins: from a template, which the first run of its shape makes, or by booting a kernel
+    /// [default: template, but kernel with --kernel or --console]
+    #[arg(long, value_enum, value_name = "WAY")]
+    boot: Option<BootWay>,
     /// Boot this guest kernel (vmlinux or bzImage)
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -148,6 +152,15 @@ enum IsolationMode {
     Vm,
     /// The host kernel's namespaces, no VM
     Native,
+}
+
+/// A way to begin.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum BootWay {
+    /// Where a VM of this shape was saved
+    Template,
+    /// With a kernel
+    Kernel,
 }
 
 /// How `--timing` prints.
@@ -204,6 +217,10 @@ impl RunArgs {
                 IsolationMode::Vm => Isolation::Vm,
                 IsolationMode::Native => Isolation::Native,
             },
+            boot: self.boot.map(|way| match way {
+                BootWay::Template => Boot::Template,
+                BootWay::Kernel => Boot::Kernel,
+            }),
             kernel: self.kernel,
             console: self.console,
             measure: self.timing.is_some(),

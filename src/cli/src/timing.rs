@@ -1,14 +1,15 @@
 //! What `--timing` prints.
 
-use engine::protocol::monitor::Measured;
+use engine::protocol::monitor::{Began, Measured};
 use engine::protocol::timeline::{Nanos, Timeline};
 use engine::run::Timing;
 use serde_json::json;
 
 /// The stages of DESIGN.md, "Time".
-fn stages(timeline: &Timeline) -> [(&'static str, &'static str, Option<Nanos>); 8] {
+fn stages(timeline: &Timeline) -> [(&'static str, &'static str, Option<Nanos>); 9] {
     [
         ("T0", "hull starts", timeline.hull_started),
+        ("", "a template was made first", timeline.template_made),
         ("", "hull-vmm is in main", timeline.vmm_started),
         ("T1", "first KVM_RUN", timeline.first_run),
         ("T2", "first virtio status write", timeline.first_virtio),
@@ -25,6 +26,9 @@ pub(crate) fn text(timing: &Timing) -> String {
     let mut text = String::from("\n      at ms  +ms\n");
     let mut last = start;
     for (number, stage, at) in stages(&timing.timeline) {
+        if number.is_empty() && at.is_none() {
+            continue;
+        }
         match at {
             Some(at) => {
                 let since = |from: Nanos| at.saturating_sub(from) as f64 / 1e6;
@@ -38,6 +42,13 @@ pub(crate) fn text(timing: &Timing) -> String {
             None => text.push_str(&format!("{number:<2} {:>8} {:>7}  {stage}\n", "-", "-")),
         }
     }
+    text.push_str(match timing.at_end.began {
+        Some(Began::FromTemplate) => {
+            "the VM began from a template: there is no T2, and the agent is PID 1 from T1 on\n"
+        }
+        Some(Began::WithKernel) => "the VM booted a kernel\n",
+        None => "",
+    });
     let (memory, when) = match &timing.idle {
         Some(idle) => (idle, "two seconds after the first output"),
         None => (&timing.at_end, "at the end"),
@@ -81,8 +92,13 @@ pub(crate) fn json(timing: &Timing) -> String {
         })
     };
     json!({
+        "boot": timing.at_end.began.map(|began| match began {
+            Began::FromTemplate => "template",
+            Began::WithKernel => "kernel",
+        }),
         "timeline_ns": {
             "t0_hull_started": 0,
+            "template_made": since(timeline.template_made),
             "vmm_started": since(timeline.vmm_started),
             "t1_first_run": since(timeline.first_run),
             "t2_first_virtio": since(timeline.first_virtio),
@@ -102,6 +118,30 @@ pub(crate) fn json(timing: &Timing) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_the_vm_began_is_said() {
+        let timing = |began, template_made| Timing {
+            timeline: Timeline {
+                hull_started: Some(1_000_000),
+                template_made,
+                ..Timeline::default()
+            },
+            at_end: Measured {
+                began,
+                ..Measured::default()
+            },
+            idle: None,
+        };
+        let made = timing(Some(Began::FromTemplate), Some(901_000_000));
+        assert!(text(&made).contains("   900.0   900.0  a template was made first\n"));
+        assert!(text(&made).contains("began from a template"));
+        assert!(json(&made).contains(r#""boot":"template""#));
+        let booted = timing(Some(Began::WithKernel), None);
+        assert!(!text(&booted).contains("template"));
+        assert!(json(&booted).contains(r#""boot":"kernel""#));
+        assert!(json(&timing(None, None)).contains(r#""boot":null"#));
+    }
 
     #[test]
     fn stages_that_were_not_reached_are_shown_as_such() {

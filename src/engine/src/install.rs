@@ -5,6 +5,7 @@
 //! PREFIX/libexec/hull/{hull-monitor, hull-vmm, vmlinux, initramfs.cpio, scratch.ext4, demo.tar}
 //!
 //! ROOT/sandboxes/<id>/   one folder for each sandbox, see `sandbox`
+//! ROOT/templates/<key>/  saved VMs, see `monitor::template`
 //! ROOT/names.sqlite      container names, see `names`
 //! ROOT/cache/            what can be made again
 //! ROOT/...               the image store's and the network's own

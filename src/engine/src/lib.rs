@@ -4,6 +4,7 @@
 //! - [`run`]: the whole way, for `hull run`; [`prepare`] decides, [`client`] stays with the container.
 //! - [`sandbox`], [`names`], [`install`]: what exists on disk.
 //! - [`doctor`]: what the host lacks.
+//! - [`template`]: which saved VM a VM begins from.
 //! - [`spec`], [`capabilities`], [`seccomp`], [`size`], [`etc`]: what a container is made of.
 //!
 //! Invariants: strings of the user's are parsed in `cli`, not here; a kill -9 of any process at any point leaves what
@@ -25,6 +26,7 @@ mod sealed;
 pub mod seccomp;
 pub mod size;
 pub mod spec;
+pub mod template;
 
 // What the command line and the benches show of the crates below: they depend on the engine alone.
 pub use image;

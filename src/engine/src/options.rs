@@ -57,6 +57,8 @@ pub struct Options {
     pub network: Option<Network>,
     /// What stands between the container and the host.
     pub isolation: Isolation,
+    /// How the VM begins: from a template, unless something asks for a kernel.
+    pub boot: Option<Boot>,
     /// A guest kernel of the user's.
     pub kernel: Option<PathBuf>,
     /// Show the guest kernel's log.
@@ -135,4 +137,13 @@ pub enum Isolation {
     Vm,
     /// The host kernel's namespaces.
     Native,
+}
+
+/// How a VM begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Boot {
+    /// Where one of its shape was saved when its agent was ready; the first of a shape makes that.
+    Template,
+    /// By booting its kernel.
+    Kernel,
 }

@@ -6,8 +6,8 @@ use image::Image;
 use serde_json::value::RawValue;
 
 use crate::install::{self, Installation};
-use crate::options::{Isolation, Network, Options, Seccomp};
-use crate::{capabilities, client, etc, id, seccomp, size, spec};
+use crate::options::{Boot, Isolation, Network, Options, Seccomp};
+use crate::{capabilities, client, etc, id, seccomp, size, spec, template};
 use monitor::config::{self, Config, Container, Layer, Machine, Vm};
 
 /// Kernel options for every VM: FACTS.md and resources/README.md say what each is for.
@@ -51,6 +51,9 @@ pub enum Error {
     /// Options that exclude each other.
     #[error("{0} has no meaning with --isolation native")]
     NotNative(&'static str),
+    /// A template has no log of its own, and a kernel of the user's is for one VM.
+    #[error("{0} boots a kernel; leave out --boot template")]
+    BootsKernel(&'static str),
     /// Privileges that would be the host's.
     #[error(
         "--privileged with --isolation native would hand this host to the container; in a VM, which is the default, the \
@@ -130,7 +133,7 @@ pub fn prepare(
         build: protocol::BUILD.into(),
         root: root.to_owned(),
         id: id.to_owned(),
-        machine: machine(options, memory_bytes, installation)?,
+        machine: machine(options, memory_bytes, root, bridge, installation)?,
         container: Container {
             spec: RawValue::from_string(serde_json::to_string(&document)?)?,
             user: user.filter(|user| !user.is_empty()),
@@ -163,6 +166,8 @@ fn seccomp(options: &Options) -> Seccomp {
 fn machine(
     options: &Options,
     memory_bytes: Option<u64>,
+    root: &Path,
+    bridge: bool,
     installation: &Installation,
 ) -> Result<Machine, Error> {
     if options.isolation == Isolation::Native {
@@ -190,7 +195,7 @@ fn machine(
     };
     let quiet = if options.console { "" } else { "quiet " };
     let cmdline = format!("{quiet}{CMDLINE} {}", caches(size.memory_mib));
-    Ok(Machine::Vm(Vm {
+    let mut vm = Vm {
         program: installation.vmm()?,
         kernel,
         initramfs: installation.initramfs()?,
@@ -200,8 +205,33 @@ fn machine(
         cpu_milli: options.cpus.map(|cpus| cpus.0),
         jail: jail_policy()?,
         scratch,
+        template: None,
         show_console: options.console,
-    }))
+    };
+    if boot(options)? == Boot::Template {
+        match template::path(root, &installation.monitor()?, &vm, bridge) {
+            Ok(path) => vm.template = Some(path),
+            // What of the installation cannot be used is told when it is opened.
+            Err(error) => {
+                tracing::warn!(%error, "the VM's template has no name: it boots its kernel")
+            }
+        }
+    }
+    Ok(Machine::Vm(vm))
+}
+
+/// How the VM begins when all that was asked for is considered.
+fn boot(options: &Options) -> Result<Boot, Error> {
+    let kernels = [
+        (options.kernel.is_some(), "--kernel"),
+        (options.console, "--console"),
+    ];
+    let kernels_own = kernels.into_iter().find(|(given, _)| *given);
+    match (options.boot, kernels_own) {
+        (Some(Boot::Template), Some((_, option))) => Err(Error::BootsKernel(option)),
+        (Some(Boot::Kernel), _) | (_, Some(_)) => Ok(Boot::Kernel),
+        (Some(Boot::Template) | None, None) => Ok(Boot::Template),
+    }
 }
 
 /// What the user says about the jail, in the environment.
@@ -227,6 +257,9 @@ fn refuse_for_native(options: &Options, is_root: bool) -> Result<(), Error> {
     }
     if options.kernel.is_some() {
         return Err(Error::NotNative("--kernel"));
+    }
+    if options.boot.is_some() {
+        return Err(Error::NotNative("--boot"));
     }
     if options.console {
         return Err(Error::NotNative("--console"));
@@ -258,6 +291,25 @@ mod tests {
             ..Options::default()
         };
         assert_eq!(network(&none, true), Network::None);
+    }
+
+    #[test]
+    fn a_kernel_boots_when_it_is_asked_for_and_when_something_needs_it() {
+        let how = |boot_option, console| {
+            boot(&Options {
+                boot: boot_option,
+                console,
+                ..Options::default()
+            })
+        };
+        assert_eq!(how(None, false).unwrap(), Boot::Template);
+        assert_eq!(how(Some(Boot::Kernel), false).unwrap(), Boot::Kernel);
+        assert_eq!(how(None, true).unwrap(), Boot::Kernel);
+        let refused = how(Some(Boot::Template), true).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "--console boots a kernel; leave out --boot template"
+        );
     }
 
     #[test]

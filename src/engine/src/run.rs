@@ -202,6 +202,10 @@ pub fn sweep(root: &Path) -> Result<(), Error> {
         tracing::info!(%id, "removed what was left of a sandbox");
         monitor::sweep_cgroup(&id);
     }
+    // What is left of a template only takes room.
+    if let Err(error) = monitor::template::sweep(root) {
+        tracing::warn!(%error, "what dead commands left of templates was not removed");
+    }
     if rustix::process::geteuid().is_root() {
         let network = network::Network::new(Path::new(monitor::NETWORK_STATE));
         // What is left of a network harms nobody but those who want one, and they are told.

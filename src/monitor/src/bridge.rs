@@ -1,12 +1,13 @@
 //! The container's network, held by the monitor for as long as it lives.
 
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
 use network::{Lease, Network};
 use protocol::agent::{EtcFiles, Interface};
 
-use crate::vmm::Tap;
+use crate::devices::Tap;
 
 /// Where the bridge's state is: the bridge belongs to the host, whatever roots of state its users have, and ends with
 /// its boot.
@@ -27,8 +28,6 @@ impl Attached {
         let interface = interface(attachment.interface);
         let tap = Tap {
             tap: attachment.tap,
-            mac: interface.mac,
-            mtu: interface.mtu,
             offload: attachment.offload,
         };
         Ok(Attached {
@@ -48,9 +47,14 @@ impl Attached {
         })
     }
 
-    /// The device for the VM.
-    pub(crate) fn take_tap(&mut self) -> Option<Tap> {
-        self.tap.take()
+    /// A copy of the device, for the VM.
+    pub(crate) fn tap(&self) -> io::Result<Option<Tap>> {
+        self.tap.as_ref().map(Tap::try_clone).transpose()
+    }
+
+    /// The VM has the device: it goes when the VM does.
+    pub(crate) fn release_tap(&mut self) {
+        self.tap = None;
     }
 
     /// What the container's side is.

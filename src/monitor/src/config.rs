@@ -59,6 +59,9 @@ pub struct Vm {
     pub jail: Policy,
     /// Template of the writable disk; without one the root file system is read-only.
     pub scratch: Option<PathBuf>,
+    /// Where the template lies, or is to lie, from which the VM begins ([`crate::template`]); without one it boots its
+    /// kernel.
+    pub template: Option<PathBuf>,
     /// Pass the guest's console on to the client.
     pub show_console: bool,
 }

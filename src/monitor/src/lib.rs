@@ -34,6 +34,7 @@ mod bridge;
 mod cgroup;
 mod client;
 mod console;
+mod devices;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod jail;
@@ -44,6 +45,7 @@ mod native;
 mod process;
 mod scratch;
 mod streams;
+pub mod template;
 pub mod users;
 mod vmm;
 mod warden;
@@ -127,7 +129,7 @@ pub fn run(folder: &Path) -> Result<(), Error> {
         quit,
         state: State::default(),
     };
-    let outcome = match start(&config, folder) {
+    let outcome = match start(&config, folder, &monitor) {
         Ok(Machine::Vm(vm)) => warden::run(monitor, *vm, config.measure),
         Ok(machine) => {
             monitor.machine = Some(machine);
@@ -176,10 +178,14 @@ fn read_config(folder: &Path) -> Result<Config, Error> {
     serde_json::from_slice(&text).map_err(|source| Error::Malformed { path, source })
 }
 
-fn start(config: &Config, folder: &Path) -> Result<Machine, Broken> {
+fn start(config: &Config, folder: &Path, monitor: &Monitor) -> Result<Machine, Broken> {
+    let outside = template::Outside {
+        client: &monitor.client,
+        quit: &monitor.quit,
+    };
     match &config.machine {
         config::Machine::Vm(vm) => Ok(Machine::Vm(Box::new(microvm::MicroVm::new(
-            config, vm, folder,
+            config, vm, folder, outside,
         )?))),
         config::Machine::Native => Ok(Machine::Native(Box::new(native::Native::new(
             config, folder,

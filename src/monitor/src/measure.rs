@@ -45,6 +45,7 @@ impl Files {
             monitor_rss_bytes += rss_of(statm)?;
         }
         Ok(Measured {
+            began: None,
             timeline: report.timeline,
             kvm_stats: report.kvm_stats.clone(),
             user_exits: report.user_exits.clone(),

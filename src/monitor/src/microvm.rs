@@ -1,7 +1,7 @@
 //! A container in a VM: hull-vmm, the agent in it, and the order in which they are asked.
 //!
 //! ```text
-//! spawn hull-vmm, Start, offer streams
+//! find or make a template; spawn hull-vmm, Start, offer streams
 //!      | Hello
 //!      v
 //! greeted: Mount, Create (and Start, if the client has said so) go out at once
@@ -22,6 +22,7 @@ use protocol::agent::{
     CONTROL_PORT, Create, Done, EtcFiles, FromAgent, Interface, LayerExtent, Mount, Request,
     TerminalSize, Writable,
 };
+use protocol::monitor::Began;
 use protocol::timeline::Nanos;
 use protocol::vmm::FromVmm;
 use rustix::event::PollFlags;
@@ -30,9 +31,11 @@ use crate::agent::{self, Agent, Said};
 use crate::bridge::Attached;
 use crate::config::{Config, Vm};
 use crate::console::Console;
+use crate::devices::{Begin, LAYER_ALIGN_BYTES, Own, SCRATCH_SERIAL};
 use crate::machine::{Broken, Event, Source, Watched};
 use crate::streams::{self, Streams};
-use crate::vmm::{self, LAYER_ALIGN_BYTES, SCRATCH_SERIAL, Vmm};
+use crate::template::{Beginning, GivenUp, Outside};
+use crate::vmm::{self, Vmm};
 use crate::{chain, measure};
 
 /// Why the VM or its agent cannot go on.
@@ -44,6 +47,8 @@ enum Fault {
     Agent(#[from] agent::Error),
     #[error(transparent)]
     Stream(#[from] streams::Error),
+    #[error(transparent)]
+    GivenUp(#[from] GivenUp),
     #[error("cannot prepare the VM")]
     Prepare(#[from] std::io::Error),
     #[error("cannot set up the container's network")]
@@ -63,6 +68,8 @@ pub(crate) struct MicroVm {
     phase: Phase,
     start_wanted: bool,
     awaited: BTreeMap<u64, Awaited>,
+    began: Began,
+    template_made: Option<Nanos>,
     hello: Option<Nanos>,
     files: Option<measure::Files>,
 }
@@ -86,43 +93,59 @@ enum Awaited {
 }
 
 impl MicroVm {
-    /// Starts the VM. hull-vmm is spawned first, so that it starts while its files are opened.
-    pub(crate) fn new(config: &Config, vm: &Vm, folder: &Path) -> Result<MicroVm, Broken> {
-        Self::try_new(config, vm, folder).map_err(|fault| Broken {
+    /// Starts the VM.
+    pub(crate) fn new(
+        config: &Config,
+        vm: &Vm,
+        folder: &Path,
+        outside: Outside<'_>,
+    ) -> Result<MicroVm, Broken> {
+        Self::try_new(config, vm, folder, outside).map_err(|fault| Broken {
             message: chain(&fault),
             console: Vec::new(),
         })
     }
 
-    fn try_new(config: &Config, vm: &Vm, folder: &Path) -> Result<MicroVm, Fault> {
-        let mut vmm = Vmm::spawn(&config.id, vm)?;
-        let (console, console_end) = Console::new()?;
-        let mut network = if config.container.bridge {
-            Some(Attached::new(&config.id)?)
-        } else {
-            None
-        };
-        let tap = network.as_mut().and_then(Attached::take_tap);
-        vmm.start(config, vm, folder, console_end, tap)?;
-        let (control, control_end) = sys::packet::stream_pair()?;
-        vmm.offer(CONTROL_PORT, control_end)?;
-        let streams = Streams::new(config.container.stdio, |port, end| {
-            Ok::<(), Fault>(vmm.offer(port, end)?)
-        })?;
+    fn try_new(
+        config: &Config,
+        vm: &Vm,
+        folder: &Path,
+        outside: Outside<'_>,
+    ) -> Result<MicroVm, Fault> {
+        let mut beginning = Beginning::find(config, vm, folder, outside)?;
+        let mut network = None;
+        let started = match begin(config, vm, folder, beginning.take(), &mut network) {
+            Err(Fault::Vmm(error)) if error.is_hull_vmms_own() => match beginning.template() {
+                Some(template) => {
+                    beginning = Beginning::without(template, &error);
+                    begin(config, vm, folder, Begin::Kernel, &mut network)
+                }
+                None => Err(error.into()),
+            },
+            other => other,
+        }?;
+        beginning.tell(outside);
+        if let Some(network) = &mut network {
+            network.release_tap();
+        }
         let interface = network.as_ref().map(Attached::interface);
-        let requests = (mount(config, vm), create(config, &streams, interface));
-        vmm.wait_until_it_runs()?;
+        let requests = (
+            mount(config, vm),
+            create(config, &started.streams, interface),
+        );
         Ok(MicroVm {
             id: config.id.clone(),
-            vmm,
-            agent: Agent::new(control),
-            console,
+            vmm: started.vmm,
+            agent: Agent::new(started.control),
+            console: started.console,
             show_console: vm.show_console,
-            streams,
+            streams: started.streams,
             network,
             phase: Phase::Booting(Box::new(requests)),
             start_wanted: false,
             awaited: BTreeMap::new(),
+            began: beginning.began,
+            template_made: beginning.made,
             hello: None,
             files: None,
         })
@@ -248,6 +271,8 @@ impl MicroVm {
                 // It was not asked before the files were opened.
                 if let Some(files) = &mut self.files {
                     let mut measured = files.measure(&report)?;
+                    measured.began = Some(self.began);
+                    measured.timeline.template_made = self.template_made;
                     measured.timeline.hello = self.hello;
                     events.push(Event::Measured(Box::new(measured)));
                 }
@@ -361,6 +386,56 @@ impl MicroVm {
             console: self.console.last_lines(),
         })
     }
+}
+
+/// A VM whose guest runs and has yet to say hello.
+struct Started {
+    vmm: Vmm,
+    console: Console,
+    control: OwnedFd,
+    streams: Streams,
+}
+
+/// Starts hull-vmm and its guest. hull-vmm is spawned first, so that it starts while its files are opened. The network is
+/// attached unless it is.
+fn begin(
+    config: &Config,
+    vm: &Vm,
+    folder: &Path,
+    begin: Begin,
+    network: &mut Option<Attached>,
+) -> Result<Started, Fault> {
+    let mut vmm = Vmm::spawn(&config.id, vm)?;
+    let (console, console_end) = Console::new()?;
+    if config.container.bridge && network.is_none() {
+        *network = Some(Attached::new(&config.id)?);
+    }
+    let tap = match network {
+        Some(network) => network.tap()?,
+        None => None,
+    };
+    vmm.start(
+        vm,
+        Own {
+            begin,
+            layers: &config.container.layers,
+            folder,
+            console: console_end,
+            tap,
+        },
+    )?;
+    let (control, control_end) = sys::packet::stream_pair()?;
+    vmm.offer(CONTROL_PORT, control_end)?;
+    let streams = Streams::new(config.container.stdio, |port, end| {
+        Ok::<(), Fault>(vmm.offer(port, end)?)
+    })?;
+    vmm.wait_until_it_runs()?;
+    Ok(Started {
+        vmm,
+        console,
+        control,
+        streams,
+    })
 }
 
 fn mount(config: &Config, vm: &Vm) -> Mount {

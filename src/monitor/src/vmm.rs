@@ -6,25 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use protocol::vmm::{
-    Boot, Descriptor, DiskConfig, DiskExtent, End, FromVmm, Kernel, MAX_PACKET_LEN, NetConfig, ToVmm,
-    VmConfig, VsockConfig,
-};
+use protocol::vmm::{Descriptor, End, FromVmm, MAX_PACKET_LEN, ToVmm};
 
 use crate::cgroup::VmCgroup;
-use crate::config::{Config, Vm};
+use crate::config::Vm;
+use crate::devices::{self, Own};
 use crate::jail;
 use crate::process::{Process, is_ready};
-use crate::scratch;
-
-/// Layers begin at multiples of this on their device, so that they can be mapped with huge pages.
-pub(crate) const LAYER_ALIGN_BYTES: u64 = 2 << 20;
-/// The guest's name for the device that holds the layers.
-const LAYERS_SERIAL: &str = "layers";
-/// The guest's name for the writable disk.
-pub(crate) const SCRATCH_SERIAL: &str = "scratch";
-/// The first context id that a guest may have (virtio 1.2, 5.10.4); each VM has a vsock of its own.
-const GUEST_CID: u32 = 3;
 
 /// How long hull-vmm may take for its last words, and then for its end: both follow at once where all is well, and neither
 /// comes where a guest has only hung up, or has taken hull-vmm over.
@@ -87,6 +75,13 @@ pub enum Error {
     Ended(String),
 }
 
+impl Error {
+    /// Whether hull-vmm could not do what it was asked for, whatever the reason.
+    pub(crate) fn is_hull_vmms_own(&self) -> bool {
+        matches!(self, Error::Build(_) | Error::LastWords(_) | Error::Gone(_))
+    }
+}
+
 /// The process and its socket.
 #[derive(Debug)]
 pub(crate) struct Vmm {
@@ -94,19 +89,6 @@ pub(crate) struct Vmm {
     pub(crate) process: Process,
     words: OwnedFd,
     socket: OwnedFd,
-}
-
-/// A network device for the VM.
-#[derive(Debug)]
-pub(crate) struct Tap {
-    /// The device.
-    pub tap: OwnedFd,
-    /// MAC address of the guest's side.
-    pub mac: [u8; 6],
-    /// Largest packet.
-    pub mtu: u16,
-    /// Offloads are on.
-    pub offload: bool,
 }
 
 impl Vmm {
@@ -131,86 +113,9 @@ impl Vmm {
     }
 
     /// Hands over the VM.
-    pub(crate) fn start(
-        &mut self,
-        config: &Config,
-        vm: &Vm,
-        folder: &Path,
-        console: OwnedFd,
-        tap: Option<Tap>,
-    ) -> Result<(), Error> {
-        let mut descriptors: Vec<OwnedFd> = Vec::new();
-        let mut pass = |fd: OwnedFd| {
-            descriptors.push(fd);
-            Descriptor(descriptors.len() as u32 - 1)
-        };
-        let kvm = pass(open_kvm()?.into());
-        let image = pass(open(&vm.kernel)?.into());
-        let initramfs = Some(pass(open(&vm.initramfs)?.into()));
-        let mut disks = Vec::new();
-        if !config.container.layers.is_empty() {
-            let mut extents = Vec::new();
-            for layer in &config.container.layers {
-                extents.push(DiskExtent {
-                    file: pass(open_own(&layer.path)?.into()),
-                    len_bytes: layer.len_bytes,
-                });
-            }
-            disks.push(DiskConfig {
-                serial: LAYERS_SERIAL.into(),
-                read_only: true,
-                extents,
-                align_bytes: LAYER_ALIGN_BYTES,
-                min_len_bytes: 0,
-            });
-        }
-        if let Some(template) = &vm.scratch {
-            let (file, len_bytes) =
-                scratch::make(template, folder).map_err(|source| Error::Scratch {
-                    folder: folder.to_owned(),
-                    source,
-                })?;
-            disks.push(DiskConfig {
-                serial: SCRATCH_SERIAL.into(),
-                read_only: false,
-                extents: vec![DiskExtent {
-                    file: pass(file.into()),
-                    len_bytes,
-                }],
-                align_bytes: 512,
-                min_len_bytes: 0,
-            });
-        }
-        let console = Some(pass(console));
-        let nets = tap
-            .map(|tap| NetConfig {
-                tap: pass(tap.tap),
-                mac: tap.mac,
-                mtu: tap.mtu,
-                offload: tap.offload,
-            })
-            .into_iter()
-            .collect();
-        let start = ToVmm::Start(Box::new(VmConfig {
-            build: protocol::BUILD.into(),
-            kvm,
-            memory_mib: vm.memory_mib,
-            vcpus: vm.vcpus,
-            boot: Boot::Kernel(Kernel {
-                image,
-                initramfs,
-                cmdline: vm.cmdline.clone(),
-                save_to: None,
-            }),
-            console,
-            disks,
-            nets,
-            vsock: Some(VsockConfig {
-                guest_cid: GUEST_CID,
-            }),
-            rng: true,
-        }));
-        self.send(&start, &descriptors)
+    pub(crate) fn start(&mut self, vm: &Vm, own: Own<'_>) -> Result<(), Error> {
+        let (config, descriptors) = devices::assemble(vm, own)?;
+        self.send(&ToVmm::Start(Box::new(config)), &descriptors)
     }
 
     /// Joins the guest's connection to `port` with `stream`, when it comes.
@@ -336,7 +241,7 @@ pub(crate) fn explain(end: &End, panic: Option<String>) -> String {
 }
 
 /// Opens a file of hull's state.
-fn open_own(path: &Path) -> Result<File, Error> {
+pub(crate) fn open_own(path: &Path) -> Result<File, Error> {
     sys::trusted::read(path).map_err(|source| Error::Open {
         path: path.to_owned(),
         source,
@@ -344,7 +249,7 @@ fn open_own(path: &Path) -> Result<File, Error> {
 }
 
 /// Opens a part of the installation, or a kernel of the user's choice.
-fn open(path: &Path) -> Result<File, Error> {
+pub(crate) fn open(path: &Path) -> Result<File, Error> {
     File::open(path).map_err(|source| Error::Open {
         path: path.to_owned(),
         source,

@@ -48,6 +48,9 @@ const BRIDGE: &str = "hull0";
 /// How names of interfaces begin that belong to a sandbox.
 const PORT_PREFIX: &str = "hull";
 
+/// What a VM's tap leaves to the VM.
+pub const OFFLOAD: Offload = Offload::CSUM.and(Offload::TSO4).and(Offload::TSO6);
+
 /// Bridge networking on this host.
 #[derive(Debug, Clone)]
 pub struct Network {
@@ -115,8 +118,7 @@ impl Network {
     pub fn attach(&self, id: &str) -> Result<Attachment, Error> {
         let (lease, (tap, interface)) = self.join(id, |interfaces, name, interface| {
             let tap = sys::tap::create(name).map_err(|error| Error::tap(name, error))?;
-            let offload = Offload::CSUM.and(Offload::TSO4).and(Offload::TSO6);
-            sys::tap::set_offload(&tap, offload).map_err(|error| Error::tap(name, error))?;
+            sys::tap::set_offload(&tap, OFFLOAD).map_err(|error| Error::tap(name, error))?;
             self.plug_in(interfaces, name, interface)?;
             Ok(tap)
         })?;

@@ -60,6 +60,11 @@ pub enum FromMonitor {
         /// Text, with whatever is not UTF-8 replaced.
         text: String,
     },
+    /// Something that the user should know, and that keeps nothing from going on.
+    Notice {
+        /// What, for a person.
+        text: String,
+    },
     /// The VM ended on its own, or the engine failed: a message for a person; nothing follows.
     Broken {
         /// What happened, and why.
@@ -69,9 +74,21 @@ pub enum FromMonitor {
     },
 }
 
+/// How a VM began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Began {
+    /// It booted a kernel.
+    WithKernel,
+    /// Where a template was saved.
+    FromTemplate,
+}
+
 /// What `--timing` prints, each measured as DESIGN.md defines it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
+    /// How the VM began; a native container has none.
+    pub began: Option<Began>,
     /// T1 to T5.
     pub timeline: Timeline,
     /// Exits by kind, from KVM's statistics.

@@ -10,6 +10,8 @@ pub type Nanos = u64;
 pub struct Timeline {
     /// T0: `hull` starts.
     pub hull_started: Option<Nanos>,
+    /// The template that the VM begins from was made for this very start: between T0 and T1.
+    pub template_made: Option<Nanos>,
     /// `hull-vmm` entered main: between T0 and T1.
     pub vmm_started: Option<Nanos>,
     /// T1: first KVM_RUN.

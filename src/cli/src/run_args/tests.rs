@@ -80,6 +80,14 @@ fn files_come_before_variables() {
 }
 
 #[test]
+fn a_way_to_begin_is_one_of_two() {
+    assert_eq!(options(&["demo"]).unwrap().boot, None);
+    let named = options(&["--boot", "kernel", "demo"]).unwrap();
+    assert_eq!(named.boot, Some(Boot::Kernel));
+    assert!(options(&["--boot", "image", "demo"]).is_err());
+}
+
+#[test]
 fn no_image_is_an_error() {
     assert!(options(&["-i"]).is_err());
 }

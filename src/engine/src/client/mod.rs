@@ -276,6 +276,10 @@ impl Session {
                 self.end = Some(End::Broken { message, console })
             }
             FromMonitor::Console { text } => show_console(&text, self.raw.is_some()),
+            FromMonitor::Notice { text } => {
+                let text = text.replace(|c: char| c.is_control(), " ");
+                show_console(&format!("hull: {text}\n"), self.raw.is_some());
+            }
         }
         if self.end.is_some() {
             self.ended = Some(Instant::now());

@@ -1,0 +1,216 @@
+//! What hull-vmm is told of a VM: how it begins, and its devices, which are the same in every VM of a shape.
+//!
+//! A template knows no image and no address: the layer device has a fixed length, and the network device a fixed MAC
+//! address and MTU, which the agent sets to the container's.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use protocol::vmm::{
+    Boot, Descriptor, DiskConfig, DiskExtent, Kernel, NetConfig, Snapshot, VmConfig, VsockConfig,
+};
+
+use crate::config::{Layer, Vm};
+use crate::scratch;
+use crate::vmm::{Error, open, open_kvm, open_own};
+
+/// Layers begin at multiples of this on their device, so that they can be mapped with huge pages.
+pub(crate) const LAYER_ALIGN_BYTES: u64 = 2 << 20;
+/// Length of the layer device, whatever the layers: a template is to serve every image.
+pub(crate) const LAYERS_LEN_BYTES: u64 = 1 << 40;
+/// The guest's name for the device that holds the layers.
+const LAYERS_SERIAL: &str = "layers";
+/// The guest's name for the writable disk.
+pub(crate) const SCRATCH_SERIAL: &str = "scratch";
+/// The first context id that a guest may have (virtio 1.2, 5.10.4); each VM has a vsock of its own.
+const GUEST_CID: u32 = 3;
+/// The network device's MAC address until the container's takes its place: locally administered and unicast.
+const MAC: [u8; 6] = [0x02, 0x48, 0, 0, 0, 0];
+/// The largest packet of the network device: the most that a bridge of hull's takes. The container's interface may have less.
+const MTU: u16 = 1500;
+
+/// A tap for the VM.
+#[derive(Debug)]
+pub(crate) struct Tap {
+    /// The device.
+    pub(crate) tap: OwnedFd,
+    /// Offloads are on.
+    pub(crate) offload: bool,
+}
+
+impl Tap {
+    /// One that leads nowhere: for a VM that is to be saved.
+    pub(crate) fn unattached(id: &str) -> io::Result<Tap> {
+        // No bridge's port has such a name.
+        let end = id.len().min(sys::tap::MAX_NAME_LEN - 5);
+        let tap = sys::tap::create(&format!("hull-{}", &id[..end]))?;
+        sys::tap::set_offload(&tap, network::OFFLOAD)?;
+        Ok(Tap { tap, offload: true })
+    }
+
+    /// Another descriptor of it.
+    pub(crate) fn try_clone(&self) -> io::Result<Tap> {
+        Ok(Tap {
+            tap: self.tap.try_clone()?,
+            offload: self.offload,
+        })
+    }
+}
+
+/// A saved VM's files.
+#[derive(Debug)]
+pub(crate) struct SavedVm {
+    /// Its state.
+    pub(crate) state: File,
+    /// Its memory.
+    pub(crate) memory: File,
+}
+
+/// How a VM is to begin.
+#[derive(Debug)]
+pub(crate) enum Begin {
+    /// With its kernel.
+    Kernel,
+    /// With its kernel, to be saved when its agent is ready.
+    ToBeSaved(SavedVm),
+    /// Where another was saved.
+    Saved(SavedVm),
+}
+
+/// What one VM of a shape has of its own.
+#[derive(Debug)]
+pub(crate) struct Own<'a> {
+    /// How it begins.
+    pub(crate) begin: Begin,
+    /// What its layer device holds.
+    pub(crate) layers: &'a [Layer],
+    /// Where its writable disk is made.
+    pub(crate) folder: &'a Path,
+    /// Where its console output goes.
+    pub(crate) console: OwnedFd,
+    /// Its network device's other end.
+    pub(crate) tap: Option<Tap>,
+}
+
+/// Whether these layers fit the layer device of a template.
+pub(crate) fn layers_fit(layers: &[Layer]) -> bool {
+    let mut end = 0u64;
+    layers.iter().all(|layer| {
+        let len = layer.len_bytes.checked_next_multiple_of(LAYER_ALIGN_BYTES);
+        end = len.map_or(u64::MAX, |len| end.saturating_add(len));
+        end <= LAYERS_LEN_BYTES
+    })
+}
+
+/// Opens what the VM needs; returns what hull-vmm is told, and the descriptors that go with it.
+pub(crate) fn assemble(vm: &Vm, own: Own<'_>) -> Result<(VmConfig, Vec<OwnedFd>), Error> {
+    let mut descriptors: Vec<OwnedFd> = Vec::new();
+    let mut pass = |fd: OwnedFd| {
+        descriptors.push(fd);
+        Descriptor(descriptors.len() as u32 - 1)
+    };
+    let kvm = pass(open_kvm()?.into());
+    let snapshot = |saved: SavedVm, pass: &mut dyn FnMut(OwnedFd) -> Descriptor| Snapshot {
+        state: pass(saved.state.into()),
+        memory: pass(saved.memory.into()),
+    };
+    let boot = match own.begin {
+        Begin::Saved(saved) => Boot::Snapshot(snapshot(saved, &mut pass)),
+        Begin::Kernel => Boot::Kernel(kernel(vm, None, &mut pass)?),
+        Begin::ToBeSaved(saved) => {
+            let save_to = snapshot(saved, &mut pass);
+            Boot::Kernel(kernel(vm, Some(save_to), &mut pass)?)
+        }
+    };
+    let mut extents = Vec::new();
+    for layer in own.layers {
+        extents.push(DiskExtent {
+            file: pass(open_own(&layer.path)?.into()),
+            len_bytes: layer.len_bytes,
+        });
+    }
+    let mut disks = vec![DiskConfig {
+        serial: LAYERS_SERIAL.into(),
+        read_only: true,
+        extents,
+        align_bytes: LAYER_ALIGN_BYTES,
+        min_len_bytes: LAYERS_LEN_BYTES,
+    }];
+    if let Some(template) = &vm.scratch {
+        let (file, len_bytes) =
+            scratch::make(template, own.folder).map_err(|source| Error::Scratch {
+                folder: own.folder.to_owned(),
+                source,
+            })?;
+        disks.push(DiskConfig {
+            serial: SCRATCH_SERIAL.into(),
+            read_only: false,
+            extents: vec![DiskExtent {
+                file: pass(file.into()),
+                len_bytes,
+            }],
+            align_bytes: 512,
+            min_len_bytes: 0,
+        });
+    }
+    let console = Some(pass(own.console));
+    let net = own.tap.map(|tap| NetConfig {
+        tap: pass(tap.tap),
+        mac: MAC,
+        mtu: MTU,
+        offload: tap.offload,
+    });
+    let config = VmConfig {
+        build: protocol::BUILD.into(),
+        kvm,
+        memory_mib: vm.memory_mib,
+        vcpus: vm.vcpus,
+        boot,
+        console,
+        disks,
+        nets: net.into_iter().collect(),
+        vsock: Some(VsockConfig {
+            guest_cid: GUEST_CID,
+        }),
+        rng: true,
+    };
+    Ok((config, descriptors))
+}
+
+fn kernel(
+    vm: &Vm,
+    save_to: Option<Snapshot>,
+    pass: &mut dyn FnMut(OwnedFd) -> Descriptor,
+) -> Result<Kernel, Error> {
+    Ok(Kernel {
+        image: pass(open(&vm.kernel)?.into()),
+        initramfs: Some(pass(open(&vm.initramfs)?.into())),
+        cmdline: vm.cmdline.clone(),
+        save_to,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_fit_until_the_device_is_full() {
+        let layers = |lens: &[u64]| -> Vec<Layer> {
+            let layer = |len_bytes: &u64| Layer {
+                path: "/layer".into(),
+                len_bytes: *len_bytes,
+            };
+            lens.iter().map(layer).collect()
+        };
+        assert!(layers_fit(&layers(&[])));
+        assert!(layers_fit(&layers(&[
+            4096,
+            LAYERS_LEN_BYTES - LAYER_ALIGN_BYTES
+        ])));
+        assert!(!layers_fit(&layers(&[4096, LAYERS_LEN_BYTES])));
+        assert!(!layers_fit(&layers(&[u64::MAX, u64::MAX])));
+    }
+}

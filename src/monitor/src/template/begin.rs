@@ -1,0 +1,281 @@
+//! How a VM begins: from its template, which may have to be made first, or with its kernel.
+//!
+//! ```text
+//! the template is there ---------------------------------> from it
+//! it is not ---> nobody makes it ---> it is made here ---> from it
+//!                another makes it, or it cannot be made -> with the kernel
+//! hull-vmm does not begin from it ---> it is removed ----> with the kernel
+//! ```
+//!
+//! Invariants: what is wrong with a template keeps no VM from booting its kernel, and the user is told why once that runs; a
+//! VM that is to be saved has no container, no layer, no network and nobody to talk to, and ends with its client.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use protocol::monitor::{Began, FromMonitor};
+use protocol::timeline::Nanos;
+use protocol::vmm::{End, FromVmm};
+use rustix::event::{PollFd, PollFlags};
+use sys::signalfd::SignalFd;
+
+use super::{Claim, Error as FolderError, claim, open, remove};
+use crate::client::Client;
+use crate::config::{Config, Vm};
+use crate::console::Console;
+use crate::devices::{self, Begin, Own, SavedVm, Tap};
+use crate::vmm::{self, Vmm};
+use crate::{chain, wait_for};
+
+/// Less room than this is worth a word when something could not be saved.
+const LITTLE_BYTES: u64 = 128 << 20;
+
+/// Why there is no template.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// Its folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// hull-vmm.
+    #[error(transparent)]
+    Vmm(#[from] vmm::Error),
+    /// The VM's surroundings.
+    #[error("cannot prepare the VM that is to be saved")]
+    Prepare(#[from] io::Error),
+    /// The VM did not come so far.
+    #[error("{why}{}", last_line(.console))]
+    Ended {
+        /// How it ended.
+        why: String,
+        /// Its console's last lines.
+        console: Vec<String>,
+    },
+    /// Nobody waits for it any more.
+    #[error("the container was given up while its VM was prepared")]
+    GivenUp,
+    /// Waiting failed.
+    #[error(transparent)]
+    Wait(#[from] crate::Error),
+}
+
+fn last_line(console: &[String]) -> String {
+    let line = console.last();
+    line.map_or_else(String::new, |line| format!("; its last words were: {line}"))
+}
+
+/// Nobody wants the VM any more: its client has hung up, or the monitor was told to end.
+#[derive(Debug, thiserror::Error)]
+#[error("the container was given up before its VM began")]
+pub(crate) struct GivenUp;
+
+/// Whoever may put an end to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outside<'a> {
+    /// Who wants the container.
+    pub(crate) client: &'a Client,
+    /// Signals that end the monitor.
+    pub(crate) quit: &'a SignalFd,
+}
+
+impl Outside<'_> {
+    /// Tells the client something that keeps nothing from going on.
+    pub(crate) fn notice(&self, text: String) {
+        self.client.send(&FromMonitor::Notice { text }, &[]);
+    }
+}
+
+/// How a VM is to begin, or has begun.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    /// The template's folder and files.
+    template: Option<PathBuf>,
+    saved: Option<SavedVm>,
+    pub(crate) began: Began,
+    /// When the template was there, if it was made here.
+    pub(crate) made: Option<Nanos>,
+    /// What the user should know once the VM runs.
+    notice: Option<String>,
+}
+
+impl Beginning {
+    fn with_kernel(notice: Option<String>) -> Beginning {
+        Beginning {
+            template: None,
+            saved: None,
+            began: Began::WithKernel,
+            made: None,
+            notice,
+        }
+    }
+
+    /// Finds the template of this VM, or makes it. `folder` is the sandbox's.
+    pub(crate) fn find(
+        config: &Config,
+        vm: &Vm,
+        folder: &Path,
+        outside: Outside<'_>,
+    ) -> Result<Beginning, GivenUp> {
+        let fits = devices::layers_fit(&config.container.layers);
+        let Some(template) = vm.template.as_deref().filter(|_| fits) else {
+            return Ok(Beginning::with_kernel(None));
+        };
+        let made = match open(template) {
+            Ok(Some(saved)) => Ok(Some((saved, None))),
+            Ok(None) => make(config, vm, template, folder, outside),
+            Err(error) => return Ok(Beginning::without(template, &error)),
+        };
+        match made {
+            Ok(Some((saved, made))) => Ok(Beginning {
+                template: Some(template.to_owned()),
+                saved: Some(saved),
+                began: Began::FromTemplate,
+                made,
+                notice: None,
+            }),
+            Ok(None) => Ok(Beginning::with_kernel(None)),
+            Err(Error::GivenUp) => Err(GivenUp),
+            Err(error) => {
+                let room = little_room(folder);
+                let notice = format!(
+                    "there is no template for this container's VM, which boots its kernel instead: {}{room}",
+                    chain(&error)
+                );
+                Ok(Beginning::with_kernel(Some(notice)))
+            }
+        }
+    }
+
+    /// What hull-vmm is told; the files go with it.
+    pub(crate) fn take(&mut self) -> Begin {
+        match self.saved.take() {
+            Some(saved) => Begin::Saved(saved),
+            None => Begin::Kernel,
+        }
+    }
+
+    /// The template that it begins from.
+    pub(crate) fn template(&self) -> Option<&Path> {
+        self.template.as_deref()
+    }
+
+    /// Removes the template, from which hull-vmm does not begin: the VM is to boot its kernel.
+    pub(crate) fn without(template: &Path, error: &dyn std::error::Error) -> Beginning {
+        let mut notice = format!(
+            "the template {} was removed, and the VM boots its kernel instead: {}",
+            template.display(),
+            chain(error)
+        );
+        if let Err(error) = remove(template) {
+            notice = format!(
+                "the template {} cannot be used, and the VM boots its kernel instead; remove it yourself: {}",
+                template.display(),
+                chain(&error)
+            );
+        }
+        Beginning::with_kernel(Some(notice))
+    }
+
+    /// The VM runs: says what there is to say. (Had it not, its own error would say more.)
+    pub(crate) fn tell(&mut self, outside: Outside<'_>) {
+        if let Some(text) = self.notice.take() {
+            outside.notice(text);
+        }
+    }
+}
+
+/// What there is to say about the room in a folder's file system.
+fn little_room(folder: &Path) -> String {
+    match rustix::fs::statvfs(folder) {
+        Ok(stat) if stat.f_bavail.saturating_mul(stat.f_frsize) < LITTLE_BYTES => format!(
+            " ({} MiB are free where hull keeps its state)",
+            stat.f_bavail.saturating_mul(stat.f_frsize) >> 20
+        ),
+        _ => String::new(),
+    }
+}
+
+/// Makes the template and opens it; `None` if another process is making it.
+fn make(
+    config: &Config,
+    vm: &Vm,
+    template: &Path,
+    folder: &Path,
+    outside: Outside<'_>,
+) -> Result<Option<(SavedVm, Option<Nanos>)>, Error> {
+    let unfinished = match claim(template)? {
+        Claim::Others => return Ok(None),
+        Claim::There => return Ok(open(template)?.map(|saved| (saved, None))),
+        Claim::Ours(unfinished) => unfinished,
+    };
+    let files = unfinished.files()?;
+    files.memory.set_len(u64::from(vm.memory_mib) << 20)?;
+    save(config, vm, files, folder, outside)?;
+    unfinished.finish()?;
+    let made = sys::clock::monotonic_ns();
+    Ok(open(template)?.map(|saved| (saved, Some(made))))
+}
+
+/// Boots a VM without a container and waits until it is saved.
+fn save(
+    config: &Config,
+    vm: &Vm,
+    files: SavedVm,
+    folder: &Path,
+    outside: Outside<'_>,
+) -> Result<(), Error> {
+    let mut vmm = Vmm::spawn(&config.id, vm)?;
+    let (mut console, console_end) = Console::new()?;
+    let tap = match config.container.bridge {
+        true => Some(Tap::unattached(&config.id)?),
+        false => None,
+    };
+    vmm.start(
+        vm,
+        Own {
+            begin: Begin::ToBeSaved(files),
+            layers: &[],
+            folder,
+            console: console_end,
+            tap,
+        },
+    )?;
+    loop {
+        let mut fds = vec![
+            PollFd::new(outside.quit, PollFlags::IN),
+            // What it says meanwhile waits; that it hangs up does not.
+            PollFd::new(outside.client, PollFlags::empty()),
+            PollFd::from_borrowed_fd(vmm.descriptor(), PollFlags::IN),
+        ];
+        fds.extend(
+            console
+                .descriptor()
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+        );
+        wait_for(&mut fds, None)?;
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
+        if ready[0] || ready[1] {
+            return Err(Error::GivenUp);
+        }
+        if ready.get(3) == Some(&true) {
+            console.read()?;
+        }
+        if !ready[2] {
+            continue;
+        }
+        match vmm.receive()? {
+            FromVmm::Ended {
+                end: End::Saved, ..
+            } => return Ok(()),
+            FromVmm::Ended { end, .. } => {
+                console.read()?;
+                return Err(Error::Ended {
+                    why: vmm::explain(&end, console.panic()),
+                    console: console.last_lines(),
+                });
+            }
+            FromVmm::Failed { message } => return Err(vmm::Error::Build(message).into()),
+            FromVmm::Running | FromVmm::Report(_) => {}
+        }
+    }
+}
