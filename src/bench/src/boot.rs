@@ -25,6 +25,9 @@ const QEMU: &str = "-M microvm,accel=kvm,acpi=off,rtc=off,isa-serial=on -cpu hos
     -no-user-config -no-reboot -display none -serial null -chardev stdio,id=console -device virtio-serial-device \
     -device virtconsole,chardev=console";
 
+/// What `--boot` says, and the reports of both ways in their order.
+const WAYS: [&str; 2] = ["template", "kernel"];
+
 /// A row of the table: what was run, and how long each run took, in ms.
 struct Row {
     name: &'static str,
@@ -42,11 +45,16 @@ pub(crate) fn run(runs: u32) -> Result<()> {
     let image = engine::images::resolve(&store, &installation, "demo", Pull::Missing, &())?;
     let folder = tempfile::tempdir()?;
     bundle::make(&image, folder.path(), &COMMAND)?;
-    // Once each, so that every program and image is in the page cache.
-    hull(&["--network", "none"])?;
+    // Once each, so that every program and image is in the page cache, and every template made.
+    for network in ["none", "bridge"] {
+        hull(&["--network", network])?;
+    }
     let mut rows = vec![
         row("hull run (VM, --network none)", runs, || {
             hull(&["--network", "none"])
+        })?,
+        row("hull run (VM, --network none --boot kernel)", runs, || {
+            hull(&["--network", "none", "--boot", "kernel"])
         })?,
         row("hull run (VM, --network bridge)", runs, || {
             hull(&["--network", "bridge"])
@@ -62,27 +70,51 @@ pub(crate) fn run(runs: u32) -> Result<()> {
         "from the command to its container's first byte of output",
         &rows,
     );
-    ratio(&rows[0], &rows[3], "hull in a VM, in crun's");
+    ratio(
+        &rows[0],
+        &rows[4],
+        "hull in a VM from a template, in crun's",
+    );
+    ratio(
+        &rows[1],
+        &rows[4],
+        "hull in a VM that boots a kernel, in crun's",
+    );
 
-    let mut reports = Vec::new();
-    let hull_row = row("hull run, to the agent (T3)", runs, || {
-        let report = timing()?;
-        let at = report["timeline_ns"]["t3_agent_started"]
-            .as_f64()
-            .context("the agent was not stamped")?;
-        reports.push(report);
-        Ok(at / 1e6)
-    })?;
-    let qemu_row = row("QEMU microvm, to the agent's first line", runs, || {
-        qemu(&installation)
-    })?;
-    let rows = [hull_row, qemu_row];
+    let mut reports = [Vec::new(), Vec::new()];
+    let [template, kernel] = &mut reports;
+    let rows = [
+        row("hull run, to the agent's hello (T4)", runs, || {
+            hello(WAYS[0], template)
+        })?,
+        row("hull run --boot kernel, to the same", runs, || {
+            hello(WAYS[1], kernel)
+        })?,
+        row("QEMU microvm, to the agent's first line", runs, || {
+            qemu(&installation)
+        })?,
+    ];
     print_table(
         "from the command to the agent in the VM: same kernel, same initramfs",
         &rows,
     );
-    ratio(&rows[0], &rows[1], "hull, in QEMU's");
-    print_report(&image, &reports)
+    ratio(&rows[0], &rows[2], "hull from a template, in QEMU's");
+    ratio(&rows[1], &rows[2], "hull that boots a kernel, in QEMU's");
+    for (way, reports) in WAYS.iter().zip(&reports) {
+        print_report(&image, way, reports);
+    }
+    Ok(())
+}
+
+/// Times a run to the agent's hello, and keeps its report.
+fn hello(way: &str, reports: &mut Vec<Value>) -> Result<f64> {
+    let report = timing(way)?;
+    if report["boot"] != way {
+        bail!("the VM did not begin as --boot {way} says: {report}");
+    }
+    let at = report["timeline_ns"]["t4_hello"].as_f64();
+    reports.push(report);
+    Ok(at.context("the agent's hello was not stamped")? / 1e6)
 }
 
 fn row(name: &'static str, runs: u32, mut once: impl FnMut() -> Result<f64>) -> Result<Row> {
@@ -107,10 +139,11 @@ fn oci(runtime: &str, bundle: &Path) -> Result<f64> {
 }
 
 /// A run with its stamps and counters.
-fn timing() -> Result<Value> {
+fn timing(way: &str) -> Result<Value> {
     let mut command = Command::new(std::env::current_exe()?);
     command
-        .args(["run", "--timing=json", "--network", "none", "demo"])
+        .args(["run", "--timing=json", "--network", "none", "--boot", way])
+        .arg("demo")
         .args(COMMAND);
     let output = command.output()?;
     let text = String::from_utf8_lossy(&output.stderr);
@@ -154,7 +187,7 @@ fn ratio(ours: &Row, theirs: &Row, what: &str) {
 }
 
 /// Medians of what hull counted itself.
-fn print_report(image: &Image, reports: &[Value]) -> Result<()> {
+fn print_report(image: &Image, way: &str, reports: &[Value]) {
     let median = |pick: &dyn Fn(&Value) -> f64| {
         let values: Vec<f64> = reports.iter().map(pick).collect();
         spread(&values).median
@@ -166,7 +199,10 @@ fn print_report(image: &Image, reports: &[Value]) -> Result<()> {
         map.as_object()
             .map_or(0.0, |map| map.values().filter_map(Value::as_f64).sum())
     };
-    println!("\nwhat hull counted ({}, medians)", image.display_name());
+    println!(
+        "\nwhat hull counted ({}, --boot {way}, medians)",
+        image.display_name()
+    );
     println!(
         "{:11.0}  exits",
         median(&|report| report["kvm_stats"]["exits"].as_f64().unwrap_or(0.0))
@@ -180,7 +216,7 @@ fn print_report(image: &Image, reports: &[Value]) -> Result<()> {
         mib("guest_touched_bytes")
     );
     println!(
-        "{:11.2}  MiB of private, dirty kernel pages",
+        "{:11.2}  MiB of private, dirty pages of the kernel's or the template's file",
         mib("kernel_private_dirty_bytes")
     );
     println!(
@@ -188,7 +224,6 @@ fn print_report(image: &Image, reports: &[Value]) -> Result<()> {
         mib("vmm_rss_bytes")
     );
     println!("{:11.2}  MiB of hull-monitor", mib("monitor_rss_bytes"));
-    Ok(())
 }
 
 /// Root is who owns its own process's folder as user 0.

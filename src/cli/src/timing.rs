@@ -62,7 +62,7 @@ pub(crate) fn text(timing: &Timing) -> String {
     };
     line("guest pages touched", memory.guest_touched_bytes);
     line(
-        "kernel pages that are private and dirty",
+        "pages of the kernel's or the template's file that are private and dirty",
         memory.kernel_private_dirty_bytes,
     );
     line("hull-vmm outside guest memory", memory.vmm_rss_bytes);
