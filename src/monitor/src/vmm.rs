@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use protocol::vmm::{
-    Boot, Descriptor, DiskConfig, DiskExtent, End, FromVmm, Kernel, MAX_PACKET_LEN, NetConfig, ToVmm,
-    VmConfig, VsockConfig,
+    Boot, Descriptor, DiskConfig, DiskExtent, End, FromVmm, Kernel, MAX_PACKET_LEN, NetConfig,
+    ToVmm, VmConfig, VsockConfig,
 };
 
 use crate::cgroup::VmCgroup;
