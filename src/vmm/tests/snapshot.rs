@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::sink;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::process::Command;
 
 use protocol::timeline::{control, mark};
 use protocol::vmm::{Boot, End, Snapshot};
@@ -12,6 +12,9 @@ use rustix::fs::{MemfdFlags, memfd_create};
 #[path = "fixture/mod.rs"]
 #[expect(dead_code, reason = "shared with the example, which uses the rest")]
 mod fixture;
+#[path = "fixture/jailed.rs"]
+#[expect(dead_code, reason = "shared with the other tests, which use the rest")]
+mod jailed;
 #[path = "fixture/payload.rs"]
 #[expect(dead_code, reason = "shared with the other tests, which use the rest")]
 mod payload;
@@ -47,24 +50,37 @@ impl Files {
 
 /// Saves the guest at READY; the plan as it was changed, the files, and how it ended.
 fn save(code: &Code, change: impl Fn(&mut Plan)) -> (Files, Outcome) {
+    let (files, plan) = to_save(code, change);
+    (files, wait(plan))
+}
+
+fn to_save(code: &Code, change: impl Fn(&mut Plan)) -> (Files, Plan) {
     let mut plan = Plan::new(code.kernel().unwrap()).unwrap();
     change(&mut plan);
     let files = Files::new(plan.config.memory_mib);
     plan.kernel().save_to = Some(files.pass(&mut plan));
-    (files, wait(plan))
+    (files, plan)
 }
 
 /// Begins where a guest was saved.
 fn resume(files: &Files, change: impl Fn(&mut Plan)) -> Outcome {
+    wait(to_resume(files, change))
+}
+
+fn to_resume(files: &Files, change: impl Fn(&mut Plan)) -> Plan {
     // The kernel is not asked for.
     let mut plan = Plan::new(tempfile::tempfile().unwrap()).unwrap();
     change(&mut plan);
     plan.config.boot = Boot::Snapshot(files.pass(&mut plan));
-    wait(plan)
+    plan
 }
 
 fn wait(plan: Plan) -> Outcome {
-    plan.start(Path::new(env!("CARGO_BIN_EXE_hull-vmm")), sink())
+    wait_by(&mut Command::new(env!("CARGO_BIN_EXE_hull-vmm")), plan)
+}
+
+fn wait_by(command: &mut Command, plan: Plan) -> Outcome {
+    plan.start_by(command, sink())
         .and_then(fixture::Vm::wait)
         .unwrap()
 }
@@ -119,6 +135,26 @@ fn a_device_serves_what_was_in_its_queue_and_interrupts() {
         let outcome = resume(&files, with_rng);
         assert_eq!(outcome.end, Ok(End::Code { code: rng::LEN }), "{outcome:?}");
     }
+}
+
+#[test]
+#[ignore = "needs root and /dev/kvm"]
+fn saving_and_beginning_again_work_in_the_jail() {
+    let guest = ready(rng::ask(Code::new()))
+        .wait_for(rng::USED_INDEX)
+        .load(rng::USED_LEN)
+        .code_from_eax()
+        .reset();
+    let with_devices = |plan: &mut Plan| {
+        plan.config.rng = true;
+        plan.config.vcpus = 2;
+    };
+    let (files, plan) = to_save(&guest, with_devices);
+    let outcome = wait_by(&mut jailed::jailer("hull-vmm"), plan);
+    assert_eq!(outcome.end, Ok(End::Saved));
+    let plan = to_resume(&files, with_devices);
+    let outcome = wait_by(&mut jailed::jailer("hull-vmm"), plan);
+    assert_eq!(outcome.end, Ok(End::Code { code: rng::LEN }));
 }
 
 #[test]
