@@ -12,13 +12,14 @@ mod table {
     include!("table.rs");
 }
 
-pub use table::{BLOCK, Call, KINDS, Kind, MAIN, MONITOR, VCPU, When};
+pub use table::{BLOCK, Call, KINDS, Kind, MAIN, MONITOR, SAVE, VCPU, When};
 
 /// The program that was compiled for a kind of thread: an array of `struct sock_filter`.
 pub fn program(kind: &Kind) -> &'static [u8] {
     match kind.name {
         "main" => include_bytes!(concat!(env!("OUT_DIR"), "/main")),
         "vcpu" => include_bytes!(concat!(env!("OUT_DIR"), "/vcpu")),
+        "save" => include_bytes!(concat!(env!("OUT_DIR"), "/save")),
         "blk" => include_bytes!(concat!(env!("OUT_DIR"), "/blk")),
         "monitor" => include_bytes!(concat!(env!("OUT_DIR"), "/monitor")),
         other => unreachable!("{other} is not among the kinds of the table"),

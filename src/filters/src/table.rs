@@ -50,6 +50,15 @@ use When::{OneOf, PlainMemory, Without};
 const KVM_RUN: u64 = 0xae80;
 const KVM_GET_REGS: u64 = 0x8090_ae81;
 const KVM_GET_MP_STATE: u64 = 0x8004_ae98;
+const KVM_GET_SREGS: u64 = 0x8138_ae83;
+const KVM_GET_MSRS: u64 = 0xc008_ae88;
+const KVM_GET_LAPIC: u64 = 0x8400_ae8e;
+const KVM_GET_VCPU_EVENTS: u64 = 0x8040_ae9f;
+const KVM_GET_DEBUGREGS: u64 = 0x8080_aea1;
+const KVM_GET_XSAVE: u64 = 0x9000_aea4;
+const KVM_GET_XCRS: u64 = 0x8188_aea6;
+const KVM_GET_IRQCHIP: u64 = 0xc208_ae62;
+const KVM_GET_CLOCK: u64 = 0x8030_ae7c;
 const TUNSETOFFLOAD: u64 = 0x4004_54d0;
 const FIONBIO: u64 = 0x5421;
 
@@ -121,20 +130,47 @@ pub const MAIN: Kind = Kind {
     ],
 };
 
+/// Every vCPU, besides its ioctls.
+const EVERY_VCPU: &[Call] = calls![SYS_getrandom, SYS_read, SYS_rt_sigreturn];
+
 /// A vCPU: it runs the guest, answers its accesses, and starts a device when its driver says so.
 pub const VCPU: Kind = Kind {
     name: "vcpu",
     calls: &[
         EVERY_THREAD,
-        calls![
-            SYS_getrandom,
-            SYS_ioctl(OneOf(
-                1,
-                &[KVM_RUN, KVM_GET_REGS, KVM_GET_MP_STATE, TUNSETOFFLOAD]
-            )),
-            SYS_read,
-            SYS_rt_sigreturn,
-        ],
+        EVERY_VCPU,
+        calls![SYS_ioctl(OneOf(
+            1,
+            &[KVM_RUN, KVM_GET_REGS, KVM_GET_MP_STATE, TUNSETOFFLOAD]
+        ))],
+    ],
+    development: DEVELOPMENT,
+};
+
+/// A vCPU of a VM that is to be saved, in which no container ever runs: at its end it reads the VM's state as well.
+pub const SAVE: Kind = Kind {
+    name: "save",
+    calls: &[
+        EVERY_THREAD,
+        EVERY_VCPU,
+        calls![SYS_ioctl(OneOf(
+            1,
+            &[
+                KVM_RUN,
+                KVM_GET_REGS,
+                KVM_GET_MP_STATE,
+                TUNSETOFFLOAD,
+                KVM_GET_SREGS,
+                KVM_GET_MSRS,
+                KVM_GET_LAPIC,
+                KVM_GET_VCPU_EVENTS,
+                KVM_GET_DEBUGREGS,
+                KVM_GET_XSAVE,
+                KVM_GET_XCRS,
+                KVM_GET_IRQCHIP,
+                KVM_GET_CLOCK,
+            ]
+        ))],
     ],
     development: DEVELOPMENT,
 };
@@ -184,4 +220,4 @@ pub const MONITOR: Kind = Kind {
 };
 
 /// Every kind.
-pub const KINDS: &[Kind] = &[MAIN, VCPU, BLOCK, MONITOR];
+pub const KINDS: &[Kind] = &[MAIN, VCPU, SAVE, BLOCK, MONITOR];

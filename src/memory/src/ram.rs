@@ -5,16 +5,20 @@
     reason = "places file mappings over RAM that this module owns"
 )]
 
+use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
+use rustix::fs::{SeekFrom, fstat, seek};
+use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
 use vm_memory::{
-    Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    Address, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
     MemoryRegionAddress,
 };
 
-use crate::{Memory, PAGE_BYTES};
+use crate::{Memory, PAGE_BYTES, Segments};
 
 /// Why RAM could not be made or mapped.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +40,17 @@ pub enum Error {
         /// Its length.
         len: u64,
     },
+    /// The file of a saved memory is not of its size.
+    #[error("a saved memory has {found} bytes, and the VM's has {wanted}")]
+    SavedLength {
+        /// Of the file.
+        found: u64,
+        /// Of the RAM.
+        wanted: u64,
+    },
+    /// The file of a saved memory could not be examined, or a file not be read.
+    #[error("a file for the VM's memory could not be read")]
+    Read(#[from] io::Error),
     /// The file could not be mapped.
     #[error("a file could not be mapped at guest address {at:#x}")]
     MapFile {
@@ -68,6 +83,7 @@ pub struct Slot {
 pub struct Ram {
     memory: Memory,
     files: Vec<HostRange>,
+    shared: bool,
 }
 
 impl Ram {
@@ -84,6 +100,7 @@ impl Ram {
         let ram = Self {
             memory: Memory::new(memory),
             files: Vec::new(),
+            shared: false,
         };
         for slot in ram.slots() {
             // SAFETY: the range is the mapping of one region, which `memory` owns; the advice changes no content.
@@ -97,6 +114,46 @@ impl Ram {
             };
         }
         Ok(ram)
+    }
+
+    /// RAM that is `file`, one region after the other: what the guest writes is in the file. It has their length.
+    pub fn shared(regions: &[(GuestAddress, u64)], file: File) -> Result<Self, Error> {
+        let bytes = regions.iter().map(|region| region.1).sum();
+        check_len(&file, bytes)?;
+        let file = Arc::new(file);
+        let mut offset = 0;
+        let range = |&(at, len): &(GuestAddress, u64)| {
+            let part = FileOffset::from_arc(file.clone(), offset);
+            offset += len;
+            (at, len as usize, Some(part))
+        };
+        let ranges: Vec<_> = regions.iter().map(range).collect();
+        let memory = GuestMemoryMmap::<()>::from_ranges_with_files(&ranges)
+            .map_err(|source| Error::Reserve { bytes, source })?;
+        Ok(Self {
+            memory: Memory::new(memory),
+            files: Vec::new(),
+            shared: true,
+        })
+    }
+
+    /// Takes up what [`Ram::shared`] left in `file`, copy-on-write: see [`Ram::map_file`]. What is a hole there is RAM of
+    /// this VM's own from the start.
+    pub fn map_saved(&mut self, file: &File) -> Result<(), Error> {
+        let slots = self.slots();
+        check_len(file, slots.iter().map(|slot| slot.len).sum())?;
+        let mut first = 0;
+        for slot in slots {
+            let last = first + slot.len;
+            let mut done = first;
+            while let Some((start, end)) = next_data(file, done, last)? {
+                let at = GuestAddress(slot.guest.0 + (start - first));
+                self.map_file(at, file, start, end - start)?;
+                done = end;
+            }
+            first = last;
+        }
+        Ok(())
     }
 
     /// Asks the host to back `len` bytes at `at` with huge pages: for what a guest is known to fill, where they cost no
@@ -145,7 +202,8 @@ impl Ram {
     }
 
     /// Maps `len` bytes of `file` from `offset` at `at`, copy-on-write, over the RAM there. All three are multiples
-    /// of [`PAGE_BYTES`]; the last page may reach beyond the end of the file and reads as zeros there.
+    /// of [`PAGE_BYTES`]; the last page may reach beyond the end of the file and reads as zeros there. RAM that is shared gets
+    /// a copy.
     ///
     /// The guest's first write to a page copies it; the file never changes. Whoever owns the file must not shorten it
     /// while the VM runs: a page that is gone ends the VMM (SIGBUS), and harms nobody else.
@@ -177,6 +235,11 @@ impl Ram {
         let host = region
             .get_host_address(MemoryRegionAddress(inside.raw_value()))
             .map_err(|_| range_error)?;
+        let range = [host as u64, host as u64 + len];
+        if self.shared {
+            self.copy_file(at, file.as_fd(), offset, len)?;
+            return Ok(range);
+        }
         // SAFETY: [host, host + len) lies inside one region's mapping, which `memory` owns and keeps until it is
         // dropped; `&mut self` and the absence of a running guest at load time leave nobody who relies on its former
         // content. Guest memory is only ever accessed as volatile bytes, so that the new content needs no validity.
@@ -194,15 +257,61 @@ impl Ram {
             at: at.raw_value(),
             source: errno.into(),
         })?;
-        let range = [host as u64, host as u64 + len];
         self.files.push(range);
         Ok(range)
+    }
+
+    fn copy_file(
+        &self,
+        at: GuestAddress,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), Error> {
+        let Ok(slice) = self.memory.get_slice(at, len as usize) else {
+            let at = at.raw_value();
+            return Err(Error::Range { at, len });
+        };
+        let mut rest = Segments::new();
+        rest.push(slice).expect("one piece");
+        while !rest.is_empty() {
+            match rest.read_from_at(file, offset + len - rest.len() as u64) {
+                // The file's end.
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// The host ranges that were mapped from files, in the order of mapping.
     pub fn file_ranges(&self) -> &[HostRange] {
         &self.files
     }
+}
+
+fn check_len(file: &File, wanted: u64) -> Result<(), Error> {
+    let found = fstat(file).map_err(io::Error::from)?.st_size as u64;
+    match found == wanted {
+        true => Ok(()),
+        false => Err(Error::SavedLength { found, wanted }),
+    }
+}
+
+/// The first stretch of whole pages in `[from, to)` that has data in it.
+fn next_data(file: &File, from: u64, to: u64) -> io::Result<Option<(u64, u64)>> {
+    let start = match seek(file, SeekFrom::Data(from)) {
+        Ok(start) => start / PAGE_BYTES * PAGE_BYTES,
+        Err(Errno::NXIO) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if start >= to {
+        return Ok(None);
+    }
+    let end = seek(file, SeekFrom::Hole(start.max(from)))?.next_multiple_of(PAGE_BYTES);
+    Ok(Some((start.max(from), end.min(to))))
 }
 
 #[cfg(test)]
@@ -248,6 +357,52 @@ mod tests {
         let mut first = [0];
         file.read_exact(&mut first).unwrap();
         assert_eq!(first, [7]);
+    }
+
+    #[test]
+    fn what_shared_ram_holds_is_taken_up_and_left_unchanged() {
+        let regions = [
+            (GuestAddress(0), 0x10000),
+            (GuestAddress(0x1_0000_0000), 0x4000),
+        ];
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(0x14000).unwrap();
+        let mut kernel = tempfile::tempfile().unwrap();
+        kernel.write_all(&[5; 5000]).unwrap();
+        let mut saved = Ram::shared(&regions, file.try_clone().unwrap()).unwrap();
+        let (low, high) = (GuestAddress(0x3000), GuestAddress(0x1_0000_3ff0));
+        saved.memory().write_obj(7u8, low).unwrap();
+        saved.memory().write_obj(8u8, high).unwrap();
+        saved
+            .map_file(GuestAddress(0x8000), &kernel, 0, 0x2000)
+            .unwrap();
+        assert!(saved.file_ranges().is_empty());
+        drop(saved);
+
+        for _ in 0..2 {
+            let mut ram = Ram::new(&regions).unwrap();
+            ram.map_saved(&file).unwrap();
+            let byte = |at| ram.memory().read_obj::<u8>(at).unwrap();
+            assert_eq!([byte(low), byte(high)], [7, 8]);
+            assert_eq!(byte(GuestAddress(0x8000 + 4999)), 5);
+            assert_eq!(
+                [0x8000 + 5000, 0, 0xf000].map(|at| byte(GuestAddress(at))),
+                [0; 3]
+            );
+            let mapped: u64 = ram.file_ranges().iter().map(|[a, b]| b - a).sum();
+            assert!(mapped < 0x14000, "{mapped:#x}");
+            ram.memory().write_obj(9u8, low).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_saved_memory_of_another_size_is_refused() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(0x13000).unwrap();
+        let refused = ram().map_saved(&file).unwrap_err();
+        assert!(matches!(refused, Error::SavedLength { .. }));
+        let refused = Ram::shared(&[(GuestAddress(0), 0x1000)], file).unwrap_err();
+        assert!(matches!(refused, Error::SavedLength { .. }));
     }
 
     #[test]

@@ -213,6 +213,6 @@ pub struct Report {
     pub user_exits: BTreeMap<String, u64>,
     /// Address ranges of hull-vmm that are guest memory: `[start, end)`.
     pub guest_memory: Vec<[u64; 2]>,
-    /// The part of `guest_memory` that is mapped from the kernel's file.
+    /// The part of `guest_memory` that is mapped from the kernel's file, or from a snapshot's.
     pub kernel_memory: Vec<[u64; 2]>,
 }

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arch::layout::{VIRTIO_MMIO, VIRTIO_MMIO_STRIDE};
 use devices::legacy::Chip;
-use devices::virtio::mmio::{Mmio, registers};
+use devices::virtio::mmio::{self, Mmio, registers};
 
+use crate::snapshot;
 use crate::stamps::Stamps;
 
 /// The most ports that are counted by number: a guest can use 65536.
@@ -21,6 +22,8 @@ pub struct Bus {
     chips: Vec<OnPorts>,
     devices: Vec<OnMmio>,
     stamps: Arc<Stamps>,
+    /// Where the devices begin, in a VM from a snapshot that has not run yet.
+    saved: Mutex<Vec<mmio::State>>,
     port_counts: Mutex<BTreeMap<(Access, u16), u64>>,
     other_port_count: AtomicU64,
     other_mmio_count: AtomicU64,
@@ -54,6 +57,7 @@ impl Bus {
             chips: Vec::new(),
             devices: Vec::new(),
             stamps,
+            saved: Mutex::default(),
             port_counts: Mutex::default(),
             other_port_count: AtomicU64::new(0),
             other_mmio_count: AtomicU64::new(0),
@@ -78,6 +82,31 @@ impl Bus {
             reads,
             writes,
         });
+    }
+
+    /// Has the devices begin where they were saved: see [`Bus::resume`].
+    pub fn begin_at(&mut self, saved: Vec<mmio::State>) -> Result<(), snapshot::Error> {
+        snapshot::same("devices", saved.len() as u64, self.devices.len() as u64)?;
+        self.saved = Mutex::new(saved);
+        Ok(())
+    }
+
+    /// Starts the devices where they were saved, if they were. Devices of the main loop wait for it: this is a vCPU's to do,
+    /// before it runs.
+    pub fn resume(&self) -> Result<(), snapshot::Error> {
+        let saved = std::mem::take(&mut *lock(&self.saved));
+        for (index, (device, state)) in self.devices.iter().zip(&saved).enumerate() {
+            lock(&device.transport)
+                .restore(state)
+                .map_err(|source| snapshot::Error::Device { index, source })?;
+        }
+        Ok(())
+    }
+
+    /// Stops every device for good; their states, to be saved. The main loop must run meanwhile.
+    pub fn stop(&self) -> Vec<mmio::State> {
+        let stop = |device: &OnMmio| lock(&device.transport).stop();
+        self.devices.iter().map(stop).collect()
     }
 
     /// Number of virtio devices.

@@ -61,6 +61,7 @@ fn kind(name: &str) -> Option<&'static Kind> {
         .unwrap_or(name.len());
     match &name[..end] {
         "vcpu" => Some(&filters::VCPU),
+        "save" => Some(&filters::SAVE),
         "blk" => Some(&filters::BLOCK),
         _ => None,
     }

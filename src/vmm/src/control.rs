@@ -15,6 +15,7 @@ use crate::ends::Ends;
 use crate::halt;
 use crate::machine::{self, Descriptors, Machine};
 use crate::report::Sources;
+use crate::snapshot;
 use crate::stamps::Stamps;
 use crate::stats::Stats;
 use crate::vcpu::Gate;
@@ -40,6 +41,9 @@ pub enum Error {
     /// The VM could not be put together.
     #[error(transparent)]
     Machine(#[from] machine::Error),
+    /// The VM could not be saved.
+    #[error("the VM could not be saved")]
+    Save(#[from] snapshot::Error),
     /// The main loop.
     #[error("the main loop failed")]
     Loop(#[from] event_manager::Error),
@@ -101,10 +105,11 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
         shared,
         vm,
         ram,
-        kernel_memory,
+        file_memory,
         output,
         offers,
     } = machine;
+    let saver = shared.saver.clone();
     let gate = Gate::default();
     let running = vcpus
         .into_iter()
@@ -118,7 +123,7 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
         running,
         vm_stats,
         &ram,
-        kernel_memory,
+        file_memory,
     ));
     manager.add_subscriber(Arc::new(Mutex::new(Watch(ends.clone()))));
     let conversation = Conversation {
@@ -147,7 +152,15 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
             _ => watch.busy(),
         }
     };
-    stop_vcpus(&sources, &mut manager)?;
+    let timeout = match end {
+        // They have something to do yet; who waits for it knows for how long.
+        End::Saved => None,
+        _ => Some(STOP_TIMEOUT),
+    };
+    stop_vcpus(&sources, &mut manager, timeout)?;
+    if let (End::Saved, Some(saver)) = (&end, saver) {
+        saver.result()?;
+    }
     output.flush();
     send(
         socket,
@@ -162,12 +175,17 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
 }
 
 /// Drives the vCPUs out of the guest. The loop goes on meanwhile: a vCPU's thread may be waiting for it.
-fn stop_vcpus(sources: &Sources, manager: &mut EventManager<Subscriber>) -> Result<(), Error> {
-    let deadline = Instant::now() + STOP_TIMEOUT;
+fn stop_vcpus(
+    sources: &Sources,
+    manager: &mut EventManager<Subscriber>,
+    timeout: Option<Duration>,
+) -> Result<(), Error> {
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    let in_time = || deadline.is_none_or(|deadline| Instant::now() < deadline);
     for vcpu in &sources.vcpus {
         vcpu.kick();
     }
-    while Instant::now() < deadline && !sources.vcpus.iter().all(|vcpu| vcpu.has_ended()) {
+    while in_time() && !sources.vcpus.iter().all(|vcpu| vcpu.has_ended()) {
         manager.run_with_timeout(1)?;
     }
     Ok(())

@@ -10,11 +10,15 @@ use std::os::fd::{IntoRawFd, OwnedFd};
 use arch::layout::{self, KVM_IDENTITY_MAP, KVM_TSS};
 use devices::virtio::mmio::{Mmio, registers::QUEUE_NOTIFY};
 use kvm_bindings::{
-    KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_userspace_memory_region,
+    KVM_API_VERSION, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
+    KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_cpuid_entry2, kvm_irqchip,
+    kvm_userspace_memory_region, kvm_xsave,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use memory::{Memory, Ram};
 use vmm_sys_util::eventfd::EventFd;
+
+use crate::snapshot::Chips;
 
 /// What hull cannot do without, by KVM's names.
 const REQUIRED: [(Cap, &str); 9] = [
@@ -27,6 +31,13 @@ const REQUIRED: [(Cap, &str); 9] = [
     (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
     (Cap::SetIdentityMapAddr, "KVM_CAP_SET_IDENTITY_MAP_ADDR"),
     (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+];
+
+/// The chips that KVM_CREATE_IRQCHIP makes.
+const IRQCHIPS: [u32; 3] = [
+    KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE,
+    KVM_IRQCHIP_IOAPIC,
 ];
 
 /// Why KVM cannot run the VM.
@@ -64,6 +75,18 @@ pub enum Error {
         #[source]
         source: kvm_ioctls::Error,
     },
+    /// A register that KVM does not take back.
+    #[error("KVM refuses model specific register {index:#x} of the snapshot")]
+    Msr {
+        /// Its number.
+        index: u32,
+    },
+    /// A KVM whose vCPUs have more state than hull saves.
+    #[error("vCPUs of this KVM have {bytes} bytes of extended state, and hull saves {XSAVE_BYTES}")]
+    ExtendedState {
+        /// KVM_CAP_XSAVE2.
+        bytes: usize,
+    },
     /// More devices than there are windows and interrupts.
     #[error(
         "{asked} virtio devices are asked for, and there is room for {}",
@@ -74,6 +97,9 @@ pub enum Error {
         asked: usize,
     },
 }
+
+/// What KVM_GET_XSAVE gives.
+const XSAVE_BYTES: usize = size_of::<kvm_xsave>();
 
 /// Makes an [`Error::Ioctl`].
 pub(crate) fn failed(ioctl: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Error {
@@ -135,6 +161,20 @@ impl System {
         })
     }
 
+    /// What a VM's vCPUs have to save, where hull can: the numbers of their model specific registers.
+    pub fn snapshots(&self) -> Result<Vec<u32>, Error> {
+        let bytes = self.kvm.check_extension_int(Cap::Xsave2);
+        let bytes = usize::try_from(bytes).unwrap_or_default();
+        if bytes > XSAVE_BYTES {
+            return Err(Error::ExtendedState { bytes });
+        }
+        let list = self
+            .kvm
+            .get_msr_index_list()
+            .map_err(failed("KVM_GET_MSR_INDEX_LIST"))?;
+        Ok(list.as_slice().to_vec())
+    }
+
     /// What CPUID this KVM can show a guest.
     pub fn supported_cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>, Error> {
         let cpuid = self
@@ -184,6 +224,36 @@ impl Vm {
         self.fd
             .register_irqfd(eventfd, gsi)
             .map_err(failed("KVM_IRQFD"))
+    }
+
+    /// Interrupt chips and clock, to be saved.
+    pub fn chips(&self) -> Result<Chips, Error> {
+        let mut irqchips = IRQCHIPS.map(|chip_id| kvm_irqchip {
+            chip_id,
+            ..Default::default()
+        });
+        for chip in &mut irqchips {
+            self.fd
+                .get_irqchip(chip)
+                .map_err(failed("KVM_GET_IRQCHIP"))?;
+        }
+        let clock = self.fd.get_clock().map_err(failed("KVM_GET_CLOCK"))?;
+        Ok(Chips { irqchips, clock })
+    }
+
+    /// Sets chips and clock as they were saved, when the vCPUs are there. The clock goes on from there: for its guest, no time
+    /// has passed.
+    pub fn set_chips(&self, chips: &Chips) -> Result<(), Error> {
+        for chip in &chips.irqchips {
+            self.fd
+                .set_irqchip(chip)
+                .map_err(failed("KVM_SET_IRQCHIP"))?;
+        }
+        let clock = kvm_clock_data {
+            clock: chips.clock.clock,
+            ..Default::default()
+        };
+        self.fd.set_clock(&clock).map_err(failed("KVM_SET_CLOCK"))
     }
 
     /// The VM's descriptor, for its statistics.

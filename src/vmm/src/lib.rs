@@ -14,6 +14,7 @@
 //! - [`control`]: the conversation with the monitor.  [`machine`]: where a VM is put together.
 //! - [`kvm`], [`vcpu`], [`stats`]: the ioctls.  [`bus`]: who answers an access.  [`loader`]: kernel and initramfs.
 //! - [`confine`]: what each thread gives up before a guest runs.
+//! - [`snapshot`]: a VM saved, and begun where another was saved.
 //! - [`ends`], [`halt`], [`stamps`]: what is known of a VM's life.  [`probe`]: whether this KVM can boot a stock kernel.
 
 pub mod bus;
@@ -26,6 +27,7 @@ pub mod loader;
 pub mod machine;
 pub mod probe;
 pub mod report;
+pub mod snapshot;
 pub mod stamps;
 pub mod stats;
 pub mod vcpu;

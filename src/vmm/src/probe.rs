@@ -17,7 +17,7 @@ use crate::bus::Bus;
 use crate::ends::Ends;
 use crate::kvm::System;
 use crate::stamps::Stamps;
-use crate::vcpu::{Gate, Running, Shared, Vcpu};
+use crate::vcpu::{Gate, Running, Shared, Start, Vcpu};
 
 /// Memory of the probe's VM.
 const RAM_BYTES: u64 = 4 << 20;
@@ -87,7 +87,8 @@ fn try_payload(system: &System) -> Result<(), String> {
         count: 1,
         tsc_deadline: system.has_tsc_deadline(),
     };
-    let vcpu = Vcpu::new(&vm, of, &supported, Entry::Linux64(layout::KERNEL_START));
+    let start = Start::At(Entry::Linux64(layout::KERNEL_START));
+    let vcpu = Vcpu::new(&vm, of, &supported, &start);
     let vcpu = vcpu.map_err(|error| text(&error))?;
 
     let stamps = Arc::new(Stamps::default());
@@ -107,6 +108,7 @@ fn try_payload(system: &System) -> Result<(), String> {
         bus,
         ends: ends.clone(),
         stamps,
+        saver: None,
     };
     crate::vcpu::install_handler().map_err(|error| text(&error))?;
     let gate = Gate::default();

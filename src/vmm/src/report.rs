@@ -22,7 +22,7 @@ pub struct Sources {
     pub vcpus: Vec<Running>,
     vm_stats: Option<Stats>,
     guest_memory: Vec<HostRange>,
-    kernel_memory: Vec<HostRange>,
+    file_memory: Vec<HostRange>,
     /// The ranges stay mapped as long as they are reported.
     _memory: Memory,
 }
@@ -35,7 +35,7 @@ impl Sources {
         vcpus: Vec<Running>,
         vm_stats: Option<Stats>,
         ram: &Ram,
-        kernel_memory: Vec<HostRange>,
+        file_memory: Vec<HostRange>,
     ) -> Self {
         let guest_memory = ram.host_ranges();
         let _memory = ram.memory().clone();
@@ -45,7 +45,7 @@ impl Sources {
             vcpus,
             vm_stats,
             guest_memory,
-            kernel_memory,
+            file_memory,
             _memory,
         }
     }
@@ -68,7 +68,7 @@ impl Sources {
             kvm_stats: self.kvm_stats(),
             user_exits,
             guest_memory: self.guest_memory.clone(),
-            kernel_memory: self.kernel_memory.clone(),
+            kernel_memory: self.file_memory.clone(),
         }
     }
 

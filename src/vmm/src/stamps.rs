@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use devices::legacy::ControlEvents;
 use protocol::timeline::{Nanos, Timeline, mark};
+use protocol::vmm::End;
 use sys::clock::monotonic_ns;
+
+use crate::ends::Ends;
 
 /// A moment that is stamped once. CLOCK_MONOTONIC is never 0 while a process runs.
 #[derive(Debug, Default)]
@@ -65,19 +68,29 @@ impl Stamps {
 }
 
 /// What the control device hears, stamped.
-pub struct Listener(pub Arc<Stamps>);
+pub struct Listener {
+    /// The stamps.
+    pub stamps: Arc<Stamps>,
+    /// Of a VM that ends by being saved, as soon as its guest is ready.
+    pub saved_at_ready: Option<Ends>,
+}
 
 impl ControlEvents for Listener {
     fn mark(&mut self, mark: u32) {
         match mark {
-            mark::AGENT_STARTED => self.0.agent_started.set(),
-            mark::EXEC => self.0.exec.set(),
+            mark::AGENT_STARTED => self.stamps.agent_started.set(),
+            mark::EXEC => self.stamps.exec.set(),
+            mark::READY => {
+                if let Some(ends) = &self.saved_at_ready {
+                    ends.reach(End::Saved);
+                }
+            }
             _ => {}
         }
     }
 
     fn exit_code(&mut self, code: u32) {
-        self.0
+        self.stamps
             .exit_code
             .store(CODE_WRITTEN | u64::from(code), Ordering::SeqCst);
     }
@@ -91,12 +104,16 @@ mod tests {
     fn a_stage_is_stamped_once() {
         let stamps = Arc::new(Stamps::default());
         assert_eq!(stamps.timeline(), Timeline::default());
-        Listener(stamps.clone()).mark(mark::EXEC);
+        let mut listener = Listener {
+            stamps: stamps.clone(),
+            saved_at_ready: None,
+        };
+        listener.mark(mark::EXEC);
         let first = stamps.timeline().exec;
         assert!(first.is_some());
         std::thread::sleep(std::time::Duration::from_millis(1));
-        Listener(stamps.clone()).mark(mark::EXEC);
-        Listener(stamps.clone()).mark(77);
+        listener.mark(mark::EXEC);
+        listener.mark(77);
         assert_eq!(stamps.timeline().exec, first);
     }
 
@@ -104,7 +121,11 @@ mod tests {
     fn a_code_of_zero_is_a_code() {
         let stamps = Arc::new(Stamps::default());
         assert_eq!(stamps.exit_code(), None);
-        Listener(stamps.clone()).exit_code(0);
+        let mut listener = Listener {
+            stamps: stamps.clone(),
+            saved_at_ready: None,
+        };
+        listener.exit_code(0);
         assert_eq!(stamps.exit_code(), Some(0));
     }
 }

@@ -17,7 +17,7 @@ mod fixture;
 mod payload;
 
 use fixture::{Outcome, Plan, Vm};
-use payload::Code;
+use payload::{Code, interrupt, rng};
 
 fn start(code: &Code, change: impl FnOnce(&mut Plan)) -> Vm {
     let mut plan = Plan::new(code.kernel().unwrap()).unwrap();
@@ -146,40 +146,19 @@ fn a_second_vcpu_is_started_by_the_first() {
     assert_eq!(code(&run(&guest, |plan| plan.config.vcpus = 2)), 0x42);
 }
 
-/// Drives the entropy device: its queue lies at 0x40000, and `wait` ends when the buffer has come back.
+/// Drives the entropy device; `wait` ends when the buffer has come back.
 fn fill_from_rng(begin: Code, wait: impl FnOnce(Code) -> Code) -> Code {
-    const DESCRIPTORS: u32 = 0x4_0000;
-    const AVAILABLE: u32 = 0x4_1000;
-    const USED: u32 = 0x4_2000;
-    const BUFFER: u32 = 0x4_3000;
-    let device = virtio_mmio(0).0 as u32;
-    let register = |offset: u64| device + offset as u32;
-    let ready = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK;
-    let guest = begin
-        .store(register(STATUS), STATUS_ACKNOWLEDGE)
-        .store(register(STATUS), STATUS_ACKNOWLEDGE | STATUS_DRIVER)
-        .store(register(DRIVER_FEATURES_SEL), 1)
-        .store(register(DRIVER_FEATURES), (VERSION_1 >> 32) as u32)
-        .store(register(STATUS), ready)
-        .store(register(QUEUE_NUM), 8)
-        .store(register(QUEUE_DESC_LOW), DESCRIPTORS)
-        .store(register(QUEUE_DRIVER_LOW), AVAILABLE)
-        .store(register(QUEUE_DEVICE_LOW), USED)
-        .store(register(QUEUE_READY), 1)
-        .store(register(STATUS), ready | STATUS_DRIVER_OK)
-        .store(DESCRIPTORS, BUFFER)
-        .store(DESCRIPTORS + 8, 16) // bytes
-        .store(DESCRIPTORS + 12, 2) // device-writable
-        .store(AVAILABLE, 1 << 16) // index 1, flags 0; entry 0 is descriptor 0
-        .store(register(QUEUE_NOTIFY), 0);
-    // The used element's length says how much came.
-    wait(guest).load(USED + 8).code_from_eax().reset()
+    let notify = virtio_mmio(0).0 as u32 + QUEUE_NOTIFY as u32;
+    wait(rng::ask(begin).store(notify, 0))
+        .load(rng::USED_LEN)
+        .code_from_eax()
+        .reset()
 }
 
 #[test]
 #[ignore = "needs /dev/kvm"]
 fn a_guest_drives_a_queue_from_end_to_end() {
-    let guest = fill_from_rng(Code::new(), |guest| guest.wait_for(0x4_2002)); // the used index
+    let guest = fill_from_rng(Code::new(), |guest| guest.wait_for(rng::USED_INDEX));
     let outcome = run(&guest, |plan| plan.config.rng = true);
     assert_eq!(code(&outcome), 16);
     assert!(outcome.report.timeline.first_virtio.is_some());
@@ -191,38 +170,8 @@ fn a_guest_drives_a_queue_from_end_to_end() {
 #[test]
 #[ignore = "needs /dev/kvm"]
 fn the_device_interrupts_through_its_irqfd() {
-    const IDT: u32 = 0x5_0000;
-    const IDT_REGISTER: u32 = 0x5_1000;
-    const INTERRUPTED: u32 = 0x5_2000;
-    const VECTOR: u32 = 0x30;
-    let (apic, io_apic) = (layout::LOCAL_APIC as u32, layout::IO_APIC as u32);
-    // The handler comes first, behind a jump: push rdi; mov dword [INTERRUPTED], 1; end of
-    // interrupt; pop rdi; iretq
-    let mut handler = vec![0x57, 0xbf];
-    handler.extend(INTERRUPTED.to_le_bytes());
-    handler.extend([0x67, 0xc7, 0x07, 1, 0, 0, 0, 0xbf]);
-    handler.extend((apic + 0xb0).to_le_bytes());
-    handler.extend([0x67, 0xc7, 0x07, 0, 0, 0, 0, 0x5f, 0x48, 0xcf]);
-    let jump = Code::new().raw(&[0xeb, handler.len() as u8]);
-    let at = jump.here() as u32;
-    let gate = IDT + VECTOR * 16;
-    let pin = 0x10 + 2 * layout::virtio_gsi(0);
-    let begin = jump
-        .raw(&handler)
-        .store(gate, 0x10 << 16 | at & 0xffff) // code selector 0x10
-        .store(gate + 4, at & 0xffff_0000 | 0x8e00) // a present interrupt gate
-        .store(IDT_REGISTER, 0xfff | (IDT & 0xffff) << 16)
-        .store(IDT_REGISTER + 4, IDT >> 16)
-        .edi(IDT_REGISTER)
-        .raw(&[0x67, 0x0f, 0x01, 0x1f]) // lidt [edi]
-        .store(apic + 0xf0, 0x1ff) // enable the APIC
-        .store(io_apic, pin) // the pin's low word: this vector, edge, not masked
-        .store(io_apic + 0x10, VECTOR)
-        .store(io_apic, pin + 1) // its high word: to APIC 0
-        .store(io_apic + 0x10, 0)
-        .raw(&[0xb0, 0xff, 0xe6, 0x21, 0xe6, 0xa1]) // mask both PICs: mov al, 0xff; out 0x21, al; out 0xa1, al
-        .raw(&[0xfb]); // sti
-    let guest = fill_from_rng(begin, |guest| guest.wait_for(INTERRUPTED));
+    let begin = interrupt::wired(Code::new());
+    let guest = fill_from_rng(begin, |guest| guest.wait_for(interrupt::SEEN));
     let outcome = run(&guest, |plan| plan.config.rng = true);
     assert_eq!(code(&outcome), 16);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueT};
 
 use super::queue::QueueSetup;
@@ -12,7 +13,7 @@ use super::{Mmio, Phase};
 const VERSION: u32 = 1;
 
 /// Everything that the driver can see of a transport.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Version of this structure.
     pub version: u32,
@@ -33,7 +34,7 @@ pub struct State {
 }
 
 /// A queue's registers and how far the device is in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueState {
     /// Chosen size.
     pub size: u32,
@@ -77,7 +78,14 @@ pub enum RestoreError {
 impl Mmio {
     /// Stops the device and gives out the transport's state, and the device for its own.
     pub fn save(mut self) -> (State, Box<dyn super::Device>) {
-        let positions: Vec<_> = match self.phase {
+        let state = self.stop();
+        (state, self.device)
+    }
+
+    /// Stops the device, for good, and gives out the transport's state. Not from the main loop.
+    pub fn stop(&mut self) -> State {
+        let phase = std::mem::replace(&mut self.phase, Phase::Setup);
+        let positions: Vec<_> = match phase {
             Phase::Started => self
                 .device
                 .stop()
@@ -95,7 +103,7 @@ impl Mmio {
             next_available,
             next_used,
         };
-        let state = State {
+        State {
             version: VERSION,
             device_id: self.device.id().0,
             status: self.status(),
@@ -108,8 +116,7 @@ impl Mmio {
                 self.queue_select,
             ],
             queues: self.queues.iter().zip(positions).map(queue).collect(),
-        };
-        (state, self.device)
+        }
     }
 
     /// Takes up a state in a transport that is in reset, and starts the device if it was started. Every queue is

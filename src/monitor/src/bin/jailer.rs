@@ -13,8 +13,8 @@ use std::process::Command;
 
 use monitor::jail::{self, Policy};
 use protocol::vmm::{
-    Boot, CONTROL_FD, Descriptor, DiskConfig, DiskExtent, FromVmm, Kernel, MAX_PACKET_LEN, NetConfig,
-    ToVmm, VmConfig, VsockConfig, WORDS_FD,
+    Boot, CONTROL_FD, Descriptor, DiskConfig, DiskExtent, FromVmm, Kernel, MAX_PACKET_LEN,
+    NetConfig, ToVmm, VmConfig, VsockConfig, WORDS_FD,
 };
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::process::{WaitOptions, waitpid};

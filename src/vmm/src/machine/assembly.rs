@@ -82,6 +82,7 @@ impl Assembly<'_> {
         output: &Output,
         stamps: &Arc<Stamps>,
         ends: &Ends,
+        is_saved: bool,
     ) -> Result<(), Error> {
         let interrupt =
             EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(device("the serial port"))?;
@@ -90,6 +91,7 @@ impl Assembly<'_> {
         self.bus
             .add_chip(layout::SERIAL_PORT, layout::SERIAL_LEN, Box::new(serial));
 
+        let ends_at_ready = ends.clone();
         let (ends, codes) = (ends.clone(), stamps.clone());
         let reset = move || match codes.exit_code() {
             Some(code) => ends.reach(End::Code { code }),
@@ -101,7 +103,10 @@ impl Assembly<'_> {
             Box::new(I8042::new(reset)),
         );
 
-        let control_device = Control::new(Listener(stamps.clone()));
+        let control_device = Control::new(Listener {
+            stamps: stamps.clone(),
+            saved_at_ready: is_saved.then_some(ends_at_ready),
+        });
         self.bus
             .add_chip(control::PORT, control::LEN, Box::new(control_device));
         Ok(())

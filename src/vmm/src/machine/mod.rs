@@ -1,32 +1,34 @@
 //! Where a VM is put together: memory, kernel, devices, vCPUs.
 //!
-//! The order is fixed: kernel and initramfs are in memory before the VM exists, devices are on the bus before the
+//! The order is fixed: what the VM begins with is in memory before the VM exists, devices are on the bus before the
 //! command line names them, and nothing runs before everything is there.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use arch::{Placed, cmdline, e820, layout, linux, mptable, pvh, registers::Entry, tables};
+use arch::{cmdline, layout};
 use devices::output::Output;
 use devices::virtio::Reactor;
 use devices::virtio::block;
 use devices::virtio::net;
 use devices::virtio::vsock::Offers;
-use memory::{Bytes, HostRange, Ram};
+use memory::{HostRange, Ram};
 use protocol::vmm::{Boot, Descriptor, MAX_VCPUS, MIN_MEMORY_MIB, VmConfig};
 
 use crate::bus::Bus;
 use crate::ends::Ends;
 use crate::kvm::{System, Vm};
-use crate::loader::{self, Kernel};
+use crate::loader;
+use crate::snapshot::{self, Saver};
 use crate::stamps::Stamps;
 use crate::vcpu::{Shared, Vcpu};
 
 mod assembly;
+mod beginning;
 
 use assembly::{Assembly, device};
+use beginning::Beginning;
 
 /// Why a VM could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,9 @@ pub enum Error {
     /// KVM.
     #[error("KVM could not make the VM")]
     Kvm(#[from] crate::kvm::Error),
+    /// The snapshot.
+    #[error("the VM cannot begin where it was saved")]
+    Snapshot(#[from] snapshot::Error),
     /// A disk.
     #[error("disk {serial} could not be made")]
     Disk {
@@ -119,11 +124,11 @@ pub struct Machine {
     /// What they share.
     pub shared: Shared,
     /// KVM's side.
-    pub vm: Vm,
+    pub vm: Arc<Vm>,
     /// Its memory.
     pub ram: Ram,
-    /// What of it is mapped from the kernel's file.
-    pub kernel_memory: Vec<HostRange>,
+    /// What of it is mapped from the kernel's file, or a snapshot's.
+    pub file_memory: Vec<HostRange>,
     /// The console, to be flushed at the end.
     pub output: Output,
     /// Streams for its vsock device.
@@ -141,23 +146,8 @@ impl Machine {
     ) -> Result<Self, Error> {
         check(config)?;
         let system = System::new(descriptors.take(config.kvm)?)?;
-        let ram_bytes = u64::from(config.memory_mib) << 20;
-        let mut ram = Ram::new(&layout::ram(ram_bytes))?;
-        let Boot::Kernel(boot) = &config.boot else {
-            todo!()
-        };
-        let kernel_file = File::from(descriptors.take(boot.image)?);
-        let kernel = loader::load_kernel(&kernel_file, &mut ram).map_err(Error::Kernel)?;
-        let initramfs = match boot.initramfs {
-            Some(descriptor) => {
-                let file = File::from(descriptors.take(descriptor)?);
-                Some(loader::load_initramfs(&file, &kernel, &mut ram).map_err(Error::Initramfs)?)
-            }
-            None => None,
-        };
-        let (at, len) = layout::page_structures(ram_bytes, initramfs.map(|initramfs| initramfs.at));
-        ram.advise_huge_pages(at, len);
-        let vm = system.create_vm(&ram, config.vcpus)?;
+        let (ram, beginning) = Beginning::load(config, descriptors)?;
+        let vm = Arc::new(system.create_vm(&ram, config.vcpus)?);
         let console = config
             .console
             .map(|console| descriptors.take(console))
@@ -171,11 +161,12 @@ impl Machine {
             reactor,
         };
         let offers = assembly.add_devices(config, descriptors, &output)?;
-        assembly.add_chips(&output, &stamps, &ends)?;
-        let bus = Arc::new(assembly.bus);
+        let saver = saver(config, descriptors, &system, &vm)?;
+        assembly.add_chips(&output, &stamps, &ends, saver.is_some())?;
+        let mut bus = assembly.bus;
 
-        let line = cmdline::with_devices(&boot.cmdline, bus.devices())?;
-        write_tables(&ram, ram_bytes, config.vcpus, &kernel, initramfs, &line)?;
+        let file_memory = beginning.file_memory(&ram);
+        let (start, chips) = beginning.finish(config, &ram, &mut bus)?;
         let supported = system.supported_cpuid()?;
         let tsc_deadline = system.has_tsc_deadline();
         let vcpu = |index| {
@@ -184,20 +175,57 @@ impl Machine {
                 count: config.vcpus,
                 tsc_deadline,
             };
-            Vcpu::new(&vm, of, &supported, kernel.entry)
+            Vcpu::new(&vm, of, &supported, &start)
         };
         let vcpus = (0..config.vcpus).map(vcpu).collect::<Result<_, _>>()?;
-        let shared = Shared { bus, ends, stamps };
+        if let Some(chips) = chips {
+            vm.set_chips(&chips)?;
+        }
+        let bus = Arc::new(bus);
+        let shared = Shared {
+            bus,
+            ends,
+            stamps,
+            saver,
+        };
         Ok(Self {
             vcpus,
             shared,
             vm,
             ram,
-            kernel_memory: kernel.image,
+            file_memory,
             output,
             offers,
         })
     }
+}
+
+/// Where the VM is to be saved, if it is. A VM from a snapshot needs as much of KVM as one that is saved.
+fn saver(
+    config: &VmConfig,
+    descriptors: &mut Descriptors,
+    system: &System,
+    vm: &Arc<Vm>,
+) -> Result<Option<Arc<Saver>>, Error> {
+    let to = match &config.boot {
+        Boot::Kernel(boot) => boot.save_to,
+        Boot::Snapshot(_) => {
+            system.snapshots()?;
+            None
+        }
+    };
+    let Some(to) = to else {
+        return Ok(None);
+    };
+    let file = descriptors.take(to.state)?.into();
+    let saver = Saver::new(
+        file,
+        vm.clone(),
+        config.memory_mib,
+        config.vcpus,
+        system.snapshots()?,
+    );
+    Ok(Some(Arc::new(saver)))
 }
 
 fn check(config: &VmConfig) -> Result<(), Error> {
@@ -218,38 +246,10 @@ fn check(config: &VmConfig) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the kernel finds in memory besides itself.
-fn write_tables(
-    ram: &Ram,
-    ram_bytes: u64,
-    vcpus: u8,
-    kernel: &Kernel,
-    initramfs: Option<arch::Initramfs>,
-    line: &str,
-) -> Result<(), Error> {
-    if let Some(max) = kernel.header.as_ref().map(|header| header.cmdline_max)
-        && line.len() as u64 > max
-    {
-        let len = line.len() as u64;
-        return Err(Error::Kernel(loader::Error::CommandLine { max, len }));
-    }
-    let map = e820::map(ram_bytes);
-    let mut placed = vec![tables::gdt(), mptable::table(vcpus), cmdline::placed(line)];
-    match kernel.entry {
-        Entry::Pvh(_) => placed.push(pvh::start_info(&map, initramfs)),
-        Entry::Linux64(_) => {
-            placed.push(linux::zero_page(kernel.header.as_ref(), &map, initramfs));
-            placed.push(tables::identity_map());
-        }
-    }
-    for Placed { at, bytes } in placed {
-        ram.memory().write_slice(&bytes, at)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     fn config() -> VmConfig {

@@ -18,8 +18,10 @@ use protocol::vmm::End;
 use vmm_sys_util::signal::Killable;
 
 use crate::bus::Bus;
+use crate::control::chain;
 use crate::ends::Ends;
 use crate::kvm::{Error, Vm, failed};
+use crate::snapshot::{self, Saver, VcpuState};
 use crate::stamps::Stamps;
 use crate::stats::Stats;
 
@@ -38,30 +40,20 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// Makes vCPU `of.index`. The first begins at `entry`; the others wait until it starts them (INIT, SIPI).
+    /// Makes vCPU `of.index`.
     pub fn new(
         vm: &Vm,
         of: cpuid::Vcpu,
         supported: &[kvm_cpuid_entry2],
-        entry: Entry,
+        start: &Start,
     ) -> Result<Self, Error> {
         let fd = vm.create_vcpu(of.index)?;
         let cpuid = CpuId::from_entries(&of.cpuid(supported))
             .expect("fewer entries than KVM gave, and two more");
         fd.set_cpuid2(&cpuid).map_err(failed("KVM_SET_CPUID2"))?;
-        if let Some(xcr0) = arch::xcr::xcr0(cpuid.as_slice()) {
-            set_xcr0(&fd, xcr0)?;
-        }
-        set_msrs(&fd)?;
-        let mut lapic = fd.get_lapic().map_err(failed("KVM_GET_LAPIC"))?;
-        arch::lapic::wire_lints(&mut lapic.regs);
-        fd.set_lapic(&lapic).map_err(failed("KVM_SET_LAPIC"))?;
-        if of.index == 0 {
-            let mut sregs = fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
-            registers::special(&mut sregs, entry);
-            fd.set_sregs(&sregs).map_err(failed("KVM_SET_SREGS"))?;
-            fd.set_regs(&registers::general(entry))
-                .map_err(failed("KVM_SET_REGS"))?;
+        match start {
+            Start::At(entry) => reset(&fd, of.index, *entry, cpuid.as_slice())?,
+            Start::Saved(states) => states[usize::from(of.index)].restore(&fd)?,
         }
         let immediate_exit = ImmediateExit::new(&fd).map_err(|errno| Error::Ioctl {
             ioctl: "mmap of a vCPU",
@@ -86,7 +78,12 @@ impl Vcpu {
             counts: counts.clone(),
         };
         let gate = gate.clone();
-        let thread = sys::thread::spawn(&format!("vcpu{}", self.index), move || {
+        // The name decides about the thread's filter.
+        let kind = match shared.saver {
+            None => "vcpu",
+            Some(_) => "save",
+        };
+        let thread = sys::thread::spawn(&format!("{kind}{}", self.index), move || {
             gate.0.wait();
             runner.run()
         })?;
@@ -97,6 +94,33 @@ impl Vcpu {
             counts,
         })
     }
+}
+
+/// Where vCPUs begin.
+pub enum Start {
+    /// The first begins here; the others wait until it starts them (INIT, SIPI).
+    At(Entry),
+    /// Each where it was saved.
+    Saved(Vec<VcpuState>),
+}
+
+/// Puts a new vCPU into the state in which a kernel expects it.
+fn reset(fd: &VcpuFd, index: u8, entry: Entry, cpuid: &[kvm_cpuid_entry2]) -> Result<(), Error> {
+    if let Some(xcr0) = arch::xcr::xcr0(cpuid) {
+        set_xcr0(fd, xcr0)?;
+    }
+    set_msrs(fd)?;
+    let mut lapic = fd.get_lapic().map_err(failed("KVM_GET_LAPIC"))?;
+    arch::lapic::wire_lints(&mut lapic.regs);
+    fd.set_lapic(&lapic).map_err(failed("KVM_SET_LAPIC"))?;
+    if index == 0 {
+        let mut sregs = fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
+        registers::special(&mut sregs, entry);
+        fd.set_sregs(&sregs).map_err(failed("KVM_SET_SREGS"))?;
+        fd.set_regs(&registers::general(entry))
+            .map_err(failed("KVM_SET_REGS"))?;
+    }
+    Ok(())
 }
 
 fn set_xcr0(fd: &VcpuFd, value: u64) -> Result<(), Error> {
@@ -147,6 +171,8 @@ pub struct Shared {
     pub ends: Ends,
     /// For T1.
     pub stamps: Arc<Stamps>,
+    /// Where the VM is saved when it ends with [`End::Saved`].
+    pub saver: Option<Arc<Saver>>,
 }
 
 /// Exits to user space that are no access.
@@ -224,12 +250,24 @@ struct Runner {
 impl Runner {
     fn run(mut self) {
         if self.index == 0 {
+            if let Err(error) = self.shared.bus.resume() {
+                self.shared.ends.reach(self.error(chain(&error)));
+            }
             self.shared.stamps.first_run.set();
         }
         while self.shared.ends.get().is_none() {
             if let Some(end) = self.step() {
                 self.shared.ends.reach(end);
             }
+        }
+        if let (Some(End::Saved), Some(saver)) = (self.shared.ends.get(), self.shared.saver.clone())
+        {
+            // Finishes an access whose exit has been answered, without entering the guest (KVM documentation, 5).
+            self.fd.set_kvm_immediate_exit(1);
+            let _ = self.fd.run();
+            let state = VcpuState::save(&self.fd, &saver.msrs);
+            let state = state.map_err(snapshot::Error::from);
+            saver.deliver(self.index, state, &self.shared.bus);
         }
         self.counts.ended.store(true, Ordering::SeqCst);
     }

@@ -1,0 +1,146 @@
+//! What a VM begins with: a kernel in memory and its tables, or everything that another VM was saved with.
+
+use std::fs::File;
+
+use arch::{Placed, cmdline, e820, layout, linux, mptable, pvh, registers::Entry, tables};
+use memory::{Bytes, HostRange, Ram};
+use protocol::vmm::{self, Boot, VmConfig};
+
+use super::{Descriptors, Error};
+use crate::bus::Bus;
+use crate::loader::{self, Kernel};
+use crate::snapshot::{Chips, State};
+use crate::vcpu::Start;
+
+/// What is in a VM's memory, and goes with it.
+pub(super) enum Beginning {
+    /// A kernel that is to boot.
+    Kernel(Box<Loaded>),
+    /// All of another VM's memory.
+    Snapshot(Box<State>),
+}
+
+/// A kernel in memory, with what it is to be told.
+pub(super) struct Loaded {
+    kernel: Kernel,
+    initramfs: Option<arch::Initramfs>,
+    cmdline: String,
+}
+
+impl Beginning {
+    /// Makes and fills the memory of `config`'s VM.
+    pub(super) fn load(
+        config: &VmConfig,
+        descriptors: &mut Descriptors,
+    ) -> Result<(Ram, Self), Error> {
+        let ram_bytes = u64::from(config.memory_mib) << 20;
+        let regions = layout::ram(ram_bytes);
+        match &config.boot {
+            Boot::Kernel(boot) => {
+                let mut ram = match boot.save_to {
+                    None => Ram::new(&regions)?,
+                    Some(to) => Ram::shared(&regions, descriptors.take(to.memory)?.into())?,
+                };
+                let loaded = load_kernel(boot, descriptors, &mut ram)?;
+                let initramfs = loaded.initramfs.map(|initramfs| initramfs.at);
+                let (at, len) = layout::page_structures(ram_bytes, initramfs);
+                ram.advise_huge_pages(at, len);
+                Ok((ram, Self::Kernel(Box::new(loaded))))
+            }
+            Boot::Snapshot(from) => {
+                let state = State::read(descriptors.take(from.state)?.into(), config)?;
+                let mut ram = Ram::new(&regions)?;
+                ram.map_saved(&descriptors.take(from.memory)?.into())?;
+                Ok((ram, Self::Snapshot(Box::new(state))))
+            }
+        }
+    }
+
+    /// What of the memory is the file's, or was, until the guest writes to it.
+    pub(super) fn file_memory(&self, ram: &Ram) -> Vec<HostRange> {
+        match self {
+            Self::Kernel(loaded) => loaded.kernel.image.clone(),
+            Self::Snapshot(_) => ram.file_ranges().to_vec(),
+        }
+    }
+
+    /// Tells the kernel of the machine, which has its devices now, or the devices where they go on. Where the vCPUs begin;
+    /// and chips to be set when these are there.
+    pub(super) fn finish(
+        self,
+        config: &VmConfig,
+        ram: &Ram,
+        bus: &mut Bus,
+    ) -> Result<(Start, Option<Chips>), Error> {
+        match self {
+            Self::Kernel(loaded) => {
+                let line = cmdline::with_devices(&loaded.cmdline, bus.devices())?;
+                loaded.write_tables(ram, config, &line)?;
+                Ok((Start::At(loaded.kernel.entry), None))
+            }
+            Self::Snapshot(state) => {
+                let State {
+                    vcpus,
+                    chips,
+                    devices,
+                    ..
+                } = *state;
+                bus.begin_at(devices)?;
+                Ok((Start::Saved(vcpus), Some(chips)))
+            }
+        }
+    }
+}
+
+fn load_kernel(
+    boot: &vmm::Kernel,
+    descriptors: &mut Descriptors,
+    ram: &mut Ram,
+) -> Result<Loaded, Error> {
+    let file = File::from(descriptors.take(boot.image)?);
+    let kernel = loader::load_kernel(&file, ram).map_err(Error::Kernel)?;
+    let initramfs = match boot.initramfs {
+        Some(descriptor) => {
+            let file = File::from(descriptors.take(descriptor)?);
+            Some(loader::load_initramfs(&file, &kernel, ram).map_err(Error::Initramfs)?)
+        }
+        None => None,
+    };
+    Ok(Loaded {
+        kernel,
+        initramfs,
+        cmdline: boot.cmdline.clone(),
+    })
+}
+
+impl Loaded {
+    /// What the kernel finds in memory besides itself.
+    fn write_tables(&self, ram: &Ram, config: &VmConfig, line: &str) -> Result<(), Error> {
+        let Self {
+            kernel, initramfs, ..
+        } = self;
+        if let Some(max) = kernel.header.as_ref().map(|header| header.cmdline_max)
+            && line.len() as u64 > max
+        {
+            let len = line.len() as u64;
+            return Err(Error::Kernel(loader::Error::CommandLine { max, len }));
+        }
+        let map = e820::map(u64::from(config.memory_mib) << 20);
+        let mut placed = vec![
+            tables::gdt(),
+            mptable::table(config.vcpus),
+            cmdline::placed(line),
+        ];
+        match kernel.entry {
+            Entry::Pvh(_) => placed.push(pvh::start_info(&map, *initramfs)),
+            Entry::Linux64(_) => {
+                placed.push(linux::zero_page(kernel.header.as_ref(), &map, *initramfs));
+                placed.push(tables::identity_map());
+            }
+        }
+        for Placed { at, bytes } in placed {
+            ram.memory().write_slice(&bytes, at)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! A VM saved and begun again: what of it is not memory.
+//!
+//! ```text
+//!  guest writes READY -> End::Saved -> every vCPU leaves the guest and gives its registers to the [`Saver`]
+//!                                          the last one: chips, clock, devices (stopped) -> state file
+//!  Boot::Snapshot -> memory mapped, vCPUs and chips set -> vCPU 0, before it runs: devices started where they were
+//! ```
+//!
+//! Memory is no part of it: a VM that is to be saved has its RAM in the snapshot's file from the start. A state is as little
+//! trusted as a guest: KVM checks registers, the transports their queues. It is good for the build that made it alone.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+
+use devices::virtio::mmio;
+use kvm_bindings::{kvm_clock_data, kvm_irqchip};
+use protocol::vmm::VmConfig;
+use serde::{Deserialize, Serialize};
+
+mod saver;
+mod vcpu;
+
+pub use saver::Saver;
+pub use vcpu::VcpuState;
+
+/// The largest state file that is read, in bytes: 32 vCPUs have some 40 KiB each.
+const MAX_STATE_BYTES: u64 = 4 << 20;
+
+/// Why a VM could not be saved or does not begin where it was saved.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file.
+    #[error("the snapshot's state cannot be read or written")]
+    File(#[from] io::Error),
+    /// Not a state, or one of another build.
+    #[error("the snapshot's state is not one of this build's")]
+    Json(#[from] serde_json::Error),
+    /// Another build's.
+    #[error("the snapshot is of build {0}, and this is {ours}", ours = protocol::BUILD)]
+    Build(String),
+    /// Another VM's.
+    #[error("the snapshot is of a VM with {found} {what}, and this one has {wanted}")]
+    Shape {
+        /// What differs.
+        what: &'static str,
+        /// In the snapshot.
+        found: u64,
+        /// In the configuration.
+        wanted: u64,
+    },
+    /// A vCPU was lost.
+    #[error("not every vCPU has given its state")]
+    Incomplete,
+    /// KVM.
+    #[error(transparent)]
+    Kvm(#[from] crate::kvm::Error),
+    /// A device.
+    #[error("virtio device {index} cannot go on where it was saved")]
+    Device {
+        /// Its window.
+        index: usize,
+        /// Why.
+        #[source]
+        source: mmio::RestoreError,
+    },
+}
+
+/// Everything of a VM but its memory.
+#[derive(Serialize, Deserialize)]
+pub struct State {
+    build: String,
+    memory_mib: u32,
+    /// In their order.
+    pub vcpus: Vec<VcpuState>,
+    /// The interrupt chip and the clock.
+    pub chips: Chips,
+    /// The virtio devices' transports, in the order of their windows.
+    pub devices: Vec<mmio::State>,
+}
+
+/// What KVM keeps for the whole VM.
+#[derive(Serialize, Deserialize)]
+pub struct Chips {
+    /// The two PICs and the IOAPIC.
+    pub irqchips: [kvm_irqchip; 3],
+    /// The paravirtual clock.
+    pub clock: kvm_clock_data,
+}
+
+impl State {
+    /// Reads the state of a VM like `config`'s.
+    pub fn read(file: File, config: &VmConfig) -> Result<Self, Error> {
+        let mut bytes = Vec::new();
+        file.take(MAX_STATE_BYTES).read_to_end(&mut bytes)?;
+        let state: Self = serde_json::from_slice(&bytes)?;
+        if state.build != protocol::BUILD {
+            return Err(Error::Build(state.build));
+        }
+        same(
+            "MiB of memory",
+            state.memory_mib.into(),
+            config.memory_mib.into(),
+        )?;
+        same("vCPUs", state.vcpus.len() as u64, config.vcpus.into())?;
+        Ok(state)
+    }
+
+    fn write(&self, mut file: &File) -> Result<(), Error> {
+        Ok(file.write_all(&serde_json::to_vec(self)?)?)
+    }
+}
+
+/// Refuses a snapshot whose number of something is not the VM's.
+pub fn same(what: &'static str, found: u64, wanted: u64) -> Result<(), Error> {
+    match found == wanted {
+        true => Ok(()),
+        false => Err(Error::Shape {
+            what,
+            found,
+            wanted,
+        }),
+    }
+}

@@ -1,0 +1,195 @@
+//! Small guests on this machine's /dev/kvm that are saved, and begun again as often as one likes.
+
+use std::fs::File;
+use std::io::sink;
+use std::os::fd::OwnedFd;
+use std::process::Command;
+
+use protocol::timeline::{control, mark};
+use protocol::vmm::{Boot, End, Snapshot};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+#[path = "fixture/mod.rs"]
+#[expect(dead_code, reason = "shared with the example, which uses the rest")]
+mod fixture;
+#[path = "fixture/jailed.rs"]
+#[expect(dead_code, reason = "shared with the other tests, which use the rest")]
+mod jailed;
+#[path = "fixture/payload.rs"]
+#[expect(dead_code, reason = "shared with the other tests, which use the rest")]
+mod payload;
+
+use fixture::{Outcome, Plan};
+use payload::{Code, interrupt, rng};
+
+/// The two files of a snapshot.
+struct Files {
+    state: File,
+    memory: File,
+}
+
+impl Files {
+    fn new(memory_mib: u32) -> Self {
+        let file = || File::from(memfd_create("snapshot", MemfdFlags::CLOEXEC).unwrap());
+        let (state, memory) = (file(), file());
+        memory.set_len(u64::from(memory_mib) << 20).unwrap();
+        Self { state, memory }
+    }
+
+    /// Passes both along, as if they had been opened just now.
+    fn pass(&self, plan: &mut Plan) -> Snapshot {
+        use std::io::Seek;
+        (&self.state).rewind().unwrap();
+        let mut pass = |file: &File| plan.pass(OwnedFd::from(file.try_clone().unwrap()));
+        Snapshot {
+            state: pass(&self.state),
+            memory: pass(&self.memory),
+        }
+    }
+}
+
+/// Saves the guest at READY; the plan as it was changed, the files, and how it ended.
+fn save(code: &Code, change: impl Fn(&mut Plan)) -> (Files, Outcome) {
+    let (files, plan) = to_save(code, change);
+    (files, wait(plan))
+}
+
+fn to_save(code: &Code, change: impl Fn(&mut Plan)) -> (Files, Plan) {
+    let mut plan = Plan::new(code.kernel().unwrap()).unwrap();
+    change(&mut plan);
+    let files = Files::new(plan.config.memory_mib);
+    plan.kernel().save_to = Some(files.pass(&mut plan));
+    (files, plan)
+}
+
+/// Begins where a guest was saved.
+fn resume(files: &Files, change: impl Fn(&mut Plan)) -> Outcome {
+    wait(to_resume(files, change))
+}
+
+fn to_resume(files: &Files, change: impl Fn(&mut Plan)) -> Plan {
+    // The kernel is not asked for.
+    let mut plan = Plan::new(tempfile::tempfile().unwrap()).unwrap();
+    change(&mut plan);
+    plan.config.boot = Boot::Snapshot(files.pass(&mut plan));
+    plan
+}
+
+fn wait(plan: Plan) -> Outcome {
+    wait_by(&mut Command::new(env!("CARGO_BIN_EXE_hull-vmm")), plan)
+}
+
+fn wait_by(command: &mut Command, plan: Plan) -> Outcome {
+    plan.start_by(command, sink())
+        .and_then(fixture::Vm::wait)
+        .unwrap()
+}
+
+/// Tells hull-vmm that the guest is ready.
+fn ready(code: Code) -> Code {
+    code.eax(mark::READY)
+        .out_eax(control::PORT + control::REG_MARK)
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_guest_goes_on_behind_its_word_with_its_registers_and_memory_each_time() {
+    const HERE: u32 = 0x7_0000;
+    // ebx = 0x1200; after READY: [HERE] += 0x34; eax = [HERE] + ebx
+    let guest = ready(Code::new().raw(&[0xbb, 0, 0x12, 0, 0]).store(HERE, 0))
+        .edi(HERE)
+        .raw(&[0x67, 0x83, 0x07, 0x34]) // add dword [edi], 0x34
+        .load(HERE)
+        .raw(&[0x01, 0xd8]) // add eax, ebx
+        .code_from_eax()
+        .reset();
+    let (files, outcome) = save(&guest, |_| ());
+    assert_eq!(outcome.end, Ok(End::Saved));
+    for _ in 0..3 {
+        let outcome = resume(&files, |_| ());
+        assert_eq!(outcome.end, Ok(End::Code { code: 0x1234 }));
+        assert!(!outcome.report.kernel_memory.is_empty());
+    }
+    // Without files to save to, READY says nothing.
+    let mut plan = Plan::new(guest.kernel().unwrap()).unwrap();
+    plan.config.rng = true;
+    assert_eq!(wait(plan).end, Ok(End::Code { code: 0x1234 }));
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_device_serves_what_was_in_its_queue_and_interrupts() {
+    let guest = ready(rng::ask(interrupt::wired(Code::new())))
+        .wait_for(interrupt::SEEN)
+        .load(rng::USED_LEN)
+        .code_from_eax()
+        .reset();
+    let with_rng = |plan: &mut Plan| {
+        plan.config.rng = true;
+        // Two regions.
+        plan.config.memory_mib = 3 * 1024 + 32;
+    };
+    let (files, outcome) = save(&guest, with_rng);
+    assert_eq!(outcome.end, Ok(End::Saved));
+    for _ in 0..2 {
+        let outcome = resume(&files, with_rng);
+        assert_eq!(outcome.end, Ok(End::Code { code: rng::LEN }), "{outcome:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and /dev/kvm"]
+fn saving_and_beginning_again_work_in_the_jail() {
+    let guest = ready(rng::ask(Code::new()))
+        .wait_for(rng::USED_INDEX)
+        .load(rng::USED_LEN)
+        .code_from_eax()
+        .reset();
+    let with_devices = |plan: &mut Plan| {
+        plan.config.rng = true;
+        plan.config.vcpus = 2;
+    };
+    let (files, plan) = to_save(&guest, with_devices);
+    let outcome = wait_by(&mut jailed::jailer("hull-vmm"), plan);
+    assert_eq!(outcome.end, Ok(End::Saved));
+    let plan = to_resume(&files, with_devices);
+    let outcome = wait_by(&mut jailed::jailer("hull-vmm"), plan);
+    assert_eq!(outcome.end, Ok(End::Code { code: rng::LEN }));
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn another_vms_snapshot_is_refused_with_what_differs() {
+    let guest = ready(Code::new()).reset();
+    let (files, outcome) = save(&guest, |_| ());
+    assert_eq!(outcome.end, Ok(End::Saved));
+    let refused = |change: fn(&mut Plan)| resume(&files, change).end.unwrap_err();
+    let message = refused(|plan| plan.config.vcpus = 2);
+    assert!(message.contains("1 vCPUs, and this one has 2"), "{message}");
+    let message = refused(|plan| plan.config.memory_mib = 64);
+    assert!(message.contains("32 MiB of memory"), "{message}");
+    let message = refused(|plan| plan.config.rng = true);
+    assert!(message.contains("devices, and this one has"), "{message}");
+
+    files.memory.set_len(1 << 20).unwrap();
+    let message = refused(|_| ());
+    assert!(
+        message.contains("a saved memory has 1048576 bytes"),
+        "{message}"
+    );
+    files.memory.set_len(32 << 20).unwrap();
+    files.state.set_len(100).unwrap();
+    let message = refused(|_| ());
+    assert!(message.contains("not one of this build's"), "{message}");
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_halted_second_vcpu_is_saved_as_well() {
+    // Never started: it waits for its INIT, in the snapshot as before it.
+    let guest = ready(Code::new()).eax(5).code_from_eax().reset();
+    let (files, outcome) = save(&guest, |plan| plan.config.vcpus = 2);
+    assert_eq!(outcome.end, Ok(End::Saved));
+    let outcome = resume(&files, |plan| plan.config.vcpus = 2);
+    assert_eq!(outcome.end, Ok(End::Code { code: 5 }));
+}
