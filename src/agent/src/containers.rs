@@ -8,7 +8,7 @@
 
 use std::os::fd::OwnedFd;
 
-use container::{Created, EtcFiles, Interface, Request, Running, Spec, cgroup::Cgroup};
+use container::{Created, EtcFiles, Interface, Request, Running, Spec, Which, cgroup::Cgroup};
 use protocol::agent::{Create, ExitStatus, Stdio, Stream};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
@@ -110,6 +110,7 @@ pub(crate) fn create(
             resolv_conf: request.etc.resolv_conf,
         },
         interface: request.interface.map(|interface| Interface {
+            which: Which::OnlyDevice,
             mac: interface.mac,
             address: interface.address,
             prefix_len: interface.prefix_len,

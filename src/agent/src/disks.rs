@@ -1,7 +1,6 @@
 //! Disks by their virtio serial, and layers as partitions of one of them.
 
-use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::path::{Path, PathBuf};
 
 use protocol::agent::LayerExtent;
@@ -10,54 +9,71 @@ use sys::partition;
 use crate::LAYER_SERIAL;
 use crate::failure::Refusal;
 
-/// The disk with a serial.
-pub(crate) fn by_serial(wanted: &str) -> Result<PathBuf, Refusal> {
-    let missing = || Refusal::NoSuchDisk(wanted.to_owned());
-    let disks = std::fs::read_dir("/sys/block").map_err(|_| missing())?;
-    for disk in disks.flatten() {
-        // Only virtio disks have this file.
-        let serial = std::fs::read_to_string(disk.path().join("serial"));
-        if serial.is_ok_and(|serial| serial.trim_end_matches(['\0', '\n']) == wanted) {
-            return Ok(Path::new("/dev").join(disk.file_name()));
-        }
+/// The disks of the machine.
+pub(crate) struct Disks(Vec<Disk>);
+
+struct Disk {
+    serial: String,
+    device: PathBuf,
+}
+
+impl Disks {
+    /// Asks every disk for its serial: a request to the device, each time. `layers`, if given, is the disk of the layers
+    /// whatever its serial.
+    pub(crate) fn find(layers: Option<PathBuf>) -> Disks {
+        let given = layers.map(|device| Disk {
+            serial: LAYER_SERIAL.to_owned(),
+            device,
+        });
+        let disks = std::fs::read_dir("/sys/block").into_iter().flatten();
+        let disk = |entry: DirEntry| {
+            // Only virtio disks have this file.
+            let serial = std::fs::read_to_string(entry.path().join("serial")).ok()?;
+            Some(Disk {
+                serial: serial.trim_end_matches(['\0', '\n']).to_owned(),
+                device: Path::new("/dev").join(entry.file_name()),
+            })
+        };
+        let found = disks.flatten().filter_map(disk);
+        Disks(given.into_iter().chain(found).collect())
     }
-    Err(missing())
+
+    /// The disk with a serial.
+    pub(crate) fn with_serial(&self, wanted: &str) -> Result<&Path, Refusal> {
+        let disk = self.0.iter().find(|disk| disk.serial == wanted);
+        disk.map(|disk| disk.device.as_path())
+            .ok_or_else(|| Refusal::NoSuchDisk(wanted.to_owned()))
+    }
 }
 
 /// The layers' EROFS images: each a partition, made and mounted once, shared by all containers that want it.
 pub(crate) struct Layers {
-    device: Option<PathBuf>,
     mounts_dir: PathBuf,
-    mounted: HashMap<LayerExtent, PathBuf>,
+    mounted: Vec<(LayerExtent, PathBuf)>,
     /// Number of the next partition.
     next: i32,
 }
 
 impl Layers {
-    /// `device` is found by its serial when it is first needed, if not given.
-    pub(crate) fn new(device: Option<PathBuf>, mounts_dir: PathBuf) -> Layers {
+    /// None yet; they will be mounted in a directory of their own.
+    pub(crate) fn new(mounts_dir: PathBuf) -> Layers {
         Layers {
-            device,
             mounts_dir,
-            mounted: HashMap::new(),
+            mounted: Vec::new(),
             next: 1,
         }
     }
 
     /// Where a layer is mounted.
-    pub(crate) fn mount(&mut self, extent: LayerExtent) -> Result<PathBuf, Refusal> {
-        if let Some(path) = self.mounted.get(&extent) {
+    pub(crate) fn mount(&mut self, extent: LayerExtent, disks: &Disks) -> Result<PathBuf, Refusal> {
+        if let Some((_, path)) = self.mounted.iter().find(|(known, _)| *known == extent) {
             return Ok(path.clone());
         }
-        let device = match &self.device {
-            Some(device) => device.clone(),
-            None => self.device.insert(by_serial(LAYER_SERIAL)?).clone(),
-        };
-        let partition = self.add_partition(&device, extent)?;
+        let partition = self.add_partition(disks.with_serial(LAYER_SERIAL)?, extent)?;
         let target = self.mounts_dir.join(self.mounted.len().to_string());
         make_dir(&target)?;
         container::rootfs::mount_erofs(&partition, &target)?;
-        self.mounted.insert(extent, target.clone());
+        self.mounted.push((extent, target.clone()));
         Ok(target)
     }
 
@@ -80,15 +96,12 @@ impl Layers {
     }
 
     /// Unmounts all layers. What is still in use stays, and goes with the machine.
-    pub(crate) fn unmount_all(&mut self) {
-        for path in self.mounted.drain().map(|(_, path)| path) {
+    pub(crate) fn unmount_all(&mut self, disks: &Disks) {
+        for path in self.mounted.drain(..).map(|(_, path)| path) {
             let _ = container::rootfs::unmount(&path);
         }
-        if let Some(disk) = self
-            .device
-            .as_ref()
-            .and_then(|device| File::open(device).ok())
-        {
+        let device = disks.with_serial(LAYER_SERIAL).ok();
+        if let Some(disk) = device.and_then(|device| File::open(device).ok()) {
             for number in 1..self.next {
                 let _ = partition::remove(&disk, number);
             }
@@ -134,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_is_not_there_is_named() {
-        let error = by_serial("no such serial").unwrap_err();
+        let error = Disks::find(None).with_serial("no such serial").unwrap_err();
         assert_eq!(
             error.to_string(),
             "there is no disk with the serial \"no such serial\""

@@ -7,6 +7,12 @@ use protocol::agent::{Failure, FailureKind};
 /// Why a request cannot be carried out, where it is not the container that fails.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
+    #[error("the machine has not woken: the first request must be a wake that succeeds")]
+    Asleep,
+    #[error("the machine is awake already")]
+    AwakeAlready,
+    #[error(transparent)]
+    NotAwake(#[from] crate::NotAwake),
     #[error("no container is called {0:?}")]
     UnknownContainer(String),
     #[error("a container's name is 1 to 128 letters, digits, '_', '.' or '-', not {0:?}")]
@@ -66,7 +72,9 @@ impl From<Refusal> for Failure {
                 container::Kind::UnknownUser => FailureKind::UnknownUser,
                 container::Kind::Invalid | container::Kind::Other => FailureKind::Other,
             },
-            Refusal::UnknownContainer(_)
+            Refusal::Asleep
+            | Refusal::AwakeAlready
+            | Refusal::UnknownContainer(_)
             | Refusal::BadName(_)
             | Refusal::Exists(_)
             | Refusal::WrongState { .. }

@@ -1,9 +1,10 @@
 //! The guest around the agent: what PID 1 of a machine without anything else has to make for itself.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use agent::{NotAwake, WakeUp};
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, open};
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
 use rustix::process::{chdir, chroot};
@@ -72,6 +73,21 @@ pub(crate) fn set_up() -> Result<(), Error> {
     }
     let score = "/proc/self/oom_score_adj";
     fs::write(score, "-1000").map_err(failed("write to", score))
+}
+
+/// What wakes the guest: its clock, and its kernel's generator of random numbers, which then has nothing in common with that
+/// of another VM from the same snapshot but what was drawn from it before.
+pub(crate) fn waker() -> Result<WakeUp, Error> {
+    let path = "/dev/urandom";
+    let generator = File::open(path).map_err(failed("open", path))?;
+    Ok(Box::new(move |wake| {
+        let failed = |step| move |source| NotAwake { step, source };
+        sys::clock::set_realtime_ns(wake.realtime_ns).map_err(failed("set the clock"))?;
+        sys::random::add_entropy(&generator, &wake.entropy)
+            .map_err(failed("give the kernel entropy (RNDADDENTROPY)"))?;
+        sys::random::reseed(&generator)
+            .map_err(failed("reseed the kernel's generator (RNDRESEEDCRNG)"))
+    }))
 }
 
 /// The kernel does not let anyone pivot away from the initramfs itself; from a second mount of it, it does.

@@ -1,6 +1,8 @@
-//! What the agent does once it is connected: serve the monitor's requests until the sandbox ends.
+//! What the agent does: serve the monitor's requests until the sandbox ends.
 //!
 //! ```text
+//! Asleep (set up, then connected) --Wake--> Server
+//!
 //! monitor ==control==> Connection ---+
 //!                                    |      Server (one epoll loop, one thread)
 //! container's pipes <=== Pump ==> streams to the host (a connection each)
@@ -8,7 +10,7 @@
 //! SIGCHLD ---------------------------+--> Containers: mounted, created, running, exited
 //! ```
 //!
-//! - [`serve`] is the whole life between the first request and the [`End`].
+//! - [`Asleep`] is an agent before its first request, [`Asleep::serve`] its whole life from there to the [`End`].
 //! - It knows neither vsock nor virtual machines: the streams come from a function, the places from
 //!   [`Surroundings`]; so it runs natively in tests.
 //!
@@ -17,6 +19,7 @@
 //!
 //! Deliberately absent: what only PID 1 of a guest does (main.rs, `guest`), and executing in a running container.
 
+mod asleep;
 mod connection;
 mod containers;
 mod disks;
@@ -31,10 +34,24 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-pub use server::serve;
+pub use asleep::Asleep;
+use protocol::agent::Wake;
 
 /// Opens a stream to a port of the host.
 pub type Dial = Box<dyn Fn(u32) -> io::Result<OwnedFd>>;
+
+/// Makes the machine one of its own: its clock and its random numbers, see [`protocol::agent::Request::Wake`].
+pub type WakeUp = Box<dyn Fn(&Wake) -> Result<(), NotAwake>>;
+
+/// Why a machine did not wake: the step that failed. It must not run anything.
+#[derive(Debug, thiserror::Error)]
+#[error("the machine does not wake: cannot {step}")]
+pub struct NotAwake {
+    /// What was attempted.
+    pub step: &'static str,
+    /// Why it failed.
+    pub source: io::Error,
+}
 
 /// Where the agent finds itself.
 pub struct Surroundings {
@@ -46,6 +63,8 @@ pub struct Surroundings {
     pub cgroup: PathBuf,
     /// The block device of the layers; `None` finds it by its virtio serial.
     pub layer_device: Option<PathBuf>,
+    /// Wakes the machine.
+    pub wake: WakeUp,
     /// Called when the first container's process has executed.
     pub on_exec: Box<dyn Fn()>,
 }

@@ -1,7 +1,8 @@
 //! `hull-agent`: PID 1 of the guest, alone in its initramfs.
 //!
 //! ```text
-//! stamp the boot -> connect to the host -> hello -> mount -> serve -> write the exit code -> reset
+//! stamp the boot -> mount -> READY -> connect to the host -> hello -> wake, serve -> write the exit code -> reset
+//!                        ^ a VM is saved here, and begins here when it was
 //! ```
 //!
 //! The machine has no power-off: it ends by a code in the control device and a reset, whatever happens here.
@@ -12,10 +13,11 @@ mod guest;
 mod machine;
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use agent::{End, Surroundings, serve};
+use agent::{Asleep, End, Surroundings};
 use machine::Machine;
 use protocol::agent::{CONTROL_PORT, HOST_CID, Hello};
 use protocol::frame;
@@ -59,30 +61,32 @@ extern "C" fn main() -> i32 {
 }
 
 fn run(machine: Option<Machine>) -> Result<End, Box<dyn std::error::Error>> {
-    let control = vsock::connect(HOST_CID, CONTROL_PORT)?;
-    let mut control = File::from(control);
-    let release = rustix::system::uname();
-    let kernel_release = release.release().to_string_lossy().into_owned();
-    frame::write(
-        &mut control,
-        &Hello {
-            build: protocol::BUILD.to_owned(),
-            kernel_release,
-        },
-    )?;
     guest::set_up()?;
-    let place = Surroundings {
+    let asleep = Asleep::new(Surroundings {
         dial: Box::new(|port| vsock::connect(HOST_CID, port)),
         run_dir: PathBuf::from("/run"),
         cgroup: PathBuf::from("/sys/fs/cgroup"),
         layer_device: None,
+        wake: guest::waker()?,
         on_exec: Box::new(move || {
             if let Some(machine) = machine {
                 machine.mark(mark::EXEC);
             }
         }),
-    };
-    Ok(serve(OwnedFd::from(control), place)?)
+    })?;
+    let release = rustix::system::uname();
+    let hello = frame::encode(&Hello {
+        build: protocol::BUILD.to_owned(),
+        kernel_release: release.release().to_string_lossy().into_owned(),
+    })?;
+    if let Some(machine) = machine {
+        machine.mark(mark::READY);
+    }
+    // Here a VM that is to be saved has ended, and one that begins from a snapshot begins: what stands below is done in
+    // each of them, what stands above in one for all.
+    let mut control = File::from(vsock::connect(HOST_CID, CONTROL_PORT)?);
+    control.write_all(&hello)?;
+    Ok(asleep.serve(OwnedFd::from(control))?)
 }
 
 /// Ends the machine: by its control device, or on another's machine by the kernel.

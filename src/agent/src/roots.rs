@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use container::rootfs::{self, Upper};
 use protocol::agent::{Mount, Writable};
 
-use crate::disks::{self, Layers, make_dir};
+use crate::disks::{Disks, Layers, make_dir};
 use crate::failure::Refusal;
 
 /// Bytes in a root that is not to be written: for directories and empty files where the image has no target for a
@@ -34,6 +34,7 @@ impl RootFs {
         dir: PathBuf,
         request: &Mount,
         layers: &mut Layers,
+        disks: &Disks,
     ) -> Result<RootFs, Refusal> {
         let is_read_only = request.writable == Writable::Nothing;
         let mut root = RootFs {
@@ -41,7 +42,7 @@ impl RootFs {
             mounted: Vec::new(),
             is_read_only,
         };
-        match root.fill(request, layers) {
+        match root.fill(request, layers, disks) {
             Ok(()) => Ok(root),
             Err(refusal) => {
                 // The first failure is the one to tell.
@@ -51,21 +52,21 @@ impl RootFs {
         }
     }
 
-    fn fill(&mut self, request: &Mount, layers: &mut Layers) -> Result<(), Refusal> {
+    fn fill(&mut self, request: &Mount, layers: &mut Layers, disks: &Disks) -> Result<(), Refusal> {
         if request.layers.is_empty() {
             return Err(Refusal::NoLayers);
         }
         let lowers = request
             .layers
             .iter()
-            .map(|extent| layers.mount(*extent))
+            .map(|extent| layers.mount(*extent, disks))
             .collect::<Result<Vec<_>, _>>()?;
         let lowers: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
         let target = self.rootfs();
         make_dir(&target)?;
         let writable = self.dir.join("writable");
         let (upper, work) = (writable.join("upper"), writable.join("work"));
-        self.mount_writable(&request.writable, &writable)?;
+        self.mount_writable(&request.writable, disks, &writable)?;
         let upper = Some(Upper {
             upper: &upper,
             work: &work,
@@ -76,11 +77,16 @@ impl RootFs {
     }
 
     /// Mounts what takes the writes; it has directories "upper" and "work" then.
-    fn mount_writable(&mut self, kind: &Writable, target: &Path) -> Result<(), Refusal> {
+    fn mount_writable(
+        &mut self,
+        kind: &Writable,
+        disks: &Disks,
+        target: &Path,
+    ) -> Result<(), Refusal> {
         make_dir(target)?;
         if let Writable::Disk { serial } = kind {
-            let disk = disks::by_serial(serial)?;
-            rootfs::mount("ext4", &disk, false, &[], target)?;
+            let disk = disks.with_serial(serial)?;
+            rootfs::mount("ext4", disk, false, &[], target)?;
             self.mounted.push(target.to_owned());
             return if target.join("upper").is_dir() && target.join("work").is_dir() {
                 Ok(())

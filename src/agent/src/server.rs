@@ -1,8 +1,8 @@
 //! The loop: requests, ended processes, streams.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use container::set_terminal_size;
 use protocol::agent::{Create, Done, ExitStatus, FromAgent, Mount, Request, Stats};
@@ -13,9 +13,10 @@ use rustix::process::{Pid, WaitOptions, WaitStatus, wait, waitpid};
 use sys::signalfd::SignalFd;
 use sys::sigset;
 
+use crate::asleep::Asleep;
 use crate::connection::Connection;
 use crate::containers::{self, Container, Process, State, check_name};
-use crate::disks::Layers;
+use crate::disks::{Disks, Layers};
 use crate::failure::Refusal;
 use crate::pump::{Direction, Pump, Side, Turn};
 use crate::roots::RootFs;
@@ -29,56 +30,61 @@ const FIRST_PUMP: u64 = 1;
 /// Events taken at a time.
 const EVENTS: usize = 32;
 
-struct Server {
+/// An agent at work.
+pub(crate) struct Server {
     place: Surroundings,
     connection: Connection,
     epoll: OwnedFd,
     signals: SignalFd,
-    containers: HashMap<String, Container>,
+    containers: BTreeMap<String, Container>,
+    disks: Disks,
     layers: Layers,
-    pumps: HashMap<u64, (String, Pump)>,
+    pumps: BTreeMap<u64, (String, Pump)>,
     next_pump: u64,
 }
 
-/// Serves requests that come over `control` until the end, and leaves no process and no mount.
-///
-/// From here on, every child of this process is reaped by it.
-pub fn serve(control: OwnedFd, place: Surroundings) -> Result<End, Broken> {
-    let connection = Connection::new(control)?;
-    let signals = SignalFd::new(&[libc::SIGCHLD])?;
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
-    let readable = epoll::EventFlags::IN;
-    epoll::add(
-        &epoll,
-        &connection,
-        epoll::EventData::new_u64(CONTROL),
-        readable,
-    )
-    .map_err(io::Error::from)?;
-    epoll::add(
-        &epoll,
-        &signals,
-        epoll::EventData::new_u64(SIGNALS),
-        readable,
-    )
-    .map_err(io::Error::from)?;
-    let mut server = Server {
-        layers: Layers::new(place.layer_device.clone(), place.run_dir.join("layers")),
-        place,
-        connection,
-        epoll,
-        signals,
-        containers: HashMap::new(),
-        pumps: HashMap::new(),
-        next_pump: FIRST_PUMP,
-    };
-    let end = server.run();
-    server.stop();
-    end
-}
-
 impl Server {
+    /// What an agent does once its machine has woken.
+    pub(crate) fn new(asleep: Asleep, connection: Connection) -> io::Result<Server> {
+        let Asleep {
+            place,
+            epoll,
+            signals,
+            disks,
+        } = asleep;
+        let watch = |fd: BorrowedFd<'_>, key| {
+            let key = epoll::EventData::new_u64(key);
+            epoll::add(&epoll, fd, key, epoll::EventFlags::IN)
+        };
+        watch(connection.as_fd(), CONTROL)?;
+        watch(signals.as_fd(), SIGNALS)?;
+        Ok(Server {
+            layers: Layers::new(place.run_dir.join("layers")),
+            place,
+            connection,
+            epoll,
+            signals,
+            containers: BTreeMap::new(),
+            disks,
+            pumps: BTreeMap::new(),
+            next_pump: FIRST_PUMP,
+        })
+    }
+
+    /// Serves requests until the end, and leaves no process and no mount.
+    pub(crate) fn serve(mut self) -> Result<End, Broken> {
+        let end = self.run();
+        self.stop();
+        end
+    }
+
     fn run(&mut self) -> Result<End, Broken> {
+        // What has come behind the request that woke the machine is in the connection already.
+        match self.requests() {
+            Ok(None) => self.watch_control()?,
+            Ok(Some(end)) => return Ok(end),
+            Err(error) => return Ok(End::ControlLost(error)),
+        }
         loop {
             let mut events = Vec::with_capacity(EVENTS);
             match epoll::wait(
@@ -131,6 +137,7 @@ impl Server {
 
     fn carry_out(&mut self, request: Request) -> Result<Done, Refusal> {
         match request {
+            Request::Wake(_) => Err(Refusal::AwakeAlready),
             Request::Mount(mount) => self.mount(&mount),
             Request::Create(create) => self.create(*create),
             Request::Start { container } => self.start(&container),
@@ -174,7 +181,7 @@ impl Server {
             return Err(Refusal::Exists(name.clone()));
         }
         let dir = self.place.run_dir.join("containers").join(name);
-        let root = RootFs::mount(dir, request, &mut self.layers)?;
+        let root = RootFs::mount(dir, request, &mut self.layers, &self.disks)?;
         self.containers.insert(
             name.clone(),
             Container {
@@ -379,10 +386,10 @@ impl Server {
             }
         }
         self.drop_pumps(|_, _| true);
-        for (_, mut container) in self.containers.drain() {
+        for mut container in std::mem::take(&mut self.containers).into_values() {
             let _ = container.root.unmount();
         }
-        self.layers.unmount_all();
+        self.layers.unmount_all(&self.disks);
         rustix::fs::sync();
     }
 }

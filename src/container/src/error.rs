@@ -86,6 +86,10 @@ pub enum Refusal {
     NotNamespaced,
     #[error("no interface has this address")]
     NoSuchInterface,
+    #[error("the machine has no network device")]
+    NoNetworkDevice,
+    #[error("the machine has more than one network device")]
+    SeveralNetworkDevices,
     #[error("it needs a namespace of its own, which the document does not ask for")]
     NeedsNamespace,
     #[error("the container's process ended before it was ready")]

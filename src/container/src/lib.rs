@@ -9,7 +9,7 @@
 //! our process                         the container's process
 //! plan        all parsing, users
 //! create      cgroup, clone3 -------> built up: mounts, root, devices, names   (child::build)
-//!             move the interface in
+//!             move the interface in, under its own address
 //! start       go --------------------> executed: limits, user, seccomp, exec   (child::execute)
 //! ```
 //!
@@ -47,7 +47,7 @@ use std::path::PathBuf;
 
 pub use create::{Created, Running, create, set_terminal_size};
 pub use error::{Error, Kind};
-pub use network::Interface;
+pub use network::{Interface, Which};
 pub use spec::{Spec, Unreadable};
 
 /// A container to make.

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use protocol::agent::{FromAgent, Hello, Request, ToAgent};
+use protocol::agent::{FromAgent, Hello, Request, ToAgent, Wake};
 use protocol::frame::{self, Assembler};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -160,6 +160,16 @@ impl Agent {
     }
 }
 
+/// What a guest is to wake with: the time, and random bytes that nobody else gets.
+pub(crate) fn wake() -> io::Result<Wake> {
+    let mut entropy = [0; 32];
+    sys::random::fill(&mut entropy)?;
+    Ok(Wake {
+        realtime_ns: sys::clock::realtime_ns(),
+        entropy,
+    })
+}
+
 /// A guest's words as a person may see them: no longer than that, and without what drives a terminal.
 fn shown(text: &str) -> String {
     text.chars()
@@ -189,6 +199,15 @@ mod tests {
         let mut agent = Agent::new(ours);
         File::from(theirs).write_all(&hello("other")).unwrap();
         assert!(matches!(agent.receive(), Err(Error::Build { .. })));
+    }
+
+    #[test]
+    fn no_two_guests_wake_with_the_same_bytes() {
+        let before = std::time::SystemTime::now();
+        let (one, other) = (wake().unwrap(), wake().unwrap());
+        assert_ne!(one.entropy, other.entropy);
+        let told = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(one.realtime_ns);
+        assert!(before <= told && told <= std::time::SystemTime::now());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! find or make a template; spawn hull-vmm, Start, offer streams
 //!      | Hello
 //!      v
-//! greeted: Mount, Create (and Start, if the client has said so) go out at once
+//! greeted: Wake, Mount, Create (and Start, if the client has said so) go out at once
 //!      | Started                    any reply that is a failure: Failed
 //!      v
 //! running: signals and sizes go through
@@ -49,6 +49,8 @@ enum Fault {
     Stream(#[from] streams::Error),
     #[error(transparent)]
     GivenUp(#[from] GivenUp),
+    #[error("cannot get random bytes for the VM")]
+    Entropy(#[source] std::io::Error),
     #[error("cannot prepare the VM")]
     Prepare(#[from] std::io::Error),
     #[error("cannot set up the container's network")]
@@ -326,7 +328,13 @@ impl MicroVm {
         self.hello = Some(sys::clock::monotonic_ns());
         if let Phase::Booting(requests) = std::mem::replace(&mut self.phase, Phase::Made) {
             let (mount, create) = *requests;
-            for request in [Request::Mount(mount), Request::Create(Box::new(create))] {
+            // Made now: a snapshot's clock stands where it was saved, and nothing random may be older than this VM.
+            let wake = agent::wake().map_err(Fault::Entropy)?;
+            for request in [
+                Request::Wake(wake),
+                Request::Mount(mount),
+                Request::Create(Box::new(create)),
+            ] {
                 let seq = self.agent.request(request)?;
                 self.awaited.insert(seq, Awaited::Container);
             }

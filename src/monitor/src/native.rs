@@ -113,6 +113,8 @@ impl Native {
                 resolv_conf: etc.resolv_conf.clone(),
             },
             interface: interface.map(|interface| container::Interface {
+                // The host's side has given it already.
+                which: container::Which::WithMac(interface.mac),
                 mac: interface.mac,
                 address: interface.address,
                 prefix_len: interface.prefix_len,

@@ -29,6 +29,7 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_PID: u16 = 19;
+const IFLA_PARENT_DEV_NAME: u16 = 56;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
@@ -66,6 +67,8 @@ pub struct Change<'a> {
     pub name: Option<&'a str>,
     /// The largest packet, in bytes.
     pub mtu: Option<u32>,
+    /// The hardware address. Many drivers take one only while the link is down.
+    pub mac: Option<[u8; 6]>,
     /// Bring it up.
     pub up: bool,
     /// Move it into the network namespace of this process.
@@ -94,19 +97,22 @@ impl Netlink {
 
     /// The first link with this hardware address.
     pub fn find(&mut self, mac: [u8; 6]) -> Result<Option<Link>, Errno> {
-        let mut found = None;
+        let links = self.links(|kind, value| kind == IFLA_ADDRESS && value == mac)?;
+        Ok(links.first().copied())
+    }
+
+    /// The links that have a device of a bus behind them (since Linux 5.14), not those that the kernel makes of itself:
+    /// loopback, ifb, dummy, veth.
+    pub fn devices(&mut self) -> Result<Vec<Link>, Errno> {
+        self.links(|kind, _| kind == IFLA_PARENT_DEV_NAME)
+    }
+
+    /// The links with an attribute that `is_wanted`.
+    fn links(&mut self, is_wanted: impl Fn(u16, &[u8]) -> bool) -> Result<Vec<Link>, Errno> {
+        let mut found = Vec::new();
         self.request(
             Message::new(RTM_GETLINK, NLM_F_DUMP, &[0; IFINFO_LEN]),
-            |kind, body| {
-                if kind != RTM_NEWLINK || found.is_some() || body.len() < IFINFO_LEN {
-                    return;
-                }
-                let has_mac = attributes(&body[IFINFO_LEN..])
-                    .any(|(kind, value)| kind == IFLA_ADDRESS && value == mac);
-                if has_mac {
-                    found = Some(Link(u32_at(body, 4)));
-                }
-            },
+            |kind, body| found.extend(link(kind, body, &is_wanted)),
         )?;
         Ok(found)
     }
@@ -152,6 +158,9 @@ impl Netlink {
         }
         if let Some(mtu) = change.mtu {
             message.attribute(IFLA_MTU, &mtu.to_ne_bytes());
+        }
+        if let Some(mac) = change.mac {
+            message.attribute(IFLA_ADDRESS, &mac);
         }
         if let Some(pid) = change.namespace_of {
             message.attribute(IFLA_NET_NS_PID, &pid.as_raw_pid().to_ne_bytes());
@@ -286,6 +295,16 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
+/// The link that a message of a dump describes, if one of its attributes is wanted.
+fn link(kind: u16, body: &[u8], is_wanted: impl Fn(u16, &[u8]) -> bool) -> Option<Link> {
+    if kind != RTM_NEWLINK || body.len() < IFINFO_LEN {
+        return None;
+    }
+    attributes(&body[IFINFO_LEN..])
+        .any(|(kind, value)| is_wanted(kind, value))
+        .then(|| Link(u32_at(body, 4)))
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
@@ -299,6 +318,22 @@ mod tests {
         let mut netlink = Netlink::open().unwrap();
         assert_eq!(netlink.find([0; 6]).unwrap(), Some(Link::LOOPBACK));
         assert_eq!(netlink.find([0xfe, 0xff, 1, 2, 3, 4]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_device_is_what_sysfs_knows_to_have_hardware() {
+        let mut expected: Vec<Link> = std::fs::read_dir("/sys/class/net")
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.join("device").exists())
+            .map(|path| std::fs::read_to_string(path.join("ifindex")).unwrap())
+            .map(|index| Link(index.trim().parse().unwrap()))
+            .collect();
+        let mut devices = Netlink::open().unwrap().devices().unwrap();
+        expected.sort_by_key(|link| link.0);
+        devices.sort_by_key(|link| link.0);
+        assert_eq!(devices, expected);
+        assert!(!devices.contains(&Link::LOOPBACK));
     }
 
     #[test]

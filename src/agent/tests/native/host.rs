@@ -1,7 +1,7 @@
 //! The other end: a monitor of a few lines, and an agent that runs as an ordinary process in namespaces of its own.
 
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio as ProcessStdio};
@@ -9,13 +9,19 @@ use std::time::Duration;
 
 use protocol::agent::{
     Create, Done, EtcFiles, ExitStatus, Failure, FromAgent, Hello, LayerExtent, Mount, Request,
-    Stdio, Stream, ToAgent, Writable,
+    Stdio, Stream, ToAgent, Wake, Writable,
 };
 use protocol::frame;
 use serde_json::json;
 
 /// Layers begin at multiples of this, as hull-vmm lays them out.
 const ALIGN: u64 = 2 << 20;
+
+/// A moment, and bytes that are random enough for a test.
+pub(crate) const WAKE: Wake = Wake {
+    realtime_ns: 1_800_000_000_123_456_789,
+    entropy: [7; 32],
+};
 
 /// An agent and what it talks to.
 pub(crate) struct Host {
@@ -37,7 +43,15 @@ pub(crate) struct Listener {
 }
 
 impl Host {
+    /// An agent that is ready for containers.
     pub(crate) fn start() -> Host {
+        let mut host = Host::start_asleep();
+        host.ask(Request::Wake(WAKE)).unwrap();
+        host
+    }
+
+    /// An agent that has said hello.
+    pub(crate) fn start_asleep() -> Host {
         let dir = tempfile::tempdir().unwrap();
         let sockets = dir.path().join("sockets");
         let run_dir = dir.path().join("run");
@@ -52,7 +66,14 @@ impl Host {
         let cgroup = cgroup2().join(format!("hull-agent-test-{}", rand()));
         let listener = UnixListener::bind(sockets.join("control")).unwrap();
         let agent = Command::new("unshare")
-            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args([
+                "--mount",
+                "--pid",
+                "--net",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+            ])
             .arg(env!("CARGO_BIN_EXE_agent-native"))
             .args([&sockets, &run_dir, &cgroup])
             .arg(&loop_device)
@@ -106,6 +127,19 @@ impl Host {
         self.seq
     }
 
+    /// Sends requests so that they arrive together; the numbers of their replies.
+    pub(crate) fn send_at_once<const N: usize>(&mut self, requests: [Request; N]) -> [u64; N] {
+        let mut bytes = Vec::new();
+        let sent = requests.map(|request| {
+            self.seq += 1;
+            let seq = self.seq;
+            bytes.extend(frame::encode(&ToAgent { seq, request }).unwrap());
+            seq
+        });
+        self.control.write_all(&bytes).unwrap();
+        sent
+    }
+
     /// Sends a request and waits for its reply.
     pub(crate) fn ask(&mut self, request: Request) -> Result<Done, Failure> {
         let wanted = self.send(request);
@@ -118,6 +152,28 @@ impl Host {
                 event => self.events.push_back(event),
             }
         }
+    }
+
+    /// The next message, which is to be the reply to a request that was sent.
+    pub(crate) fn reply(&mut self, wanted: u64) -> Result<Done, Failure> {
+        match frame::read(&mut self.control).unwrap() {
+            FromAgent::Reply { seq, result } if seq == wanted => result,
+            message => panic!("{message:?}"),
+        }
+    }
+
+    /// What the agent's machine has woken with, a line each time.
+    pub(crate) fn woken(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("sockets/woken")).unwrap_or_default()
+    }
+
+    /// The root of a container, to be put together.
+    pub(crate) fn mount_request(&self, name: &str, writable: Writable) -> Request {
+        Request::Mount(Mount {
+            container: name.into(),
+            layers: self.layers.clone(),
+            writable,
+        })
     }
 
     /// Waits for a container's end.
@@ -139,12 +195,7 @@ impl Host {
     }
 
     pub(crate) fn mount_with(&mut self, name: &str, writable: Writable) -> Result<Done, Failure> {
-        let layers = self.layers.clone();
-        self.ask(Request::Mount(Mount {
-            container: name.into(),
-            layers,
-            writable,
-        }))
+        self.ask(self.mount_request(name, writable))
     }
 
     /// Mounts and creates a container that runs a shell script.

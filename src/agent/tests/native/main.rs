@@ -1,6 +1,7 @@
 //! The agent's conversation with a monitor, natively. As root.
 
 mod host;
+mod wake;
 
 use std::io::{Read, Write};
 use std::time::Duration;

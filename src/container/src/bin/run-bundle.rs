@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! run-bundle [--user USER] [--seccomp FILE] [--init] [--terminal] [--resolv-conf TEXT] [--hosts TEXT]
-//!            [--interface MAC,ADDRESS/PREFIX,GATEWAY] CGROUP BUNDLE
+//!            [--interface MAC[=NEW-MAC],ADDRESS/PREFIX,GATEWAY] CGROUP BUNDLE
 //! ```
 
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use container::{EtcFiles, Interface, Kind, Request, Running, Spec, Stdio};
+use container::{EtcFiles, Interface, Kind, Request, Running, Spec, Stdio, Which};
 use rustix::process::{WaitOptions, waitpid};
 
 fn main() -> ExitCode {
@@ -143,16 +143,22 @@ fn interface(text: &str) -> Result<Interface, Box<dyn std::error::Error>> {
     let [mac, network, gateway] = fields.as_slice() else {
         return Err("want MAC,NETWORK,GATEWAY".into());
     };
-    let bytes: Vec<u8> = mac
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16))
-        .collect::<Result<_, _>>()?;
+    let (old_mac, new_mac) = mac.split_once('=').unwrap_or((mac, mac));
     let (address, prefix_len) = network.split_once('/').ok_or("want ADDRESS/PREFIX")?;
     Ok(Interface {
-        mac: bytes.try_into().map_err(|_| "want six bytes")?,
+        which: Which::WithMac(hardware_address(old_mac)?),
+        mac: hardware_address(new_mac)?,
         address: address.parse()?,
         prefix_len: prefix_len.parse()?,
         gateway: Some(gateway.parse()?),
         mtu: 1400,
     })
+}
+
+fn hardware_address(text: &str) -> Result<[u8; 6], Box<dyn std::error::Error>> {
+    let bytes: Vec<u8> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16))
+        .collect::<Result<_, _>>()?;
+    Ok(bytes.try_into().map_err(|_| "want six bytes")?)
 }

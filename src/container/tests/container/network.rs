@@ -1,6 +1,11 @@
 //! The network interface.
 
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::process::Command;
+use std::time::Duration;
+
+use sys::tap::HEADER_LEN;
 
 use crate::fixture::Bundle;
 
@@ -53,11 +58,52 @@ fn an_interface_is_moved_in_and_set_up() {
         "{}",
         run.out
     );
+    assert!(run.out.contains("02:00:00:aa:bb:01"), "{}", run.out);
     let missing = Bundle::new("true")
         .option("--interface", "02:00:00:aa:bb:99,10.0.0.2/24,10.0.0.1")
         .run();
     assert_eq!(
         missing.err,
         "run-bundle: cannot set up the network interface 02:00:00:aa:bb:99: no interface has this address\n"
+    );
+}
+
+/// Who sends frames by this tap, until it vanishes.
+fn senders(tap: OwnedFd) -> Vec<[u8; 6]> {
+    let mut senders = Vec::new();
+    let mut buffer = [0; 2048];
+    loop {
+        match rustix::io::read(&tap, &mut buffer) {
+            // A header, and in the frame after the address of whom it is for.
+            Ok(len) => senders.push(buffer[HEADER_LEN + 6..len][..6].try_into().unwrap()),
+            Err(errno) if errno.kind() == ErrorKind::WouldBlock => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(_) => return senders,
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_interface_sends_nothing_before_it_has_its_own_address() {
+    let tap = sys::tap::create("hulltest2").unwrap();
+    ip("link set hulltest2 address 02:00:00:aa:bb:02");
+    let senders = std::thread::spawn(|| senders(tap));
+    let option = "02:00:00:aa:bb:02=02:00:00:aa:bb:03,10.231.8.2/24,10.231.8.1";
+    let run = Bundle::new("ip link show eth0; ping -c 1 -W 1 10.231.8.1 > /dev/null; true")
+        .option("--interface", option)
+        .run();
+    assert!(
+        run.out.contains("link/ether 02:00:00:aa:bb:03"),
+        "{}{}",
+        run.out,
+        run.err
+    );
+    let senders = senders.join().unwrap();
+    assert!(!senders.is_empty());
+    assert!(
+        senders.iter().all(|mac| *mac == [2, 0, 0, 0xaa, 0xbb, 3]),
+        "{senders:x?}"
     );
 }
