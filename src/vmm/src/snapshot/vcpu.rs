@@ -17,6 +17,12 @@ use crate::kvm::{Error, failed};
 /// MSR_IA32_TSC_DEADLINE (SDM vol. 4): it counts for nothing unless the time stamp counter and the local APIC are set before.
 const TSC_DEADLINE: u32 = 0x6e0;
 
+/// The type of a 64-bit task state segment that is not marked busy (SDM vol. 3A, 3.5).
+const TSS_AVAILABLE: u8 = 9;
+/// CPUID leaf with the hypervisor's name, and what QEMU's emulator is called there.
+const HYPERVISOR: u32 = 0x4000_0000;
+const QEMU_TCG: [u8; 12] = *b"TCGTCGTCGTCG";
+
 /// Everything that KVM keeps of a vCPU besides its CPUID, which is the configuration's.
 #[derive(Serialize, Deserialize)]
 pub struct VcpuState {
@@ -56,7 +62,11 @@ impl VcpuState {
         fd.set_mp_state(self.mp_state)
             .map_err(failed("KVM_SET_MP_STATE"))?;
         fd.set_regs(&self.regs).map_err(failed("KVM_SET_REGS"))?;
-        fd.set_sregs(&self.sregs).map_err(failed("KVM_SET_SREGS"))?;
+        let mut sregs = self.sregs;
+        if is_emulated_by_qemu() {
+            sregs.tr.type_ = TSS_AVAILABLE;
+        }
+        fd.set_sregs(&sregs).map_err(failed("KVM_SET_SREGS"))?;
         fd.set_xcrs(&self.xcrs).map_err(failed("KVM_SET_XCRS"))?;
         // SAFETY: KVM reads KVM_CAP_XSAVE2 bytes, and `System::snapshots` has found that these are no more than the structure.
         unsafe { fd.set_xsave(&self.xsave) }.map_err(failed("KVM_SET_XSAVE"))?;
@@ -67,6 +77,15 @@ impl VcpuState {
         fd.set_vcpu_events(&self.events)
             .map_err(failed("KVM_SET_VCPU_EVENTS"))
     }
+}
+
+/// Whether the host's processor is QEMU's emulator. It looks into an I/O permission bitmap only if the task register is not
+/// marked busy (check_io in target/i386/tcg), which KVM on AMD always reads it as: a guest whose user space has been given
+/// ports, as hull's agent has, would lose them.
+fn is_emulated_by_qemu() -> bool {
+    let name = std::arch::x86_64::__cpuid(HYPERVISOR);
+    let words = [name.ebx, name.ecx, name.edx].map(u32::to_le_bytes);
+    words.as_flattened() == QEMU_TCG
 }
 
 /// Reads those of `wanted` that this KVM gives: it lists some that it refuses (KVM_GET_MSRS stops at the first such).
