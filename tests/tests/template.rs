@@ -184,7 +184,8 @@ fn another_shape_has_another_template() -> Result<()> {
 #[test]
 fn a_damaged_template_is_removed_and_told() -> Result<()> {
     let hull = Hull::new()?;
-    let damages: [(&str, fn(&File) -> std::io::Result<()>); 3] = [
+    type Damage = fn(&File) -> std::io::Result<()>;
+    let damages: [(&str, Damage); 3] = [
         ("state", |mut file| file.write_all(b"{\"build\": 7, ")),
         ("state", |file| file.set_len(0)),
         ("memory", |file| file.set_len(4096)),
