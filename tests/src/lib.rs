@@ -3,6 +3,7 @@
 //! `cargo xtask test` runs them where VMs can run, with the built `hull` first on the PATH. Each [`Hull`] has a store of
 //! its own, so that tests do not see each other.
 
+pub mod initramfs;
 pub mod inject;
 mod process;
 pub mod registry;
