@@ -102,6 +102,25 @@ fn capabilities_ulimits_and_privileges_are_as_asked_for() -> Result<()> {
 }
 
 #[test]
+fn thirty_two_processors_are_the_most_and_each_runs_a_program() -> Result<()> {
+    let hull = Hull::new()?;
+    // Field 39 of /proc/self/stat (proc(5)) is the processor that reads it.
+    let script = "nproc; for i in $(seq 0 31); do \
+                  taskset $(printf %x $((1 << i))) sed 's/.*) //' /proc/self/stat | cut -d' ' -f37; done";
+    let options = "run --network none --cpus 32 demo sh -c";
+    let outcome = hull
+        .run(options.split_whitespace().chain([script]))?
+        .expect_code(0);
+    let expected: Vec<String> = [32]
+        .into_iter()
+        .chain(0..32)
+        .map(|n| n.to_string())
+        .collect();
+    assert_eq!(outcome.stdout(), expected.join("\n"));
+    Ok(())
+}
+
+#[test]
 fn a_container_that_exceeds_its_memory_is_killed_and_told_so() -> Result<()> {
     let hull = Hull::new()?;
     let outcome = hull
