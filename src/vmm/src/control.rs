@@ -76,8 +76,12 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut message = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
-        message.push_str(": ");
-        message.push_str(&source.to_string());
+        let text = source.to_string();
+        // event_manager's errors have said it themselves.
+        if !message.ends_with(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
         next = source.source();
     }
     message
