@@ -33,7 +33,7 @@ pub(crate) use begin::{Beginning, GivenUp, Outside};
 
 /// The folder of all templates, in the root of all state.
 pub const FOLDER: &str = "templates";
-/// So many are kept, the last used: each takes some 25 MiB of disk.
+/// So many are kept, the last used: each takes some 35 MiB of disk.
 const KEPT: usize = 8;
 const STATE: &str = "state";
 const MEMORY: &str = "memory";

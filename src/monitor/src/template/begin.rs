@@ -27,6 +27,8 @@ use crate::devices::{self, Begin, Own, SavedVm, Tap};
 use crate::vmm::{self, Vmm};
 use crate::{chain, wait_for};
 
+/// What a template of a small VM takes on disk.
+const TYPICAL_MIB: u64 = 35;
 /// Less room than this is worth a word when something could not be saved.
 const LITTLE_BYTES: u64 = 128 << 20;
 
@@ -187,7 +189,7 @@ impl Beginning {
 fn little_room(folder: &Path) -> String {
     match rustix::fs::statvfs(folder) {
         Ok(stat) if stat.f_bavail.saturating_mul(stat.f_frsize) < LITTLE_BYTES => format!(
-            " ({} MiB are free where hull keeps its state)",
+            " (a template takes some {TYPICAL_MIB} MiB, and {} are free where hull keeps its state)",
             stat.f_bavail.saturating_mul(stat.f_frsize) >> 20
         ),
         _ => String::new(),
