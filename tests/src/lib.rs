@@ -3,6 +3,7 @@
 //! `cargo xtask test` runs them where VMs can run, with the built `hull` first on the PATH. Each [`Hull`] has a store of
 //! its own, so that tests do not see each other.
 
+pub mod initramfs;
 pub mod inject;
 mod process;
 pub mod registry;
@@ -50,6 +51,11 @@ impl Hull {
         self.run_with_input(arguments, b"")
     }
 
+    /// Runs a script without a network, with these options.
+    pub fn run_script(&self, options: &[&str], script: &str) -> Result<Outcome> {
+        self.run(words(options, script))
+    }
+
     /// Runs `hull ARGS…` with this input.
     pub fn run_with_input<A: AsRef<OsStr>>(
         &self,
@@ -71,6 +77,14 @@ impl Hull {
         writer.join().expect("the writer does not panic");
         Ok(Outcome(output))
     }
+}
+
+/// `run --network none OPTIONS… demo sh -c SCRIPT`.
+fn words<'a>(options: &[&'a str], script: &'a str) -> Vec<&'a str> {
+    let mut words = vec!["run", "--network", "none"];
+    words.extend(options);
+    words.extend(["demo", "sh", "-c", script]);
+    words
 }
 
 /// What came of a command.

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::Hull;
+use crate::{Hull, words};
 
 /// How long anything may take in an emulated machine with much to do.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -26,6 +26,14 @@ impl Hull {
     /// Starts `hull ARGS…` with its standard input and output held.
     pub fn start<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<Running> {
         Self::start_command(self.command(arguments))
+    }
+
+    /// Starts a script without a network, with these options, and waits until it says that it is ready.
+    pub fn start_ready(&self, options: &[&str], script: &str) -> Result<Running> {
+        let mut running = self.start(words(options, script))?;
+        let line = running.line()?;
+        ensure!(line == "ready", "it says {line:?} first");
+        Ok(running)
     }
 
     /// Starts a [`Hull::command`] with its standard input and output held.

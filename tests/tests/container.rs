@@ -8,21 +8,7 @@ fn users_are_looked_up_inside_and_hold_no_capabilities() -> Result<()> {
     let hull = Hull::new()?;
     let script = "id -un; id -gn; pwd; echo $HOME $A; grep CapEff /proc/self/status";
     let outcome = hull
-        .run([
-            "run",
-            "--network",
-            "none",
-            "-u",
-            "demo",
-            "-w",
-            "/made/here",
-            "-e",
-            "A=b c",
-            "demo",
-            "sh",
-            "-c",
-            script,
-        ])?
+        .run_script(&["-u", "demo", "-w", "/made/here", "-e", "A=b c"], script)?
         .expect_code(0);
     assert_eq!(
         outcome.stdout(),
@@ -44,37 +30,14 @@ fn the_root_is_writable_or_not_and_tmpfs_is_there() -> Result<()> {
     let hull = Hull::new()?;
     let script = "touch /a 2>/dev/null && echo written; grep ' /x ' /proc/mounts | cut -d' ' -f3,4; touch /x/b && echo x";
     let tmpfs = "/x:size=1m";
-    let outcome = hull
-        .run([
-            "run",
-            "--network",
-            "none",
-            "--tmpfs",
-            tmpfs,
-            "demo",
-            "sh",
-            "-c",
-            script,
-        ])?
-        .expect_code(0);
+    let outcome = hull.run_script(&["--tmpfs", tmpfs], script)?.expect_code(0);
     let text = outcome.stdout();
     assert!(
         text.starts_with("written\ntmpfs rw,nosuid,nodev,noexec") && text.ends_with("\nx"),
         "{text}"
     );
     let outcome = hull
-        .run([
-            "run",
-            "--network",
-            "none",
-            "--read-only",
-            "--tmpfs",
-            tmpfs,
-            "demo",
-            "sh",
-            "-c",
-            script,
-        ])?
+        .run_script(&["--read-only", "--tmpfs", tmpfs], script)?
         .expect_code(0);
     assert!(
         outcome.stdout().starts_with("tmpfs rw"),
@@ -98,6 +61,25 @@ fn capabilities_ulimits_and_privileges_are_as_asked_for() -> Result<()> {
         outcome.stdout(),
         "CapBnd:\t0000000000000020\nNoNewPrivs:\t1\n100\n200\nweb\n104857600\n150000 100000\n2"
     );
+    Ok(())
+}
+
+#[test]
+fn thirty_two_processors_are_the_most_and_each_runs_a_program() -> Result<()> {
+    let hull = Hull::new()?;
+    // Field 39 of /proc/self/stat (proc(5)) is the processor that reads it.
+    let script = "nproc; for i in $(seq 0 31); do \
+                  taskset $(printf %x $((1 << i))) sed 's/.*) //' /proc/self/stat | cut -d' ' -f37; done";
+    let options = "run --network none --cpus 32 demo sh -c";
+    let outcome = hull
+        .run(options.split_whitespace().chain([script]))?
+        .expect_code(0);
+    let expected: Vec<String> = [32]
+        .into_iter()
+        .chain(0..32)
+        .map(|n| n.to_string())
+        .collect();
+    assert_eq!(outcome.stdout(), expected.join("\n"));
     Ok(())
 }
 
@@ -176,27 +158,9 @@ fn a_native_container_is_the_same_container() -> Result<()> {
     let hull = Hull::new()?;
     let script = "id -un; touch /a && echo written; cat /sys/fs/cgroup/memory.max; hostname; ls /proc | grep -c '^1$'; exit 3";
     for isolation in ["vm", "native"] {
-        let outcome = hull
-            .run([
-                "run",
-                "--network",
-                "none",
-                "--isolation",
-                isolation,
-                "-m",
-                "64m",
-                "-h",
-                "web",
-                "-u",
-                "demo",
-                "--tmpfs",
-                "/x",
-                "demo",
-                "sh",
-                "-c",
-                script,
-            ])?
-            .expect_code(3);
+        let options = format!("--isolation {isolation} -m 64m -h web -u demo --tmpfs /x");
+        let options: Vec<&str> = options.split(' ').collect();
+        let outcome = hull.run_script(&options, script)?.expect_code(3);
         assert_eq!(outcome.stdout(), "demo\n67108864\nweb\n1", "{isolation}");
     }
     hull.expect_nothing_left()
@@ -206,18 +170,7 @@ fn a_native_container_is_the_same_container() -> Result<()> {
 fn a_native_container_whose_monitor_is_killed_leaves_nothing() -> Result<()> {
     let hull = Hull::new()?;
     let script = "echo ready; sleep 1000";
-    let mut running = hull.start([
-        "run",
-        "--network",
-        "none",
-        "--isolation",
-        "native",
-        "demo",
-        "sh",
-        "-c",
-        script,
-    ])?;
-    assert_eq!(running.line()?, "ready");
+    let running = hull.start_ready(&["--isolation", "native"], script)?;
     let processes = hull.sandbox_processes()?;
     let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", processes[1].as_raw_pid()))?;
     let cgroup = format!("/sys/fs/cgroup{}", cgroup.trim().trim_start_matches("0::"));

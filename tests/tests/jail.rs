@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Write};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -61,6 +63,12 @@ fn expect_powerless(status: &BTreeMap<String, String>, user: u32) {
 fn user(status: &BTreeMap<String, String>) -> Result<u32> {
     let first = status["Uid"].split_whitespace().next();
     Ok(first.context("a user")?.parse()?)
+}
+
+/// The cgroup of the only VM.
+fn vm_cgroup(hull: &Hull) -> Result<PathBuf> {
+    let sandbox = hull.sandboxes()?.pop().context("a sandbox")?;
+    Ok(cgroup2()?.join("hull").join(sandbox))
 }
 
 /// Both processes of the monitor: the warden, which was first, and the speaker, its child.
@@ -144,10 +152,9 @@ fn a_vm_of_roots_has_a_user_of_its_own_and_nothing_else() -> Result<()> {
 
     // The host holds the VM to what was asked for, whatever the guest does.
     let cgroup = read(proc(vmm, "cgroup"))?;
-    let sandbox = hull.sandboxes()?.pop().context("a sandbox")?;
-    let path = format!("/hull/{sandbox}");
+    let folder = vm_cgroup(&hull)?;
+    let path = format!("/{}", folder.strip_prefix(cgroup2()?)?.display());
     assert!(cgroup.contains(&path), "{cgroup}");
-    let folder = cgroup2()?.join(&path[1..]);
     let limit = |file: &str| read(folder.join(file)).map(|text| text.trim().to_owned());
     assert_eq!(limit("cpu.max")?, "50000 100000");
     let memory: u64 = limit("memory.max")?.parse()?;
@@ -173,7 +180,7 @@ fn cgroup2() -> Result<PathBuf> {
 fn an_ordinary_users_vm_is_jailed_and_measured() -> Result<()> {
     const USER: u32 = 54321;
     let hull = Hull::new()?;
-    std::os::unix::fs::chown(hull.root(), Some(USER), Some(USER))?;
+    chown(hull.root(), Some(USER), Some(USER))?;
     // As for a member of the group kvm.
     fs::set_permissions("/dev/kvm", fs::Permissions::from_mode(0o666))?;
     let mut command = hull.command(["run", "--timing", "--init", "demo", "sh", "-c", SLEEPER]);
@@ -230,8 +237,7 @@ fn a_fraction_of_a_processor_is_held_by_the_host() -> Result<()> {
         "echo ready; while :; do :; done",
     ])?;
     assert_eq!(running.line()?, "ready");
-    let sandbox = hull.sandboxes()?.pop().context("a sandbox")?;
-    let stat = cgroup2()?.join("hull").join(sandbox).join("cpu.stat");
+    let stat = vm_cgroup(&hull)?.join("cpu.stat");
     let periods = |text: &str| -> Option<u64> {
         text.lines()
             .find_map(|line| line.strip_prefix("nr_periods "))?
@@ -242,4 +248,80 @@ fn a_fraction_of_a_processor_is_held_by_the_host() -> Result<()> {
         Ok(periods(&read(&stat)?).is_some_and(|periods| periods > 10))
     })?;
     stop(&hull, running)
+}
+
+/// `hull run` of a guest that waits for a line and then takes memory without end.
+const TAKER: [&str; 8] = [
+    "run",
+    "-i",
+    "-m",
+    "256m",
+    "demo",
+    "sh",
+    "-c",
+    "echo ready; read go; exec tail /dev/zero",
+];
+
+/// What is said when the cgroup that `of` makes of the VM's has too little memory for what its guest takes.
+fn starve(hull: &Hull, mut command: Command, of: impl Fn(&str) -> PathBuf) -> Result<String> {
+    command.stderr(Stdio::piped());
+    let mut running = Hull::start_command(command)?;
+    let stderr = running.child.stderr.take().context("stderr is a pipe")?;
+    assert_eq!(running.line()?, "ready");
+    let starved = of(&hull.sandboxes()?.pop().context("a sandbox")?);
+    let used: u64 = read(starved.join("memory.current"))?.trim().parse()?;
+    fs::write(starved.join("memory.max"), (used + (16 << 20)).to_string())?;
+    writeln!(running.child.stdin.as_mut().context("a pipe")?, "go")?;
+    assert_eq!(running.code()?, Some(125));
+    hull.expect_nothing_left()?;
+    Ok(io::read_to_string(stderr)?)
+}
+
+#[test]
+fn a_vm_that_meets_its_memory_limit_on_the_host_is_told_so() -> Result<()> {
+    // The limit has room for all that a VM can use: only who lowers it gets here.
+    let hull = Hull::new()?;
+    let hulls = cgroup2()?.join("hull");
+    let said = starve(&hull, hull.command(TAKER), |id| hulls.join(id))?;
+    assert!(said.contains("hull-vmm ended unexpectedly"), "{said}");
+    assert!(said.contains("the memory limit of its cgroup"), "{said}");
+    assert!(said.contains("give it more memory (-m)"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_host_without_memory_is_told_from_a_vm_at_its_limit() -> Result<()> {
+    // An ordinary user's cgroup, delegated as systemd does it, stands for the host: the VM's lies below it.
+    const USER: u32 = 54321;
+    const AS_USER: &str = "echo $$ > $0/cgroup.procs && exec setpriv --reuid=54321 --regid=54321 --clear-groups \"$@\"";
+    let hull = Hull::new()?;
+    chown(hull.root(), Some(USER), Some(USER))?;
+    fs::set_permissions("/dev/kvm", fs::Permissions::from_mode(0o666))?;
+    let delegated = cgroup2()?.join("delegated");
+    let own = delegated.join("own");
+    fs::create_dir_all(&own)?;
+    for above in [&cgroup2()?, &delegated] {
+        fs::write(above.join("cgroup.subtree_control"), "+memory")?;
+    }
+    for path in [
+        &delegated,
+        &delegated.join("cgroup.procs"),
+        &own,
+        &own.join("cgroup.procs"),
+    ] {
+        chown(path, Some(USER), Some(USER))?;
+    }
+    let run = hull.command(TAKER);
+    let mut command = Command::new("sh");
+    command.args(["-c", AS_USER]).arg(&own);
+    command.arg(run.get_program()).args(run.get_args());
+    command.env("HULL_ROOT", hull.root());
+    let said = starve(&hull, command, |id| {
+        let limit = read(delegated.join(format!("hull-{id}/memory.max")));
+        assert_ne!(limit.expect("the VM has a cgroup").trim(), "max");
+        delegated.clone()
+    })?;
+    assert!(said.contains("the host had no memory left"), "{said}");
+    fs::remove_dir(own)?;
+    Ok(fs::remove_dir(delegated)?)
 }

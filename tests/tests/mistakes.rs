@@ -131,19 +131,7 @@ fn an_image_that_is_not_here_is_not_fetched_when_told_so() -> Result<()> {
 #[test]
 fn a_name_in_use_is_refused() -> Result<()> {
     let hull = Hull::new()?;
-    let command = [
-        "run",
-        "--name",
-        "web",
-        "--network",
-        "none",
-        "demo",
-        "sh",
-        "-c",
-        "echo ready; sleep 1000",
-    ];
-    let mut running = hull.start(command)?;
-    assert_eq!(running.line()?, "ready");
+    let mut running = hull.start_ready(&["--name", "web"], "echo ready; sleep 1000")?;
     let outcome = hull
         .run(["run", "--name", "web", "demo", "true"])?
         .expect_code(125);

@@ -12,8 +12,7 @@ const TRAPS: &str = "trap 'echo got TERM; exit 5' TERM; trap 'echo got USR1' USR
 #[test]
 fn signals_are_passed_on_and_the_handler_decides() -> Result<()> {
     let hull = Hull::new()?;
-    let mut running = hull.start(["run", "--network", "none", "demo", "sh", "-c", TRAPS])?;
-    assert_eq!(running.line()?, "ready");
+    let mut running = hull.start_ready(&[], TRAPS)?;
     running.signal(Signal::USR1)?;
     assert_eq!(running.line()?, "got USR1");
     running.signal(Signal::TERM)?;
@@ -26,17 +25,7 @@ fn signals_are_passed_on_and_the_handler_decides() -> Result<()> {
 fn with_an_init_a_signal_ends_what_handles_none() -> Result<()> {
     let hull = Hull::new()?;
     let script = "echo ready; exec sleep 1000";
-    let mut running = hull.start([
-        "run",
-        "--init",
-        "--network",
-        "none",
-        "demo",
-        "sh",
-        "-c",
-        script,
-    ])?;
-    assert_eq!(running.line()?, "ready");
+    let running = hull.start_ready(&["--init"], script)?;
     running.signal(Signal::TERM)?;
     assert_eq!(running.code()?, Some(128 + 15));
     hull.expect_nothing_left()
@@ -46,8 +35,7 @@ fn with_an_init_a_signal_ends_what_handles_none() -> Result<()> {
 fn the_third_interrupt_ends_what_ignores_them() -> Result<()> {
     let hull = Hull::new()?;
     let script = "trap '' INT; echo ready; while :; do sleep 0.1; done";
-    let mut running = hull.start(["run", "--network", "none", "demo", "sh", "-c", script])?;
-    assert_eq!(running.line()?, "ready");
+    let running = hull.start_ready(&[], script)?;
     for _ in 0..3 {
         running.signal(Signal::INT)?;
         std::thread::sleep(std::time::Duration::from_millis(200));
@@ -70,18 +58,7 @@ fn an_interrupt_during_the_boot_leaves_nothing() -> Result<()> {
 #[test]
 fn a_client_that_is_killed_takes_its_sandbox_along() -> Result<()> {
     let hull = Hull::new()?;
-    let mut running = hull.start([
-        "run",
-        "--name",
-        "web",
-        "--network",
-        "none",
-        "demo",
-        "sh",
-        "-c",
-        "echo ready; sleep 1000",
-    ])?;
-    assert_eq!(running.line()?, "ready");
+    let mut running = hull.start_ready(&["--name", "web"], "echo ready; sleep 1000")?;
     running.child.kill()?;
     running.child.wait()?;
     hull.expect_nothing_left()?;
@@ -94,16 +71,7 @@ fn a_client_that_is_killed_takes_its_sandbox_along() -> Result<()> {
 #[test]
 fn a_monitor_that_is_killed_takes_its_vm_along_and_the_next_command_cleans_up() -> Result<()> {
     let hull = Hull::new()?;
-    let mut running = hull.start([
-        "run",
-        "--network",
-        "none",
-        "demo",
-        "sh",
-        "-c",
-        "echo ready; sleep 1000",
-    ])?;
-    assert_eq!(running.line()?, "ready");
+    let running = hull.start_ready(&[], "echo ready; sleep 1000")?;
     let vmm = hull.process("hull-vmm")?;
     kill_process(hull.process("hull-monitor")?, Signal::KILL)?;
     assert_eq!(running.code()?, Some(125));
@@ -115,16 +83,7 @@ fn a_monitor_that_is_killed_takes_its_vm_along_and_the_next_command_cleans_up() 
 #[test]
 fn a_vm_that_is_killed_is_reported_and_nothing_stays() -> Result<()> {
     let hull = Hull::new()?;
-    let mut running = hull.start([
-        "run",
-        "--network",
-        "none",
-        "demo",
-        "sh",
-        "-c",
-        "echo ready; sleep 1000",
-    ])?;
-    assert_eq!(running.line()?, "ready");
+    let running = hull.start_ready(&[], "echo ready; sleep 1000")?;
     kill_process(hull.process("hull-vmm")?, Signal::KILL)?;
     assert_eq!(running.code()?, Some(125));
     hull.expect_nothing_left()

@@ -57,9 +57,7 @@ fn sixty_four_mebibytes_go_in_and_come_out_unchanged() -> Result<()> {
 fn output_and_error_output_do_not_mix() -> Result<()> {
     let hull = Hull::new()?;
     let script = "for i in 1 2 3; do echo out $i; echo err $i >&2; done";
-    let outcome = hull
-        .run(["run", "--network", "none", "demo", "sh", "-c", script])?
-        .expect_code(0);
+    let outcome = hull.run_script(&[], script)?.expect_code(0);
     assert_eq!(outcome.stdout(), "out 1\nout 2\nout 3");
     let errors: Vec<String> = outcome
         .stderr()

@@ -82,6 +82,15 @@ impl VmCgroup {
         }
     }
 
+    /// Why the kernel killed who was in it for want of memory; `None` if it did not.
+    pub(crate) fn out_of_memory(&self) -> Option<OutOfMemory> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&self.directory, "memory.events", flags, Mode::empty());
+        // Without the memory controller there is no such file.
+        let events = io::read_to_string(fs::File::from(opened.ok()?)).ok()?;
+        OutOfMemory::of(&events)
+    }
+
     /// Removes it, once hull-vmm has gone.
     pub(crate) fn remove(self) {
         for _ in 0..TRIES {
@@ -98,6 +107,31 @@ impl VmCgroup {
         }
         if rustix::process::geteuid().is_root() {
             remove_parent();
+        }
+    }
+}
+
+/// Whose memory there was none of when the kernel killed a hull-vmm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutOfMemory {
+    /// What its own cgroup allows.
+    Limit,
+    /// The host's, or what a cgroup further up allows.
+    Host,
+}
+
+impl OutOfMemory {
+    /// From what `memory.events` says (Documentation/admin-guide/cgroup-v2.rst): `oom_kill` counts the killed whatever the
+    /// reason, `oom` how often this cgroup's own limit was met.
+    fn of(events: &str) -> Option<Self> {
+        let count = |name: &str| {
+            let line = events.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|count| count.trim().parse::<u64>().ok())
+        };
+        match (count("oom_kill ")?, count("oom ")?) {
+            (0, _) => None,
+            (_, 0) => Some(Self::Host),
+            _ => Some(Self::Limit),
         }
     }
 }
@@ -179,6 +213,21 @@ fn limits(vm: &Vm) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kill_for_want_of_memory_is_told_apart_by_whose_it_was() {
+        let events = |oom, kills| {
+            let text =
+                format!("low 0\nhigh 0\nmax 7\noom {oom}\noom_kill {kills}\noom_group_kill 0\n");
+            OutOfMemory::of(&text)
+        };
+        assert_eq!(events(0, 0), None);
+        // Its limit was met, and somebody else gave way.
+        assert_eq!(events(1, 0), None);
+        assert_eq!(events(1, 1), Some(OutOfMemory::Limit));
+        assert_eq!(events(0, 1), Some(OutOfMemory::Host));
+        assert_eq!(OutOfMemory::of(""), None);
+    }
 
     #[test]
     fn an_ordinary_users_cgroup_lies_beside_its_own() {

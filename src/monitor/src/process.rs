@@ -4,6 +4,7 @@
 //!  Ours (the warden's) --part, in the speaker's copy--> Parents: only the end is known, as the warden tells it
 //! ```
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -14,7 +15,7 @@ use rustix::io::retry_on_intr;
 use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
 use sys::fork::Child;
 
-use crate::cgroup::VmCgroup;
+use crate::cgroup::{OutOfMemory, VmCgroup};
 use crate::users::Users;
 
 /// A hull-vmm. Dropping it does nothing: see [`Process::take_down`].
@@ -30,10 +31,59 @@ enum Whose {
         users: Option<Users>,
         cgroup: Option<VmCgroup>,
         /// How it ended, once it has been waited for.
-        ended: Option<ExitStatus>,
+        ended: Option<Ended>,
     },
     /// The parent's, which says here how it ended.
     Parents { pid: u32, status: OwnedFd },
+}
+
+/// How a hull-vmm ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    status: ExitStatus,
+    out_of_memory: Option<OutOfMemory>,
+}
+
+impl Ended {
+    /// Length of [`Ended::bytes`].
+    const LEN: usize = 5;
+
+    /// As the warden tells the speaker.
+    pub(crate) fn bytes(self) -> [u8; Self::LEN] {
+        let memory = match self.out_of_memory {
+            None => 0,
+            Some(OutOfMemory::Limit) => 1,
+            Some(OutOfMemory::Host) => 2,
+        };
+        let [a, b, c, d] = self.status.into_raw().to_ne_bytes();
+        [a, b, c, d, memory]
+    }
+
+    fn of([a, b, c, d, memory]: [u8; Self::LEN]) -> Self {
+        Self {
+            status: ExitStatus::from_raw(i32::from_ne_bytes([a, b, c, d])),
+            out_of_memory: match memory {
+                1 => Some(OutOfMemory::Limit),
+                2 => Some(OutOfMemory::Host),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.out_of_memory {
+            Some(OutOfMemory::Limit) => f.write_str(
+                "the kernel killed it because the VM met the memory limit of its cgroup on the host; give it more memory \
+                 (-m), or find out who lowered memory.max",
+            ),
+            Some(OutOfMemory::Host) => f.write_str(
+                "the kernel killed it because the host had no memory left; free some, or run fewer or smaller VMs (-m)",
+            ),
+            None => self.status.fmt(f),
+        }
+    }
 }
 
 impl Process {
@@ -89,18 +139,26 @@ impl Process {
     }
 
     /// Waits for its end and says how it was, if that can be known.
-    pub(crate) fn wait(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn wait(&mut self) -> Option<Ended> {
         match &mut self.0 {
-            Whose::Ours { child, ended, .. } => {
+            Whose::Ours {
+                child,
+                ended,
+                cgroup,
+                ..
+            } => {
                 if ended.is_none() {
-                    *ended = wait_for(child);
+                    *ended = wait_for(child).map(|status| Ended {
+                        status,
+                        out_of_memory: cgroup.as_ref().and_then(VmCgroup::out_of_memory),
+                    });
                 }
                 *ended
             }
             Whose::Parents { status, .. } => {
-                let mut raw = [0; 4];
-                match retry_on_intr(|| rustix::io::read(&*status, &mut raw)) {
-                    Ok(4) => Some(ExitStatus::from_raw(i32::from_ne_bytes(raw))),
+                let mut bytes = [0; Ended::LEN];
+                match retry_on_intr(|| rustix::io::read(&*status, &mut bytes)) {
+                    Ok(Ended::LEN) => Some(Ended::of(bytes)),
                     _ => None,
                 }
             }

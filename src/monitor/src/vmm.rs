@@ -182,7 +182,9 @@ impl Vmm {
         loop {
             match self.receive() {
                 Ok(FromVmm::Failed { message }) => return Error::Build(message),
-                Ok(_) => {}
+                // A guest that is faster than what it was to be given.
+                Ok(FromVmm::Ended { end, .. }) => return Error::Ended(explain(&end, None)),
+                Ok(FromVmm::Running | FromVmm::Report(_)) => {}
                 Err(error) => return error,
             }
         }

@@ -156,7 +156,7 @@ fn watch(
             && let Some(ended) = vmm.process.wait()
         {
             // A speaker that has ended need not know.
-            if let Err(error) = rustix::io::write(&status, &ended.into_raw().to_ne_bytes()) {
+            if let Err(error) = rustix::io::write(&status, &ended.bytes()) {
                 tracing::debug!(%error, "nobody asks how hull-vmm ended");
             }
         }

@@ -76,8 +76,12 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut message = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
-        message.push_str(": ");
-        message.push_str(&source.to_string());
+        let text = source.to_string();
+        // event_manager's errors have said it themselves.
+        if !message.ends_with(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
         next = source.source();
     }
     message
@@ -125,14 +129,14 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
         &ram,
         file_memory,
     ));
-    manager.add_subscriber(Arc::new(Mutex::new(Watch(ends.clone()))));
+    subscribe(&mut manager, Watch(ends.clone()), &ends)?;
     let conversation = Conversation {
         socket: socket.clone(),
         ends: ends.clone(),
         offers,
         sources: sources.clone(),
     };
-    manager.add_subscriber(Arc::new(Mutex::new(conversation)));
+    subscribe(&mut manager, conversation, socket)?;
     // Every thread is there: nothing is needed any more but what the loop does.
     confine::first_thread().map_err(Error::Confine)?;
     sys::thread::wait_until_confined();
@@ -171,6 +175,19 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
     );
     // The process ends now, and the kernel takes everything back at once: nothing is gained by doing it in pieces.
     std::mem::forget((vm, ram, sources, manager));
+    Ok(())
+}
+
+/// Lets `subscriber` hear when `descriptor` can be read.
+fn subscribe(
+    manager: &mut EventManager<Subscriber>,
+    subscriber: impl MutEventSubscriber + Send + 'static,
+    descriptor: &impl AsRawFd,
+) -> Result<(), Error> {
+    let id = manager.add_subscriber(Arc::new(Mutex::new(subscriber)));
+    let mut ops = manager.event_ops(id)?;
+    // EPOLL_CTL_ADD fails for want of memory, or at fs.epoll.max_user_watches.
+    ops.add(Events::new(descriptor, EventSet::IN))?;
     Ok(())
 }
 
@@ -235,10 +252,7 @@ impl MutEventSubscriber for Watch {
         let _ = ops.remove(Events::empty_raw(self.0.as_raw_fd()));
     }
 
-    fn init(&mut self, ops: &mut EventOps) {
-        ops.add(Events::new(&self.0, EventSet::IN))
-            .expect("a new descriptor on a new loop");
-    }
+    fn init(&mut self, _ops: &mut EventOps) {}
 }
 
 /// The monitor's messages while the VM runs.
@@ -292,8 +306,5 @@ impl MutEventSubscriber for Conversation {
         }
     }
 
-    fn init(&mut self, ops: &mut EventOps) {
-        ops.add(Events::new(&*self.socket, EventSet::IN))
-            .expect("a new descriptor on a new loop");
-    }
+    fn init(&mut self, _ops: &mut EventOps) {}
 }

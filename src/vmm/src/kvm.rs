@@ -106,6 +106,13 @@ pub(crate) fn failed(ioctl: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> E
     move |source| Error::Ioctl { ioctl, source }
 }
 
+/// What KVM_CHECK_EXTENSION says: 0 for what this KVM does not have.
+fn extension(kvm: &Kvm, capability: Cap) -> Result<usize, Error> {
+    // -1 is the call's failure, not KVM's answer.
+    usize::try_from(kvm.check_extension_int(capability))
+        .map_err(|_| failed("KVM_CHECK_EXTENSION")(kvm_ioctls::Error::last()))
+}
+
 /// An opened KVM that can run hull's VMs.
 pub struct System {
     kvm: Kvm,
@@ -118,12 +125,18 @@ impl System {
         // something else fails.
         let kvm = unsafe { <Kvm as std::os::fd::FromRawFd>::from_raw_fd(kvm.into_raw_fd()) };
         match kvm.get_api_version() {
-            found if found < 0 => return Err(Error::NotKvm),
+            found if found < 0 => {
+                let source = kvm_ioctls::Error::last();
+                return Err(match source.errno() {
+                    libc::ENOTTY => Error::NotKvm,
+                    _ => failed("KVM_GET_API_VERSION")(source),
+                });
+            }
             found if found != KVM_API_VERSION as i32 => return Err(Error::ApiVersion { found }),
             _ => {}
         }
         for (capability, name) in REQUIRED {
-            if !kvm.check_extension(capability) {
+            if extension(&kvm, capability)? == 0 {
                 return Err(Error::Capability { name });
             }
         }
@@ -163,8 +176,7 @@ impl System {
 
     /// What a VM's vCPUs have to save, where hull can: the numbers of their model specific registers.
     pub fn snapshots(&self) -> Result<Vec<u32>, Error> {
-        let bytes = self.kvm.check_extension_int(Cap::Xsave2);
-        let bytes = usize::try_from(bytes).unwrap_or_default();
+        let bytes = extension(&self.kvm, Cap::Xsave2)?;
         if bytes > XSAVE_BYTES {
             return Err(Error::ExtendedState { bytes });
         }

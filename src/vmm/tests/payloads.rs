@@ -120,12 +120,21 @@ fn memory_goes_on_above_the_32_bit_hole() {
 
 #[test]
 #[ignore = "needs /dev/kvm"]
-fn a_second_vcpu_is_started_by_the_first() {
-    const MAILBOX: u32 = 0x7_0000;
+fn thirty_two_vcpus_are_told_apart_and_each_writes_its_mark() {
+    const VCPUS: u32 = 32;
     const TRAMPOLINE: u32 = 0x8000;
-    // 16-bit code for the second vCPU: mov ax, 0x7000; mov ds, ax; mov word [0], 0x42; hlt; jmp $-1
+    /// A word for each, by its APIC id; and at its beginning the first one's, which stays 0.
+    const MARKS: u32 = 0x7_0000;
+    // 16-bit code for all but the first.
     let trampoline = [
-        0xb8, 0x00, 0x70, 0x8e, 0xd8, 0xc7, 0x06, 0x00, 0x00, 0x42, 0x00, 0xf4, 0xeb, 0xfd, 0, 0,
+        0xb8, 0x00, 0x70, 0x8e, 0xd8, // mov ax, 0x7000; mov ds, ax
+        0x66, 0xb8, 1, 0, 0, 0, 0x0f,
+        0xa2, // mov eax, 1; cpuid: the APIC id is in EBX from bit 24 on
+        0x66, 0xc1, 0xeb, 22, // shr ebx, 22
+        0x81, 0xe3, 0xfc, 0x00, // and bx, 0xfc: four times the id
+        0x89, 0x1f, // mov [bx], bx
+        0xf4, 0xeb, 0xfd, // hlt; jmp $-1
+        0, 0,
     ];
     let apic = layout::LOCAL_APIC as u32;
     let mut guest = Code::new();
@@ -133,17 +142,24 @@ fn a_second_vcpu_is_started_by_the_first() {
         let word = u32::from_le_bytes(part.try_into().unwrap());
         guest = guest.store(TRAMPOLINE + 4 * index as u32, word);
     }
-    let guest = guest
-        .store(apic + 0xf0, 0x1ff) // enable the APIC
-        .store(apic + 0x310, 1 << 24) // to APIC id 1:
-        .store(apic + 0x300, 0x4500) // INIT
-        .store(apic + 0x310, 1 << 24)
-        .store(apic + 0x300, 0x4600 | TRAMPOLINE >> 12) // start-up
-        .wait_for(MAILBOX)
-        .load(MAILBOX)
-        .code_from_eax()
-        .reset();
-    assert_eq!(code(&run(&guest, |plan| plan.config.vcpus = 2)), 0x42);
+    guest = guest.store(apic + 0xf0, 0x1ff); // enable the APIC
+    for id in 1..VCPUS {
+        guest = guest
+            .store(apic + 0x310, id << 24) // to this APIC id:
+            .store(apic + 0x300, 0x4500) // INIT
+            .store(apic + 0x310, id << 24)
+            .store(apic + 0x300, 0x4600 | TRAMPOLINE >> 12); // start-up
+    }
+    for id in 1..VCPUS {
+        guest = guest.wait_for(MARKS + 4 * id);
+    }
+    guest = guest.eax(0);
+    for id in 0..VCPUS {
+        guest = guest.edi(MARKS + 4 * id).raw(&[0x67, 0x03, 0x07]); // add eax, [edi]
+    }
+    let guest = guest.code_from_eax().reset();
+    let outcome = run(&guest, |plan| plan.config.vcpus = VCPUS as u8);
+    assert_eq!(code(&outcome), 4 * (1..VCPUS).sum::<u32>());
 }
 
 /// Drives the entropy device; `wait` ends when the buffer has come back.

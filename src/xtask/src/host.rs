@@ -10,7 +10,6 @@
 pub(crate) mod artifacts;
 pub(crate) mod client;
 mod copy;
-pub(crate) mod held;
 pub(crate) mod machine;
 pub(crate) mod serve;
 pub(crate) mod wire;

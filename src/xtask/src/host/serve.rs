@@ -57,8 +57,6 @@ pub(crate) fn init(state: &Path) -> Result<ExitCode> {
 /// The server.
 pub(crate) fn serve(state: &Path) -> Result<ExitCode> {
     let state: State = serde_json::from_str(&fs::read_to_string(state)?)?;
-    // Without it the host works, if less steadily.
-    let _held = super::held::hold().inspect_err(|error| eprintln!("test host: {error:#}"));
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, SERVER_PORT))?;
     TcpStream::connect((Ipv4Addr::new(10, 0, 2, 2), state.ready_port))
         .and_then(|mut stream| stream.write_all(state.token.as_bytes()))

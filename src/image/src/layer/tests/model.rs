@@ -26,11 +26,13 @@ pub(super) enum Thing {
     Whiteout,
 }
 
+/// What a layer says, while its tar is written.
 #[derive(Default)]
-struct Model {
-    things: BTreeMap<String, Thing>,
-    hidden: BTreeSet<String>,
-    opaque: BTreeSet<String>,
+pub(super) struct Model {
+    pub(super) things: BTreeMap<String, Thing>,
+    pub(super) hidden: BTreeSet<String>,
+    /// "" is the root.
+    pub(super) opaque: BTreeSet<String>,
 }
 
 pub(super) fn parents(path: &str) -> impl Iterator<Item = &str> {
@@ -58,6 +60,12 @@ impl Model {
 
     fn put(&mut self, path: &str, thing: Thing) -> Option<()> {
         self.make_parents(path)?;
+        self.place(path, thing);
+        Some(())
+    }
+
+    /// Puts a thing where its parents are.
+    pub(super) fn place(&mut self, path: &str, thing: Thing) {
         match (self.things.get_mut(path), &thing) {
             (Some(Thing::Dir { mode: old, .. }), Thing::Dir { mode, .. }) => *old = *mode,
             _ => {
@@ -68,7 +76,6 @@ impl Model {
                 self.things.insert(path.to_owned(), thing);
             }
         }
-        Some(())
     }
 
     /// What the image must contain.

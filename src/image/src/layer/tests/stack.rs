@@ -1,9 +1,9 @@
 //! Random stacks of layers against a model that is as simple as it can be: each layer's changes made to one map of whole
 //! paths. The images are merged as overlayfs does it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::model::{Thing, below, parents, random_path, renumbered};
+use super::model::{Model, Thing, below, parents, random_path, renumbered};
 use super::*;
 
 type Tree = BTreeMap<String, Thing>;
@@ -12,10 +12,7 @@ type Tree = BTreeMap<String, Thing>;
 struct Layer<'a> {
     /// What the layers below it show.
     lower: &'a Tree,
-    things: Tree,
-    hidden: BTreeSet<String>,
-    /// "" is the root.
-    opaque: BTreeSet<String>,
+    own: Model,
     /// Numbers of files that were copied from below.
     copied: BTreeMap<String, usize>,
     /// The next number of a file: none is used twice in a stack.
@@ -28,13 +25,13 @@ impl Layer<'_> {
         let prefixes = parents(path).chain([path]);
         prefixes.into_iter().any(|prefix| {
             let dir = prefix.rsplit_once('/').map_or("", |(dir, _)| dir);
-            self.hidden.contains(prefix) || self.opaque.contains(dir)
+            self.own.hidden.contains(prefix) || self.own.opaque.contains(dir)
         })
     }
 
     fn make_parents(&mut self, path: &str) -> Option<()> {
         for parent in parents(path) {
-            match self.things.get(parent) {
+            match self.own.things.get(parent) {
                 Some(Thing::Dir { .. }) => {}
                 Some(_) => return None,
                 None => {
@@ -46,7 +43,7 @@ impl Layer<'_> {
                         mode,
                         opaque: false,
                     };
-                    self.things.insert(parent.to_owned(), dir);
+                    self.own.things.insert(parent.to_owned(), dir);
                 }
             }
         }
@@ -55,16 +52,7 @@ impl Layer<'_> {
 
     fn put(&mut self, path: &str, thing: Thing) -> Option<()> {
         self.make_parents(path)?;
-        match (self.things.get_mut(path), &thing) {
-            (Some(Thing::Dir { mode: old, .. }), Thing::Dir { mode, .. }) => *old = *mode,
-            _ => {
-                let inside = below(path);
-                self.things.retain(|other, _| !inside(other));
-                self.hidden.retain(|other| !inside(other));
-                self.opaque.retain(|other| !inside(other) && other != path);
-                self.things.insert(path.to_owned(), thing);
-            }
-        }
+        self.own.place(path, thing);
         Some(())
     }
 
@@ -75,12 +63,12 @@ impl Layer<'_> {
 
     /// What a hard link to `target` is.
     fn linked(&mut self, target: &str) -> Option<Thing> {
-        match self.things.get(target) {
+        match self.own.things.get(target) {
             Some(Thing::Dir { .. }) => return None,
             Some(thing) => return Some(thing.clone()),
             None => {}
         }
-        let through = |parent: &str| match self.things.get(parent) {
+        let through = |parent: &str| match self.own.things.get(parent) {
             None | Some(Thing::Dir { .. }) => true,
             Some(_) => false,
         };
@@ -104,15 +92,15 @@ impl Layer<'_> {
     /// What the stack shows with this layer on top.
     fn applied(self) -> Tree {
         let mut merged = self.lower.clone();
-        for path in &self.hidden {
+        for path in &self.own.hidden {
             let inside = below(path);
             merged.retain(|other, _| other != path && !inside(other));
         }
-        for dir in &self.opaque {
+        for dir in &self.own.opaque {
             let inside = below(dir);
             merged.retain(|other, _| !dir.is_empty() && !inside(other));
         }
-        for (path, thing) in self.things {
+        for (path, thing) in self.own.things {
             let is_dir = |thing: &Thing| matches!(thing, Thing::Dir { .. });
             if !is_dir(&thing) || !merged.get(&path).is_some_and(is_dir) {
                 let inside = below(&path);
@@ -129,9 +117,7 @@ fn random_layer(random: &mut Random, lower: &Tree, next: &mut usize) -> (Vec<u8>
     let mut archive = Archive::default();
     let mut layer = Layer {
         lower,
-        things: Tree::new(),
-        hidden: BTreeSet::new(),
-        opaque: BTreeSet::new(),
+        own: Model::default(),
         copied: BTreeMap::new(),
         next,
     };
@@ -182,7 +168,7 @@ fn add(random: &mut Random, archive: &mut Archive, layer: &mut Layer<'_>) -> Opt
         }
         11..=13 => {
             // Of what there is, as a rule: most random targets would be refused.
-            let known: Vec<_> = layer.lower.keys().chain(layer.things.keys()).collect();
+            let known: Vec<_> = layer.lower.keys().chain(layer.own.things.keys()).collect();
             let target = match random.below(4) {
                 0 => random_path(random),
                 _ if known.is_empty() => return Some(()),
@@ -204,7 +190,7 @@ fn add(random: &mut Random, archive: &mut Archive, layer: &mut Layer<'_>) -> Opt
                 ..E::FILE
             });
             layer.make_parents(path)?;
-            layer.hidden.insert(path.clone());
+            layer.own.hidden.insert(path.clone());
             Some(())
         }
         18 => {
@@ -213,7 +199,7 @@ fn add(random: &mut Random, archive: &mut Archive, layer: &mut Layer<'_>) -> Opt
                 ..E::FILE
             });
             layer.make_parents(&format!("{path}/x"))?;
-            layer.opaque.insert(path.clone());
+            layer.own.opaque.insert(path.clone());
             Some(())
         }
         _ if random.below(4) == 0 => {
@@ -221,7 +207,7 @@ fn add(random: &mut Random, archive: &mut Archive, layer: &mut Layer<'_>) -> Opt
                 path: ".wh..wh..opq",
                 ..E::FILE
             });
-            layer.opaque.insert(String::new());
+            layer.own.opaque.insert(String::new());
             Some(())
         }
         _ => Some(()),
