@@ -138,7 +138,7 @@ mod tests {
         assert!(text(&made).contains("began from a template"));
         assert!(json(&made).contains(r#""boot":"template""#));
         let booted = timing(Some(Began::WithKernel), None);
-        assert!(!text(&booted).contains("template"));
+        assert!(!text(&booted).contains("a template"));
         assert!(json(&booted).contains(r#""boot":"kernel""#));
         assert!(json(&timing(None, None)).contains(r#""boot":null"#));
     }
