@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -250,28 +250,26 @@ fn a_fraction_of_a_processor_is_held_by_the_host() -> Result<()> {
     stop(&hull, running)
 }
 
-/// `hull run` of a guest that waits for a line and then takes memory without end.
-const TAKER: [&str; 8] = [
-    "run",
-    "-i",
-    "-m",
-    "256m",
-    "demo",
-    "sh",
-    "-c",
-    "echo ready; read go; exec tail /dev/zero",
-];
+const SLEEPING: [&str; 5] = ["run", "demo", "sh", "-c", SLEEPER];
 
-/// What is said when the cgroup that `of` makes of the VM's has too little memory for what its guest takes.
+/// What is said when the cgroup that `of` makes of the VM's id is left no memory for a moment.
 fn starve(hull: &Hull, mut command: Command, of: impl Fn(&str) -> PathBuf) -> Result<String> {
     command.stderr(Stdio::piped());
     let mut running = Hull::start_command(command)?;
     let stderr = running.child.stderr.take().context("stderr is a pipe")?;
     assert_eq!(running.line()?, "ready");
-    let starved = of(&hull.sandboxes()?.pop().context("a sandbox")?);
-    let used: u64 = read(starved.join("memory.current"))?.trim().parse()?;
-    fs::write(starved.join("memory.max"), (used + (16 << 20)).to_string())?;
-    writeln!(running.child.stdin.as_mut().context("a pipe")?, "go")?;
+    // Which of several processes the kernel takes is not what is tested.
+    let vmm = hull.process("hull-vmm")?;
+    let mut others = hull.sandbox_processes()?;
+    others.retain(|pid| *pid != vmm);
+    others.push(Pid::from_child(&running.child));
+    for pid in others {
+        fs::write(proc(pid, "oom_score_adj"), "-1000")?;
+    }
+    let limit = of(&hull.sandboxes()?.pop().context("a sandbox")?).join("memory.max");
+    fs::write(&limit, "0")?;
+    // Who was spared goes on; the VM's own cgroup may be gone by now.
+    let _ = fs::write(&limit, "max");
     assert_eq!(running.code()?, Some(125));
     hull.expect_nothing_left()?;
     Ok(io::read_to_string(stderr)?)
@@ -282,7 +280,7 @@ fn a_vm_that_meets_its_memory_limit_on_the_host_is_told_so() -> Result<()> {
     // The limit has room for all that a VM can use: only who lowers it gets here.
     let hull = Hull::new()?;
     let hulls = cgroup2()?.join("hull");
-    let said = starve(&hull, hull.command(TAKER), |id| hulls.join(id))?;
+    let said = starve(&hull, hull.command(SLEEPING), |id| hulls.join(id))?;
     assert!(said.contains("hull-vmm ended unexpectedly"), "{said}");
     assert!(said.contains("the memory limit of its cgroup"), "{said}");
     assert!(said.contains("give it more memory (-m)"), "{said}");
@@ -311,7 +309,7 @@ fn a_host_without_memory_is_told_from_a_vm_at_its_limit() -> Result<()> {
     ] {
         chown(path, Some(USER), Some(USER))?;
     }
-    let run = hull.command(TAKER);
+    let run = hull.command(SLEEPING);
     let mut command = Command::new("sh");
     command.args(["-c", AS_USER]).arg(&own);
     command.arg(run.get_program()).args(run.get_args());
