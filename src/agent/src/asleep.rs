@@ -14,6 +14,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use protocol::agent::{Done, FromAgent, Request};
 use protocol::frame;
@@ -25,7 +26,7 @@ use crate::connection::Connection;
 use crate::disks::Disks;
 use crate::failure::Refusal;
 use crate::server::Server;
-use crate::{Broken, End, Surroundings, WakeUp};
+use crate::{Broken, End, Rehearsal, Surroundings, WakeUp, rehearsal};
 
 /// An agent without a connection.
 pub struct Asleep {
@@ -57,6 +58,11 @@ impl Asleep {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?,
             signals: SignalFd::new(&[libc::SIGCHLD])?,
         })
+    }
+
+    /// Makes a container of the programs below `root`, runs it and removes it: for a VM that is to be saved.
+    pub fn rehearse(&self, root: &Path) -> Result<(), Rehearsal> {
+        rehearsal::rehearse(&self.place, root)
     }
 
     /// Serves requests that come over `control` until the end, and leaves no process and no mount.

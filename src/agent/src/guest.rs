@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use agent::{NotAwake, WakeUp};
+use protocol::agent::TO_BE_SAVED;
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, open};
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
 use rustix::process::{chdir, chroot};
@@ -73,6 +74,12 @@ pub(crate) fn set_up() -> Result<(), Error> {
     }
     let score = "/proc/self/oom_score_adj";
     fs::write(score, "-1000").map_err(failed("write to", score))
+}
+
+/// Whether the host says that this VM will be saved.
+pub(crate) fn is_to_be_saved() -> bool {
+    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    line.split_whitespace().any(|word| word == TO_BE_SAVED)
 }
 
 /// What wakes the guest: its clock, and its kernel's generator of random numbers, which then has nothing in common with that

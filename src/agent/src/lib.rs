@@ -27,6 +27,7 @@ mod failure;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod pump;
+mod rehearsal;
 mod roots;
 mod server;
 
@@ -71,6 +72,17 @@ pub struct Surroundings {
 
 /// The virtio serial of the device that holds the layers.
 pub const LAYER_SERIAL: &str = "layers";
+
+/// Why a container could not be made and run for practice: see [`Asleep::rehearse`].
+#[derive(Debug, thiserror::Error)]
+#[error("the rehearsal failed")]
+pub struct Rehearsal(#[source] failure::Refusal);
+
+impl<E: Into<failure::Refusal>> From<E> for Rehearsal {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
 
 /// Why the agent stops. Its containers are gone by then, and what could be written has been.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ mod machine;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use agent::{Asleep, End, Surroundings};
 use machine::Machine;
@@ -74,6 +74,9 @@ fn run(machine: Option<Machine>) -> Result<End, Box<dyn std::error::Error>> {
             }
         }),
     })?;
+    if guest::is_to_be_saved() {
+        asleep.rehearse(Path::new("/"))?;
+    }
     let release = rustix::system::uname();
     let hello = frame::encode(&Hello {
         build: protocol::BUILD.to_owned(),

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use protocol::agent::TO_BE_SAVED;
 use protocol::vmm::{
     Boot, Descriptor, DiskConfig, DiskExtent, Kernel, NetConfig, Snapshot, VmConfig, VsockConfig,
 };
@@ -187,7 +188,10 @@ fn kernel(
     Ok(Kernel {
         image: pass(open(&vm.kernel)?.into()),
         initramfs: Some(pass(open(&vm.initramfs)?.into())),
-        cmdline: vm.cmdline.clone(),
+        cmdline: match save_to {
+            None => vm.cmdline.clone(),
+            Some(_) => format!("{} {TO_BE_SAVED}", vm.cmdline),
+        },
         save_to,
     })
 }

@@ -15,6 +15,9 @@ use serde_json::value::RawValue;
 pub const CONTROL_PORT: u32 = 1024;
 /// The host's context id (virtio 1.2, 5.10.4).
 pub const HOST_CID: u32 = 2;
+/// A word on the kernel's command line of a VM that is to be saved: its agent has time to prepare what all VMs that begin
+/// there will need.
+pub const TO_BE_SAVED: &str = "hull.saved";
 /// Bytes of a stream's token on the wire: the first bytes that the agent sends on a stream, before any data.
 pub const TOKEN_LEN: usize = 16;
 
