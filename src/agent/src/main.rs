@@ -75,6 +75,9 @@ fn run(machine: Option<Machine>) -> Result<End, Box<dyn std::error::Error>> {
         }),
     })?;
     if guest::is_to_be_saved() {
+        if let Some(machine) = machine {
+            machine.mark(mark::REHEARSAL);
+        }
         asleep.rehearse(Path::new("/"))?;
     }
     let release = rustix::system::uname();

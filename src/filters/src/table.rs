@@ -50,6 +50,7 @@ use When::{OneOf, PlainMemory, Without};
 const KVM_RUN: u64 = 0xae80;
 const KVM_GET_REGS: u64 = 0x8090_ae81;
 const KVM_GET_MP_STATE: u64 = 0x8004_ae98;
+const KVM_GET_DIRTY_LOG: u64 = 0x4010_ae42;
 const KVM_GET_SREGS: u64 = 0x8138_ae83;
 const KVM_GET_MSRS: u64 = 0xc008_ae88;
 const KVM_GET_LAPIC: u64 = 0x8400_ae8e;
@@ -160,6 +161,7 @@ pub const SAVE: Kind = Kind {
                 KVM_GET_REGS,
                 KVM_GET_MP_STATE,
                 TUNSETOFFLOAD,
+                KVM_GET_DIRTY_LOG,
                 KVM_GET_SREGS,
                 KVM_GET_MSRS,
                 KVM_GET_LAPIC,

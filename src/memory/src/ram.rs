@@ -171,6 +171,23 @@ impl Ram {
         let _ = unsafe { madvise(host.cast(), len as usize, Advice::LinuxHugepage) };
     }
 
+    /// Asks the host to make `len` bytes at `at` the VM's own now, in one go: for what a guest is known to write soon, in memory
+    /// that is a file's until then. Advice only: what is not taken is copied page by page, as the guest writes.
+    pub fn advise_own(&self, at: GuestAddress, len: u64) {
+        let Some([start, end]) = self.host_range(at, len) else {
+            return;
+        };
+        // SAFETY: the range lies inside one region's mapping, which `memory` owns; the advice changes no content. A kernel that
+        // does not know it (before 5.14) refuses it.
+        let _ = unsafe {
+            madvise(
+                start as *mut _,
+                (end - start) as usize,
+                Advice::LinuxPopulateWrite,
+            )
+        };
+    }
+
     /// The memory, to read and write.
     pub fn memory(&self) -> &Memory {
         &self.memory

@@ -34,6 +34,9 @@ pub mod mark {
     pub const AGENT_STARTED: u32 = 1;
     /// The first container's process has been executed (T5).
     pub const EXEC: u32 = 2;
+    /// In a VM that is to be saved: what the guest writes from here to [`READY`], every VM that begins there is expected to
+    /// write soon. Not stamped.
+    pub const REHEARSAL: u32 = 4;
     /// The agent has set the guest up and not yet spoken to the host. A VM that is to be saved is saved here, and one that
     /// begins from a snapshot goes on behind it: not stamped.
     pub const READY: u32 = 3;

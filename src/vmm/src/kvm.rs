@@ -11,11 +11,11 @@ use arch::layout::{self, KVM_IDENTITY_MAP, KVM_TSS};
 use devices::virtio::mmio::{Mmio, registers::QUEUE_NOTIFY};
 use kvm_bindings::{
     KVM_API_VERSION, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
-    KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_cpuid_entry2, kvm_irqchip,
+    KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_clock_data, kvm_cpuid_entry2, kvm_irqchip,
     kvm_userspace_memory_region, kvm_xsave,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
-use memory::{Memory, Ram};
+use memory::{Memory, PAGE_BYTES, Ram, Slot};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::snapshot::Chips;
@@ -143,8 +143,8 @@ impl System {
         Ok(Self { kvm })
     }
 
-    /// Makes a VM with this memory, an interrupt chip and no vCPU.
-    pub fn create_vm(&self, ram: &Ram, vcpus: u8) -> Result<Vm, Error> {
+    /// Makes a VM with this memory, an interrupt chip and no vCPU; with `log_writes`, [`Vm::written`] can tell.
+    pub fn create_vm(&self, ram: &Ram, vcpus: u8, log_writes: bool) -> Result<Vm, Error> {
         let max = self.kvm.get_max_vcpus();
         if usize::from(vcpus) > max {
             return Err(Error::Vcpus { asked: vcpus, max });
@@ -156,7 +156,10 @@ impl System {
                 guest_phys_addr: slot.guest.0,
                 memory_size: slot.len,
                 userspace_addr: slot.host,
-                flags: 0,
+                flags: match log_writes {
+                    true => KVM_MEM_LOG_DIRTY_PAGES,
+                    false => 0,
+                },
             };
             // SAFETY: the range is RAM's own mapping, which stays as long as the `Memory` that the VM keeps beside the
             // descriptor; the regions do not overlap.
@@ -170,6 +173,7 @@ impl System {
         fd.create_irq_chip().map_err(failed("KVM_CREATE_IRQCHIP"))?;
         Ok(Vm {
             fd,
+            slots: ram.slots(),
             _memory: ram.memory().clone(),
         })
     }
@@ -202,9 +206,21 @@ impl System {
     }
 }
 
+/// The numbers of the bits that are set.
+fn pages(words: &[u64]) -> impl Iterator<Item = u64> {
+    let bits = |(index, word): (usize, &u64)| {
+        let word = *word;
+        (0..64)
+            .filter(move |bit| word >> bit & 1 == 1)
+            .map(move |bit| index as u64 * 64 + bit)
+    };
+    words.iter().enumerate().flat_map(bits)
+}
+
 /// A VM.
 pub struct Vm {
     fd: VmFd,
+    slots: Vec<Slot>,
     /// KVM reads and writes it as long as the VM exists.
     _memory: Memory,
 }
@@ -236,6 +252,26 @@ impl Vm {
         self.fd
             .register_irqfd(eventfd, gsi)
             .map_err(failed("KVM_IRQFD"))
+    }
+
+    /// The pages that the guest has written since the last call, or since it began: guest addresses and lengths in bytes of
+    /// unbroken runs.
+    pub fn written(&self) -> Result<Vec<[u64; 2]>, Error> {
+        let mut runs: Vec<[u64; 2]> = Vec::new();
+        for (number, slot) in self.slots.iter().enumerate() {
+            let words = self
+                .fd
+                .get_dirty_log(number as u32, slot.len as usize)
+                .map_err(failed("KVM_GET_DIRTY_LOG"))?;
+            for page in pages(&words) {
+                let at = slot.guest.0 + page * PAGE_BYTES;
+                match runs.last_mut() {
+                    Some([start, len]) if *start + *len == at => *len += PAGE_BYTES,
+                    _ => runs.push([at, PAGE_BYTES]),
+                }
+            }
+        }
+        Ok(runs)
     }
 
     /// Interrupt chips and clock, to be saved.

@@ -81,7 +81,9 @@ fn try_payload(system: &System) -> Result<(), String> {
             .write_slice(bytes, at)
             .map_err(|error| text(&error))?;
     }
-    let vm = system.create_vm(&ram, 1).map_err(|error| text(&error))?;
+    let vm = system
+        .create_vm(&ram, 1, false)
+        .map_err(|error| text(&error))?;
     let of = arch::cpuid::Vcpu {
         index: 0,
         count: 1,

@@ -9,6 +9,7 @@ use protocol::vmm::End;
 use sys::clock::monotonic_ns;
 
 use crate::ends::Ends;
+use crate::snapshot::Saver;
 
 /// A moment that is stamped once. CLOCK_MONOTONIC is never 0 while a process runs.
 #[derive(Debug, Default)]
@@ -72,7 +73,7 @@ pub struct Listener {
     /// The stamps.
     pub stamps: Arc<Stamps>,
     /// Of a VM that ends by being saved, as soon as its guest is ready.
-    pub saved_at_ready: Option<Ends>,
+    pub to_be_saved: Option<(Arc<Saver>, Ends)>,
 }
 
 impl ControlEvents for Listener {
@@ -80,8 +81,13 @@ impl ControlEvents for Listener {
         match mark {
             mark::AGENT_STARTED => self.stamps.agent_started.set(),
             mark::EXEC => self.stamps.exec.set(),
+            mark::REHEARSAL => {
+                if let Some((saver, _)) = &self.to_be_saved {
+                    saver.rehearsal_begins();
+                }
+            }
             mark::READY => {
-                if let Some(ends) = &self.saved_at_ready {
+                if let Some((_, ends)) = &self.to_be_saved {
                     ends.reach(End::Saved);
                 }
             }
@@ -106,7 +112,7 @@ mod tests {
         assert_eq!(stamps.timeline(), Timeline::default());
         let mut listener = Listener {
             stamps: stamps.clone(),
-            saved_at_ready: None,
+            to_be_saved: None,
         };
         listener.mark(mark::EXEC);
         let first = stamps.timeline().exec;
@@ -123,7 +129,7 @@ mod tests {
         assert_eq!(stamps.exit_code(), None);
         let mut listener = Listener {
             stamps: stamps.clone(),
-            saved_at_ready: None,
+            to_be_saved: None,
         };
         listener.exit_code(0);
         assert_eq!(stamps.exit_code(), Some(0));

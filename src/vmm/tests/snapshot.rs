@@ -1,7 +1,7 @@
 //! Small guests on this machine's /dev/kvm that are saved, and begun again as often as one likes.
 
 use std::fs::File;
-use std::io::sink;
+use std::io::{self, Seek, sink};
 use std::os::fd::OwnedFd;
 use std::process::Command;
 
@@ -36,10 +36,15 @@ impl Files {
         Self { state, memory }
     }
 
+    /// The state, from its beginning.
+    fn state(&self) -> io::Result<&File> {
+        (&self.state).rewind()?;
+        Ok(&self.state)
+    }
+
     /// Passes both along, as if they had been opened just now.
     fn pass(&self, plan: &mut Plan) -> Snapshot {
-        use std::io::Seek;
-        (&self.state).rewind().unwrap();
+        self.state().unwrap();
         let mut pass = |file: &File| plan.pass(OwnedFd::from(file.try_clone().unwrap()));
         Snapshot {
             state: pass(&self.state),
@@ -134,6 +139,33 @@ fn a_device_serves_what_was_in_its_queue_and_interrupts() {
     for _ in 0..2 {
         let outcome = resume(&files, with_rng);
         assert_eq!(outcome.end, Ok(End::Code { code: rng::LEN }), "{outcome:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn what_a_rehearsal_wrote_is_noted_and_stays_each_guests_own() {
+    const BEFORE: u32 = 0x7_0000;
+    const WRITTEN: u32 = 0x7_5000;
+    let mark = |code: Code, mark| code.eax(mark).out_eax(control::PORT + control::REG_MARK);
+    let guest = mark(
+        Code::new().store(BEFORE, 1).store(WRITTEN, 0),
+        mark::REHEARSAL,
+    );
+    let guest = ready(guest.store(WRITTEN, 3))
+        .edi(WRITTEN)
+        .raw(&[0x67, 0x83, 0x07, 0x04]) // add dword [edi], 4
+        .load(WRITTEN)
+        .code_from_eax()
+        .reset();
+    let (files, outcome) = save(&guest, |_| ());
+    assert_eq!(outcome.end, Ok(End::Saved));
+    let state: serde_json::Value = serde_json::from_reader(files.state().unwrap()).unwrap();
+    let noted = state["written_soon"].as_array().unwrap();
+    assert_eq!(noted, &[serde_json::json!([WRITTEN, 0x1000])]);
+    for _ in 0..2 {
+        let outcome = resume(&files, |_| ());
+        assert_eq!(outcome.end, Ok(End::Code { code: 7 }));
     }
 }
 

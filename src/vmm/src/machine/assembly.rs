@@ -23,6 +23,7 @@ use super::{Descriptors, Error};
 use crate::bus::Bus;
 use crate::ends::Ends;
 use crate::kvm::Vm;
+use crate::snapshot::Saver;
 use crate::stamps::{Listener, Stamps};
 
 /// A machine's devices while they are put onto its bus.
@@ -82,7 +83,7 @@ impl Assembly<'_> {
         output: &Output,
         stamps: &Arc<Stamps>,
         ends: &Ends,
-        is_saved: bool,
+        saver: Option<&Arc<Saver>>,
     ) -> Result<(), Error> {
         let interrupt =
             EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(device("the serial port"))?;
@@ -105,7 +106,7 @@ impl Assembly<'_> {
 
         let control_device = Control::new(Listener {
             stamps: stamps.clone(),
-            saved_at_ready: is_saved.then_some(ends_at_ready),
+            to_be_saved: saver.map(|saver| (saver.clone(), ends_at_ready)),
         });
         self.bus
             .add_chip(control::PORT, control::LEN, Box::new(control_device));

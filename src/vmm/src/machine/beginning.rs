@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use arch::{Placed, cmdline, e820, layout, linux, mptable, pvh, registers::Entry, tables};
-use memory::{Bytes, HostRange, Ram};
+use memory::{Bytes, GuestAddress, HostRange, Ram};
 use protocol::vmm::{self, Boot, VmConfig};
 
 use super::{Descriptors, Error};
@@ -51,6 +51,9 @@ impl Beginning {
                 let state = State::read(descriptors.take(from.state)?.into(), config)?;
                 let mut ram = Ram::new(&regions)?;
                 ram.map_saved(&descriptors.take(from.memory)?.into())?;
+                for [at, len] in &state.written_soon {
+                    ram.advise_own(GuestAddress(*at), *len);
+                }
                 Ok((ram, Self::Snapshot(Box::new(state))))
             }
         }

@@ -147,7 +147,7 @@ impl Machine {
         check(config)?;
         let system = System::new(descriptors.take(config.kvm)?)?;
         let (ram, beginning) = Beginning::load(config, descriptors)?;
-        let vm = Arc::new(system.create_vm(&ram, config.vcpus)?);
+        let vm = Arc::new(system.create_vm(&ram, config.vcpus, is_to_be_saved(config))?);
         let console = config
             .console
             .map(|console| descriptors.take(console))
@@ -162,7 +162,7 @@ impl Machine {
         };
         let offers = assembly.add_devices(config, descriptors, &output)?;
         let saver = saver(config, descriptors, &system, &vm)?;
-        assembly.add_chips(&output, &stamps, &ends, saver.is_some())?;
+        assembly.add_chips(&output, &stamps, &ends, saver.as_ref())?;
         let mut bus = assembly.bus;
 
         let file_memory = beginning.file_memory(&ram);
@@ -198,6 +198,10 @@ impl Machine {
             offers,
         })
     }
+}
+
+fn is_to_be_saved(config: &VmConfig) -> bool {
+    matches!(&config.boot, Boot::Kernel(kernel) if kernel.save_to.is_some())
 }
 
 /// Where the VM is to be saved, if it is. A VM from a snapshot needs as much of KVM as one that is saved.

@@ -74,6 +74,8 @@ pub struct State {
     pub vcpus: Vec<VcpuState>,
     /// The interrupt chip and the clock.
     pub chips: Chips,
+    /// Memory that the guest is expected to write soon: addresses and lengths in bytes.
+    pub written_soon: Vec<[u64; 2]>,
     /// The virtio devices' transports, in the order of their windows.
     pub devices: Vec<mmio::State>,
 }

@@ -19,6 +19,8 @@ pub struct Saver {
 
 struct Progress {
     vcpus: Vec<Option<VcpuState>>,
+    /// Writes have been counted from there.
+    rehearsed: bool,
     /// What came of it; `None` until the last vCPU has come.
     result: Option<Result<(), Error>>,
 }
@@ -28,6 +30,7 @@ impl Saver {
     pub fn new(file: File, vm: Arc<Vm>, memory_mib: u32, vcpus: u8, msrs: Vec<u32>) -> Self {
         let progress = Mutex::new(Progress {
             vcpus: (0..vcpus).map(|_| None).collect(),
+            rehearsed: false,
             result: None,
         });
         Self {
@@ -36,6 +39,15 @@ impl Saver {
             memory_mib,
             msrs,
             progress,
+        }
+    }
+
+    /// What is written from now on is what those who begin here will write.
+    pub fn rehearsal_begins(&self) {
+        let mut progress = self.lock();
+        progress.rehearsed = true;
+        if let Err(error) = self.vm.written() {
+            progress.result = Some(Err(error.into()));
         }
     }
 
@@ -49,7 +61,7 @@ impl Saver {
         }
         if progress.result.is_none() && progress.vcpus.iter().all(Option::is_some) {
             let vcpus = progress.vcpus.drain(..).flatten().collect();
-            progress.result = Some(self.write(vcpus, bus));
+            progress.result = Some(self.write(vcpus, progress.rehearsed, bus));
         }
     }
 
@@ -58,12 +70,16 @@ impl Saver {
         self.lock().result.take().unwrap_or(Err(Error::Incomplete))
     }
 
-    fn write(&self, vcpus: Vec<VcpuState>, bus: &Bus) -> Result<(), Error> {
+    fn write(&self, vcpus: Vec<VcpuState>, rehearsed: bool, bus: &Bus) -> Result<(), Error> {
         let state = State {
             build: protocol::BUILD.to_owned(),
             memory_mib: self.memory_mib,
             vcpus,
             devices: bus.stop(),
+            written_soon: match rehearsed {
+                true => self.vm.written()?,
+                false => Vec::new(),
+            },
             chips: self.vm.chips()?,
         };
         state.write(&self.file)
