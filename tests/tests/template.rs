@@ -62,6 +62,10 @@ fn the_first_run_makes_a_template_and_all_begin_there() -> Result<()> {
     let hull = Hull::new()?;
     make(&hull)?;
     let made = templates(&hull)?;
+    let state = File::open(hull.root().join("templates").join(&made[0]).join("state"))?;
+    let state: Value = serde_json::from_reader(state)?;
+    let rehearsed = state["written_soon"].as_array().context("a list")?;
+    ensure!(!rehearsed.is_empty(), "the agent did not rehearse");
     let (outcome, measured) = run(&hull, "--network none", "echo again")?;
     assert_eq!(outcome.stdout(), "again");
     assert_eq!(measured["boot"], "template");

@@ -18,10 +18,7 @@ use std::error::Error as StdError;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use protocol::agent::{
-    CONTROL_PORT, Create, Done, EtcFiles, FromAgent, Interface, LayerExtent, Mount, Request,
-    TerminalSize, Writable,
-};
+use protocol::agent::{Create, Done, FromAgent, Mount, Request, TerminalSize};
 use protocol::monitor::Began;
 use protocol::timeline::Nanos;
 use protocol::vmm::FromVmm;
@@ -31,12 +28,16 @@ use crate::agent::{self, Agent, Said};
 use crate::bridge::Attached;
 use crate::config::{Config, Vm};
 use crate::console::Console;
-use crate::devices::{Begin, LAYER_ALIGN_BYTES, Own, SCRATCH_SERIAL};
+use crate::devices::Begin;
 use crate::machine::{Broken, Event, Source, Watched};
 use crate::streams::{self, Streams};
 use crate::template::{Beginning, GivenUp, Outside};
 use crate::vmm::{self, Vmm};
 use crate::{chain, measure};
+
+mod start;
+
+use start::{begin, create, mount};
 
 /// Why the VM or its agent cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -393,104 +394,5 @@ impl MicroVm {
             message,
             console: self.console.last_lines(),
         })
-    }
-}
-
-/// A VM whose guest runs and has yet to say hello.
-struct Started {
-    vmm: Vmm,
-    console: Console,
-    control: OwnedFd,
-    streams: Streams,
-}
-
-/// Starts hull-vmm and its guest. hull-vmm is spawned first, so that it starts while its files are opened. The network is
-/// attached unless it is.
-fn begin(
-    config: &Config,
-    vm: &Vm,
-    folder: &Path,
-    begin: Begin,
-    network: &mut Option<Attached>,
-) -> Result<Started, Fault> {
-    let mut vmm = Vmm::spawn(&config.id, vm)?;
-    let (console, console_end) = Console::new()?;
-    if config.container.bridge && network.is_none() {
-        *network = Some(Attached::new(&config.id)?);
-    }
-    let tap = match network {
-        Some(network) => network.tap()?,
-        None => None,
-    };
-    vmm.start(
-        vm,
-        Own {
-            begin,
-            layers: &config.container.layers,
-            folder,
-            console: console_end,
-            tap,
-        },
-    )?;
-    let (control, control_end) = sys::packet::stream_pair()?;
-    vmm.offer(CONTROL_PORT, control_end)?;
-    let streams = Streams::new(config.container.stdio, |port, end| {
-        Ok::<(), Fault>(vmm.offer(port, end)?)
-    })?;
-    vmm.wait_until_it_runs()?;
-    Ok(Started {
-        vmm,
-        console,
-        control,
-        streams,
-    })
-}
-
-fn mount(config: &Config, vm: &Vm) -> Mount {
-    let mut offset_bytes = 0u64;
-    let layers = config
-        .container
-        .layers
-        .iter()
-        .map(|layer| {
-            let extent = LayerExtent {
-                offset_bytes,
-                len_bytes: layer.len_bytes,
-            };
-            offset_bytes = (offset_bytes + layer.len_bytes).next_multiple_of(LAYER_ALIGN_BYTES);
-            extent
-        })
-        .collect();
-    let writable = match &vm.scratch {
-        Some(_) => Writable::Disk {
-            serial: SCRATCH_SERIAL.into(),
-        },
-        None => Writable::Nothing,
-    };
-    Mount {
-        container: config.id.clone(),
-        layers,
-        writable,
-    }
-}
-
-fn create(config: &Config, streams: &Streams, interface: Option<Interface>) -> Create {
-    let container = &config.container;
-    let etc = EtcFiles {
-        hosts: crate::bridge::hosts(
-            &container.etc,
-            interface.as_ref().map(|interface| interface.address),
-        ),
-        ..container.etc.clone()
-    };
-    Create {
-        container: config.id.clone(),
-        spec: container.spec.clone(),
-        user: container.user.clone(),
-        seccomp: Some(container.seccomp.clone()),
-        init: container.init,
-        stdio: streams.stdio(),
-        etc,
-        interface,
     }
 }

@@ -309,3 +309,14 @@ impl Vm {
         &self.fd
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_numbered_across_words() {
+        let found: Vec<_> = pages(&[1 << 63 | 1, 0, 0b110]).collect();
+        assert_eq!(found, [0, 63, 129, 130]);
+    }
+}
