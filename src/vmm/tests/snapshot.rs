@@ -3,11 +3,14 @@
 use std::fs::File;
 use std::io::{self, Seek, sink};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use protocol::timeline::{control, mark};
-use protocol::vmm::{Boot, End, Snapshot};
+use protocol::vmm::{Boot, End, Snapshot, ToVmm};
 use rustix::fs::{MemfdFlags, memfd_create};
+use serde_json::{Value, json};
 
 #[path = "fixture/mod.rs"]
 #[expect(dead_code, reason = "shared with the example, which uses the rest")]
@@ -28,10 +31,15 @@ struct Files {
     memory: File,
 }
 
+fn memory_file() -> File {
+    memfd_create("snapshot", MemfdFlags::CLOEXEC)
+        .unwrap()
+        .into()
+}
+
 impl Files {
     fn new(memory_mib: u32) -> Self {
-        let file = || File::from(memfd_create("snapshot", MemfdFlags::CLOEXEC).unwrap());
-        let (state, memory) = (file(), file());
+        let (state, memory) = (memory_file(), memory_file());
         memory.set_len(u64::from(memory_mib) << 20).unwrap();
         Self { state, memory }
     }
@@ -82,6 +90,25 @@ fn to_resume(files: &Files, change: impl Fn(&mut Plan)) -> Plan {
 
 fn wait(plan: Plan) -> Outcome {
     wait_by(&mut Command::new(env!("CARGO_BIN_EXE_hull-vmm")), plan)
+}
+
+/// Stops the VM if it goes on for longer.
+fn wait_at_most(plan: Plan, time: Duration) -> Outcome {
+    let vm = plan
+        .start(Path::new(env!("CARGO_BIN_EXE_hull-vmm")), sink())
+        .unwrap();
+    let socket = vm.socket().unwrap();
+    let (ended, end) = std::sync::mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        if end.recv_timeout(time).is_err() {
+            // If it has ended by now, that is as good.
+            let _ = fixture::send(&socket, &ToVmm::Stop, &[]);
+        }
+    });
+    let outcome = vm.wait().unwrap();
+    let _ = ended.send(());
+    watch.join().unwrap();
+    outcome
 }
 
 fn wait_by(command: &mut Command, plan: Plan) -> Outcome {
@@ -160,9 +187,9 @@ fn what_a_rehearsal_wrote_is_noted_and_stays_each_guests_own() {
         .reset();
     let (files, outcome) = save(&guest, |_| ());
     assert_eq!(outcome.end, Ok(End::Saved));
-    let state: serde_json::Value = serde_json::from_reader(files.state().unwrap()).unwrap();
+    let state: Value = serde_json::from_reader(files.state().unwrap()).unwrap();
     let noted = state["written_soon"].as_array().unwrap();
-    assert_eq!(noted, &[serde_json::json!([WRITTEN, 0x1000])]);
+    assert_eq!(noted, &[json!([WRITTEN, 0x1000])]);
     for _ in 0..2 {
         let outcome = resume(&files, |_| ());
         assert_eq!(outcome.end, Ok(End::Code { code: 7 }));
@@ -187,6 +214,51 @@ fn saving_and_beginning_again_work_in_the_jail() {
     let plan = to_resume(&files, with_devices);
     let outcome = wait_by(&mut jailed::jailer("hull-vmm"), plan);
     assert_eq!(outcome.end, Ok(End::Code { code: rng::LEN }));
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_state_that_nobody_saved_is_refused_or_ends_its_own_vm() {
+    let guest = ready(rng::ask(Code::new()))
+        .wait_for(rng::USED_INDEX)
+        .eax(9)
+        .code_from_eax()
+        .reset();
+    let with_rng = |plan: &mut Plan| plan.config.rng = true;
+    let (mut files, outcome) = save(&guest, with_rng);
+    assert_eq!(outcome.end, Ok(End::Saved));
+    let good: Value = serde_json::from_reader(files.state().unwrap()).unwrap();
+    let far = json!(1u64 << 60);
+    let all_ones = |len: usize| Value::from(vec![0xff; len]);
+    // What is changed, to what, and whether the guest can do without.
+    let changes = [
+        ("/devices/0/queues/0/descriptors", far.clone(), false),
+        ("/devices/0/queues/0/used", far.clone(), false),
+        ("/devices/0/queues/0/size", json!(3), false),
+        ("/devices/0/queues/0/next_available", json!(0x8000), false),
+        ("/devices/0/status", json!(0xff), false),
+        ("/devices/0/driver_features", json!(u64::MAX), false),
+        ("/devices/0/device_id", json!(2), false),
+        ("/devices/0/queues", json!([]), false),
+        ("/vcpus/0/regs", all_ones(144), false),
+        ("/vcpus/0/sregs", all_ones(312), false),
+        ("/vcpus/0/xcrs", all_ones(392), false),
+        ("/chips/irqchips/2", all_ones(520), false),
+        ("/written_soon", json!([[far, 0x1000], [0, u64::MAX]]), true),
+        ("/build", json!("another"), false),
+        ("/vcpus", json!([]), false),
+    ];
+    for (path, value, is_harmless) in changes {
+        let mut state = good.clone();
+        *state.pointer_mut(path).expect(path) = value;
+        files.state = memory_file();
+        serde_json::to_writer(&files.state, &state).unwrap();
+        let plan = to_resume(&files, with_rng);
+        let outcome = wait_at_most(plan, Duration::from_secs(2));
+        assert!(outcome.status.code().is_some(), "{path}: {outcome:?}");
+        let went_well = outcome.end == Ok(End::Code { code: 9 });
+        assert_eq!(went_well, is_harmless, "{path}: {outcome:?}");
+    }
 }
 
 #[test]
