@@ -31,7 +31,7 @@ use crate::console::Console;
 use crate::devices::Begin;
 use crate::machine::{Broken, Event, Source, Watched};
 use crate::streams::{self, Streams};
-use crate::template::{Beginning, GivenUp, Outside};
+use crate::template::{Beginning, NoVm, Outside};
 use crate::vmm::{self, Vmm};
 use crate::{chain, measure};
 
@@ -49,7 +49,7 @@ enum Fault {
     #[error(transparent)]
     Stream(#[from] streams::Error),
     #[error(transparent)]
-    GivenUp(#[from] GivenUp),
+    NoVm(#[from] NoVm),
     #[error("cannot get random bytes for the VM")]
     Entropy(#[source] std::io::Error),
     #[error("cannot prepare the VM")]

@@ -29,7 +29,7 @@ use crate::devices::SavedVm;
 
 mod begin;
 
-pub(crate) use begin::{Beginning, GivenUp, Outside};
+pub(crate) use begin::{Beginning, NoVm, Outside};
 
 /// The folder of all templates, in the root of all state.
 pub const FOLDER: &str = "templates";

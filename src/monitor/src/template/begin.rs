@@ -5,6 +5,7 @@
 //! it is not ---> nobody makes it ---> it is made here ---> from it
 //!                another makes it, or it cannot be made -> with the kernel
 //! hull-vmm does not begin from it ---> it is removed ----> with the kernel
+//! KVM gives its kernel up -------------------------------> not at all
 //! ```
 //!
 //! Invariants: what is wrong with a template keeps no VM from booting its kernel, and the user is told why once that runs; a
@@ -52,6 +53,9 @@ enum Error {
         /// Its console's last lines.
         console: Vec<String>,
     },
+    /// KVM gave the guest's kernel up.
+    #[error("{0}")]
+    CannotRun(String),
     /// Nobody waits for it any more.
     #[error("the container was given up while its VM was prepared")]
     GivenUp,
@@ -65,10 +69,16 @@ fn last_line(console: &[String]) -> String {
     line.map_or_else(String::new, |line| format!("; its last words were: {line}"))
 }
 
-/// Nobody wants the VM any more: its client has hung up, or the monitor was told to end.
+/// Why there will be no VM, with a template or without.
 #[derive(Debug, thiserror::Error)]
-#[error("the container was given up before its VM began")]
-pub(crate) struct GivenUp;
+pub(crate) enum NoVm {
+    /// Its client has hung up, or the monitor was told to end.
+    #[error("the container was given up before its VM began")]
+    GivenUp,
+    /// This host's KVM does not run the kernel: another attempt would end in the same way.
+    #[error("{0}")]
+    CannotRun(String),
+}
 
 /// Whoever may put an end to it.
 #[derive(Debug, Clone, Copy)]
@@ -116,7 +126,7 @@ impl Beginning {
         vm: &Vm,
         folder: &Path,
         outside: Outside<'_>,
-    ) -> Result<Beginning, GivenUp> {
+    ) -> Result<Beginning, NoVm> {
         let fits = devices::layers_fit(&config.container.layers);
         let Some(template) = vm.template.as_deref().filter(|_| fits) else {
             return Ok(Beginning::with_kernel(None));
@@ -135,7 +145,8 @@ impl Beginning {
                 notice: None,
             }),
             Ok(None) => Ok(Beginning::with_kernel(None)),
-            Err(Error::GivenUp) => Err(GivenUp),
+            Err(Error::GivenUp) => Err(NoVm::GivenUp),
+            Err(Error::CannotRun(why)) => Err(NoVm::CannotRun(why)),
             Err(error) => {
                 let room = little_room(folder);
                 let notice = format!(
@@ -269,6 +280,10 @@ fn save(
             FromVmm::Ended {
                 end: End::Saved, ..
             } => return Ok(()),
+            FromVmm::Ended {
+                end: end @ End::VcpuError { .. },
+                ..
+            } => return Err(Error::CannotRun(vmm::explain(&end, None))),
             FromVmm::Ended { end, .. } => {
                 console.read()?;
                 return Err(Error::Ended {
