@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -207,14 +208,19 @@ fn folders(folder: &Path) -> u64 {
         .sum()
 }
 
-/// Files and folders below one, and the bytes of the files.
+/// Files and folders below one, and the bytes that the files take: a template is mostly holes.
 fn contents(folder: &Path) -> (u64, u64) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.fold((0, 0), |(count, bytes), entry| {
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
         let (below, below_bytes) = match is_folder {
             true => contents(&entry.path()),
-            false => (0, entry.metadata().map_or(0, |metadata| metadata.len())),
+            false => (
+                0,
+                entry
+                    .metadata()
+                    .map_or(0, |metadata| metadata.blocks() * 512),
+            ),
         };
         (count + 1 + below, bytes + below_bytes)
     })
