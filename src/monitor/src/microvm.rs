@@ -118,7 +118,7 @@ impl MicroVm {
         let mut beginning = Beginning::find(config, vm, folder, outside)?;
         let mut network = None;
         let started = match begin(config, vm, folder, beginning.take(), &mut network) {
-            Err(Fault::Vmm(error)) if error.is_hull_vmms_own() => match beginning.template() {
+            Err(Fault::Vmm(error)) if error.is_refusal() => match beginning.template() {
                 Some(template) => {
                     beginning = Beginning::without(template, &error);
                     begin(config, vm, folder, Begin::Kernel, &mut network)

@@ -76,9 +76,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether hull-vmm could not do what it was asked for, whatever the reason.
-    pub(crate) fn is_hull_vmms_own(&self) -> bool {
-        matches!(self, Error::Build(_) | Error::LastWords(_) | Error::Gone(_))
+    /// Whether hull-vmm refused what it was asked for: not that it was killed, which says nothing of that.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Error::Build(_))
     }
 }
 

@@ -233,7 +233,17 @@ fn running(load: &mut Load, state: &State) -> Result<Child> {
     let script = "trap 'exit 143' TERM; trap 'exit 130' INT; trap 'exit 129' HUP; trap 'exit 131' QUIT; \
                   dd if=/dev/zero of=/file bs=64k count=32 2>/dev/null; echo up; while :; do sleep 1; done";
     let child = state
-        .command(&["run", "--network", network, "demo", "sh", "-c", script])
+        // A shell that is PID 1 does not hear a signal that comes before its traps; an init passes it on.
+        .command(&[
+            "run",
+            "--init",
+            "--network",
+            network,
+            "demo",
+            "sh",
+            "-c",
+            script,
+        ])
         .spawn()?;
     std::thread::sleep(Duration::from_millis(load.below(6000)));
     Ok(child)
