@@ -280,10 +280,13 @@ fn save(
             FromVmm::Ended {
                 end: End::Saved, ..
             } => return Ok(()),
+            // Its memory is a file: on a full disk it ends in the same way, and has its own memory when it boots.
             FromVmm::Ended {
                 end: end @ End::VcpuError { .. },
                 ..
-            } => return Err(Error::CannotRun(vmm::explain(&end, None))),
+            } if little_room(folder).is_empty() => {
+                return Err(Error::CannotRun(vmm::explain(&end, None)));
+            }
             FromVmm::Ended { end, .. } => {
                 console.read()?;
                 return Err(Error::Ended {
