@@ -10,9 +10,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use rustix::fs::{SeekFrom, fstat, seek};
-use rustix::io::Errno;
+use rustix::fs::fstat;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
+use sys::sparse;
 use vm_memory::{
     Address, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
     MemoryRegionAddress,
@@ -146,7 +146,7 @@ impl Ram {
         for slot in slots {
             let last = first + slot.len;
             let mut done = first;
-            while let Some((start, end)) = next_data(file, done, last)? {
+            while let Some((start, end)) = next_data_pages(file, done, last)? {
                 let at = GuestAddress(slot.guest.0 + (start - first));
                 self.map_file(at, file, start, end - start)?;
                 done = end;
@@ -291,16 +291,8 @@ impl Ram {
         };
         let mut rest = Segments::new();
         rest.push(slice).expect("one piece");
-        while !rest.is_empty() {
-            match rest.read_from_at(file, offset + len - rest.len() as u64) {
-                // The file's end.
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        // What is left lies behind the file's end.
+        Ok(rest.fill_from_at(file, offset)?)
     }
 
     /// The host ranges that were mapped from files, in the order of mapping.
@@ -318,17 +310,13 @@ fn check_len(file: &File, wanted: u64) -> Result<(), Error> {
 }
 
 /// The first stretch of whole pages in `[from, to)` that has data in it.
-fn next_data(file: &File, from: u64, to: u64) -> io::Result<Option<(u64, u64)>> {
-    let start = match seek(file, SeekFrom::Data(from)) {
-        Ok(start) => start / PAGE_BYTES * PAGE_BYTES,
-        Err(Errno::NXIO) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    if start >= to {
+fn next_data_pages(file: &File, from: u64, to: u64) -> io::Result<Option<(u64, u64)>> {
+    let Some((start, end)) = sparse::next_data(file, from)? else {
         return Ok(None);
-    }
-    let end = seek(file, SeekFrom::Hole(start.max(from)))?.next_multiple_of(PAGE_BYTES);
-    Ok(Some((start.max(from), end.min(to))))
+    };
+    let start = (start / PAGE_BYTES * PAGE_BYTES).max(from);
+    let end = end.next_multiple_of(PAGE_BYTES).min(to);
+    Ok((start < to).then_some((start, end)))
 }
 
 #[cfg(test)]

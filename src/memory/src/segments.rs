@@ -199,6 +199,20 @@ impl<'m> Segments<'m> {
         self.transfer(|iov, count| unsafe { libc::preadv(fd.as_raw_fd(), iov, count, offset) })
     }
 
+    /// Fills the run from `offset` in bytes: what was read is dropped from the front. What is left then has no bytes in the file.
+    pub fn fill_from_at(&mut self, fd: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
+        let end = offset + self.len as u64;
+        while !self.is_empty() {
+            match self.read_from_at(fd, end - self.len as u64) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// pwritev(2) from the run at `offset` in bytes: what was written is dropped from the front.
     pub fn write_to_at(&mut self, fd: BorrowedFd<'_>, offset: u64) -> io::Result<usize> {
         let offset = file_offset(offset)?;

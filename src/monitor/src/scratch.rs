@@ -7,8 +7,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{OFlags, SeekFrom, ioctl_ficlone, seek};
-use rustix::io::Errno;
+use rustix::fs::{OFlags, ioctl_ficlone};
+use sys::sparse::next_data;
 
 /// Copied at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -34,15 +34,6 @@ pub(crate) fn make(template: &Path, folder: &Path) -> io::Result<(File, u64)> {
         }
     }
     Ok((to, len))
-}
-
-/// The next extent of data at or after `at`.
-fn next_data(file: &File, at: u64) -> io::Result<Option<(u64, u64)>> {
-    match seek(file, SeekFrom::Data(at)) {
-        Ok(start) => Ok(Some((start, seek(file, SeekFrom::Hole(start))?))),
-        Err(Errno::NXIO) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 fn unnamed(folder: &Path) -> io::Result<File> {

@@ -22,6 +22,7 @@ pub mod refusal;
 pub mod seccomp;
 pub mod signalfd;
 pub mod sigset;
+pub mod sparse;
 pub mod spawn;
 pub mod syscalls;
 pub mod tap;

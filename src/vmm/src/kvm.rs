@@ -75,8 +75,8 @@ pub enum Error {
         #[source]
         source: kvm_ioctls::Error,
     },
-    /// A register that KVM does not take back.
-    #[error("KVM refuses model specific register {index:#x} of the snapshot")]
+    /// A register that KVM does not take.
+    #[error("KVM refuses model specific register {index:#x}")]
     Msr {
         /// Its number.
         index: u32,
@@ -178,12 +178,16 @@ impl System {
         })
     }
 
-    /// What a VM's vCPUs have to save, where hull can: the numbers of their model specific registers.
-    pub fn snapshots(&self) -> Result<Vec<u32>, Error> {
-        let bytes = extension(&self.kvm, Cap::Xsave2)?;
-        if bytes > XSAVE_BYTES {
-            return Err(Error::ExtendedState { bytes });
+    /// Refuses a KVM whose vCPUs hull can neither save nor begin where they were saved.
+    pub fn check_snapshots(&self) -> Result<(), Error> {
+        match extension(&self.kvm, Cap::Xsave2)? {
+            bytes if bytes > XSAVE_BYTES => Err(Error::ExtendedState { bytes }),
+            _ => Ok(()),
         }
+    }
+
+    /// The numbers of the model specific registers that a vCPU has to save.
+    pub fn saved_msrs(&self) -> Result<Vec<u32>, Error> {
         let list = self
             .kvm
             .get_msr_index_list()

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use sys::sparse::next_data;
 
 use crate::step::{first_line, output, run, step, succeeds};
 use crate::{image, initramfs, kernel, paths, scratch};
@@ -173,7 +174,7 @@ fn same(a: &Path, b: &Path) -> Result<bool> {
     }
     let (mut ours, mut theirs) = ([0; 1 << 16], [0; 1 << 16]);
     let mut at = 0;
-    while let Some(start) = [next_data(&left, at)?, next_data(&right, at)?]
+    while let Some((start, _)) = [next_data(&left, at)?, next_data(&right, at)?]
         .into_iter()
         .flatten()
         .min()
@@ -186,13 +187,4 @@ fn same(a: &Path, b: &Path) -> Result<bool> {
         at = start + count as u64;
     }
     Ok(true)
-}
-
-/// Where the next bytes that are not a hole begin, at `from` or after it.
-fn next_data(file: &File, from: u64) -> Result<Option<u64>> {
-    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(from)) {
-        Ok(at) => Ok(Some(at)),
-        Err(rustix::io::Errno::NXIO) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -147,22 +147,19 @@ impl<'a> Source<'a> {
 
     /// Copies `len` bytes of the file into guest memory.
     fn copy(&self, offset: u64, len: u64, ram: &Ram, at: u64) -> Result<(), Error> {
-        let end = self.end_of(offset, len)?;
+        self.end_of(offset, len)?;
         if len == 0 {
             return Ok(());
         }
         let mut rest = Segments::new();
         rest.push(ram.memory().get_slice(GuestAddress(at), len as usize)?)
             .expect("one piece");
-        while !rest.is_empty() {
-            match rest.read_from_at(self.file.as_fd(), end - rest.len() as u64) {
-                Ok(0) => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
+        rest.fill_from_at(self.file.as_fd(), offset)?;
+        match rest.is_empty() {
+            true => Ok(()),
+            // It was longer a moment ago.
+            false => Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
         }
-        Ok(())
     }
 
     /// Puts `len` bytes of the file at `at`: whole pages are mapped where file and guest agree about where pages begin,

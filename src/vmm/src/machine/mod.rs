@@ -14,7 +14,7 @@ use devices::virtio::block;
 use devices::virtio::net;
 use devices::virtio::vsock::Offers;
 use memory::{HostRange, Ram};
-use protocol::vmm::{Boot, Descriptor, MAX_VCPUS, MIN_MEMORY_MIB, VmConfig};
+use protocol::vmm::{Boot, Descriptor, MAX_VCPUS, MIN_MEMORY_MIB, Snapshot, VmConfig};
 
 use crate::bus::Bus;
 use crate::ends::Ends;
@@ -146,8 +146,15 @@ impl Machine {
     ) -> Result<Self, Error> {
         check(config)?;
         let system = System::new(descriptors.take(config.kvm)?)?;
+        let save_to = match &config.boot {
+            Boot::Kernel(boot) => boot.save_to,
+            Boot::Snapshot(_) => None,
+        };
+        if save_to.is_some() || matches!(config.boot, Boot::Snapshot(_)) {
+            system.check_snapshots()?;
+        }
         let (ram, beginning) = Beginning::load(config, descriptors)?;
-        let vm = Arc::new(system.create_vm(&ram, config.vcpus, is_to_be_saved(config))?);
+        let vm = Arc::new(system.create_vm(&ram, config.vcpus, save_to.is_some())?);
         let console = config
             .console
             .map(|console| descriptors.take(console))
@@ -161,7 +168,7 @@ impl Machine {
             reactor,
         };
         let offers = assembly.add_devices(config, descriptors, &output)?;
-        let saver = saver(config, descriptors, &system, &vm)?;
+        let saver = saver(save_to, config, descriptors, &system, &vm)?;
         assembly.add_chips(&output, &stamps, &ends, saver.as_ref())?;
         let mut bus = assembly.bus;
 
@@ -200,24 +207,14 @@ impl Machine {
     }
 }
 
-fn is_to_be_saved(config: &VmConfig) -> bool {
-    matches!(&config.boot, Boot::Kernel(kernel) if kernel.save_to.is_some())
-}
-
-/// Where the VM is to be saved, if it is. A VM from a snapshot needs as much of KVM as one that is saved.
+/// Where the VM is to be saved, if it is.
 fn saver(
+    to: Option<Snapshot>,
     config: &VmConfig,
     descriptors: &mut Descriptors,
     system: &System,
     vm: &Arc<Vm>,
 ) -> Result<Option<Arc<Saver>>, Error> {
-    let to = match &config.boot {
-        Boot::Kernel(boot) => boot.save_to,
-        Boot::Snapshot(_) => {
-            system.snapshots()?;
-            None
-        }
-    };
     let Some(to) = to else {
         return Ok(None);
     };
@@ -227,7 +224,7 @@ fn saver(
         vm.clone(),
         config.memory_mib,
         config.vcpus,
-        system.snapshots()?,
+        system.saved_msrs()?,
     );
     Ok(Some(Arc::new(saver)))
 }

@@ -13,6 +13,7 @@ use kvm_ioctls::VcpuFd;
 use serde::{Deserialize, Serialize};
 
 use crate::kvm::{Error, failed};
+use crate::vcpu::set_msrs;
 
 /// MSR_IA32_TSC_DEADLINE (SDM vol. 4): it counts for nothing unless the time stamp counter and the local APIC are set before.
 const TSC_DEADLINE: u32 = 0x6e0;
@@ -68,7 +69,7 @@ impl VcpuState {
         }
         fd.set_sregs(&sregs).map_err(failed("KVM_SET_SREGS"))?;
         fd.set_xcrs(&self.xcrs).map_err(failed("KVM_SET_XCRS"))?;
-        // SAFETY: KVM reads KVM_CAP_XSAVE2 bytes, and `System::snapshots` has found that these are no more than the structure.
+        // SAFETY: KVM reads KVM_CAP_XSAVE2 bytes, and `System::check_snapshots` has found that these are no more than the structure.
         unsafe { fd.set_xsave(&self.xsave) }.map_err(failed("KVM_SET_XSAVE"))?;
         fd.set_debug_regs(&self.debugregs)
             .map_err(failed("KVM_SET_DEBUGREGS"))?;
@@ -108,18 +109,4 @@ fn get_msrs(fd: &VcpuFd, wanted: &[u32]) -> Result<Vec<kvm_msr_entry>, Error> {
     }
     read.sort_by_key(|msr| msr.index == TSC_DEADLINE);
     Ok(read)
-}
-
-fn set_msrs(fd: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<(), Error> {
-    let msrs = Msrs::from_entries(entries).map_err(|_| {
-        let too_many = rustix::io::Errno::TOOBIG.raw_os_error();
-        failed("KVM_SET_MSRS")(kvm_ioctls::Error::new(too_many))
-    })?;
-    let set = fd.set_msrs(&msrs).map_err(failed("KVM_SET_MSRS"))?;
-    match entries.get(set) {
-        None => Ok(()),
-        Some(refused) => Err(Error::Msr {
-            index: refused.index,
-        }),
-    }
 }

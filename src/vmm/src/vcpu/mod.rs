@@ -109,7 +109,14 @@ fn reset(fd: &VcpuFd, index: u8, entry: Entry, cpuid: &[kvm_cpuid_entry2]) -> Re
     if let Some(xcr0) = arch::xcr::xcr0(cpuid) {
         set_xcr0(fd, xcr0)?;
     }
-    set_msrs(fd)?;
+    set_msrs(
+        fd,
+        &arch::msr::AT_RESET.map(|msr| kvm_msr_entry {
+            index: msr.index,
+            data: msr.value,
+            ..Default::default()
+        }),
+    )?;
     let mut lapic = fd.get_lapic().map_err(failed("KVM_GET_LAPIC"))?;
     arch::lapic::wire_lints(&mut lapic.regs);
     fd.set_lapic(&lapic).map_err(failed("KVM_SET_LAPIC"))?;
@@ -132,22 +139,20 @@ fn set_xcr0(fd: &VcpuFd, value: u64) -> Result<(), Error> {
     fd.set_xcrs(&xcrs).map_err(failed("KVM_SET_XCRS"))
 }
 
-fn set_msrs(fd: &VcpuFd) -> Result<(), Error> {
-    let entries = arch::msr::AT_RESET.map(|msr| kvm_msr_entry {
-        index: msr.index,
-        data: msr.value,
-        ..Default::default()
-    });
-    let msrs = Msrs::from_entries(&entries).expect("two entries fit");
+/// Sets these, in their order: all of them or an error.
+pub(crate) fn set_msrs(fd: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<(), Error> {
+    let msrs = Msrs::from_entries(entries).map_err(|_| {
+        let too_many = rustix::io::Errno::TOOBIG.raw_os_error();
+        failed("KVM_SET_MSRS")(kvm_ioctls::Error::new(too_many))
+    })?;
+    // KVM stops at the first that it refuses.
     let set = fd.set_msrs(&msrs).map_err(failed("KVM_SET_MSRS"))?;
-    if set != entries.len() {
-        let source = kvm_ioctls::Error::new(rustix::io::Errno::NOTSUP.raw_os_error());
-        return Err(Error::Ioctl {
-            ioctl: "KVM_SET_MSRS",
-            source,
-        });
+    match entries.get(set) {
+        None => Ok(()),
+        Some(refused) => Err(Error::Msr {
+            index: refused.index,
+        }),
     }
-    Ok(())
 }
 
 /// What vCPUs wait at until everything is in its place; clones are the same gate.
