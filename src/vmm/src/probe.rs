@@ -89,9 +89,10 @@ fn try_payload(system: &System) -> Result<(), String> {
         count: 1,
         tsc_deadline: system.has_tsc_deadline(),
     };
-    let start = Start::At(Entry::Linux64(layout::KERNEL_START));
-    let vcpu = Vcpu::new(&vm, of, &supported, &start);
-    let vcpu = vcpu.map_err(|error| text(&error))?;
+    let vcpu = Vcpu::new(&vm, of, &supported).map_err(|error| text(&error))?;
+    Start::At(Entry::Linux64(layout::KERNEL_START))
+        .set(std::slice::from_ref(&vcpu))
+        .map_err(|error| text(&error))?;
 
     let stamps = Arc::new(Stamps::default());
     let results = Results::default();

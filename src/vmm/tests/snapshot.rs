@@ -189,7 +189,15 @@ fn what_a_rehearsal_wrote_is_noted_and_stays_each_guests_own() {
     assert_eq!(outcome.end, Ok(End::Saved));
     let state: Value = serde_json::from_reader(files.state().unwrap()).unwrap();
     let noted = state["written_soon"].as_array().unwrap();
-    assert_eq!(noted, &[json!([WRITTEN, 0x1000])]);
+    let is_noted = |address: u32| {
+        noted.iter().any(|range| {
+            let [at, len] = [0, 1].map(|index| range[index].as_u64().unwrap());
+            (at..at + len).contains(&address.into())
+        })
+    };
+    // A processor may have marked the page tables as used, besides.
+    assert!(is_noted(WRITTEN) && !is_noted(BEFORE), "{noted:?}");
+    assert!(noted.len() <= 2, "{noted:?}");
     for _ in 0..2 {
         let outcome = resume(&files, |_| ());
         assert_eq!(outcome.end, Ok(End::Code { code: 7 }));

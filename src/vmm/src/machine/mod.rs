@@ -182,9 +182,10 @@ impl Machine {
                 count: config.vcpus,
                 tsc_deadline,
             };
-            Vcpu::new(&vm, of, &supported, &start)
+            Vcpu::new(&vm, of, &supported)
         };
-        let vcpus = (0..config.vcpus).map(vcpu).collect::<Result<_, _>>()?;
+        let vcpus: Vec<_> = (0..config.vcpus).map(vcpu).collect::<Result<_, _>>()?;
+        start.set(&vcpus)?;
         if let Some(chips) = chips {
             vm.set_chips(&chips)?;
         }

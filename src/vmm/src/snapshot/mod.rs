@@ -21,7 +21,7 @@ mod saver;
 mod vcpu;
 
 pub use saver::Saver;
-pub use vcpu::VcpuState;
+pub use vcpu::{VcpuState, restore};
 
 /// The largest state file that is read, in bytes: 32 vCPUs have some 40 KiB each.
 const MAX_STATE_BYTES: u64 = 4 << 20;

@@ -31,7 +31,7 @@ mod kick;
 pub use kick::install_handler;
 use kick::{ImmediateExit, kick_signal};
 
-/// A vCPU in the state in which it begins.
+/// A vCPU that has not run yet.
 pub struct Vcpu {
     index: u8,
     fd: VcpuFd,
@@ -40,20 +40,14 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// Makes vCPU `of.index`.
-    pub fn new(
-        vm: &Vm,
-        of: cpuid::Vcpu,
-        supported: &[kvm_cpuid_entry2],
-        start: &Start,
-    ) -> Result<Self, Error> {
+    /// Makes vCPU `of.index`, for [`Start::set`] to say where it begins.
+    pub fn new(vm: &Vm, of: cpuid::Vcpu, supported: &[kvm_cpuid_entry2]) -> Result<Self, Error> {
         let fd = vm.create_vcpu(of.index)?;
         let cpuid = CpuId::from_entries(&of.cpuid(supported))
             .expect("fewer entries than KVM gave, and two more");
         fd.set_cpuid2(&cpuid).map_err(failed("KVM_SET_CPUID2"))?;
-        match start {
-            Start::At(entry) => reset(&fd, of.index, *entry, cpuid.as_slice())?,
-            Start::Saved(states) => states[usize::from(of.index)].restore(&fd)?,
+        if let Some(xcr0) = arch::xcr::xcr0(cpuid.as_slice()) {
+            set_xcr0(&fd, xcr0)?;
         }
         let immediate_exit = ImmediateExit::new(&fd).map_err(|errno| Error::Ioctl {
             ioctl: "mmap of a vCPU",
@@ -104,11 +98,21 @@ pub enum Start {
     Saved(Vec<VcpuState>),
 }
 
-/// Puts a new vCPU into the state in which a kernel expects it.
-fn reset(fd: &VcpuFd, index: u8, entry: Entry, cpuid: &[kvm_cpuid_entry2]) -> Result<(), Error> {
-    if let Some(xcr0) = arch::xcr::xcr0(cpuid) {
-        set_xcr0(fd, xcr0)?;
+impl Start {
+    /// Sets all vCPUs of a VM. All, since KVM decides by the times of writes whether their time stamp counters go together,
+    /// and a vCPU that is made counts as a write.
+    pub fn set(&self, vcpus: &[Vcpu]) -> Result<(), Error> {
+        match self {
+            Self::At(entry) => vcpus
+                .iter()
+                .try_for_each(|vcpu| reset(&vcpu.fd, vcpu.index, *entry)),
+            Self::Saved(states) => snapshot::restore(vcpus.iter().map(|vcpu| &vcpu.fd), states),
+        }
     }
+}
+
+/// Puts a new vCPU into the state in which a kernel expects it.
+fn reset(fd: &VcpuFd, index: u8, entry: Entry) -> Result<(), Error> {
     set_msrs(
         fd,
         &arch::msr::AT_RESET.map(|msr| kvm_msr_entry {

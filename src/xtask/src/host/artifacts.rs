@@ -1,5 +1,6 @@
 //! What a test host boots: Debian's kernel with its modules, and an initramfs of busybox and the first of them.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +12,14 @@ use crate::step::{output, run};
 use crate::{deb, paths};
 
 /// What the initramfs needs before it sees the machine's root, and what that is found by in modules.dep.
-const EARLY: [&str; 3] = ["virtio_blk", "virtio_net", "overlay"];
+const EARLY: [&str; 6] = [
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_net",
+    "virtiofs",
+    "ext4",
+    "overlay",
+];
 /// What is loaded before the first command; the rest comes when the kernel asks for it.
 pub(crate) const LOAD: &str = "kvm-amd tun bridge br_netfilter veth nf_tables nft_chain_nat nft_ct nft_masq nft_redir \
     nft_reject_inet nft_compat nf_conntrack loop erofs overlay fuse virtio_rng";
@@ -29,7 +37,10 @@ pub(crate) struct Artifacts {
 /// Fetches and builds what is not in the cache.
 pub(crate) fn artifacts() -> Result<Artifacts> {
     let hosts = paths::cache()?.join("host");
-    let package = deb::dependency("linux-image-6.12-cloud-amd64", "linux-image-6.12")?;
+    let package = match env::var("HULL_HOST_KERNEL") {
+        Ok(package) => package,
+        Err(_) => deb::dependency("linux-image-6.12-cloud-amd64", "linux-image-6.12")?,
+    };
     let release = package.trim_start_matches("linux-image-").to_string();
     let folder = hosts.join(&release);
     if !folder.exists() {
