@@ -22,6 +22,7 @@ use crate::{chain, measure};
 
 mod cgroup;
 mod mounts;
+mod older;
 
 use cgroup::cgroup_path;
 pub(crate) use cgroup::remove_parent;
@@ -39,6 +40,18 @@ enum Fault {
     Mounts(#[source] io::Error),
     #[error("cannot put the container's root file system together")]
     Rootfs(#[from] container::Error),
+    #[error("cannot make a loop device of {image}")]
+    LoopDevice {
+        image: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot mount an overlay on {target}")]
+    Overlay {
+        target: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot make {path}")]
     Folder {
         path: PathBuf,

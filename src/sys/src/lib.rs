@@ -9,6 +9,7 @@ pub mod fork;
 pub mod interface;
 pub mod jail;
 pub mod last_words;
+pub mod loop_device;
 pub mod mount;
 pub mod netlink;
 pub mod nonblocking;

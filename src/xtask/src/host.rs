@@ -28,6 +28,10 @@ use machine::{Endpoint, Machine};
 /// Longer than any start takes.
 const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
+/// The packages that name the newest of Debian 12's kernels for clouds; and its own, which most users of it have.
+const NEW_KERNEL: &str = "linux-image-6.12-cloud-amd64";
+pub(crate) const OWN_KERNEL: &str = "linux-image-cloud-amd64";
+
 /// The test host that commands run in; one that was started for this purpose ends when this is dropped.
 pub(crate) struct Host {
     endpoint: Endpoint,
@@ -41,11 +45,13 @@ pub(crate) fn folder() -> PathBuf {
 }
 
 impl Host {
-    /// Uses the kept host when one runs; starts one otherwise, which stays when `keep` says so.
+    /// Uses the kept host when one runs; starts one otherwise, which stays when `keep` says so. Its kernel is the package's
+    /// that HULL_HOST_KERNEL names, if that is set.
     pub(crate) fn reach(keep: bool) -> Result<Host> {
+        let kernel = env::var("HULL_HOST_KERNEL");
+        let kernel = kernel.as_deref().unwrap_or(NEW_KERNEL);
         let folder = folder();
-        fs::create_dir_all(folder.join("results"))?;
-        fs::create_dir_all(paths::dist())?;
+        fs::create_dir_all(&folder)?;
         // Two commands that start a kept host at once would start two.
         let starting = File::create(folder.join("starting"))?;
         flock(&starting, FlockOperation::LockExclusive)?;
@@ -61,7 +67,7 @@ impl Host {
             if kept.exists() {
                 fs::remove_dir_all(&kept)?;
             }
-            let (machine, endpoint) = Machine::start(&kept, true)?;
+            let (machine, endpoint) = Machine::start(&kept, true, kernel)?;
             machine.leave_running();
             return Ok(Host {
                 endpoint,
@@ -69,10 +75,17 @@ impl Host {
             });
         }
         drop(starting);
+        Self::start(kernel)
+    }
+
+    /// Starts a host with this kernel.
+    pub(crate) fn start(kernel: &str) -> Result<Host> {
+        let folder = folder();
+        fs::create_dir_all(&folder)?;
         let scratch = tempfile::Builder::new()
             .prefix("run-")
             .tempdir_in(&folder)?;
-        let (machine, endpoint) = Machine::start(scratch.path(), false)?;
+        let (machine, endpoint) = Machine::start(scratch.path(), false, kernel)?;
         Ok(Host {
             endpoint,
             _machine: Some(machine.owning(scratch)),

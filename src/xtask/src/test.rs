@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use crate::host::{self, Host};
 use crate::place::{Place, seen};
 use crate::step::{output, run, step, succeeds};
 use crate::{check, dist, fuzz, paths};
@@ -116,23 +117,9 @@ fn test_images() -> Result<()> {
 
 /// The tests of the crate `tests` that disturb hull on this machine itself, which a payload for a guest suffices for.
 fn faults(programs: &[PathBuf], filter: Option<&str>, tally: &mut Tally) -> Result<()> {
-    for program in programs.iter().filter(|program| is(program, "faults")) {
-        let mut argv = vec![
-            text(program)?,
-            "--ignored".into(),
-            "--test-threads=1".into(),
-        ];
-        argv.extend(filter.map(str::to_string));
-        tally.of(|see| Place::Here.run_seen(&argv, see))?;
-    }
-    Ok(())
-}
-
-/// Whether a program is of the tests in `name`.rs: cargo adds a hash to the name.
-fn is(program: &Path, name: &str) -> bool {
-    let file = program.file_name().and_then(|file| file.to_str());
-    file.and_then(|file| file.rsplit_once('-'))
-        .is_some_and(|(stem, _)| stem == name)
+    let faults = chosen(programs, |name| name == "faults");
+    let options = ["--ignored", "--test-threads=1"];
+    run_all(&Place::Here, &faults, &options, filter, tally)
 }
 
 fn text(path: &Path) -> Result<String> {
@@ -140,29 +127,54 @@ fn text(path: &Path) -> Result<String> {
 }
 
 /// The other tests of the crate `tests`, where VMs can run. If that is the test host, hull-vmm's own as well: its KVM is one
-/// that boots Linux, unlike the one that they have met so far.
+/// that boots Linux, unlike the one that they have met so far. And some on Debian 12's own kernel, which is older.
 fn end_to_end(programs: &[PathBuf], filter: Option<&str>, tally: &mut Tally) -> Result<()> {
     let place = Place::find()?;
-    let mut run = |program: &Path, options: &[&str]| {
+    let of_vms = chosen(programs, |name| name != "faults");
+    if let Place::Here = place {
+        return run_all(&place, &of_vms, &[], filter, tally);
+    }
+    let of_vmm = self::programs("vmm")?;
+    // Storms take minutes there; tests/tests/hostile.rs has a Linux guest for them.
+    let of_vmm = chosen(&of_vmm, |name| name != "hostile");
+    run_all(&place, &of_vmm, &["--ignored"], filter, tally)?;
+    run_all(&place, &of_vms, &[], filter, tally)?;
+    drop(place);
+
+    let older = Place::TestHost(Box::new(Host::start(host::OWN_KERNEL)?));
+    let of_vms = chosen(programs, |name| {
+        ["container", "jail", "run", "template"].contains(&name)
+    });
+    run_all(&older, &of_vmm, &["--ignored"], filter, tally)?;
+    run_all(&older, &of_vms, &[], filter, tally)
+}
+
+/// The programs of those files of tests that are `wanted` by their names, to which cargo adds a hash.
+fn chosen(programs: &[PathBuf], wanted: impl Fn(&str) -> bool) -> Vec<&PathBuf> {
+    let is_wanted = |program: &&PathBuf| {
+        let file = program.file_name().and_then(|file| file.to_str());
+        file.and_then(|file| file.rsplit_once('-'))
+            .is_some_and(|(name, _)| wanted(name))
+    };
+    programs.iter().filter(is_wanted).collect()
+}
+
+/// Runs programs of tests with `options`, one after the other.
+fn run_all(
+    place: &Place,
+    programs: &[&PathBuf],
+    options: &[&str],
+    filter: Option<&str>,
+    tally: &mut Tally,
+) -> Result<()> {
+    for program in programs {
         let mut argv = vec![text(program)?];
         argv.extend(options.iter().copied().chain(filter).map(str::to_string));
         // An emulated machine has few processors: VMs beside each other would only wait for each other.
         if let Place::TestHost(_) = place {
             argv.push("--test-threads=1".to_string());
         }
-        tally.of(|see| place.run_seen(&argv, see))
-    };
-    if let Place::TestHost(_) = place {
-        // Storms take minutes there; tests/tests/hostile.rs has a Linux guest for them.
-        for program in self::programs("vmm")?
-            .iter()
-            .filter(|program| !is(program, "hostile"))
-        {
-            run(program, &["--ignored"])?;
-        }
-    }
-    for program in programs.iter().filter(|program| !is(program, "faults")) {
-        run(program, &[])?;
+        tally.of(|see| place.run_seen(&argv, see))?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use container::rootfs::{self, Upper};
 use rustix::mount::UnmountFlags;
 
-use super::Fault;
+use super::{Fault, older};
 use crate::config;
 
 /// Mounts each layer and an overlay over them, below `folder`; returns the root.
@@ -18,7 +18,10 @@ pub(super) fn mount_layers(layers: &[config::Layer], folder: &Path) -> Result<Pa
     for (number, layer) in layers.iter().enumerate() {
         let target = folder.join("layers").join(number.to_string());
         make_folder(&target)?;
-        rootfs::mount_erofs(&layer.path, &target)?;
+        match rootfs::mount_erofs(&layer.path, &target) {
+            Err(error) if older::needs_device(&error) => older::mount_erofs(&layer.path, &target)?,
+            mounted => mounted?,
+        }
         lowers.push(target);
     }
     let lowers: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
@@ -30,14 +33,14 @@ pub(super) fn mount_layers(layers: &[config::Layer], folder: &Path) -> Result<Pa
         let (upper, work) = (writable.join("upper"), writable.join("work"));
         make_folder(&upper)?;
         make_folder(&work)?;
-        Ok(rootfs::overlay(
-            &lowers,
-            Some(Upper {
-                upper: &upper,
-                work: &work,
-            }),
-            &root,
-        )?)
+        let upper = Upper {
+            upper: &upper,
+            work: &work,
+        };
+        match rootfs::overlay(&lowers, Some(upper), &root) {
+            Err(error) if older::needs_one_string(&error) => older::overlay(&lowers, upper, &root),
+            mounted => Ok(mounted?),
+        }
     };
     if let Err(error) = over(&writable) {
         tracing::debug!(%error, "the sandbox's folder cannot hold a writable layer: memory does");

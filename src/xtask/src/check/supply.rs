@@ -1,6 +1,6 @@
 //! What others' crates may be: their licences, where they come from, and that there is one version of each, as `deny.toml`
-//! has it. A part of what cargo-deny does, which takes longer to build than hull; where it is installed, `cargo xtask
-//! check` has it look for advisories besides.
+//! has it; and that no advisory of `resources/advisories.tsv` is about them. A part of what cargo-deny does, which takes longer
+//! to build than hull; where it is installed and reaches its database, `cargo xtask check` has it look for newer advisories.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,6 +16,8 @@ use crate::step::{output, run, succeeds};
 
 /// Our workspaces, by their manifests.
 const WORKSPACES: [&str; 2] = ["Cargo.toml", "fuzz/Cargo.toml"];
+/// What is known of the crates' vulnerabilities.
+const ADVISORIES: &str = "resources/advisories.tsv";
 /// Where every crate comes from, as cargo names it.
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
@@ -40,10 +42,10 @@ struct Allowed {
     twice: BTreeSet<String>,
 }
 
-/// Holds the crates of both workspaces against `deny.toml`, and asks cargo-deny for advisories.
+/// Holds the crates of both workspaces against `deny.toml` and the advisories, old and new.
 pub(crate) fn check() -> Result<()> {
     held()?;
-    advisories()
+    newer_advisories()
 }
 
 fn held() -> Result<()> {
@@ -52,29 +54,30 @@ fn held() -> Result<()> {
         licences: list(&text, "allow"),
         twice: list(&text, "skip"),
     };
+    let text = fs::read_to_string(paths::checkout().join(ADVISORIES)).context(ADVISORIES)?;
+    let advisories = advisories(&text);
     let mut wrong = Vec::new();
     for manifest in WORKSPACES {
         let found = metadata(&paths::checkout().join(manifest))?;
-        wrong.extend(
-            found
-                .wrong(&allowed)
-                .into_iter()
-                .map(|it| format!("{manifest}: {it}")),
-        );
+        let all = [found.wrong(&allowed), found.vulnerable(&advisories)].concat();
+        wrong.extend(all.into_iter().map(|it| format!("{manifest}: {it}")));
     }
     if !wrong.is_empty() {
-        bail!("not as deny.toml has it: {}", wrong.join("; "));
+        bail!(
+            "not as deny.toml or {ADVISORIES} has it: {}",
+            wrong.join("; ")
+        );
     }
     Ok(())
 }
 
-/// Known vulnerabilities, as far as somebody here can know of them.
-fn advisories() -> Result<()> {
+/// What became known since [`ADVISORIES`] was written, as far as somebody here can know of it.
+fn newer_advisories() -> Result<()> {
     let mut deny = Command::new(env!("CARGO"));
     deny.current_dir(paths::checkout())
         .args(["deny", "check", "advisories"]);
     if !succeeds(Command::new(env!("CARGO")).args(["deny", "--version"])) {
-        eprintln!("    advisories are not looked at: there is no cargo-deny here");
+        eprintln!("    newer advisories are not looked at: there is no cargo-deny here");
         return Ok(());
     }
     let mut fetch = Command::new(env!("CARGO"));
@@ -82,7 +85,7 @@ fn advisories() -> Result<()> {
         .current_dir(paths::checkout())
         .args(["deny", "fetch", "db"]);
     if !succeeds(&mut fetch) {
-        eprintln!("    advisories are not looked at: their database cannot be reached");
+        eprintln!("    newer advisories are not looked at: their database cannot be reached");
         return Ok(());
     }
     run(&mut deny)
@@ -126,6 +129,56 @@ impl Metadata {
         }
         wrong
     }
+}
+
+impl Metadata {
+    fn vulnerable(&self, advisories: &BTreeMap<&str, Advisories<'_>>) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for Package { name, version, .. } in self.packages.iter().filter(|it| it.source.is_some()) {
+            match advisories.get(name.as_str()) {
+                None => wrong.push(format!("nobody has looked up {name}'s advisories")),
+                Some(known) if older(version, known.fixed) => {
+                    let (fixed, numbers) = (known.fixed, known.numbers);
+                    wrong.push(format!(
+                        "{name} {version} is older than {fixed} ({numbers})"
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        wrong
+    }
+}
+
+/// Of one crate.
+struct Advisories<'a> {
+    /// `-` if there is none.
+    fixed: &'a str,
+    numbers: &'a str,
+}
+
+/// The lines of [`ADVISORIES`], by crate.
+fn advisories(text: &str) -> BTreeMap<&str, Advisories<'_>> {
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| {
+            let mut fields = line.split('\t');
+            let (name, fixed) = (fields.next()?, fields.next()?);
+            let numbers = fields.next().unwrap_or_default();
+            Some((name, Advisories { fixed, numbers }))
+        })
+        .collect()
+}
+
+/// Whether a version is older than another one, of numbers alone. Nothing is older than `-`.
+fn older(version: &str, than: &str) -> bool {
+    let numbers = |text: &str| -> Vec<u64> {
+        text.split(['.', '-', '+'])
+            .take(3)
+            .filter_map(|part| part.parse().ok())
+            .collect()
+    };
+    numbers(version) < numbers(than)
 }
 
 /// The strings of a list in deny.toml: a line `key = [`, a line for each, and a line `]`.
@@ -264,6 +317,36 @@ mod tests {
             "there are c 1 and 2",
         ];
         assert_eq!(wrong, expected);
+    }
+
+    #[test]
+    fn a_crate_of_an_advisory_and_one_that_nobody_looked_up_are_named() {
+        let known = advisories("# crate\na\t1.10.2\t2026-0001\nb\t-\n");
+        let wrong = |name: &str, version: &str| {
+            let package = Package {
+                name: name.into(),
+                version: version.into(),
+                license: None,
+                source: Some(CRATES_IO.into()),
+            };
+            let metadata = Metadata {
+                packages: vec![package],
+            };
+            metadata.vulnerable(&known).concat()
+        };
+        for good in [
+            ("a", "1.10.2"),
+            ("a", "1.11.0"),
+            ("a", "2.0.0+x"),
+            ("b", "0.1.0"),
+        ] {
+            assert_eq!(wrong(good.0, good.1), "");
+        }
+        assert_eq!(
+            wrong("a", "1.9.9"),
+            "a 1.9.9 is older than 1.10.2 (2026-0001)"
+        );
+        assert_eq!(wrong("c", "1.0.0"), "nobody has looked up c's advisories");
     }
 
     #[test]

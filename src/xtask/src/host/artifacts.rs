@@ -1,6 +1,5 @@
 //! What a test host boots: Debian's kernel with its modules, and an initramfs of busybox and the first of them.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,13 +33,10 @@ pub(crate) struct Artifacts {
     pub(crate) modules: PathBuf,
 }
 
-/// Fetches and builds what is not in the cache.
-pub(crate) fn artifacts() -> Result<Artifacts> {
+/// Fetches and builds what is not in the cache, for the kernel that a meta-package of Debian names.
+pub(crate) fn artifacts(kernel: &str) -> Result<Artifacts> {
     let hosts = paths::cache()?.join("host");
-    let package = match env::var("HULL_HOST_KERNEL") {
-        Ok(package) => package,
-        Err(_) => deb::dependency("linux-image-6.12-cloud-amd64", "linux-image-6.12")?,
-    };
+    let package = deb::dependency(kernel, "linux-image-")?;
     let release = package.trim_start_matches("linux-image-").to_string();
     let folder = hosts.join(&release);
     if !folder.exists() {

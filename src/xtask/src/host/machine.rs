@@ -79,13 +79,19 @@ impl Drop for Machine {
 }
 
 impl Machine {
-    /// Boots a machine whose files lie in `folder`, and waits until it serves.
-    pub(crate) fn start(folder: &Path, keep: bool) -> Result<(Machine, Endpoint)> {
+    /// Boots a machine whose files lie in `folder`, with a kernel as [`artifacts`] has it, and waits until it serves.
+    pub(crate) fn start(folder: &Path, keep: bool, kernel: &str) -> Result<(Machine, Endpoint)> {
         require()?;
-        let artifacts = artifacts()?;
+        let artifacts = artifacts(kernel)?;
         let start = Instant::now();
-        eprintln!("==> starting the test host (emulated, with KVM of its own)");
-        fs::create_dir_all(folder)?;
+        eprintln!(
+            "==> starting the test host (emulated, Linux {}, with KVM of its own)",
+            artifacts.release
+        );
+        let results = super::folder().join("results");
+        for folder in [folder, &results, &paths::dist()] {
+            fs::create_dir_all(folder)?;
+        }
         let mut attempt = 1;
         let started = loop {
             match boot(folder, &artifacts, keep) {
