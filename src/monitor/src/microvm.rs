@@ -118,13 +118,10 @@ impl MicroVm {
         let mut beginning = Beginning::find(config, vm, folder, outside)?;
         let mut network = None;
         let started = match begin(config, vm, folder, beginning.take(), &mut network) {
-            Err(Fault::Vmm(error)) if error.is_refusal() => match beginning.template() {
-                Some(template) => {
-                    beginning = Beginning::without(template, &error);
-                    begin(config, vm, folder, Begin::Kernel, &mut network)
-                }
-                None => Err(error.into()),
-            },
+            Err(Fault::Vmm(error)) if beginning.is_from_template() && error.is_refusal() => {
+                beginning = beginning.without_template(&error);
+                begin(config, vm, folder, Begin::Kernel, &mut network)
+            }
             other => other,
         }?;
         beginning.tell(outside);

@@ -6,6 +6,7 @@
 //!      | rename
 //!      v
 //! ROOT/templates/<key>/{state,memory}   a template, never changed again
+//! ROOT/templates/<key>/useless          says that no VM of the shape begins from a template on this host
 //!      | rename
 //!      v
 //! ROOT/templates/.gone.<random>/        one that is being removed
@@ -37,6 +38,7 @@ pub const FOLDER: &str = "templates";
 const KEPT: usize = 8;
 const STATE: &str = "state";
 const MEMORY: &str = "memory";
+const USELESS: &str = "useless";
 const LOCK: &str = ".lock";
 
 /// Why a folder of templates cannot be used.
@@ -70,7 +72,7 @@ struct Unfinished {
     _lock: File,
 }
 
-/// Opens a template, if it is there, and marks it as used.
+/// Opens a template, if it is there and of use, and marks it as used.
 fn open(path: &Path) -> Result<Option<SavedVm>, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let folder = match sys::trusted::open(path, flags, Mode::empty()) {
@@ -101,6 +103,7 @@ fn open(path: &Path) -> Result<Option<SavedVm>, Error> {
         }
         // It is being removed.
         (Err(_), _) | (_, Err(_)) if !names(path, &folder) => Ok(None),
+        (Err(_), _) if file(USELESS).is_ok() => Ok(None),
         (Err(error), _) | (_, Err(error)) => Err(error),
     }
 }
@@ -195,6 +198,17 @@ fn remove(path: &Path) -> Result<(), Error> {
     let (folder, _) = parts(path)?;
     let _all = lock(folder, FlockOperation::LockExclusive)?;
     remove_in(folder, path)
+}
+
+/// Puts a word in a template's place that keeps others from making it again.
+fn make_useless(path: &Path) -> Result<(), Error> {
+    let (folder, _) = parts(path)?;
+    let _all = lock(folder, FlockOperation::LockExclusive)?;
+    remove_in(folder, path)?;
+    let temporary = folder.join(format!(".useless.{}", attempt("name", path, random())?));
+    attempt("make", &temporary, private_folder().create(&temporary))?;
+    attempt("make", path, File::create(temporary.join(USELESS)))?;
+    attempt("make", path, fs::rename(&temporary, path))
 }
 
 /// Under the lock: first its name goes, so that nobody opens half of it.

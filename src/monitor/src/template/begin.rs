@@ -5,6 +5,7 @@
 //! it is not ---> nobody makes it ---> it is made here ---> from it
 //!                another makes it, or it cannot be made -> with the kernel
 //! hull-vmm does not begin from it ---> it is removed ----> with the kernel
+//! nor from one just made --> no other is made on this host -> with the kernel
 //! KVM gives its kernel up -------------------------------> not at all
 //! ```
 //!
@@ -20,7 +21,7 @@ use protocol::vmm::{End, FromVmm};
 use rustix::event::{PollFd, PollFlags};
 use sys::signalfd::SignalFd;
 
-use super::{Claim, Error as FolderError, claim, open, remove};
+use super::{Claim, Error as FolderError, claim, make_useless, open, remove};
 use crate::client::Client;
 use crate::config::{Config, Vm};
 use crate::console::Console;
@@ -107,6 +108,8 @@ pub(crate) struct Beginning {
     pub(crate) made: Option<Nanos>,
     /// What the user should know once the VM runs.
     notice: Option<String>,
+    /// A template that nobody needs to make again, once the VM runs without it.
+    useless: Option<PathBuf>,
 }
 
 impl Beginning {
@@ -117,6 +120,7 @@ impl Beginning {
             began: Began::WithKernel,
             made: None,
             notice,
+            useless: None,
         }
     }
 
@@ -134,7 +138,7 @@ impl Beginning {
         let made = match open(template) {
             Ok(Some(saved)) => Ok(Some((saved, None))),
             Ok(None) => make(config, vm, template, folder, outside),
-            Err(error) => return Ok(Beginning::without(template, &error)),
+            Err(error) => return Ok(Beginning::without_damaged(template, &error)),
         };
         match made {
             Ok(Some((saved, made))) => Ok(Beginning {
@@ -143,6 +147,7 @@ impl Beginning {
                 began: Began::FromTemplate,
                 made,
                 notice: None,
+                useless: None,
             }),
             Ok(None) => Ok(Beginning::with_kernel(None)),
             Err(Error::GivenUp) => Err(NoVm::GivenUp),
@@ -166,13 +171,31 @@ impl Beginning {
         }
     }
 
-    /// The template that it begins from.
-    pub(crate) fn template(&self) -> Option<&Path> {
-        self.template.as_deref()
+    /// Whether hull-vmm was to begin from a template.
+    pub(crate) fn is_from_template(&self) -> bool {
+        self.template.is_some()
     }
 
-    /// Removes the template, from which hull-vmm does not begin: the VM is to boot its kernel.
-    pub(crate) fn without(template: &Path, error: &dyn std::error::Error) -> Beginning {
+    /// Gives up the template, from which hull-vmm does not begin: the VM is to boot its kernel.
+    pub(crate) fn without_template(self, error: &dyn std::error::Error) -> Beginning {
+        match self.template {
+            None => self,
+            // It cannot be damaged yet: another one would be no better.
+            Some(template) if self.made.is_some() => {
+                let notice = format!(
+                    "VMs like this one cannot begin from templates on this host, and boot their kernels instead: {}",
+                    chain(error)
+                );
+                Beginning {
+                    useless: Some(template),
+                    ..Beginning::with_kernel(Some(notice))
+                }
+            }
+            Some(template) => Beginning::without_damaged(&template, error),
+        }
+    }
+
+    fn without_damaged(template: &Path, error: &dyn std::error::Error) -> Beginning {
         let mut notice = format!(
             "the template {} was removed, and the VM boots its kernel instead: {}",
             template.display(),
@@ -188,10 +211,15 @@ impl Beginning {
         Beginning::with_kernel(Some(notice))
     }
 
-    /// The VM runs: says what there is to say. (Had it not, its own error would say more.)
+    /// The VM runs: says what there is to say, and notes it. (Had it not, its own error would say more.)
     pub(crate) fn tell(&mut self, outside: Outside<'_>) {
         if let Some(text) = self.notice.take() {
             outside.notice(text);
+        }
+        if let Some(template) = self.useless.take()
+            && let Err(error) = make_useless(&template)
+        {
+            tracing::warn!(%error, "each VM like this one will make a template in vain");
         }
     }
 }

@@ -73,6 +73,19 @@ fn what_is_given_up_or_left_by_the_dead_goes_and_what_is_in_the_making_stays() {
 }
 
 #[test]
+fn one_that_is_useless_is_not_made_again_on_this_boot_of_the_host() {
+    let (_root, templates) = folder();
+    let path = templates.join("b-1");
+    make(&path, b"x");
+    make_useless(&path).unwrap();
+    assert!(open(&path).unwrap().is_none());
+    assert!(matches!(claim(&path).unwrap(), Claim::There));
+    assert_eq!(listed(&templates), [LOCK, "b-1"]);
+    make(&templates.join("c-1"), b"x");
+    assert_eq!(listed(&templates), [LOCK, "c-1"]);
+}
+
+#[test]
 fn the_second_of_two_that_were_made_at_once_gives_way() {
     let (_root, templates) = folder();
     let path = templates.join("b-1");

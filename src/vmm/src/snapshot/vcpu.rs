@@ -83,13 +83,26 @@ impl VcpuState {
         fd.set_debug_regs(&self.debugregs)
             .map_err(failed("KVM_SET_DEBUGREGS"))?;
         fd.set_lapic(&self.lapic).map_err(failed("KVM_SET_LAPIC"))?;
-        let msrs = self.msrs.iter().map(|&msr| match msr.index {
-            TSC => tsc(time_stamp),
-            _ => msr,
-        });
-        set_msrs(fd, &msrs.collect::<Vec<_>>())?;
+        set_msrs(fd, &self.different_msrs(fd, time_stamp)?)?;
         fd.set_vcpu_events(&self.events)
             .map_err(failed("KVM_SET_VCPU_EVENTS"))
+    }
+
+    /// The registers whose values a new vCPU does not have. KVM gives values of some that it then refuses to set, such as
+    /// IA32_PERF_CAPABILITIES of a guest without performance counters.
+    fn different_msrs(&self, fd: &VcpuFd, time_stamp: u64) -> Result<Vec<kvm_msr_entry>, Error> {
+        let wanted: Vec<_> = self.msrs.iter().map(|msr| msr.index).collect();
+        let new = get_msrs(fd, &wanted)?;
+        let is_there = |msr: &kvm_msr_entry| {
+            new.iter()
+                .any(|new| (new.index, new.data) == (msr.index, msr.data))
+        };
+        let set = self.msrs.iter().filter_map(|&msr| match msr.index {
+            TSC => Some(tsc(time_stamp)),
+            TSC_DEADLINE => Some(msr),
+            _ => Some(msr).filter(|msr| !is_there(msr)),
+        });
+        Ok(set.collect())
     }
 }
 
