@@ -40,7 +40,7 @@ enum Fault {
     Mounts(#[source] io::Error),
     #[error("cannot put the container's root file system together")]
     Rootfs(#[from] container::Error),
-    #[error("cannot make a loop device of {image}")]
+    #[error("cannot make a loop device of {image}, which Linux before 6.12 needs to mount it")]
     LoopDevice {
         image: PathBuf,
         #[source]

@@ -31,7 +31,8 @@ pub(super) fn mount_erofs(image: &Path, target: &Path) -> Result<(), Fault> {
     Ok(rootfs::mount_erofs(device.path(), target)?)
 }
 
-/// Whether an overlay failed since the kernel does not take its layers one by one (before 6.8).
+/// Whether an overlay may have failed since the kernel does not take its layers one by one (before 6.8): any wrong option
+/// looks the same.
 pub(super) fn needs_one_string(error: &Error) -> bool {
     error.cause == Cause::Os(Errno::INVAL.raw_os_error())
 }
