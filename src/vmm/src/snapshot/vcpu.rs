@@ -93,14 +93,10 @@ impl VcpuState {
     fn different_msrs(&self, fd: &VcpuFd, time_stamp: u64) -> Result<Vec<kvm_msr_entry>, Error> {
         let wanted: Vec<_> = self.msrs.iter().map(|msr| msr.index).collect();
         let new = get_msrs(fd, &wanted)?;
-        let is_there = |msr: &kvm_msr_entry| {
-            new.iter()
-                .any(|new| (new.index, new.data) == (msr.index, msr.data))
-        };
         let set = self.msrs.iter().filter_map(|&msr| match msr.index {
             TSC => Some(tsc(time_stamp)),
             TSC_DEADLINE => Some(msr),
-            _ => Some(msr).filter(|msr| !is_there(msr)),
+            _ => Some(msr).filter(|msr| !new.contains(msr)),
         });
         Ok(set.collect())
     }
