@@ -6,8 +6,8 @@
 //! After each: the command has ended by itself with its own exit code or with 125 and a reason, no program has crashed,
 //! and the same command, undisturbed, then succeeds on a store that is whole.
 //!
-//! They run on this machine, not in the test host: the guest of the microVM's case is a payload of a few instructions,
-//! which every KVM runs.
+//! Those that are ignored run on this machine, not in the test host: the guest of the microVM's case is a payload of a few
+//! instructions, which every KVM runs. The others need a KVM that runs Linux, as end-to-end tests do.
 
 #[path = "faults/ground.rs"]
 mod ground;
@@ -27,12 +27,23 @@ const APART: &str = "HULL_FAULTS_APART";
 const FAILED: i32 = 125;
 /// Places that the full sweep visits one by one, for each kind and effect.
 const ALL_UP_TO: u64 = 40;
+/// Places at which Linux is disturbed, where each takes seconds.
+const FEW: usize = 16;
+
+/// What there is before the command that is disturbed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Store {
+    Empty,
+    Images,
+    /// The images, and what the command leaves when it has run once.
+    Used,
+}
 
 /// A command to disturb.
 struct Case {
     arguments: Vec<String>,
-    /// It begins with an empty store.
-    empty: bool,
+    /// Where it begins.
+    store: Store,
     /// Exit code, and a word of its output, when nothing is wrong.
     expected: (i32, &'static str),
     /// Exit codes of the same command a second time.
@@ -50,7 +61,7 @@ fn words(text: &str) -> Vec<String> {
 fn a_pull_survives_failing_calls() -> Result<()> {
     disturb("a_pull_survives_failing_calls", |ground| Case {
         arguments: words(&format!("pull {}", ground.registry.reference())),
-        empty: true,
+        store: Store::Empty,
         expected: (0, ""),
         again: &[0],
         programs: &["hull"],
@@ -62,7 +73,7 @@ fn a_pull_survives_failing_calls() -> Result<()> {
 fn an_import_survives_failing_calls() -> Result<()> {
     disturb("an_import_survives_failing_calls", |ground| Case {
         arguments: words(&format!("import {} app", ground.archive())),
-        empty: true,
+        store: Store::Empty,
         expected: (0, ""),
         again: &[0],
         programs: &["hull"],
@@ -74,7 +85,7 @@ fn an_import_survives_failing_calls() -> Result<()> {
 fn a_list_survives_failing_calls() -> Result<()> {
     disturb("a_list_survives_failing_calls", |_| Case {
         arguments: words("images"),
-        empty: false,
+        store: Store::Images,
         expected: (0, "app"),
         again: &[0],
         programs: &["hull"],
@@ -86,7 +97,7 @@ fn a_list_survives_failing_calls() -> Result<()> {
 fn a_removal_survives_failing_calls() -> Result<()> {
     disturb("a_removal_survives_failing_calls", |_| Case {
         arguments: words("rmi app"),
-        empty: false,
+        store: Store::Images,
         expected: (0, ""),
         // It may be gone already.
         again: &[0, 1],
@@ -99,7 +110,7 @@ fn a_removal_survives_failing_calls() -> Result<()> {
 fn a_native_container_survives_failing_calls() -> Result<()> {
     disturb("a_native_container_survives_failing_calls", |_| Case {
         arguments: words("run --isolation native --network none demo echo done"),
-        empty: false,
+        store: Store::Images,
         expected: (0, "done"),
         again: &[0],
         programs: &["hull", "hull-monitor"],
@@ -112,7 +123,7 @@ fn a_container_on_the_bridge_survives_failing_calls() -> Result<()> {
     disturb("a_container_on_the_bridge_survives_failing_calls", |_| {
         Case {
             arguments: words("run --isolation native --network bridge demo echo done"),
-            empty: false,
+            store: Store::Images,
             expected: (0, "done"),
             again: &[0],
             programs: &["hull-monitor"],
@@ -128,12 +139,35 @@ fn a_microvm_survives_failing_calls() -> Result<()> {
             "run --network none --kernel {} demo true",
             ground.kernel()
         )),
-        empty: false,
+        store: Store::Images,
         // The payload is no agent: it ends the VM.
         expected: (FAILED, "ended the VM with code 42"),
         again: &[FAILED],
         programs: &["hull", "hull-monitor", "hull-vmm"],
     })
+}
+
+/// What a VM with Linux inside is disturbed in, where there can be one.
+fn linux(store: Store) -> Case {
+    Case {
+        arguments: words("run --network none demo echo done"),
+        store,
+        expected: (0, "done"),
+        again: &[0],
+        programs: &["hull-monitor", "hull-vmm"],
+    }
+}
+
+#[test]
+fn the_making_of_a_template_survives_failing_calls() -> Result<()> {
+    const TEST: &str = "the_making_of_a_template_survives_failing_calls";
+    disturb_at_most(FEW, TEST, |_| linux(Store::Images))
+}
+
+#[test]
+fn a_vm_from_a_template_survives_failing_calls() -> Result<()> {
+    const TEST: &str = "a_vm_from_a_template_survives_failing_calls";
+    disturb_at_most(FEW, TEST, |_| linux(Store::Used))
 }
 
 #[test]
@@ -144,18 +178,22 @@ fn small_limits_are_told_and_leave_nothing() -> Result<()> {
         return apart(TEST);
     }
     let ground = Ground::new()?;
-    let case = |arguments: String, empty, word| Case {
+    let case = |arguments: String, store, word| Case {
         arguments: words(&arguments),
-        empty,
+        store,
         expected: (0, word),
         again: &[0],
         programs: &[],
     };
     let native = "run --isolation native --network none demo echo done".to_owned();
     let cases = [
-        case(format!("pull {}", ground.registry.reference()), true, ""),
-        case(format!("import {} app", ground.archive()), true, ""),
-        case(native, false, "done"),
+        case(
+            format!("pull {}", ground.registry.reference()),
+            Store::Empty,
+            "",
+        ),
+        case(format!("import {} app", ground.archive()), Store::Empty, ""),
+        case(native, Store::Images, "done"),
     ];
     // With less memory than 32 MiB not even the first stack has room to grow.
     let limits = (3..24)
@@ -167,7 +205,7 @@ fn small_limits_are_told_and_leave_nothing() -> Result<()> {
     let mut wrong = Vec::new();
     for limit in limits {
         for case in &cases {
-            let root = ground.store(case.empty)?;
+            let root = ground.store(case.store)?;
             let wrapper = ["prlimit", &limit, "env", "--ignore-signal=XFSZ"];
             let outcome = ground.run_under(&wrapper, &root, &case.arguments, None)?;
             if let Err(error) = limited(case, &outcome).and(repaired(&ground, case, &root)) {
@@ -225,51 +263,43 @@ fn limited(case: &Case, outcome: &Outcome) -> Result<()> {
 
 /// Counts, then disturbs each place that is chosen.
 fn disturb(test: &str, case: impl FnOnce(&Ground) -> Case) -> Result<()> {
+    disturb_at_most(usize::MAX, test, case)
+}
+
+/// The same in at most so many places, unless the sweep is full.
+fn disturb_at_most(most: usize, test: &str, case: impl FnOnce(&Ground) -> Case) -> Result<()> {
     if env::var_os(APART).is_none() {
         return apart(test);
     }
     let ground = Ground::new()?;
     let case = case(&ground);
-    let root = ground.store(case.empty)?;
+    if case.store == Store::Used {
+        ground.use_images(&case.arguments)?;
+    }
+    let root = ground.store(case.store)?;
     let quiet = ground.run(&root, &case.arguments, None)?;
     as_expected(&case, &quiet)?;
     ground.expect_sound(&root)?;
     let (mut tried, mut fired, mut failed) = (0, 0, 0);
     let mut wrong = Vec::new();
-    let mut choice = Choice::new();
-    for program in case.programs {
-        let counts = quiet.traced.calls.get(*program);
-        for kind in &KINDS {
-            let count = kind
-                .calls
-                .iter()
-                .filter_map(|call| counts?.get(call))
-                .sum::<u64>();
-            for &effect in kind.effects {
-                for nth in choice.places(program, kind, count, effect) {
-                    let fault = Fault {
-                        program: (*program).to_owned(),
-                        calls: kind.calls.to_vec(),
-                        nth,
-                        effect,
-                    };
-                    let root = ground.store(case.empty)?;
-                    let outcome = ground.run(&root, &case.arguments, Some(&fault))?;
-                    tried += 1;
-                    fired += u32::from(outcome.traced.fired);
-                    failed += u32::from(as_expected(&case, &outcome).is_err());
-                    let bearable = bearable(&case, kind, &outcome);
-                    if let Err(error) = bearable.and(repaired(&ground, &case, &root)) {
-                        let what = format!(
-                            "{program}: {} {nth} of {count}, {effect:?}: {error:#}\n    stderr: {}",
-                            kind.name,
-                            outcome.stderr.trim_end()
-                        );
-                        println!("WRONG {what}");
-                        wrong.push(what);
-                    }
-                }
-            }
+    for (kind, fault) in Choice::new().faults(&case, &quiet, most) {
+        let root = ground.store(case.store)?;
+        let outcome = ground.run(&root, &case.arguments, Some(&fault))?;
+        tried += 1;
+        fired += u32::from(outcome.traced.fired);
+        failed += u32::from(as_expected(&case, &outcome).is_err());
+        let bearable = bearable(&case, kind, &outcome);
+        if let Err(error) = bearable.and(repaired(&ground, &case, &root)) {
+            let what = format!(
+                "{}: {} {}, {:?}: {error:#}\n    stderr: {}",
+                fault.program,
+                kind.name,
+                fault.nth,
+                fault.effect,
+                outcome.stderr.trim_end()
+            );
+            println!("WRONG {what}");
+            wrong.push(what);
         }
     }
     println!(
@@ -367,6 +397,34 @@ impl Choice {
             state: setting.parse().unwrap_or(1),
             setting,
         }
+    }
+
+    /// What to disturb in a command that makes such calls when nothing is wrong.
+    fn faults(&mut self, case: &Case, quiet: &Outcome, most: usize) -> Vec<(&'static Kind, Fault)> {
+        let mut all = Vec::new();
+        for program in case.programs {
+            let counts = quiet.traced.calls.get(*program);
+            for kind in &KINDS {
+                let counts = kind.calls.iter().filter_map(|call| counts?.get(call));
+                let count = counts.sum::<u64>();
+                for &effect in kind.effects {
+                    for nth in self.places(program, kind, count, effect) {
+                        let fault = Fault {
+                            program: (*program).to_owned(),
+                            calls: kind.calls.to_vec(),
+                            nth,
+                            effect,
+                        };
+                        all.push((kind, fault));
+                    }
+                }
+            }
+        }
+        while self.setting != "full" && all.len() > most {
+            let one = self.below(all.len() as u64);
+            all.remove(one as usize);
+        }
+        all
     }
 
     fn places(&mut self, program: &str, kind: &Kind, count: u64, effect: Effect) -> Vec<u64> {

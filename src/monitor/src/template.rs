@@ -6,7 +6,7 @@
 //!      | rename
 //!      v
 //! ROOT/templates/<key>/{state,memory}   a template, never changed again
-//! ROOT/templates/<key>/useless          says that no VM of the shape begins from a template on this host
+//! ROOT/templates/<key>/useless          says that no VM of the shape begins from a template on this host, for a day
 //!      | rename
 //!      v
 //! ROOT/templates/.gone.<random>/        one that is being removed
@@ -21,7 +21,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, flock, futimens};
 use rustix::io::{Errno, retry_on_intr};
@@ -39,6 +39,8 @@ const KEPT: usize = 8;
 const STATE: &str = "state";
 const MEMORY: &str = "memory";
 const USELESS: &str = "useless";
+/// After so long another attempt is made: it may have been for want of memory, not of a KVM that takes back what it gave.
+const USELESS_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 const LOCK: &str = ".lock";
 
 /// Why a folder of templates cannot be used.
@@ -103,9 +105,18 @@ fn open(path: &Path) -> Result<Option<SavedVm>, Error> {
         }
         // It is being removed.
         (Err(_), _) | (_, Err(_)) if !names(path, &folder) => Ok(None),
-        (Err(_), _) if file(USELESS).is_ok() => Ok(None),
-        (Err(error), _) | (_, Err(error)) => Err(error),
+        (Err(error), _) | (_, Err(error)) => match file(USELESS) {
+            Ok(word) if is_old(&word) => remove(path).map(|()| None),
+            Ok(_) => Ok(None),
+            Err(_) => Err(error),
+        },
     }
+}
+
+/// Whether what made a template useless may have passed.
+fn is_old(word: &File) -> bool {
+    let said = word.metadata().and_then(|metadata| metadata.modified());
+    said.is_ok_and(|said| said.elapsed().is_ok_and(|age| age > USELESS_FOR))
 }
 
 /// Whether the path is still this folder's.

@@ -15,6 +15,8 @@ use tempfile::TempDir;
 use tests::inject::{self, Fault, Traced};
 use tests::registry::{Image, Registry};
 
+use super::Store;
+
 /// Longer than any of these commands takes, with every call of it stopped twice.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -79,13 +81,18 @@ impl Ground {
         self.path("payload").display().to_string()
     }
 
-    /// A store for one command: empty, or with the images.
-    pub(crate) fn store(&self, empty: bool) -> Result<PathBuf> {
+    /// Runs a command on the store with the images, which keeps what it leaves.
+    pub(crate) fn use_images(&self, arguments: &[String]) -> Result<Outcome> {
+        self.run(&self.path("full"), arguments, None)
+    }
+
+    /// A store for one command.
+    pub(crate) fn store(&self, store: Store) -> Result<PathBuf> {
         let root = self.path("store");
         if root.exists() {
             fs::remove_dir_all(&root)?;
         }
-        if empty {
+        if store == Store::Empty {
             fs::create_dir(&root)?;
         } else {
             let copied = Command::new("cp")
@@ -149,6 +156,11 @@ impl Ground {
                 .collect();
             ensure!(left.is_empty(), "left in {folder}: {left:?}");
         }
+        let unfinished: Vec<_> = names(&root.join("templates"))
+            .into_iter()
+            .filter(|name| name.starts_with('.') && name != ".lock")
+            .collect();
+        ensure!(unfinished.is_empty(), "left of templates: {unfinished:?}");
         let mounts = fs::read("/proc/self/mountinfo")?;
         let needle = root.as_os_str().as_bytes();
         let mounted = mounts.windows(needle.len()).any(|part| part == needle);
@@ -256,7 +268,7 @@ pub(crate) fn apart(test: &str) -> Result<()> {
         .args([
             "--exact",
             test,
-            "--ignored",
+            "--include-ignored",
             "--nocapture",
             "--test-threads=1",
         ])

@@ -183,7 +183,7 @@ impl Beginning {
             // It cannot be damaged yet: another one would be no better.
             Some(template) if self.made.is_some() => {
                 let notice = format!(
-                    "VMs like this one cannot begin from templates on this host, and boot their kernels instead: {}",
+                    "VMs like this one cannot begin from templates on this host, and boot their kernels for a day: {}",
                     chain(error)
                 );
                 Beginning {

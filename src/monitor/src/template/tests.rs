@@ -73,7 +73,7 @@ fn what_is_given_up_or_left_by_the_dead_goes_and_what_is_in_the_making_stays() {
 }
 
 #[test]
-fn one_that_is_useless_is_not_made_again_on_this_boot_of_the_host() {
+fn one_that_is_useless_is_not_made_again_for_a_day() {
     let (_root, templates) = folder();
     let path = templates.join("b-1");
     make(&path, b"x");
@@ -81,6 +81,11 @@ fn one_that_is_useless_is_not_made_again_on_this_boot_of_the_host() {
     assert!(open(&path).unwrap().is_none());
     assert!(matches!(claim(&path).unwrap(), Claim::There));
     assert_eq!(listed(&templates), [LOCK, "b-1"]);
+    let word = File::open(path.join(USELESS)).unwrap();
+    word.set_modified(SystemTime::now() - USELESS_FOR).unwrap();
+    assert!(open(&path).unwrap().is_none());
+    assert_eq!(listed(&templates), [LOCK]);
+    make_useless(&path).unwrap();
     make(&templates.join("c-1"), b"x");
     assert_eq!(listed(&templates), [LOCK, "c-1"]);
 }
