@@ -22,6 +22,8 @@ pub(super) struct Seen {
     pub(super) peak_mib: u64,
     /// The input that failed, or the log of a run that ended otherwise.
     pub(super) found: Option<PathBuf>,
+    /// Inputs that took long, by the clock on the wall.
+    pub(super) slow: Vec<PathBuf>,
 }
 
 impl Seen {
@@ -40,7 +42,13 @@ impl Seen {
     fn line(&mut self, line: &str) {
         const FOUND: &str = "Test unit written to ";
         if let Some((_, path)) = line.split_once(FOUND) {
-            self.found = Some(PathBuf::from(path.trim()));
+            let path = PathBuf::from(path.trim());
+            let name = path.file_name().unwrap_or_default();
+            if name.to_string_lossy().starts_with("slow-unit-") {
+                self.slow.push(path);
+            } else {
+                self.found = Some(path);
+            }
         }
         if line.starts_with('#') {
             // "#1024	pulse  cov: 12 ft: 14 corp: 3/9b lim: 4 exec/s: 0 rss: 40Mb"
@@ -139,5 +147,14 @@ mod tests {
         let log = "==1== ERROR\nartifact_prefix='/x/'; Test unit written to /x/crash-1\n";
         let seen = Seen::read(log, Duration::ZERO);
         assert_eq!(seen.found, Some(PathBuf::from("/x/crash-1")));
+    }
+
+    #[test]
+    fn what_was_slow_is_not_yet_found() {
+        let log =
+            "Slowest unit: 12 s:\nartifact_prefix='/x/'; Test unit written to /x/slow-unit-1\n";
+        let seen = Seen::read(log, Duration::ZERO);
+        assert_eq!(seen.slow, [PathBuf::from("/x/slow-unit-1")]);
+        assert!(seen.is_clean());
     }
 }
