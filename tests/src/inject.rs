@@ -22,8 +22,8 @@ use libc::{c_int, pid_t, user_regs_struct};
 mod tracee;
 
 use tracee::{
-    can_be_short, disarm, family, place, program, registers, resume, set_registers, stands,
-    wait_for,
+    can_be_short, disarm, family, is_eventfd, place, program, registers, resume, set_registers,
+    stands, wait_for,
 };
 
 /// What becomes of the chosen call.
@@ -306,7 +306,7 @@ impl Tracer<'_> {
             return;
         }
         let number = registers.orig_rax as i64;
-        if !thread.in_main || excluded(number, &registers) {
+        if !thread.in_main || excluded(pid, number, &registers) {
             thread.in_main |= number == libc::SYS_sigaltstack && registers.rdi != 0;
             return;
         }
@@ -353,13 +353,14 @@ impl Thread {
     }
 }
 
-/// Calls of the tests' own descriptors.
-fn excluded(number: i64, registers: &user_regs_struct) -> bool {
+/// Calls of the tests' own descriptors, and those that no kernel lets fail.
+fn excluded(pid: pid_t, number: i64, registers: &user_regs_struct) -> bool {
     let of_descriptor = [
         libc::SYS_read,
         libc::SYS_write,
         libc::SYS_fcntl,
         libc::SYS_fstat,
     ];
-    of_descriptor.contains(&number) && registers.rdi < FIRST_DESCRIPTOR
+    let own = of_descriptor.contains(&number) && registers.rdi < FIRST_DESCRIPTOR;
+    own || number == libc::SYS_write && is_eventfd(pid, registers.rdi)
 }

@@ -54,10 +54,20 @@ pub(super) fn disarm(number: i64, registers: &mut user_regs_struct) {
 
 /// Whether POSIX lets a read or write of this descriptor move less: of plain files and pipes, not of the kernel's own.
 pub(super) fn can_be_short(pid: pid_t, descriptor: u64) -> bool {
-    let target = fs::read_link(format!("/proc/{pid}/fd/{descriptor}")).unwrap_or_default();
-    let target = target.to_string_lossy();
+    let target = target(pid, descriptor);
     let special = ["/proc", "/sys", "/dev", "anon_inode", "socket"];
     !special.iter().any(|prefix| target.starts_with(prefix))
+}
+
+/// Whether this descriptor is an eventfd, to which a write fails only if it is full, when nobody needs to be woken.
+pub(super) fn is_eventfd(pid: pid_t, descriptor: u64) -> bool {
+    target(pid, descriptor) == "anon_inode:[eventfd]"
+}
+
+/// What a descriptor is open on.
+fn target(pid: pid_t, descriptor: u64) -> String {
+    let target = fs::read_link(format!("/proc/{pid}/fd/{descriptor}")).unwrap_or_default();
+    target.to_string_lossy().into_owned()
 }
 
 /// The name of the file that a process executes, also where it has none in any folder.
