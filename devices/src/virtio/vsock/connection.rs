@@ -347,16 +347,19 @@ impl Connection {
         self.end_writing_when_flushed();
     }
 
-    /// Accounts for a write of `asked` bytes.
+    /// Accounts for a write of `asked` bytes. Panics where the host's kernel fails it: whoever reads the stream would take its
+    /// end for the end of what the guest has sent.
     fn wrote(&mut self, asked: usize, done: io::Result<usize>) {
-        match done {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, WouldBlock};
+        match done.map_err(|error| (error.kind(), error)) {
             Ok(count) => {
                 self.forwarded += count as u32;
                 // The rest did not fit; an edge will say when it does.
                 self.writable = count == asked;
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
-            Err(_) => self.host_gone(),
+            Err((WouldBlock, _)) => self.writable = false,
+            Err((BrokenPipe | ConnectionReset, _)) => self.host_gone(),
+            Err((_, error)) => panic!("cannot pass on what the guest sends: {error}"),
         }
     }
 

@@ -197,6 +197,15 @@ impl Pair {
     }
 }
 
+#[test]
+#[should_panic(expected = "cannot pass on what the guest sends: No space left on device")]
+fn what_the_host_fails_to_take_is_not_dropped_in_silence() {
+    let mut pair = Pair::new(0);
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    pair.connection.fd = full.unwrap().into();
+    pair.guest_sends(1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
