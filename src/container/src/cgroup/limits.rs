@@ -21,6 +21,9 @@ pub(super) fn files(resources: &Resources) -> Result<Files, Error> {
     }
     block_io(&resources.block_io, &mut files)?;
     for limit in &resources.hugepage_limits {
+        if limit.page_size.contains('/') {
+            return Err(Refusal::UnknownName).at(Step::Limit, &limit.page_size);
+        }
         files.push((
             format!("hugetlb.{}.max", limit.page_size),
             amount(limit.limit),
@@ -162,7 +165,8 @@ mod tests {
     }
 
     #[test]
-    fn unified_keys_cannot_leave_the_cgroup() {
+    fn names_from_a_document_cannot_leave_the_cgroup() {
+        assert!(of(r#"{"hugepageLimits":[{"pageSize":"2MB/../x","limit":1}]}"#).is_err());
         assert!(of(r#"{"unified":{"../memory.max":"1"}}"#).is_err());
         assert!(of(r#"{"unified":{"passwd":"1"}}"#).is_err());
         assert_eq!(
