@@ -21,21 +21,22 @@ pub(super) fn files(resources: &Resources) -> Result<Files, Error> {
     }
     block_io(&resources.block_io, &mut files)?;
     for limit in &resources.hugepage_limits {
-        if limit.page_size.contains('/') {
-            return Err(Refusal::UnknownName).at(Step::Limit, &limit.page_size);
-        }
         files.push((
             format!("hugetlb.{}.max", limit.page_size),
             amount(limit.limit),
         ));
     }
     for (file, value) in &resources.unified {
-        if file.contains('/') || !file.contains('.') {
+        if !file.contains('.') {
             return Err(Refusal::UnknownName).at(Step::Limit, file);
         }
         files.push((file.clone(), value.clone()));
     }
-    Ok(files)
+    // Some names are a document's own, or end in words of it: none is a path.
+    match files.iter().find(|(file, _)| file.contains('/')) {
+        Some((path, _)) => Err(Refusal::UnknownName).at(Step::Limit, path),
+        None => Ok(files),
+    }
 }
 
 fn amount(value: i64) -> String {
