@@ -4,8 +4,11 @@ use std::io::{Read, Write};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-/// The largest frame that either side accepts, in bytes of JSON. Bulk data never travels in frames.
-pub const MAX_LEN: usize = 1 << 20;
+/// The largest frame, in bytes of JSON: a request with 2 MiB of arguments, as many as execve takes, each byte of which JSON
+/// may write as six. Other bulk data never travels in frames.
+pub const MAX_LEN: usize = 16 << 20;
+/// The largest frame that a guest may send, in bytes of JSON: the host buffers as much for each.
+pub const MAX_REPLY_LEN: usize = 1 << 20;
 
 /// Why a frame could not be sent or received.
 #[derive(Debug, thiserror::Error)]
@@ -13,9 +16,14 @@ pub enum Error {
     /// The peer closed the connection between two frames.
     #[error("the peer closed the connection")]
     Closed,
-    /// A frame larger than [`MAX_LEN`] was announced or asked for.
-    #[error("a frame of {0} bytes exceeds the limit of {MAX_LEN}")]
-    TooLong(usize),
+    /// A frame larger than allowed was announced or asked for.
+    #[error("a frame of {len} bytes exceeds the limit of {limit}")]
+    TooLong {
+        /// Its length.
+        len: usize,
+        /// [`MAX_LEN`] or [`MAX_REPLY_LEN`].
+        limit: usize,
+    },
     /// The bytes are not a message of the expected type.
     #[error("a frame is not a valid message")]
     Malformed(#[from] serde_json::Error),
@@ -30,7 +38,7 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, Error> {
     serde_json::to_writer(&mut bytes, message)?;
     let len = bytes.len() - 4;
     if len > MAX_LEN {
-        return Err(Error::TooLong(len));
+        return Err(too_long(len, MAX_LEN));
     }
     bytes[..4].copy_from_slice(&(len as u32).to_le_bytes());
     Ok(bytes)
@@ -51,20 +59,33 @@ pub fn read<T: DeserializeOwned>(mut from: impl Read) -> Result<T, Error> {
     }
     let len = u32::from_le_bytes(header) as usize;
     if len > MAX_LEN {
-        return Err(Error::TooLong(len));
+        return Err(too_long(len, MAX_LEN));
     }
     let mut body = vec![0; len];
     from.read_exact(&mut body)?;
     Ok(serde_json::from_slice(&body)?)
 }
 
+fn too_long(len: usize, limit: usize) -> Error {
+    Error::TooLong { len, limit }
+}
+
 /// Collects bytes as they arrive and gives out whole messages: for readers that must not block.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Assembler {
     bytes: Vec<u8>,
+    limit: usize,
 }
 
 impl Assembler {
+    /// Accepts frames of up to `limit` bytes.
+    pub fn new(limit: usize) -> Assembler {
+        Assembler {
+            bytes: Vec::new(),
+            limit,
+        }
+    }
+
     /// Adds bytes received. Holds at most one incomplete frame plus what the caller pushes at once.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
@@ -80,8 +101,8 @@ impl Assembler {
             return Ok(None);
         };
         let len = u32::from_le_bytes(*header) as usize;
-        if len > MAX_LEN {
-            return Err(Error::TooLong(len));
+        if len > self.limit {
+            return Err(too_long(len, self.limit));
         }
         let Some(body) = self.bytes.get(4..4 + len) else {
             return Ok(None);
@@ -100,7 +121,7 @@ mod tests {
 
     #[test]
     fn messages_survive_being_cut_into_single_bytes() {
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(MAX_LEN);
         let mut stream = encode(&"one").unwrap();
         stream.extend(encode(&"two").unwrap());
         let mut seen = Vec::new();
@@ -118,11 +139,14 @@ mod tests {
         let header = (MAX_LEN as u32 + 1).to_le_bytes();
         assert!(matches!(
             read::<String>(&header[..]),
-            Err(Error::TooLong(_))
+            Err(Error::TooLong { .. })
         ));
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(MAX_LEN);
         assembler.push(&header);
-        assert!(matches!(assembler.next::<String>(), Err(Error::TooLong(_))));
+        assert!(matches!(
+            assembler.next::<String>(),
+            Err(Error::TooLong { .. })
+        ));
     }
 
     #[test]
@@ -147,7 +171,7 @@ mod tests {
 
     /// Its second value says that the stream was refused, and did not only end.
     fn assembled<T: DeserializeOwned>(stream: &[u8], cut: usize) -> (Vec<T>, bool) {
-        let (mut assembler, mut seen) = (Assembler::default(), Vec::new());
+        let (mut assembler, mut seen) = (Assembler::new(MAX_LEN), Vec::new());
         for part in stream.chunks(cut) {
             assembler.push(part);
             loop {

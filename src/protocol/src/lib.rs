@@ -3,7 +3,8 @@
 //! - [`frame`]: how a message travels (a length and a JSON document).
 //! - [`agent`]: monitor to agent, over the first vsock connection of a sandbox.
 //! - [`vmm`]: monitor to hull-vmm, over the one SOCK_SEQPACKET socket that hull-vmm inherits.
-//! - [`monitor`]: a client (`hull run`) to the monitor, over the sandbox's Unix socket.
+//! - [`monitor`]: a client (the engine) to a monitor, over the sandbox's Unix socket.
+//! - [`record`]: what is on disk of sandboxes and containers.
 //!
 //! Invariants: every type is data without behaviour beyond `validate`; both ends are built together and compare
 //! [`BUILD`] in their first message. Deliberately absent: sockets, descriptors, anything that does I/O on its own.
@@ -11,6 +12,7 @@
 pub mod agent;
 pub mod frame;
 pub mod monitor;
+pub mod record;
 pub mod timeline;
 pub mod vmm;
 
