@@ -18,6 +18,11 @@ pub const WORDS_FD: i32 = 4;
 pub const MAX_PACKET_LEN: usize = 64 << 10;
 /// The most descriptors in one packet: the kernel's own limit (SCM_MAX_FD).
 pub const MAX_DESCRIPTORS: usize = 253;
+/// Descriptors that a [`ToVmm::Start`] may carry besides one for each layer. Today there are at most eight: KVM, kernel,
+/// initramfs, the two files of a snapshot, writable disk, console and tap.
+const START_DESCRIPTORS: usize = 13;
+/// The most layers of a VM that starts: one descriptor each in [`ToVmm::Start`].
+pub const MAX_LAYERS: usize = MAX_DESCRIPTORS - START_DESCRIPTORS;
 /// The most vCPUs of a VM.
 pub const MAX_VCPUS: u8 = 32;
 /// The least memory of a VM, in MiB.
@@ -215,4 +220,64 @@ pub struct Report {
     pub guest_memory: Vec<[u64; 2]>,
     /// The part of `guest_memory` that is mapped from the kernel's file, or from a snapshot's.
     pub kernel_memory: Vec<[u64; 2]>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_with_everything_a_vm_can_have_fits_one_packet() {
+        let mut count = 0;
+        let mut pass = || {
+            count += 1;
+            Descriptor(count - 1)
+        };
+        let kvm = pass();
+        let kernel = Kernel {
+            image: pass(),
+            initramfs: Some(pass()),
+            // The longest command line that Linux takes on x86 (COMMAND_LINE_SIZE).
+            cmdline: "x".repeat(2048),
+            save_to: Some(Snapshot {
+                state: pass(),
+                memory: pass(),
+            }),
+        };
+        let mut disk = |extents: usize| DiskConfig {
+            serial: "s".repeat(20),
+            read_only: false,
+            extents: (0..extents)
+                .map(|_| DiskExtent {
+                    file: pass(),
+                    len_bytes: u64::MAX,
+                })
+                .collect(),
+            align_bytes: u64::MAX,
+            min_len_bytes: u64::MAX,
+        };
+        let disks = vec![disk(MAX_LAYERS), disk(1)];
+        let config = VmConfig {
+            build: crate::BUILD.to_owned(),
+            kvm,
+            memory_mib: u32::MAX,
+            vcpus: MAX_VCPUS,
+            boot: Boot::Kernel(kernel),
+            disks,
+            console: Some(pass()),
+            nets: vec![NetConfig {
+                tap: pass(),
+                mac: [0xff; 6],
+                mtu: u16::MAX,
+                offload: false,
+            }],
+            vsock: Some(VsockConfig {
+                guest_cid: u32::MAX,
+            }),
+            rng: false,
+        };
+        let packet = serde_json::to_vec(&ToVmm::Start(Box::new(config))).unwrap();
+        assert!(packet.len() <= MAX_PACKET_LEN, "{} bytes", packet.len());
+        assert!(count as usize <= MAX_DESCRIPTORS, "{count} descriptors");
+    }
 }
