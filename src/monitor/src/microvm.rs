@@ -266,7 +266,7 @@ impl MicroVm {
 
     fn vmm_spoke(&mut self, events: &mut Vec<Event>) -> Result<(), Fault> {
         match self.vmm.receive()? {
-            FromVmm::Running => {}
+            FromVmm::Running | FromVmm::Added { .. } | FromVmm::Refused { .. } => {}
             FromVmm::Report(report) => {
                 // It was not asked before the files were opened.
                 if let Some(files) = &mut self.files {

@@ -23,6 +23,8 @@ pub const MAX_DESCRIPTORS: usize = 253;
 const START_DESCRIPTORS: usize = 13;
 /// The most layers of a VM that starts: one descriptor each in [`ToVmm::Start`].
 pub const MAX_LAYERS: usize = MAX_DESCRIPTORS - START_DESCRIPTORS;
+/// The most extents of a disk, those included that are added while the VM runs.
+pub const MAX_EXTENTS: usize = 1024;
 /// The most vCPUs of a VM.
 pub const MAX_VCPUS: u8 = 32;
 /// The least memory of a VM, in MiB.
@@ -46,6 +48,16 @@ pub enum ToVmm {
         port: u32,
         /// One end of a socketpair.
         stream: Descriptor,
+    },
+    /// Add extents to a read-only disk: all of them, or none. Answered with [`FromVmm::Added`] or [`FromVmm::Refused`];
+    /// more than one packet carries are sent in several requests, which may follow each other unanswered.
+    AddExtents {
+        /// A number of the monitor's choice, which comes back with the answer.
+        request: u32,
+        /// The serial of the disk.
+        disk: String,
+        /// Extents in gaps of the disk, in any order.
+        extents: Vec<PlacedExtent>,
     },
     /// Send a [`FromVmm::Report`].
     Report,
@@ -113,14 +125,14 @@ pub struct Snapshot {
     pub memory: Descriptor,
 }
 
-/// A block device: the concatenation of its extents.
+/// A block device: extents of files, and zeros between them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskConfig {
     /// What the guest reads as the device's serial: at most 20 bytes of ASCII.
     pub serial: String,
     /// Refuse writes here, whatever the guest does; the files are opened read-only as well.
     pub read_only: bool,
-    /// The parts, in order; each begins at the next multiple of `align_bytes`, gaps read as zeros.
+    /// The extents, in order; each begins at the next multiple of `align_bytes`, gaps read as zeros.
     pub extents: Vec<DiskExtent>,
     /// A power of two, at least 512.
     pub align_bytes: u64,
@@ -135,6 +147,15 @@ pub struct DiskExtent {
     pub file: Descriptor,
     /// Bytes of the file that are part of the device, from its start; a multiple of 512.
     pub len_bytes: u64,
+}
+
+/// An extent, and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedExtent {
+    /// Where it begins in the disk, in bytes: a multiple of [`DiskConfig::align_bytes`].
+    pub offset_bytes: u64,
+    /// What lies there; it ends inside the disk and overlaps no other extent.
+    pub extent: DiskExtent,
 }
 
 /// A network device on a tap.
@@ -165,6 +186,18 @@ pub enum FromVmm {
     Running,
     /// The answer to [`ToVmm::Report`].
     Report(Report),
+    /// The guest can read the extents of [`ToVmm::AddExtents`].
+    Added {
+        /// The number of the request.
+        request: u32,
+    },
+    /// A request was not carried out, and nothing has changed.
+    Refused {
+        /// The number of the request.
+        request: u32,
+        /// What was attempted, on what, and why it failed.
+        message: String,
+    },
     /// The VM has ended; nothing follows.
     Ended {
         /// Why.
