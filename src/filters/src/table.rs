@@ -111,6 +111,8 @@ pub const MAIN: Kind = Kind {
         calls![
             SYS_epoll_ctl,
             SYS_epoll_pwait,
+            // Of the file of an extent that is added to a disk.
+            SYS_fstat,
             SYS_getrandom,
             SYS_ioctl(OneOf(1, &[FIONBIO])),
             SYS_pread64,

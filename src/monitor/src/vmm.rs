@@ -168,7 +168,7 @@ impl Vmm {
             match self.receive()? {
                 FromVmm::Running => return Ok(()),
                 FromVmm::Failed { message } => return Err(Error::Build(message)),
-                FromVmm::Report(_) | FromVmm::Ended { .. } => {}
+                _ => {}
             }
         }
     }
@@ -184,7 +184,7 @@ impl Vmm {
                 Ok(FromVmm::Failed { message }) => return Error::Build(message),
                 // A guest that is faster than what it was to be given.
                 Ok(FromVmm::Ended { end, .. }) => return Error::Ended(explain(&end, None)),
-                Ok(FromVmm::Running | FromVmm::Report(_)) => {}
+                Ok(_) => {}
                 Err(error) => return error,
             }
         }

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use devices::virtio::Subscriber;
-use devices::virtio::vsock::Offers;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use protocol::vmm::{End, FromVmm, MAX_PACKET_LEN, ToVmm, VmConfig};
 use sys::packet;
@@ -13,7 +12,7 @@ use sys::packet;
 use crate::confine;
 use crate::ends::Ends;
 use crate::halt;
-use crate::machine::{self, Descriptors, Machine};
+use crate::machine::{self, Backends, Descriptors, Machine};
 use crate::report::Sources;
 use crate::snapshot;
 use crate::stamps::Stamps;
@@ -111,7 +110,7 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
         ram,
         file_memory,
         output,
-        offers,
+        backends,
     } = machine;
     let saver = shared.saver.clone();
     let gate = Gate::default();
@@ -133,7 +132,7 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
     let conversation = Conversation {
         socket: socket.clone(),
         ends: ends.clone(),
-        offers,
+        backends,
         sources: sources.clone(),
     };
     subscribe(&mut manager, conversation, socket)?;
@@ -259,12 +258,12 @@ impl MutEventSubscriber for Watch {
 struct Conversation {
     socket: Arc<OwnedFd>,
     ends: Ends,
-    offers: Option<Offers>,
+    backends: Backends,
     sources: Arc<Sources>,
 }
 
 impl Conversation {
-    /// Answers one message. Whatever goes wrong with the monitor ends the VM: it belongs to nobody else.
+    /// Answers one message. An error here ends the VM: a monitor that cannot be understood cannot keep it.
     fn answer(&self) -> Result<(), Error> {
         match receive(&self.socket)? {
             None | Some((ToVmm::Stop, _)) => self.ends.reach(End::Stopped),
@@ -273,7 +272,7 @@ impl Conversation {
             }
             Some((ToVmm::OfferStream { port, stream }, mut descriptors)) => {
                 let stream = descriptors.take(stream)?;
-                match &self.offers {
+                match &self.backends.offers {
                     Some(offers) => {
                         if let Err(error) = offers.offer(port, stream) {
                             tracing::warn!(port, %error, "a stream was not taken");
@@ -281,6 +280,24 @@ impl Conversation {
                     }
                     None => tracing::warn!(port, "a stream was offered to a VM without vsock"),
                 }
+            }
+            Some((
+                ToVmm::AddExtents {
+                    request,
+                    disk,
+                    extents,
+                },
+                mut descriptors,
+            )) => {
+                let added = self.backends.add_extents(&disk, extents, &mut descriptors);
+                let answer = match added {
+                    Ok(()) => FromVmm::Added { request },
+                    Err(error) => FromVmm::Refused {
+                        request,
+                        message: chain(&error),
+                    },
+                };
+                send(&self.socket, &answer);
             }
             Some((ToVmm::Start(_), _)) => {
                 tracing::error!("the monitor asked for a second VM");

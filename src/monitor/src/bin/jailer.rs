@@ -185,6 +185,7 @@ fn first_run(
                 break;
             }
             FromVmm::Failed { message } => return Err(message.into()),
+            _ => {}
         }
     }
     wait()?;

@@ -323,7 +323,7 @@ fn save(
                 });
             }
             FromVmm::Failed { message } => return Err(vmm::Error::Build(message).into()),
-            FromVmm::Running | FromVmm::Report(_) => {}
+            _ => {}
         }
     }
 }
