@@ -30,10 +30,10 @@ use crate::devices::SavedVm;
 
 mod begin;
 
-pub(crate) use begin::{Beginning, NoVm, Outside};
+pub(crate) use begin::{Beginning, NoVm};
 
 /// The folder of all templates, in the root of all state.
-pub const FOLDER: &str = "templates";
+pub(crate) const FOLDER: &str = "templates";
 /// So many are kept, the last used: each takes some 35 MiB of disk.
 const KEPT: usize = 8;
 const STATE: &str = "state";
@@ -236,7 +236,7 @@ fn remove_in(folder: &Path, path: &Path) -> Result<(), Error> {
 }
 
 /// Removes what dead makers have left in the state `root`; does nothing while somebody else is at it.
-pub fn sweep(root: &Path) -> Result<(), Error> {
+pub(crate) fn sweep(root: &Path) -> Result<(), Error> {
     let folder = root.join(FOLDER);
     if !attempt("look for", &folder, folder.try_exists())? {
         return Ok(());

@@ -6,10 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use protocol::vmm::{Descriptor, End, FromVmm, MAX_PACKET_LEN, ToVmm};
+use protocol::record::Vm;
+use protocol::vmm::{
+    Descriptor, DiskExtent, End, FromVmm, MAX_PACKET_LEN, PlacedExtent, ToVmm,
+};
 
 use crate::cgroup::VmCgroup;
-use crate::config::Vm;
 use crate::devices::{self, Own};
 use crate::jail;
 use crate::process::{Process, is_ready};
@@ -129,6 +131,35 @@ impl Vmm {
         )
     }
 
+    /// Adds files to the layer device; hull-vmm answers with the number of the request.
+    pub(crate) fn add_layers(
+        &mut self,
+        request: u32,
+        layers: Vec<(OwnedFd, u64, u64)>,
+    ) -> Result<(), Error> {
+        let mut extents = Vec::new();
+        let mut files = Vec::new();
+        for (file, len_bytes, offset_bytes) in layers {
+            extents.push(PlacedExtent {
+                offset_bytes,
+                extent: DiskExtent {
+                    file: Descriptor(files.len() as u32),
+                    len_bytes,
+                },
+            });
+            files.push(file);
+        }
+        let disk = devices::LAYERS_SERIAL.to_owned();
+        self.send(
+            &ToVmm::AddExtents {
+                request,
+                disk,
+                extents,
+            },
+            &files,
+        )
+    }
+
     /// Asks for a report.
     pub(crate) fn ask_report(&mut self) -> Result<(), Error> {
         self.send(&ToVmm::Report, &[])
@@ -173,11 +204,6 @@ impl Vmm {
         }
     }
 
-    /// Ends it, as dropping it does.
-    pub(crate) fn end(self) {
-        drop(self);
-    }
-
     fn last_words(&mut self) -> Error {
         loop {
             match self.receive() {
@@ -214,13 +240,6 @@ impl Vmm {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(self.last_words()),
             other => other.map_err(Error::Send),
         }
-    }
-}
-
-impl Drop for Vmm {
-    /// Kills it, waits for its end, and removes its cgroup: also when the VM could not be put together.
-    fn drop(&mut self) {
-        self.process.take_down();
     }
 }
 
