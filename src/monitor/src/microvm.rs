@@ -277,6 +277,7 @@ impl MicroVm {
                     events.push(Event::Measured(Box::new(measured)));
                 }
             }
+            FromVmm::StreamFailed { message, .. } => return Err(vmm::Error::Stream(message).into()),
             FromVmm::Ended { end, .. } => {
                 self.console_spoke(events)?;
                 let panic = self.console.panic();

@@ -198,6 +198,14 @@ pub enum FromVmm {
         /// What was attempted, on what, and why it failed.
         message: String,
     },
+    /// A stream ended before everything that was sent on it had arrived, and its connection is reset. The other end
+    /// reads an end of file: only this says that bytes are missing. The VM and its other streams go on.
+    StreamFailed {
+        /// The host port of [`ToVmm::OfferStream`].
+        port: u32,
+        /// Why.
+        message: String,
+    },
     /// The VM has ended; nothing follows.
     Ended {
         /// Why.
