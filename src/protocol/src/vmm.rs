@@ -111,7 +111,7 @@ pub struct Kernel {
     pub initramfs: Option<Descriptor>,
     /// The kernel's command line, to which hull-vmm adds the virtio-mmio devices.
     pub cmdline: String,
-    /// Two empty files, open for writing: the VM is saved to them and ends with [`End::Saved`] when the guest writes
+    /// Two files, open for writing, an empty one and one as long as the memory: the VM is saved to them and ends with [`End::Saved`] when the guest writes
     /// [`crate::timeline::mark::READY`].
     pub save_to: Option<Snapshot>,
 }
