@@ -99,6 +99,7 @@ pub(super) fn all() -> Seeds {
                 ]
                 .concat(),
                 tagged(0, r#"{"type":"added","request":7}"#),
+                tagged(0, r#"{"type":"stream_failed","port":1024,"message":"m"}"#),
                 tagged(
                     0,
                     r#"{"type":"refused","request":7,"message":"m\u001b[2J"}"#,

@@ -72,6 +72,9 @@ pub enum Error {
     /// The VM could not be built.
     #[error("cannot build the VM: {0}")]
     Build(String),
+    /// Bytes of a stream were lost.
+    #[error("what the container wrote did not all arrive: {0}")]
+    Stream(String),
     /// The VM ended before its container.
     #[error("{0}")]
     Ended(String),

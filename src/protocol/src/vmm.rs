@@ -111,7 +111,7 @@ pub struct Kernel {
     pub initramfs: Option<Descriptor>,
     /// The kernel's command line, to which hull-vmm adds the virtio-mmio devices.
     pub cmdline: String,
-    /// Two empty files, open for writing: the VM is saved to them and ends with [`End::Saved`] when the guest writes
+    /// Two files, open for writing, an empty one and one as long as the memory: the VM is saved to them and ends with [`End::Saved`] when the guest writes
     /// [`crate::timeline::mark::READY`].
     pub save_to: Option<Snapshot>,
 }
@@ -196,6 +196,14 @@ pub enum FromVmm {
         /// The number of the request.
         request: u32,
         /// What was attempted, on what, and why it failed.
+        message: String,
+    },
+    /// A stream ended before everything that was sent on it had arrived, and its connection is reset. The other end
+    /// reads an end of file: only this says that bytes are missing. The VM and its other streams go on.
+    StreamFailed {
+        /// The host port of [`ToVmm::OfferStream`].
+        port: u32,
+        /// Why.
         message: String,
     },
     /// The VM has ended; nothing follows.

@@ -102,6 +102,10 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
     confine::limit_files(&config).map_err(Error::Confine)?;
     crate::vcpu::install_handler().map_err(|errno| Error::Start(errno.into()))?;
 
+    if let Some(offers) = &machine.backends.offers {
+        let socket = socket.clone();
+        offers.on_failure(move |port, error| send_failure(&socket, port, &error));
+    }
     send(socket, &FromVmm::Running);
     let Machine {
         vcpus,
@@ -226,6 +230,11 @@ fn receive(socket: &OwnedFd) -> Result<Option<(ToVmm, Descriptors)>, Error> {
     Ok(Some((message, Descriptors::new(received.descriptors))))
 }
 
+fn send_failure(socket: &OwnedFd, port: u32, error: &dyn std::error::Error) {
+    let message = chain(error);
+    send(socket, &FromVmm::StreamFailed { port, message });
+}
+
 fn send(socket: &OwnedFd, message: &FromVmm) {
     let sent = serde_json::to_vec(message)
         .map_err(std::io::Error::from)
@@ -271,15 +280,7 @@ impl Conversation {
                 send(&self.socket, &FromVmm::Report(self.sources.report()));
             }
             Some((ToVmm::OfferStream { port, stream }, mut descriptors)) => {
-                let stream = descriptors.take(stream)?;
-                match &self.backends.offers {
-                    Some(offers) => {
-                        if let Err(error) = offers.offer(port, stream) {
-                            tracing::warn!(port, %error, "a stream was not taken");
-                        }
-                    }
-                    None => tracing::warn!(port, "a stream was offered to a VM without vsock"),
-                }
+                self.offer(port, descriptors.take(stream)?);
             }
             Some((
                 ToVmm::AddExtents {
@@ -305,6 +306,18 @@ impl Conversation {
             }
         }
         Ok(())
+    }
+}
+
+impl Conversation {
+    fn offer(&self, port: u32, stream: OwnedFd) {
+        let Some(offers) = &self.backends.offers else {
+            tracing::warn!(port, "a stream was offered to a VM without vsock");
+            return;
+        };
+        if let Err(error) = offers.offer(port, stream) {
+            send_failure(&self.socket, port, &error);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use arch::layout::{self, virtio_mmio};
 use devices::virtio::mmio::registers::*;
 use protocol::timeline::control;
-use protocol::vmm::{End, ToVmm};
+use protocol::vmm::{Descriptor, End, FromVmm, ToVmm};
 
 #[path = "fixture/mod.rs"]
 #[expect(dead_code, reason = "shared with the example, which uses the rest")]
@@ -206,6 +206,30 @@ fn a_running_guest_is_reported_on_and_stopped_at_once() {
     let outcome = vm.wait().unwrap();
     assert_eq!(outcome.end, Ok(End::Stopped));
     assert!(asked.elapsed().as_millis() < 500, "{:?}", asked.elapsed());
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_stream_that_is_not_taken_is_told_and_the_vm_goes_on() {
+    let spin = Code::new().raw(&[0xeb, 0xfe]); // jmp $
+    let vm = start(&spin, |plan| _ = plan.with_vsock());
+    let offer = ToVmm::OfferStream {
+        port: 7,
+        stream: Descriptor(0),
+    };
+    for _ in 0..2 {
+        let (_ours, theirs) = sys::packet::stream_pair().unwrap();
+        vm.send(&offer, &[theirs]).unwrap();
+    }
+    loop {
+        if let FromVmm::StreamFailed { port, message } = vm.receive().unwrap() {
+            assert_eq!((port, &*message), (7, "port 7 is offered already"));
+            break;
+        }
+    }
+    assert!(vm.report().is_ok());
+    vm.send(&ToVmm::Stop, &[]).unwrap();
+    assert_eq!(vm.wait().unwrap().end, Ok(End::Stopped));
 }
 
 #[test]

@@ -328,6 +328,16 @@ impl Streams {
         }
     }
 
+    /// The process that a stream belongs to.
+    pub(crate) fn process_of(&self, port: u32) -> Option<ProcessId> {
+        match &self.guests.get(&port)?.role {
+            Role::Input(process) | Role::Terminal(process) | Role::Output { process, .. } => {
+                Some(process.clone())
+            }
+            Role::Transfer(_) => None,
+        }
+    }
+
     /// Nothing waits to be taken by anybody.
     pub(crate) fn is_idle(&self) -> bool {
         !self.sinks.values().any(Sink::is_full)
