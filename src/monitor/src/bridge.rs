@@ -11,7 +11,7 @@ use crate::devices::Tap;
 
 /// Where the bridge's state is: the bridge belongs to the host, whatever roots of state its users have, and ends with
 /// its boot.
-pub const STATE: &str = "/run/hull";
+pub(crate) const STATE: &str = "/run/hull";
 
 /// A container's place on the bridge.
 #[derive(Debug)]

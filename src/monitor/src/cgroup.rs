@@ -148,7 +148,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Tries whether this user's VMs get a cgroup, and says which of their limits it would lack.
-pub fn try_out() -> io::Result<Vec<&'static str>> {
+pub(crate) fn try_out() -> io::Result<Vec<&'static str>> {
     let path = place(&format!("doctor-{}", std::process::id()))?;
     make_directory(&path)?;
     let missing = ["cpu.max", "memory.max", "pids.max"]

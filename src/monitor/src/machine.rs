@@ -59,16 +59,16 @@ pub(crate) struct Machine {
     layers: LayerTable,
 }
 
+/// A layer that is not on the layer device: its index among those asked for, and the offset that it is to have.
+pub(crate) type NewLayer = (usize, u64);
+
 /// What stands behind the agent's connection.
 #[derive(Debug)]
 pub(crate) enum Backend {
     /// hull-vmm.
     Vm(Box<VmSide>),
     /// hull-native.
-    Native {
-        process: Process,
-        ports: Ports,
-    },
+    Native { process: Process, ports: Ports },
 }
 
 /// What only a VM has.
@@ -149,12 +149,11 @@ impl Machine {
         }
     }
 
-    /// Where layers are for the agent, of which those in the range given with it are new and their files to be added to the
-    /// layer device.
+    /// Where layers are for the agent, and which of them are new: their files are to be added to the layer device.
     pub(crate) fn place_layers(
         &mut self,
         layers: &[LayerFile],
-    ) -> Result<(Vec<agent::Layer>, Vec<(usize, u64)>), Fault> {
+    ) -> Result<(Vec<agent::Layer>, Vec<NewLayer>), Fault> {
         match &self.backend {
             Backend::Vm(_) => {
                 let (places, new) = self.layers.place(layers)?;
@@ -287,11 +286,7 @@ fn keeps_disk(config: &SandboxConfig) -> io::Result<bool> {
     Ok(!member.config.auto_remove)
 }
 
-fn start_native(
-    config: &SandboxConfig,
-    program: &Path,
-    folder: &Path,
-) -> Result<Machine, Fault> {
+fn start_native(config: &SandboxConfig, program: &Path, folder: &Path) -> Result<Machine, Fault> {
     let Native {
         process,
         control,
@@ -319,10 +314,7 @@ struct LayerTable {
 
 impl LayerTable {
     /// The places of `layers`, and of those that are new the index and the offset.
-    fn place(
-        &mut self,
-        layers: &[LayerFile],
-    ) -> Result<(Vec<LayerExtent>, Vec<(usize, u64)>), Fault> {
+    fn place(&mut self, layers: &[LayerFile]) -> Result<(Vec<LayerExtent>, Vec<NewLayer>), Fault> {
         let (mut places, mut new) = (Vec::new(), Vec::new());
         for (index, layer) in layers.iter().enumerate() {
             let known = self.placed.iter().find(|(known, _)| known == layer);
@@ -362,7 +354,11 @@ mod tests {
     #[test]
     fn a_layer_lies_on_the_device_once_and_new_ones_come_behind() {
         let mut table = LayerTable::default();
-        let (a, b, c) = (layer("a", 4096), layer("b", LAYER_ALIGN_BYTES + 4096), layer("c", 4096));
+        let (a, b, c) = (
+            layer("a", 4096),
+            layer("b", LAYER_ALIGN_BYTES + 4096),
+            layer("c", 4096),
+        );
         let (first, new) = table.place(&[a.clone(), b.clone()]).unwrap();
         assert_eq!(new, [(0, 0), (1, LAYER_ALIGN_BYTES)]);
         let (second, new) = table.place(&[c, b, a]).unwrap();

@@ -9,11 +9,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::time::Instant;
 
 use protocol::agent::{Failure, FailureKind, FromAgent, Request as ToAgent};
-use protocol::monitor::{FromMonitor, Measured, Request};
+use protocol::monitor::{FromMonitor, Measured};
 use protocol::record::{ContainerConfig, LogConfig, SandboxConfig, SandboxKind};
 use protocol::vmm::FromVmm;
 use rustix::process::{Pid, Resource, Rlimit, getppid, setrlimit};
@@ -147,6 +147,10 @@ impl Speaker {
             warden,
         } = parts;
         let poller = Poller::new()?;
+        let agent = machine
+            .as_ref()
+            .map(|machine| machine.control.try_clone().map(Agent::new))
+            .transpose()?;
         if let Some(machine) = &mut machine {
             let status = status.try_clone()?;
             machine
@@ -161,14 +165,16 @@ impl Speaker {
             }
             config
         });
-        let interface = machine.as_ref().and_then(|machine| machine.interface.clone());
+        let interface = machine
+            .as_ref()
+            .and_then(|machine| machine.interface.clone());
         let setting = setting(&birth.config, single, birth.start, birth.failed, interface);
-        let mut speaker = Speaker {
+        let speaker = Speaker {
             poller,
             link,
             session: Session::new(setting, Instant::now()),
             streams,
-            agent: None,
+            agent,
             clients: BTreeMap::new(),
             next_client: 1,
             layer_files: BTreeMap::new(),
@@ -185,14 +191,13 @@ impl Speaker {
     }
 
     /// Waits for what is there from the start.
-    fn watch(&mut self) -> Result<(), Error> {
+    fn watch(&self) -> Result<(), Error> {
         self.poller.add(&self.link, Source::Warden, Ready::READ)?;
-        let Some(machine) = &mut self.machine else {
+        let (Some(machine), Some(agent)) = (&self.machine, &self.agent) else {
             return Ok(());
         };
-        let agent = Agent::new(machine.control.try_clone()?);
-        self.poller.add(agent.socket(), Source::Agent, Ready::READ)?;
-        self.agent = Some(agent);
+        self.poller
+            .add(agent.socket(), Source::Agent, Ready::READ)?;
         match &machine.backend {
             Backend::Vm(side) => {
                 self.poller
@@ -211,7 +216,9 @@ impl Speaker {
     fn serve(mut self) -> Result<(), Error> {
         loop {
             self.act()?;
-            if self.is_ending && self.streams.is_idle() && self.clients.values().all(Client::is_idle)
+            if self.is_ending
+                && self.streams.is_idle()
+                && self.clients.values().all(Client::is_idle)
             {
                 return Ok(());
             }
@@ -297,9 +304,10 @@ impl Speaker {
     ) {
         let mut descriptors = descriptors.into_iter();
         let config = result.and_then(|()| {
-            let file = descriptors.next().ok_or_else(|| broken("its record did not come"))?;
-            client::read_document::<ContainerConfig>(file)
-                .map_err(|error| broken(&chain(&error)))
+            let file = descriptors
+                .next()
+                .ok_or_else(|| broken("its record did not come"))?;
+            client::read_document::<ContainerConfig>(file).map_err(|error| broken(&chain(&error)))
         });
         match config {
             Ok(config) => {
@@ -348,9 +356,9 @@ impl Speaker {
                     primary,
                     ends_input,
                 };
-                let (ends, pipes) =
-                    self.streams
-                        .attach(&self.poller, ask.client, &process, how)?;
+                let (ends, pipes) = self
+                    .streams
+                    .attach(&self.poller, ask.client, &process, how)?;
                 let message = FromMonitor::Streams {
                     seq: ask.seq,
                     terminal,
@@ -379,7 +387,10 @@ impl Speaker {
 }
 
 fn broken(why: &str) -> Failure {
-    Failure::new(FailureKind::Other, format!("cannot load the container: {why}"))
+    Failure::new(
+        FailureKind::Other,
+        format!("cannot load the container: {why}"),
+    )
 }
 
 /// The log of a container in this file.
@@ -411,7 +422,13 @@ fn setting(
     };
     Setting {
         pod: config.kind != SandboxKind::Single,
-        shared_pid: matches!(config.kind, SandboxKind::Pod { shared_pid: true, .. }),
+        shared_pid: matches!(
+            config.kind,
+            SandboxKind::Pod {
+                shared_pid: true,
+                ..
+            }
+        ),
         keeps_disk: !single.as_ref().is_some_and(|single| single.auto_remove),
         native,
         single,
@@ -452,4 +469,43 @@ fn confine(user: Option<u32>, warden: Pid, words: OwnedFd) -> io::Result<()> {
         return Err(io::Error::other("its parent has died"));
     }
     sys::seccomp::install(filters::program(&filters::MONITOR))
+}
+
+/// For `fuzz/` only: a guest that opens a stream with `bytes`, which reach nobody without the stream's token.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_stream(bytes: &[u8]) {
+    use protocol::agent::{ProcessId, Stream, TOKEN_LEN};
+    let (Ok(poller), Ok((ours, theirs))) = (Poller::new(), sys::packet::stream_pair()) else {
+        return;
+    };
+    let mut token = [0; TOKEN_LEN];
+    if sys::random::fill(&mut token).is_err() || rustix::io::write(&theirs, bytes).is_err() {
+        return;
+    }
+    let process = ProcessId::first("c");
+    let role = session::Role::Output {
+        process: process.clone(),
+        is_stderr: false,
+    };
+    let how = Attachment {
+        streams: [false, true, false],
+        terminal: false,
+        primary: true,
+        ends_input: true,
+    };
+    let mut streams = Streams::new();
+    let stream = Stream { port: 2000, token };
+    let opened = streams.open(&poller, &stream, role, ours);
+    let (Ok(()), Ok((ends, _))) = (opened, streams.attach(&poller, 1, &process, how)) else {
+        return;
+    };
+    let came = streams.guest_ready(&poller, 2000, Ready::READ);
+    // Fewer bytes may be the token's beginning, by chance, and are not let through.
+    assert!(
+        bytes.len() < TOKEN_LEN || came.is_err(),
+        "a guessed token was taken"
+    );
+    let mut byte = [0];
+    let flags = rustix::net::RecvFlags::DONTWAIT;
+    assert!(rustix::net::recv(&ends[0], &mut byte, flags).is_err());
 }

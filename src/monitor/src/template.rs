@@ -46,7 +46,7 @@ const LOCK: &str = ".lock";
 /// Why a folder of templates cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path}")]
-pub struct Error {
+pub(crate) struct Error {
     action: &'static str,
     path: PathBuf,
     #[source]

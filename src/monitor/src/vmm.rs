@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use protocol::record::Vm;
-use protocol::vmm::{
-    Descriptor, DiskExtent, End, FromVmm, MAX_PACKET_LEN, PlacedExtent, ToVmm,
-};
+use protocol::vmm::{Descriptor, DiskExtent, End, FromVmm, MAX_PACKET_LEN, PlacedExtent, ToVmm};
 
 use crate::cgroup::VmCgroup;
 use crate::devices::{self, Own};
@@ -22,7 +20,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Why a VM could not be started or went away.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A file that the VM needs.
     #[error("cannot open {path}")]
     Open {
@@ -72,9 +70,6 @@ pub enum Error {
     /// The VM could not be built.
     #[error("cannot build the VM: {0}")]
     Build(String),
-    /// Bytes of a stream were lost.
-    #[error("what the container wrote did not all arrive: {0}")]
-    Stream(String),
     /// The VM ended before its container.
     #[error("{0}")]
     Ended(String),
@@ -281,7 +276,7 @@ pub(crate) fn open(path: &Path) -> Result<File, Error> {
 }
 
 /// Opens /dev/kvm, with an answer to each of the ways in which that fails.
-pub fn open_kvm() -> Result<File, Error> {
+pub(crate) fn open_kvm() -> Result<File, Error> {
     let path = PathBuf::from("/dev/kvm");
     OpenOptions::new()
         .read(true)

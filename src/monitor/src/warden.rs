@@ -50,6 +50,8 @@ pub(crate) struct Warden {
     folder: PathBuf,
     listener: OwnedFd,
     quit: SignalFd,
+    /// hull was asked to end: nothing is started again by its policy.
+    is_quitting: bool,
     members: Members,
 }
 
@@ -78,6 +80,7 @@ impl Warden {
             folder: folder.to_owned(),
             listener,
             quit,
+            is_quitting: false,
             members,
         })
     }

@@ -185,7 +185,10 @@ mod tests {
         log.end(false, 2_000_000_000);
         log.end(true, 0);
         let lines = lines(reader);
-        let said: Vec<_> = lines.iter().map(|line| line["log"].as_str().unwrap()).collect();
+        let said: Vec<_> = lines
+            .iter()
+            .map(|line| line["log"].as_str().unwrap())
+            .collect();
         assert_eq!(said, ["one\n", "error\n", "two\n", "last"]);
         assert_eq!(lines[1]["stream"], "stderr");
         assert_eq!(lines[2]["time"], "1970-01-01T00:00:01.5Z");
@@ -208,16 +211,23 @@ mod tests {
     #[test]
     fn a_full_file_asks_to_be_rotated_once() {
         let (mut log, _) = log(Some(200));
-        let asked: Vec<bool> = (0..5).map(|_| log.write(false, b"some words\n", 0)).collect();
+        let asked: Vec<bool> = (0..5)
+            .map(|_| log.write(false, b"some words\n", 0))
+            .collect();
         assert_eq!(asked.iter().filter(|asked| **asked).count(), 1);
         log.replace(Some(tempfile::tempfile().unwrap().into()));
-        let again: Vec<bool> = (0..5).map(|_| log.write(false, b"some words\n", 0)).collect();
+        let again: Vec<bool> = (0..5)
+            .map(|_| log.write(false, b"some words\n", 0))
+            .collect();
         assert_eq!(again.iter().filter(|asked| **asked).count(), 1);
     }
 
     #[test]
     fn what_the_disk_does_not_take_is_counted_and_told() {
-        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let full = std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
         let (mut log, reader) = log(None);
         let good = log.file.replace(full);
         log.write(false, b"one\ntwo\n", 0);
@@ -228,6 +238,9 @@ mod tests {
             .iter()
             .map(|line| line["log"].as_str().unwrap().to_owned())
             .collect();
-        assert_eq!(said, ["hull: 2 lines of output were not logged\n", "three\n"]);
+        assert_eq!(
+            said,
+            ["hull: 2 lines of output were not logged\n", "three\n"]
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -138,11 +138,11 @@ impl Poller {
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> io::Result<Vec<(Source, Ready)>> {
         let timeout = deadline.map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
-            // Not before its time: rounded up to what the kernel counts in.
-            let left = left + Duration::from_micros(1);
+            // Not before its time: rounded up to milliseconds, in which every kernel counts here.
+            let ms = left.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i64;
             Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: left.subsec_nanos().into(),
+                tv_sec: ms / 1000,
+                tv_nsec: ms % 1000 * 1_000_000,
             }
         });
         let mut events = Vec::with_capacity(EVENTS);

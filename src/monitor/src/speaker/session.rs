@@ -57,10 +57,7 @@ pub(crate) enum Role {
     /// A process's standard input.
     Input(ProcessId),
     /// Its standard output, or its standard error.
-    Output {
-        process: ProcessId,
-        is_stderr: bool,
-    },
+    Output { process: ProcessId, is_stderr: bool },
     /// Its terminal, both ways.
     Terminal(ProcessId),
     /// An archive on its way to or from a client, which gets the stream itself.
@@ -206,6 +203,7 @@ impl Session {
 
     /// A client has connected.
     pub(crate) fn client_came(&mut self, client: ClientId) {
+        self.end.had_client = true;
         self.clients.insert(client, Client::default());
     }
 

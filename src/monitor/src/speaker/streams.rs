@@ -153,7 +153,10 @@ impl Streams {
                 Opened::Yes if matches!(guest.role, Role::Transfer(_)) => {
                     self.hand_over(poller, port, &mut events);
                 }
-                Opened::Yes => self.watch_guest(poller, port)?,
+                Opened::Yes => {
+                    self.watch_guest(poller, port)?;
+                    self.watch_sources_of(poller, port)?;
+                }
             }
             return Ok(events);
         }
@@ -176,10 +179,7 @@ impl Streams {
         let mut events = Vec::new();
         let ports: Vec<u32> = self.guests.keys().copied().collect();
         for port in ports {
-            loop {
-                let Some(guest) = self.guests.get(&port) else {
-                    break;
-                };
+            while let Some(guest) = self.guests.get(&port) {
                 if guest.ended || !guest.is_output() || guest.read < TOKEN_LEN {
                     break;
                 }
@@ -315,7 +315,10 @@ impl Streams {
         let of = self.guests.iter().filter(|(_, guest)| guest.is_of(process));
         let ports: Vec<u32> = of.map(|(port, _)| *port).collect();
         self.close(poller, &ports);
-        let of = self.sinks.iter_mut().filter(|(_, sink)| sink.process == *process);
+        let of = self
+            .sinks
+            .iter_mut()
+            .filter(|(_, sink)| sink.process == *process);
         let mut over = Vec::new();
         for (id, sink) in of {
             sink.closing = true;
@@ -365,7 +368,6 @@ impl Streams {
         }
         Ok(())
     }
-
 }
 
 enum Opened {
@@ -402,7 +404,11 @@ impl Guest {
     /// Sends what waits of the input, and ends it if that was all. Fails when the process takes no more.
     fn push(&mut self) -> Result<(), Errno> {
         while !self.pending.is_empty() {
-            match send(&self.socket, &self.pending, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            match send(
+                &self.socket,
+                &self.pending,
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            ) {
                 Ok(len) => drop(self.pending.drain(..len)),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(()),

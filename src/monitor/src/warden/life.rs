@@ -34,8 +34,8 @@ pub(super) struct Life {
     quit_by: Option<Instant>,
     /// The speaker was killed on purpose.
     killed: bool,
-    /// Ends whose record is not on disk yet, each with what the speaker is told then.
-    unsaved: BTreeMap<String, Next>,
+    /// What the speaker is told of containers once their records are on disk, in this order.
+    unsaved: BTreeMap<String, Vec<Next>>,
 }
 
 /// What is ready.
@@ -88,6 +88,7 @@ impl Life {
             }
             if ready.quit {
                 warden.quit.take().map_err(Error::Poll)?;
+                warden.is_quitting = true;
                 self.quit();
             }
             if ready.client {
@@ -98,12 +99,11 @@ impl Life {
                 self.kill_speaker();
             }
         };
-        let asked_to_quit = self.quit_by.is_some();
         let reason = self.reason(ended);
         if let Some(host) = self.host.take() {
             host.take_down();
         }
-        Ok(warden.aftermath(reason, asked_to_quit))
+        Ok(warden.aftermath(reason))
     }
 
     fn wait(&self, warden: &Warden) -> Result<Ready, Error> {
@@ -234,8 +234,8 @@ impl Life {
             }
             ToWarden::Health { container, status } => {
                 let action = format!("health_status: {}", health(status));
-                let member = member(warden, &container)?;
-                events::write(&warden.config.root, member, &action, &[]);
+                let root = warden.config.root.clone();
+                events::write(&root, member(warden, &container)?, &action, &[]);
                 Ok(())
             }
             ToWarden::Forget { container } => {
@@ -340,32 +340,43 @@ impl Life {
     }
 
     /// Tells the speaker once the container's state is on disk.
-    fn recorded(
-        &mut self,
-        warden: &mut Warden,
-        container: &str,
-        next: Next,
-    ) -> Result<(), Breach> {
+    fn recorded(&mut self, warden: &mut Warden, container: &str, next: Next) -> Result<(), Breach> {
         if member(warden, container)?.unsaved {
-            self.unsaved.insert(container.to_owned(), next);
+            let waiting = self.unsaved.entry(container.to_owned()).or_default();
+            waiting.push(next);
             return Ok(());
         }
-        let container = container.to_owned();
-        self.tell(&ToSpeaker::Recorded { container, next }, None)
+        let mut all = self.unsaved.remove(container).unwrap_or_default();
+        all.push(next);
+        for next in all {
+            let container = container.to_owned();
+            self.tell(&ToSpeaker::Recorded { container, next }, None)?;
+        }
+        Ok(())
     }
 
     /// Tries again to write what a full disk did not take (lifecycle H22).
     fn retry_unsaved(&mut self, warden: &mut Warden) {
-        for (container, next) in std::mem::take(&mut self.unsaved) {
+        let waiting: Vec<String> = self.unsaved.keys().cloned().collect();
+        for container in waiting {
             let saved = match warden.members.get_mut(&container) {
                 Some(member) => member.save(),
-                None => continue,
+                None => Ok(()),
             };
-            if let Err(error) = saved {
-                tracing::debug!(error = %chain(&error), "the state is still not on disk");
-            }
-            if self.recorded(warden, &container, next).is_err() {
-                self.kill_speaker();
+            match saved {
+                Ok(()) => {
+                    let all = self.unsaved.remove(&container).unwrap_or_default();
+                    for next in all {
+                        let container = container.clone();
+                        let told = self.tell(&ToSpeaker::Recorded { container, next }, None);
+                        if told.is_err() {
+                            return self.kill_speaker();
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(error = %chain(&error), "the state is still not on disk");
+                }
             }
         }
     }
@@ -388,7 +399,9 @@ impl Life {
         words.or_else(|| {
             let ended = ended.filter(|ended| !ended.success())?;
             Some(match ended.signal() {
-                Some(_) => format!("the monitor's process that talks to the guest was ended ({ended})"),
+                Some(_) => {
+                    format!("the monitor's process that talks to the guest was ended ({ended})")
+                }
                 None => format!("the monitor's process that talks to the guest failed ({ended})"),
             })
         })
@@ -406,7 +419,8 @@ impl Warden {
     ) -> Option<Next> {
         let now = sys::clock::realtime_ns();
         let member = self.members.get_mut(container)?;
-        let again = policy::restarts(member.config.restart, &member.state, status);
+        let again =
+            !self.is_quitting && policy::restarts(member.config.restart, &member.state, status);
         let ran = Duration::from_nanos(now.saturating_sub(member.state.started_ns));
         let next = match again {
             true => Next::Restart {
@@ -439,21 +453,26 @@ impl Warden {
     }
 
     /// What follows the end of a speaker: containers that it has not reported ended with it (lifecycle H7).
-    fn aftermath(&mut self, reason: Option<String>, asked_to_quit: bool) -> After {
+    fn aftermath(&mut self, reason: Option<String>) -> After {
         let running: Vec<String> = self
             .members
             .iter_mut()
             .filter(|member| matches!(member.state.status, Status::Running | Status::Paused))
             .map(|member| member.config.id.clone())
             .collect();
-        let error = reason.unwrap_or_else(|| match asked_to_quit {
+        let error = reason.unwrap_or_else(|| match self.is_quitting {
             true => "hull was asked to end".to_owned(),
             false => "the sandbox ended".to_owned(),
         });
         for id in running {
-            self.end_container(&id, Exit::Signal(libc::SIGKILL as u8), false, Some(error.clone()));
+            self.end_container(
+                &id,
+                Exit::Signal(libc::SIGKILL as u8),
+                false,
+                Some(error.clone()),
+            );
         }
-        if asked_to_quit {
+        if self.is_quitting {
             return After::End;
         }
         let (mut start, mut pause) = (Vec::new(), Duration::ZERO);

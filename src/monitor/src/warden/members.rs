@@ -243,9 +243,7 @@ pub(crate) fn remove_folder(folder: &Path) -> Result<(), Error> {
 pub(crate) fn open_layers(layers: &[LayerFile]) -> Result<Vec<OwnedFd>, Error> {
     layers
         .iter()
-        .map(|layer| {
-            Ok(attempt("open", &layer.path, sys::trusted::read(&layer.path))?.into())
-        })
+        .map(|layer| Ok(attempt("open", &layer.path, sys::trusted::read(&layer.path))?.into()))
         .collect()
 }
 

@@ -56,10 +56,18 @@ pub(super) enum Recording {
     Started,
     StartFailed(Failure),
     /// It may be stopped now, by this signal.
-    Stopping { signal: i32, timeout: Option<Duration> },
+    Stopping {
+        signal: i32,
+        timeout: Option<Duration>,
+    },
     /// It may be signalled now.
-    Killing { ask: Ask, signal: i32 },
-    Paused { ask: Ask },
+    Killing {
+        ask: Ask,
+        signal: i32,
+    },
+    Paused {
+        ask: Ask,
+    },
     Exited(Box<Exit>),
 }
 
@@ -178,7 +186,8 @@ impl Session {
             }
             Mounted::Placed(layers) => {
                 container.mounted = Mounted::Asked;
-                let request = Request::Mount(mount(container, layers, self.setting.native.as_deref()));
+                let request =
+                    Request::Mount(mount(container, layers, self.setting.native.as_deref()));
                 self.ask_agent(request, Awaited::Mounted(id.to_owned()));
                 self.make_process(id);
             }
@@ -334,7 +343,8 @@ impl Session {
         let Some(known) = self.process_mut(process) else {
             return;
         };
-        if !matches!(known.stage, Stage::Executing { .. } | Stage::Asked) {
+        // An end comes behind the reply to the start: one that does not is an invention.
+        if !matches!(known.stage, Stage::Executing { .. }) {
             return;
         }
         known.stage = Stage::Exited { status, oom_killed };
@@ -463,7 +473,9 @@ impl Session {
             .partition(|(_, until)| *until == WaitUntil::NextExit);
         container.first.waiters = rest;
         let next: Vec<(Ask, WaitUntil)> = next;
-        let asks = starters.into_iter().chain(next.into_iter().map(|(ask, _)| ask));
+        let asks = starters
+            .into_iter()
+            .chain(next.into_iter().map(|(ask, _)| ask));
         for ask in asks {
             self.answer(ask, Err(failure.clone()));
         }

@@ -55,6 +55,8 @@ pub(super) struct End {
     pub(super) quitting: bool,
     /// Why there is no machine, or none any more.
     pub(super) broken: Option<Failure>,
+    /// Somebody has connected: before that nobody can have given the sandbox up.
+    pub(super) had_client: bool,
     shutting_down: bool,
     machine_done: bool,
     ended: bool,
@@ -168,7 +170,10 @@ impl Session {
         if self.end.ended || self.end.shutting_down {
             return;
         }
-        let active = self.containers.values().any(|container| container.is_active());
+        let active = self
+            .containers
+            .values()
+            .any(|container| container.is_active());
         if active || !self.deferred.is_empty() || self.clients.values().any(|c| c.open > 0) {
             // Those who wait for the next end of what is over wait for another sandbox.
             let only_waits = !active && self.open_asks_are_waits();
@@ -179,7 +184,9 @@ impl Session {
         let has_run = self.containers.values().any(|container| container.has_run);
         let wanted = match self.setting.pod {
             true => self.end.quitting || self.end.broken.is_some(),
-            false => self.clients.is_empty() || has_run || self.end.quitting,
+            false => {
+                (self.end.had_client && self.clients.is_empty()) || has_run || self.end.quitting
+            }
         };
         if !wanted {
             return;

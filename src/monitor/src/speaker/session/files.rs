@@ -22,7 +22,11 @@ impl Session {
             _ => return self.refuse(ask, FailureKind::Invalid, "not a request about files"),
         };
         let Some(container) = self.containers.get_mut(&id) else {
-            return self.refuse(ask, FailureKind::NotFound, format!("No such container: {id}"));
+            return self.refuse(
+                ask,
+                FailureKind::NotFound,
+                format!("No such container: {id}"),
+            );
         };
         if container.mounted == Mounted::Yes {
             return self.about_files(ask, request);
@@ -80,7 +84,11 @@ impl Session {
     /// Takes a container that does not run out of the machine, with what it has written.
     pub(super) fn remove(&mut self, ask: Ask, id: &str) {
         let Some(container) = self.containers.get_mut(id) else {
-            return self.refuse(ask, FailureKind::NotFound, format!("No such container: {id}"));
+            return self.refuse(
+                ask,
+                FailureKind::NotFound,
+                format!("No such container: {id}"),
+            );
         };
         if container.phase != Phase::Idle {
             let failure = container.wrong_state("is running: stop it before removing it");

@@ -67,10 +67,18 @@ impl Session {
             return self.obey(ask, request, exec);
         }
         if !self.setting.pod {
-            return self.refuse(ask, FailureKind::NotFound, format!("No such container: {id}"));
+            return self.refuse(
+                ask,
+                FailureKind::NotFound,
+                format!("No such container: {id}"),
+            );
         }
         if self.deferred.values().map(|all| all.len()).sum::<usize>() >= MAX_DEFERRED {
-            return self.refuse(ask, FailureKind::Other, "too many containers enter the pod at once");
+            return self.refuse(
+                ask,
+                FailureKind::Other,
+                "too many containers enter the pod at once",
+            );
         }
         let deferred = self.deferred.entry(id.clone()).or_default();
         deferred.push_back((ask, request, exec));
@@ -175,7 +183,11 @@ impl Session {
 
     fn exec(&mut self, ask: Ask, process: ProcessId, config: Option<ExecConfig>) {
         let (Some(config), Some(name)) = (config, process.exec.clone()) else {
-            return self.refuse(ask, FailureKind::Invalid, "an exec needs a name and a document");
+            return self.refuse(
+                ask,
+                FailureKind::Invalid,
+                "an exec needs a name and a document",
+            );
         };
         let container = self.container(&process.container);
         let live = container.execs.values().filter(|exec| exec.is_active());
@@ -197,9 +209,7 @@ impl Session {
         if ended.count() >= MAX_ENDED_EXECS {
             container.execs.retain(|_, exec| exec.is_active());
         }
-        container
-            .execs
-            .insert(name, Process::new(config.stdio));
+        container.execs.insert(name, Process::new(config.stdio));
         let opened = self.open_stdio(&process, config.stdio, config.attach);
         let (stdio, ports, outputs) = match opened {
             Ok(opened) => opened,

@@ -101,7 +101,12 @@ impl Streams {
         how: Attachment,
     ) -> Result<(Vec<OwnedFd>, [bool; 3]), Error> {
         let wanted: Vec<Part> = match how.terminal {
-            true => how.streams.contains(&true).then_some(Part::Terminal).into_iter().collect(),
+            true => how
+                .streams
+                .contains(&true)
+                .then_some(Part::Terminal)
+                .into_iter()
+                .collect(),
             false => [Part::Stdin, Part::Stdout, Part::Stderr]
                 .into_iter()
                 .zip(how.streams)
@@ -267,9 +272,13 @@ impl Streams {
         poller: &Poller,
         process: &ProcessId,
     ) -> Result<(), Error> {
-        let of = self.sinks.iter().filter(|(_, sink)| sink.process == *process);
+        let of = self
+            .sinks
+            .iter()
+            .filter(|(_, sink)| sink.process == *process);
         let ids: Vec<u64> = of.map(|(id, _)| *id).collect();
-        ids.into_iter().try_for_each(|id| self.watch_sink(poller, id))
+        ids.into_iter()
+            .try_for_each(|id| self.watch_sink(poller, id))
     }
 
     /// The input of this stream may take more: its clients are listened to.
@@ -312,4 +321,3 @@ impl Streams {
         Some(sink.process)
     }
 }
-

@@ -29,7 +29,9 @@ impl Fixture {
     fn guest(&mut self, port: u32, role: Role) -> File {
         let (ours, theirs) = sys::packet::stream_pair().unwrap();
         let stream = Stream { port, token: TOKEN };
-        self.streams.open(&self.poller, &stream, role, ours).unwrap();
+        self.streams
+            .open(&self.poller, &stream, role, ours)
+            .unwrap();
         let mut theirs = File::from(theirs);
         theirs.write_all(&TOKEN).unwrap();
         self.turn();
@@ -38,7 +40,13 @@ impl Fixture {
 
     fn output(&mut self, port: u32) -> File {
         let process = self.process.clone();
-        self.guest(port, Role::Output { process, is_stderr: false })
+        self.guest(
+            port,
+            Role::Output {
+                process,
+                is_stderr: false,
+            },
+        )
     }
 
     fn attach(&mut self, client: ClientId, streams: [bool; 3], primary: bool) -> Vec<File> {
@@ -49,7 +57,10 @@ impl Fixture {
             ends_input: true,
         };
         let process = self.process.clone();
-        let (ends, _) = self.streams.attach(&self.poller, client, &process, how).unwrap();
+        let (ends, _) = self
+            .streams
+            .attach(&self.poller, client, &process, how)
+            .unwrap();
         ends.into_iter().map(File::from).collect()
     }
 
@@ -118,8 +129,14 @@ fn a_token_that_is_wrong_or_late_lets_nothing_through() {
     let process = f.process.clone();
     for (sent, refused) in [(&[7u8, 7, 8][..], true), (&[7, 7], false)] {
         let (ours, theirs) = sys::packet::stream_pair().unwrap();
-        let stream = Stream { port: PORT, token: TOKEN };
-        let role = Role::Output { process: process.clone(), is_stderr: false };
+        let stream = Stream {
+            port: PORT,
+            token: TOKEN,
+        };
+        let role = Role::Output {
+            process: process.clone(),
+            is_stderr: false,
+        };
         f.streams.open(&f.poller, &stream, role, ours).unwrap();
         File::from(theirs).write_all(sent).unwrap();
         let first = f.streams.guest_ready(&f.poller, PORT, Ready::READ);
