@@ -1,11 +1,12 @@
 //! What a host must have for hull, whether it has it, and how to mend it. Found out by trying, not by guessing.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
+use crate::engine::chain;
 use crate::install::{self, Installation};
 
 /// Free space below which pulls will soon fail.
@@ -63,30 +64,73 @@ impl Check {
 /// Everything.
 pub fn all() -> Vec<Check> {
     let mut checks = vec![parts()];
-    checks.extend(kvm());
-    checks.extend([jail(), limits(), tun(), nft(), cgroup(), space()]);
+    let host = host();
+    checks.extend(kvm_of(&host));
+    checks.extend([jail(), limits(&host), tun(), nft(), cgroup(&host), space()]);
     checks
 }
 
 /// What VMs need: KVM present, permitted, and able to boot a stock kernel.
 pub fn kvm() -> Vec<Check> {
+    kvm_of(&host())
+}
+
+/// What `hull-monitor doctor` prints: what a monitor finds of the host.
+#[derive(Debug, Deserialize)]
+struct Host {
+    /// Why KVM cannot be used, if so.
+    kvm: Option<String>,
+    cgroup: Limits,
+    cgroup2_mount: Option<PathBuf>,
+}
+
+/// Whether VMs get cgroups of their own.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Limits {
+    /// They do, without these controllers.
+    Cgroup { missing: Vec<String> },
+    /// They do not.
+    Reason(String),
+}
+
+/// What a monitor finds, or why it cannot be asked.
+fn host() -> Result<Host, String> {
+    let ask = || -> io::Result<Host> {
+        let program = Installation::find()
+            .and_then(|installation| installation.monitor())
+            .map_err(io::Error::other)?;
+        let output = Command::new(program)
+            .arg("doctor")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()?;
+        Ok(serde_json::from_slice(&output.stdout)?)
+    };
+    ask().map_err(|error| format!("could not be found out: {}", chain(&error)))
+}
+
+fn kvm_of(host: &Result<Host, String>) -> Vec<Check> {
     const NAME: &str = "kvm";
-    match monitor::open_kvm() {
-        Ok(_) => vec![
-            Check::good(NAME, "/dev/kvm is there and may be opened"),
-            boots(),
-        ],
-        Err(error) => {
-            let fix = match error {
-                monitor::KvmError::NoKvm => {
-                    "switch virtualization on in the firmware (VT-x, AMD-V), or nested virtualization on in the machine \
-                     that this one runs on, and `modprobe kvm_intel` or `kvm_amd`; without KVM: `cargo xtask host`"
-                }
-                _ => "`sudo usermod -aG kvm $USER`, then log in again",
-            };
-            vec![Check::bad(NAME, Status::Missing, error.to_string(), fix)]
+    let reason = match host {
+        Ok(Host { kvm: None, .. }) => {
+            return vec![
+                Check::good(NAME, "/dev/kvm is there and may be opened"),
+                boots(),
+            ];
         }
-    }
+        Ok(Host {
+            kvm: Some(reason), ..
+        }) => reason,
+        Err(reason) => reason,
+    };
+    let fix = if Path::new("/dev/kvm").exists() {
+        "`sudo usermod -aG kvm $USER`, then log in again"
+    } else {
+        "switch virtualization on in the firmware (VT-x, AMD-V), or nested virtualization on in the machine that this one \
+         runs on, and `modprobe kvm_intel` or `kvm_amd`; without KVM: `cargo xtask host`"
+    };
+    vec![Check::bad(NAME, Status::Missing, reason, fix)]
 }
 
 /// What hull-vmm's probe prints.
@@ -166,7 +210,7 @@ fn jail() -> Check {
         return Check::bad(
             NAME,
             Status::Missing,
-            monitor::chain(&error),
+            chain(&error),
             "allow them: `sysctl user.max_user_namespaces=10000`, on Debian also kernel.unprivileged_userns_clone=1, on Ubuntu \
              kernel.apparmor_restrict_unprivileged_userns=0; or set HULL_JAIL=no-user-namespace for a weaker jail",
         );
@@ -185,28 +229,32 @@ fn jail() -> Check {
 }
 
 /// The cgroup around hull-vmm.
-fn limits() -> Check {
+fn limits(host: &Result<Host, String>) -> Check {
     const NAME: &str = "VM limits";
     const WITHOUT: &str = "a VM's memory and processors are limited by its size alone";
-    match monitor::try_cgroup() {
-        Ok(missing) if missing.is_empty() => {
-            Check::good(NAME, "each VM gets a cgroup with limits of its own")
+    let reason = match host.as_ref().map(|host| &host.cgroup) {
+        Ok(Limits::Cgroup { missing }) if missing.is_empty() => {
+            return Check::good(NAME, "each VM gets a cgroup with limits of its own");
         }
-        Ok(missing) => Check::bad(
-            NAME,
-            Status::Limited,
-            format!("VMs' cgroups lack {}", missing.join(", ")),
-            format!("boot with cgroup v2 alone (cgroup_no_v1=all); until then {WITHOUT}"),
+        Ok(Limits::Cgroup { missing }) => {
+            return Check::bad(
+                NAME,
+                Status::Limited,
+                format!("VMs' cgroups lack {}", missing.join(", ")),
+                format!("boot with cgroup v2 alone (cgroup_no_v1=all); until then {WITHOUT}"),
+            );
+        }
+        Ok(Limits::Reason(reason)) => reason,
+        Err(reason) => reason,
+    };
+    Check::bad(
+        NAME,
+        Status::Limited,
+        format!("VMs get no cgroup: {reason}"),
+        format!(
+            "run hull as root, or where systemd delegates: `systemd-run --user --scope hull …`; until then {WITHOUT}"
         ),
-        Err(error) => Check::bad(
-            NAME,
-            Status::Limited,
-            format!("VMs get no cgroup: {error}"),
-            format!(
-                "run hull as root, or where systemd delegates: `systemd-run --user --scope hull …`; until then {WITHOUT}"
-            ),
-        ),
-    }
+    )
 }
 
 fn tun() -> Check {
@@ -274,9 +322,13 @@ fn nft() -> Check {
     }
 }
 
-fn cgroup() -> Check {
+fn cgroup(host: &Result<Host, String>) -> Check {
     const NAME: &str = "cgroup v2";
-    match monitor::cgroup2_mount() {
+    match host
+        .as_ref()
+        .ok()
+        .and_then(|host| host.cgroup2_mount.as_ref())
+    {
         Some(path) => Check::good(NAME, format!("mounted at {}", path.display())),
         None => Check::bad(
             NAME,
@@ -321,5 +373,30 @@ fn space() -> Check {
             format!("{}: {error}", root.display()),
             "check the disk",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_monitor_finds_is_understood_in_both_forms() {
+        let parse = |text| Ok(serde_json::from_str::<Host>(text).unwrap());
+        let good =
+            parse(r#"{"kvm":null,"cgroup":{"missing":[]},"cgroup2_mount":"/sys/fs/cgroup"}"#);
+        assert_eq!(limits(&good).status, Status::Good);
+        assert_eq!(cgroup(&good).status, Status::Good);
+        let bad = parse(r#"{"kvm":"no KVM","cgroup":"not root","cgroup2_mount":null}"#);
+        assert_eq!(kvm_of(&bad)[0].detail, "no KVM");
+        assert!(limits(&bad).detail.contains("not root"));
+        assert_eq!(cgroup(&bad).status, Status::Limited);
+    }
+
+    #[test]
+    fn a_monitor_that_cannot_be_asked_is_reported() {
+        let unknown = Err("could not be found out".to_owned());
+        assert_eq!(kvm_of(&unknown)[0].status, Status::Missing);
+        assert!(limits(&unknown).detail.contains("could not be found out"));
     }
 }

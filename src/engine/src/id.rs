@@ -1,11 +1,12 @@
 //! Identifiers, made from the kernel's randomness.
 
-/// A container's identifier: 64 hexadecimal digits, as Docker's.
+/// An identifier of a container, a pod or an exec: 64 hexadecimal digits, as Docker's.
 pub fn new_id() -> String {
-    random::<32>()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let mut bytes = [0; 32];
+    // Requests of at most 256 bytes are never cut or interrupted once the kernel's pool is ready (getrandom(2)).
+    let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    assert_eq!(filled, Ok(32), "the kernel gives random bytes");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The form of an identifier that people see: its first 12 digits.
@@ -22,14 +23,6 @@ pub fn is_valid_name(name: &str) -> bool {
         && name.len() > 1
         && name.len() <= 255
         && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    // Requests of at most 256 bytes are never cut or interrupted once the kernel's pool is ready (getrandom(2)).
-    let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
-    assert_eq!(filled, Ok(N), "the kernel gives random bytes");
-    bytes
 }
 
 #[cfg(test)]

@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
+use image::store::Removed;
 use image::{Image, PullOptions, Reference, Store};
 
+use crate::engine::Engine;
+use crate::events::Told;
+use crate::id;
 use crate::install::{self, Installation};
 use crate::options::Pull;
 
@@ -34,6 +38,17 @@ pub enum Error {
     /// The demo image is not installed.
     #[error(transparent)]
     Install(#[from] install::Error),
+    /// Containers use it.
+    #[error(
+        "conflict: unable to remove repository reference \"{image}\" (must force) - container {container} is using its \
+         referenced image"
+    )]
+    InUse {
+        /// The image, as the user named it.
+        image: String,
+        /// One of the containers.
+        container: String,
+    },
     /// The demo archive has no image.
     #[error("the demo image's archive is empty")]
     EmptyDemo,
@@ -46,7 +61,7 @@ impl Error {
             Error::Image(error) => error.help(),
             Error::Store(error) => error.help(),
             Error::Absent(name) => Some(format!("fetch it with `hull pull {name}`")),
-            Error::Name { .. } | Error::Install(_) | Error::EmptyDemo => None,
+            Error::Name { .. } | Error::Install(_) | Error::EmptyDemo | Error::InUse { .. } => None,
         }
     }
 }
@@ -92,4 +107,42 @@ pub fn resolve(
     Ok(store
         .pull(&reference, &PullOptions::default(), progress)?
         .image)
+}
+
+impl Engine {
+    /// Removes an image or one of its names ([`Store::remove`]). One that a container uses, running or not, is refused; with
+    /// `force` its names go, and the image itself when its last container is gone.
+    pub fn remove_image(&self, text: &str, force: bool) -> Result<Removed, crate::Error> {
+        let store = self.images()?;
+        if let Some(image) = store.find(text).map_err(Error::from)? {
+            let is_last_name = image.names.len() <= 1 || !is_name_of(&image, text);
+            let in_use = self.images_in_use()?;
+            let users = in_use.get(&image.id.to_string());
+            if let Some(container) = users.and_then(|users| users.first())
+                && is_last_name
+                && !force
+            {
+                return Err(Error::InUse {
+                    image: text.to_owned(),
+                    container: id::short(container).to_owned(),
+                }
+                .into());
+            }
+        }
+        let removed = store.remove(text, force).map_err(Error::from)?;
+        for name in &removed.untagged {
+            self.tell(Told::new("image", "untag", name).with("name", name));
+        }
+        if let Some(image) = removed.deleted {
+            let image = image.to_string();
+            self.tell(Told::new("image", "delete", &image).with("name", &image));
+        }
+        Ok(removed)
+    }
+}
+
+/// Whether `text` is a name of the image, and not its identifier.
+fn is_name_of(image: &Image, text: &str) -> bool {
+    text.parse::<Reference>()
+        .is_ok_and(|name| image.names.contains(&name))
 }

@@ -1,34 +1,66 @@
-//! The lifecycle of sandboxes and containers: from options and an image to a process in a VM of its own, and back
-//! with its output and exit code.
+//! Everything that hull does with sandboxes, containers and pods. Front ends (the command line, the Docker API, the
+//! containerd shim) are thin layers over [`Engine`].
 //!
-//! - [`run`]: the whole way, for `hull run`; [`prepare`] decides, [`client`] stays with the container.
-//! - [`sandbox`], [`names`], [`install`]: what exists on disk.
+//! - [`Engine`]: its methods are spread over `create`, [`session`], `control`, [`exec`], [`list`], [`logs`], [`copy`],
+//!   [`pods`], [`prune`], [`system`], `update` and `remove`.
+//! - [`Connection`], [`session::Session`]: a conversation with a sandbox's monitor.
+//! - [`events`]: what happened, appended to a file by engines and monitors.
+//! - [`layout`], `files`, `lock`, `index`: what is on disk.
+//! - [`options`], [`spec`], [`capabilities`], [`seccomp`], [`size`], [`etc`], [`template`]: from options to a
+//!   container's configuration.
 //! - [`doctor`]: what the host lacks.
-//! - [`template`]: which saved VM a VM begins from.
-//! - [`spec`], [`capabilities`], [`seccomp`], [`size`], [`etc`]: what a container is made of.
 //!
-//! Invariants: strings of the user's are parsed in `cli`, not here; a kill -9 of any process at any point leaves what
-//! the next command repairs. Deliberately absent: detached containers and exec, which come with later issues.
+//! Invariants: the engine is synchronous and keeps no state between calls, so any number of processes may use it at once;
+//! truth is in the folders (docs/lifecycle.md), the database is an index of them; a `kill -9` of any process at any point
+//! leaves what the next command repairs. No command is worse than linear in the number of containers, and [`list`] opens no
+//! socket. Deliberately absent: parsing of what a user wrote, terminals and standard streams, which are the front ends'.
 
 pub mod capabilities;
-pub mod client;
+mod connection;
+pub mod container;
+mod control;
+pub mod copy;
+mod create;
 pub mod doctor;
+mod engine;
+mod error;
 pub mod etc;
+pub mod events;
+pub mod exec;
+mod files;
 pub mod id;
 pub mod images;
+mod index;
 pub mod install;
+pub mod layout;
+pub mod list;
+mod lock;
+pub mod logs;
 pub mod names;
 pub mod options;
-pub mod prepare;
-pub mod run;
-pub mod sandbox;
-mod sealed;
+pub mod pods;
+pub mod prune;
+mod remove;
+mod repair;
+mod sandbox;
 pub mod seccomp;
+pub mod session;
 pub mod size;
 pub mod spec;
+pub mod system;
 pub mod template;
+#[cfg(test)]
+mod testing;
+pub mod time;
+pub mod update;
+mod watch;
 
-// What the command line and the benches show of the crates below: they depend on the engine alone.
+pub use connection::{Connection, Message, Streams};
+pub use container::Container;
+pub use engine::Engine;
+pub use error::{Error, Kind, Refusal, Subject};
+
+// What front ends show of the crates below: they depend on the engine alone.
 pub use image;
 pub use protocol;
 pub use sys::clock;

@@ -1,180 +1,133 @@
-//! Containers' names, in SQLite: each belongs to one container.
-//!
-//! Invariants: a row says that a name was given, the sandbox's lock says whether its container lives; a row whose lock
-//! is free is stale and yields to the next container of that name. Deliberately absent: all other state of containers.
+//! Names for containers that were given none: `brisk_lovelace`.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+/// Adjectives: friendly, and easy to type.
+const ADJECTIVES: [&str; 64] = [
+    "agile", "amber", "ample", "apt", "azure", "bold", "brave", "bright", "brisk", "calm",
+    "candid", "cheery", "civil", "clear", "clever", "cosy", "crisp", "deft", "eager", "early",
+    "fair", "fleet", "fond", "frank", "fresh", "gentle", "glad", "golden", "grand", "handy",
+    "hardy", "honest", "jolly", "keen", "kind", "level", "light", "lively", "loyal", "lucid",
+    "mellow", "merry", "mild", "modest", "neat", "nimble", "noble", "patient", "plain", "prompt",
+    "proud", "quick", "quiet", "ready", "robust", "serene", "sharp", "silver", "smart", "steady",
+    "swift", "tidy", "vivid", "warm",
+];
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+/// Surnames of people in science, engineering and seafaring, all of whom died before 2000.
+const SURNAMES: [&str; 72] = [
+    "agnesi",
+    "ampere",
+    "babbage",
+    "banneker",
+    "bessel",
+    "boole",
+    "boyle",
+    "brahe",
+    "brunel",
+    "cabot",
+    "cannon",
+    "cantor",
+    "carson",
+    "carver",
+    "cauchy",
+    "celsius",
+    "chandra",
+    "cook",
+    "copernicus",
+    "curie",
+    "dalton",
+    "darwin",
+    "dirac",
+    "doppler",
+    "euclid",
+    "euler",
+    "faraday",
+    "fermat",
+    "fermi",
+    "fleming",
+    "fourier",
+    "galileo",
+    "galois",
+    "gauss",
+    "germain",
+    "goeppert",
+    "halley",
+    "herschel",
+    "hilbert",
+    "hooke",
+    "hopper",
+    "hubble",
+    "huygens",
+    "hypatia",
+    "jacquard",
+    "joule",
+    "kepler",
+    "lagrange",
+    "laplace",
+    "leibniz",
+    "lovelace",
+    "magellan",
+    "maxwell",
+    "meitner",
+    "mendel",
+    "mercator",
+    "mitchell",
+    "nansen",
+    "napier",
+    "noether",
+    "ohm",
+    "pascal",
+    "pasteur",
+    "planck",
+    "ptolemy",
+    "ramanujan",
+    "shannon",
+    "somerville",
+    "tesla",
+    "turing",
+    "volta",
+    "watt",
+];
 
-use crate::sandbox;
-
-/// Version of the schema, kept in SQLite's user_version.
-const SCHEMA_VERSION: i64 = 1;
-/// How long one command waits for another's transaction.
-const BUSY: Duration = Duration::from_secs(10);
-
-/// Why a name cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// It belongs to a running container.
-    #[error(
-        "the container name {name:?} is in use by container {id}; choose another or end that container"
-    )]
-    InUse {
-        /// The name.
-        name: String,
-        /// Whose it is.
-        id: String,
-    },
-    /// The database cannot be used.
-    #[error("cannot use the database of container names {path}")]
-    Database {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// The database is of another time.
-    #[error(
-        "the database of container names {path} has version {found}, and this hull knows {SCHEMA_VERSION}; use the hull that made it"
-    )]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// What it has.
-        found: i64,
-    },
-}
-
-/// The database of names.
-#[derive(Debug)]
-pub struct Names {
-    path: PathBuf,
-    connection: Connection,
-}
-
-impl Names {
-    /// Opens the database of `root`, making it when missing.
-    pub fn open(root: &Path) -> Result<Names, Error> {
-        let path = root.join("names.sqlite");
-        let connection = prepare(&path).map_err(|source| Error::Database {
-            path: path.clone(),
-            source,
-        })?;
-        let found = version(&connection).map_err(|source| Error::Database {
-            path: path.clone(),
-            source,
-        })?;
-        if found != SCHEMA_VERSION {
-            return Err(Error::Version { path, found });
-        }
-        Ok(Names { path, connection })
+/// A name made of random words. From the second attempt on, with digits, so that one is free sooner or later.
+pub(crate) fn random(attempt: u32) -> String {
+    let mut bytes = [0; 8];
+    // As in `id::new_id`.
+    let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    assert_eq!(filled, Ok(8), "the kernel gives random bytes");
+    let number = u64::from_le_bytes(bytes) as usize;
+    let adjective = ADJECTIVES[number % ADJECTIVES.len()];
+    let rest = number / ADJECTIVES.len();
+    let surname = SURNAMES[rest % SURNAMES.len()];
+    match attempt {
+        0 => format!("{adjective}_{surname}"),
+        _ => format!("{adjective}_{surname}{}", rest / SURNAMES.len() % 10_000),
     }
-
-    /// Gives `name` to the container `id`, whose sandbox is already locked.
-    pub fn claim(&mut self, root: &Path, name: &str, id: &str) -> Result<(), Error> {
-        match self.try_claim(root, name, id) {
-            Ok(None) => Ok(()),
-            Ok(Some(owner)) => Err(Error::InUse {
-                name: name.to_owned(),
-                id: owner,
-            }),
-            Err(source) => Err(Error::Database {
-                path: self.path.clone(),
-                source,
-            }),
-        }
-    }
-
-    /// Takes back the names of the container `id`.
-    pub fn release(&self, id: &str) -> Result<(), Error> {
-        self.connection
-            .execute("DELETE FROM names WHERE id = ?1", [id])
-            .map(drop)
-            .map_err(|source| Error::Database {
-                path: self.path.clone(),
-                source,
-            })
-    }
-
-    fn try_claim(&mut self, root: &Path, name: &str, id: &str) -> rusqlite::Result<Option<String>> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let owner: Option<String> = transaction
-            .query_row("SELECT id FROM names WHERE name = ?1", [name], |row| {
-                row.get(0)
-            })
-            .optional()?;
-        if let Some(owner) = owner.filter(|owner| sandbox::is_alive(root, owner)) {
-            return Ok(Some(owner));
-        }
-        transaction.execute(
-            "INSERT OR REPLACE INTO names (name, id) VALUES (?1, ?2)",
-            params![name, id],
-        )?;
-        transaction.commit()?;
-        Ok(None)
-    }
-}
-
-fn prepare(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY)?;
-    // With a write-ahead log and synchronous=NORMAL a claim needs no fsync: a name lost with the machine's power is
-    // lost with its container.
-    connection.pragma_update(None, "journal_mode", "wal")?;
-    connection.pragma_update(None, "synchronous", "normal")?;
-    if version(&connection)? == 0 {
-        connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE;
-             CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY, id TEXT NOT NULL) WITHOUT ROWID;
-             PRAGMA user_version = {SCHEMA_VERSION};
-             COMMIT;"
-        ))?;
-    }
-    Ok(connection)
-}
-
-fn version(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::is_valid_name;
 
     #[test]
-    fn a_living_container_keeps_its_name_and_a_dead_one_s_is_free() {
-        let root = tempfile::tempdir().unwrap();
-        let mut names = Names::open(root.path()).unwrap();
-        let first = sandbox::create(root.path(), "one").unwrap();
-        names.claim(root.path(), "web", "one").unwrap();
-        let _second = sandbox::create(root.path(), "two").unwrap();
-        let refused = names.claim(root.path(), "web", "two").unwrap_err();
+    fn made_up_names_are_valid_and_later_attempts_have_digits() {
+        for attempt in 0..50 {
+            assert!(is_valid_name(&random(attempt)));
+        }
         assert!(
-            matches!(refused, Error::InUse { ref id, .. } if id == "one"),
-            "{refused}"
+            random(0)
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c == '_')
         );
-        drop(first);
-        names.claim(root.path(), "web", "two").unwrap();
-        assert!(names.claim(root.path(), "web", "three").is_err());
-        names.release("two").unwrap();
-        names.claim(root.path(), "web", "three").unwrap();
+        assert!(random(1).ends_with(|c: char| c.is_ascii_digit()));
     }
 
     #[test]
-    fn a_database_of_another_version_is_left_alone() {
-        let root = tempfile::tempdir().unwrap();
-        drop(Names::open(root.path()).unwrap());
-        let connection = Connection::open(root.path().join("names.sqlite")).unwrap();
-        connection.pragma_update(None, "user_version", 99).unwrap();
-        assert!(matches!(
-            Names::open(root.path()),
-            Err(Error::Version { found: 99, .. })
-        ));
+    fn the_lists_have_each_word_once() {
+        for list in [&ADJECTIVES[..], &SURNAMES[..]] {
+            let mut sorted = list.to_vec();
+            sorted.sort_unstable();
+            sorted.dedup();
+            assert_eq!(sorted.len(), list.len());
+        }
     }
 }

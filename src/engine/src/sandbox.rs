@@ -1,149 +1,279 @@
-//! A sandbox's folder: what exists of a sandbox outside its processes.
+//! Reaching a sandbox's monitor: connecting to the one that lives, or spawning one.
 //!
 //! ```text
-//! ROOT/sandboxes/<id>/lock          locked (flock) by the monitor for as long as it lives
-//! ROOT/sandboxes/<id>/socket        where the monitor listens
-//! ROOT/sandboxes/<id>/config.json   what the monitor was told
+//! folder locked -> lock free?  yes: repair what a killed monitor left -> listen -> spawn, with listener and lock
+//!                              no:  connect; refused: it is ending -> wait for its lock, and again
 //! ```
 //!
-//! Invariants: a folder whose lock is free belongs to nobody and is removed by [`sweep`]. Folders are made under the
-//! shared lock ROOT/sandboxes/.lock and swept under the exclusive one, so that none is swept between its making and
-//! its locking. Deliberately absent: process numbers, which are reused.
+//! Invariants (lifecycle H9, H10): the sandbox's lock is taken and the socket made under the lock of the folder, so that of
+//! two commands one spawns and the other connects; a monitor that is ending closes connections unanswered, and its lock is
+//! waited for, with a limit and without a sleep.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use rustix::io::Errno;
+use protocol::agent::Failure;
+use protocol::monitor::{Answer, LISTENER_FD, LOCK_FD, Request, VERSION};
+use protocol::record::Machine;
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 
-/// Why a sandbox's folder cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {path}")]
-pub struct Error {
-    action: &'static str,
-    path: PathBuf,
-    #[source]
-    source: io::Error,
-}
+use crate::connection::{self, Connection};
+use crate::engine::Engine;
+use crate::error::{Error, Subject};
+use crate::{files, lock, template};
 
-/// A new sandbox: its folder, its lock and its socket.
+/// How long a monitor that is ending may take: its guest's file systems are unmounted within it.
+const ENDING_LIMIT: Duration = Duration::from_secs(60);
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// A connection to a monitor, which was greeted and has not answered yet.
 #[derive(Debug)]
-pub struct Sandbox {
-    /// The folder.
-    pub path: PathBuf,
-    /// Held until the last copy of the descriptor is closed.
-    pub lock: File,
-    /// Bound and listening.
-    pub listener: OwnedFd,
+pub(crate) struct Link {
+    pub(crate) connection: Connection,
+    hello: u64,
+    /// The monitor, if it was spawned for this link.
+    spawned: Option<Child>,
 }
 
-/// Makes the folder of the sandbox `id`.
-pub fn create(root: &Path, id: &str) -> Result<Sandbox, Error> {
-    let path = root.join("sandboxes").join(id);
-    let _making = lock_all(root, FlockOperation::LockShared)?;
-    attempt("make", &path, DirBuilder::new().mode(0o700).create(&path))?;
-    let lock_path = path.join("lock");
-    let lock = attempt("make", &lock_path, lock_file(&lock_path))?;
-    attempt(
-        "lock",
-        &lock_path,
-        flock(&lock, FlockOperation::NonBlockingLockExclusive),
-    )?;
-    let listener = attempt("listen at", &path.join("socket"), listen_in(&path))?;
-    Ok(Sandbox {
-        path,
-        lock,
-        listener,
-    })
-}
-
-/// Connects to the monitor of the sandbox whose folder this is.
-pub fn dial(path: &Path) -> Result<OwnedFd, Error> {
-    attempt("connect to", &path.join("socket"), dial_in(path))
-}
-
-/// Whether somebody holds the sandbox `id`.
-pub fn is_alive(root: &Path, id: &str) -> bool {
-    let path = root.join("sandboxes").join(id).join("lock");
-    match File::open(path) {
-        Ok(lock) => is_locked(&lock),
-        Err(_) => false,
-    }
-}
-
-/// Removes what dead monitors left behind, and says which sandboxes these were.
-pub fn sweep(root: &Path) -> Result<Vec<String>, Error> {
-    let folder = root.join("sandboxes");
-    let all = match lock_all(root, FlockOperation::NonBlockingLockExclusive) {
-        Ok(all) => all,
-        // Somebody makes or sweeps right now; the next command will do.
-        Err(error) if error.source.kind() == io::ErrorKind::WouldBlock => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut swept = Vec::new();
-    for entry in attempt("list", &folder, std::fs::read_dir(&folder))? {
-        let entry = attempt("list", &folder, entry)?;
-        let Ok(name) = entry.file_name().into_string() else {
-            continue;
+impl Link {
+    fn new(sandbox: &str, socket: OwnedFd, spawned: Option<Child>) -> Result<Link, Error> {
+        let mut connection = Connection::new(socket);
+        let hello = Request::Hello {
+            version: VERSION,
+            build: protocol::BUILD.into(),
         };
-        if name.starts_with('.') {
-            continue;
+        let hello = connection.send(hello).map_err(conversation(sandbox))?;
+        Ok(Link {
+            connection,
+            hello,
+            spawned,
+        })
+    }
+
+    /// Looks at an answer to see whether it is the one to the greeting. `None`: it is not.
+    pub(crate) fn greeting(
+        &self,
+        seq: u64,
+        result: &Result<Answer, Failure>,
+    ) -> Option<Result<(), connection::Error>> {
+        (seq == self.hello).then(|| check_hello(result))
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(crate) fn ask(
+        &mut self,
+        request: Request,
+    ) -> Result<Result<Answer, Failure>, connection::Error> {
+        let seq = self.connection.send(request)?;
+        self.greet()?;
+        self.connection.answer(seq)
+    }
+
+    /// Waits for the answer to the greeting.
+    pub(crate) fn greet(&mut self) -> Result<(), connection::Error> {
+        check_hello(&self.connection.answer(self.hello)?)
+    }
+
+    /// The monitor, if it was spawned for this link.
+    pub(crate) fn take_spawned(&mut self) -> Option<Child> {
+        self.spawned.take()
+    }
+}
+
+fn check_hello(result: &Result<Answer, Failure>) -> Result<(), connection::Error> {
+    match result {
+        Ok(Answer::Hello { version, .. }) if *version == VERSION => Ok(()),
+        Ok(Answer::Hello { version, .. }) => Err(connection::Error::Version {
+            monitor: *version,
+            hull: VERSION,
+        }),
+        _ => Err(connection::Error::Unexpected),
+    }
+}
+
+/// For `map_err`: a conversation that failed.
+pub(crate) fn conversation(sandbox: &str) -> impl FnOnce(connection::Error) -> Error {
+    move |source| Error::Conversation {
+        sandbox: sandbox.to_owned(),
+        source,
+    }
+}
+
+impl Engine {
+    /// Connects to the sandbox's monitor, spawning it if none lives.
+    pub(crate) fn reach(&self, sandbox: &str) -> Result<Link, Error> {
+        let folder = self.layout().sandbox(sandbox);
+        loop {
+            let Some(_making) = files::lock_folder(&folder)? else {
+                return Err(Error::not_found(Subject::Container, sandbox));
+            };
+            let path = self.layout().sandbox_lock(sandbox);
+            let Some(held) = lock::try_take(&path).map_err(Error::file("lock", &path))? else {
+                match self.dial(sandbox)? {
+                    Some(socket) => return Link::new(sandbox, socket, None),
+                    None => self.await_end(sandbox)?,
+                }
+                continue;
+            };
+            if self.repair_held(sandbox)? {
+                drop(held);
+                self.sweep_host();
+                continue;
+            }
+            let listener =
+                listen_in(&folder).map_err(Error::file("listen at", folder.join("socket")))?;
+            let socket =
+                dial_in(&folder).map_err(Error::file("connect to", folder.join("socket")))?;
+            let monitor = self.spawn(sandbox, &listener, &held)?;
+            return Link::new(sandbox, socket, Some(monitor));
         }
-        let held = match File::open(entry.path().join("lock")) {
-            Ok(lock) => is_locked(&lock),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return attempt("open", &entry.path().join("lock"), Err(error)),
+    }
+
+    /// Connects to the sandbox's monitor; `None` if none lives.
+    pub(crate) fn connect(&self, sandbox: &str) -> Result<Option<Link>, Error> {
+        loop {
+            if !self.is_alive(sandbox)? {
+                return Ok(None);
+            }
+            // Whoever spawns it holds the folder until it listens.
+            let making = files::lock_folder(&self.layout().sandbox(sandbox))?;
+            if making.is_none() {
+                return Ok(None);
+            }
+            match self.dial(sandbox)? {
+                Some(socket) => return Link::new(sandbox, socket, None).map(Some),
+                None => self.await_end(sandbox)?,
+            }
+        }
+    }
+
+    /// Asks the sandbox's monitor; `None` if none lives, or if it ended without an answer.
+    pub(crate) fn ask(&self, sandbox: &str, request: Request) -> Result<Option<Answer>, Error> {
+        let Some(mut link) = self.connect(sandbox)? else {
+            return Ok(None);
         };
-        if !held {
-            remove(&entry.path())?;
-            swept.push(name);
+        match link.ask(request) {
+            Ok(result) => result.map(Some).map_err(Error::Failure),
+            Err(connection::Error::Closed) => {
+                self.await_end(sandbox)?;
+                Ok(None)
+            }
+            Err(error) => Err(conversation(sandbox)(error)),
         }
     }
-    drop(all);
-    Ok(swept)
-}
 
-/// Removes a sandbox's folder.
-pub fn remove(path: &Path) -> Result<(), Error> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => attempt("remove", path, other),
+    /// Whether the sandbox has a monitor.
+    pub(crate) fn is_alive(&self, sandbox: &str) -> Result<bool, Error> {
+        let path = self.layout().sandbox_lock(sandbox);
+        lock::is_held(&path).map_err(Error::file("look at", path))
     }
-}
 
-fn lock_all(root: &Path, operation: FlockOperation) -> Result<File, Error> {
-    let folder = root.join("sandboxes");
-    attempt(
-        "make",
-        &folder,
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder),
-    )?;
-    let path = folder.join(".lock");
-    let file = attempt("make", &path, lock_file(&path))?;
-    attempt("lock", &path, flock(&file, operation))?;
-    Ok(file)
-}
+    /// Waits until the sandbox has no monitor.
+    pub(crate) fn await_end(&self, sandbox: &str) -> Result<(), Error> {
+        let path = self.layout().sandbox_lock(sandbox);
+        match lock::is_free_within(&path, ENDING_LIMIT).map_err(Error::file("lock", path))? {
+            true => Ok(()),
+            false => Err(Error::StillEnding {
+                sandbox: sandbox.to_owned(),
+                seconds: ENDING_LIMIT.as_secs(),
+            }),
+        }
+    }
 
-fn lock_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(path)
-}
+    /// Takes the lock of a sandbox that runs no more, waiting for its monitor's end. `None` if there is no such sandbox.
+    pub(crate) fn take_lock(&self, sandbox: &str) -> Result<Option<File>, Error> {
+        let path = self.layout().sandbox_lock(sandbox);
+        match lock::take_within(&path, ENDING_LIMIT) {
+            Ok(Some(held)) => Ok(Some(held)),
+            Ok(None) => Err(Error::StillEnding {
+                sandbox: sandbox.to_owned(),
+                seconds: ENDING_LIMIT.as_secs(),
+            }),
+            Err(error) if files::is_absent(&error) => Ok(None),
+            Err(error) => Err(Error::file("lock", path)(error)),
+        }
+    }
 
-fn is_locked(lock: &File) -> bool {
-    flock(lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+    /// `None` when nothing listens.
+    fn dial(&self, sandbox: &str) -> Result<Option<OwnedFd>, Error> {
+        let folder = self.layout().sandbox(sandbox);
+        match dial_in(&folder) {
+            Ok(socket) => Ok(Some(socket)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(Error::file("connect to", folder.join("socket"))(error)),
+        }
+    }
+
+    /// Spawns the sandbox's monitor, whose end is the end of the lock: our copy goes with `held`.
+    fn spawn(&self, sandbox: &str, listener: &OwnedFd, held: &File) -> Result<Child, Error> {
+        let program = self.installation().monitor()?;
+        self.refresh_template(sandbox, &program)?;
+        let mut command = Command::new(&program);
+        command
+            .arg(self.layout().sandbox(sandbox))
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        for name in ["HULL_LOG", "PATH"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        if std::env::var_os("HULL_LOG").is_some() {
+            command.stderr(Stdio::inherit());
+        }
+        let inherit = sys::spawn::Inherit {
+            descriptors: &[(listener.as_fd(), LISTENER_FD), (held.as_fd(), LOCK_FD)],
+            new_session: true,
+            dies_with_parent: false,
+            ..Default::default()
+        };
+        sys::spawn::spawn(&mut command, &inherit).map_err(|source| Error::Spawn {
+            sandbox: sandbox.to_owned(),
+            source,
+        })
+    }
+
+    /// A VM begins from a template of this boot of the host and of this build, or boots its kernel: what was recorded when
+    /// the sandbox was made may be of another.
+    fn refresh_template(&self, sandbox: &str, monitor: &Path) -> Result<(), Error> {
+        let Some(mut config) = self.sandbox_config(sandbox)? else {
+            return Err(Error::not_found(Subject::Container, sandbox));
+        };
+        let Machine::Vm(vm) = &mut config.machine else {
+            return Ok(());
+        };
+        if vm.template.is_none() {
+            return Ok(());
+        }
+        let current = template::path(self.root(), monitor, vm, config.bridge);
+        let current = current.inspect_err(|error| {
+            tracing::warn!(%error, "the VM's template has no name: it boots its kernel");
+        });
+        let current = current.ok();
+        if vm.template == current {
+            return Ok(());
+        }
+        vm.template = current;
+        files::write(&self.layout().sandbox_config(sandbox), &config)
+    }
 }
 
 /// A socket's path has at most 107 bytes: the folder is named by its descriptor.
@@ -157,11 +287,16 @@ fn in_folder(path: &Path) -> io::Result<(OwnedFd, SocketAddrUnix)> {
     Ok((folder, address))
 }
 
-fn listen_in(path: &Path) -> io::Result<OwnedFd> {
+/// Listens in the folder, in the place of an earlier socket.
+pub(crate) fn listen_in(path: &Path) -> io::Result<OwnedFd> {
+    match std::fs::remove_file(path.join("socket")) {
+        Err(error) if !files::is_absent(&error) => return Err(error),
+        _ => {}
+    }
     let (_folder, address) = in_folder(path)?;
     let socket = packet_socket()?;
     bind(&socket, &address)?;
-    listen(&socket, 16)?;
+    listen(&socket, BACKLOG)?;
     Ok(socket)
 }
 
@@ -179,53 +314,4 @@ fn packet_socket() -> io::Result<OwnedFd> {
         SocketFlags::CLOEXEC,
         None,
     )?)
-}
-
-fn attempt<T>(
-    action: &'static str,
-    path: &Path,
-    result: Result<T, impl Into<io::Error>>,
-) -> Result<T, Error> {
-    result.map_err(|source| Error {
-        action,
-        path: path.to_owned(),
-        source: source.into(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sandbox_is_swept_when_its_lock_is_free_and_not_before() {
-        let root = tempfile::tempdir().unwrap();
-        let sandbox = create(root.path(), "abc").unwrap();
-        assert!(is_alive(root.path(), "abc"));
-        assert!(sweep(root.path()).unwrap().is_empty());
-        drop(sandbox);
-        assert!(!is_alive(root.path(), "abc"));
-        assert_eq!(sweep(root.path()).unwrap(), ["abc"]);
-        assert!(!root.path().join("sandboxes/abc").exists());
-    }
-
-    #[test]
-    fn a_client_can_connect_before_anybody_accepts_however_long_the_path() {
-        let root = tempfile::tempdir().unwrap();
-        let deep = root.path().join("x".repeat(200));
-        std::fs::create_dir(&deep).unwrap();
-        let sandbox = create(&deep, "abc").unwrap();
-        let client = dial(&sandbox.path).unwrap();
-        sys::packet::send(&client, b"hello", &[]).unwrap();
-        let server = rustix::net::accept(&sandbox.listener).unwrap();
-        let mut buffer = [0; 8];
-        assert_eq!(sys::packet::receive(&server, &mut buffer).unwrap().len, 5);
-    }
-
-    #[test]
-    fn a_folder_without_a_lock_is_swept() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(root.path().join("sandboxes/half")).unwrap();
-        assert_eq!(sweep(root.path()).unwrap(), ["half"]);
-    }
 }

@@ -2,16 +2,18 @@
 //!
 //! Invariant: two VMs with the same key are, up to the moment when their agents are ready, the same; what differs from
 //! container to container (layers, addresses, the container itself) comes later. How templates are made and kept is the
-//! monitor's affair (`monitor::template`).
+//! the monitor's business.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use monitor::config::Vm;
+use protocol::record::Vm;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+
+use crate::layout::Layout;
 
 /// Another value with each boot of the host: what was saved holds for this processor's microcode, this kernel's KVM and
 /// this machine's clock only.
@@ -103,7 +105,7 @@ pub fn path(root: &Path, monitor: &Path, vm: &Vm, network: bool) -> io::Result<P
         hash(&origin, ORIGIN_LEN)?,
         hash(&shape, SHAPE_LEN)?
     );
-    Ok(root.join(monitor::template::FOLDER).join(key))
+    Ok(Layout::new(root).templates().join(key))
 }
 
 /// The first bytes of a value's hash, as text.
@@ -114,7 +116,7 @@ fn hash(value: &impl Serialize, len: usize) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use monitor::config::Policy;
+    use protocol::record::JailPolicy;
 
     use super::*;
 
@@ -134,7 +136,7 @@ mod tests {
             memory_mib: 568,
             vcpus: 1,
             cpu_milli: None,
-            jail: Policy::Full,
+            jail: JailPolicy::Full,
             scratch: Some(file("scratch.ext4")),
             template: None,
             show_console: false,

@@ -1,0 +1,148 @@
+//! Making a container: files and a name, and nothing that runs.
+//!
+//! ```text
+//! ROOT/tmp/<id> made and locked -> row with the name -> ROOT/sandboxes/<id> placed -> ROOT/containers/<id> placed
+//! ```
+//!
+//! Invariant: a kill at any point leaves no container or a whole one. A row without a folder is a free name; a sandbox of a
+//! single container without that container is removed by [`Engine::sweep`].
+
+use image::Lease;
+use protocol::record::{self, ContainerConfig, SandboxConfig, SandboxKind, State};
+
+use crate::container::Summary;
+use crate::engine::{Engine, is_id};
+use crate::error::{Error, Subject};
+use crate::events;
+use crate::files::{self, Draft};
+use crate::id::is_valid_name;
+use crate::index::{self, Entry};
+use crate::names;
+
+/// Attempts to find a free name: 4,608 names without digits, and 46 million with.
+const NAME_ATTEMPTS: u32 = 20;
+
+/// A container to make.
+#[derive(Debug)]
+pub struct NewContainer {
+    /// What is asked for. `id` is a new one of [`crate::id::new_id`]; an empty `name` is made up.
+    pub config: ContainerConfig,
+    /// Its sandbox, of the same identifier; `None` for a container of a pod, which `config.sandbox` names.
+    pub sandbox: Option<SandboxConfig>,
+    /// Keeps its image until the container exists, and so keeps it.
+    pub lease: Option<Lease>,
+}
+
+impl Engine {
+    /// Makes a container, and returns its name. Afterwards it exists, and nothing of it runs.
+    pub fn create(&self, new: NewContainer) -> Result<String, Error> {
+        let NewContainer {
+            mut config,
+            sandbox,
+            lease,
+        } = new;
+        assert!(is_id(&config.id), "identifiers come from id::new_id");
+        if !config.name.is_empty() && !is_valid_name(&config.name) {
+            return Err(Error::InvalidName {
+                subject: Subject::Container,
+                name: config.name,
+            });
+        }
+        if sandbox.is_none() && self.pod_config(&config.sandbox)?.is_none() {
+            return Err(Error::not_found(Subject::Pod, &config.sandbox));
+        }
+        let mut draft = Draft::begin(self.layout(), &config.id)?;
+        self.place_with_name(&mut config, sandbox, &mut draft)?;
+        drop(lease);
+        self.tell(events::container(&config, "create"));
+        Ok(config.name)
+    }
+
+    fn place_with_name(
+        &self,
+        config: &mut ContainerConfig,
+        sandbox: Option<SandboxConfig>,
+        draft: &mut Draft,
+    ) -> Result<(), Error> {
+        files::make_folder(&draft.path().join(record::LOGS))?;
+        files::write_new(&draft.path().join(record::STATE), &State::default())?;
+        let given = !config.name.is_empty();
+        for attempt in 0..NAME_ATTEMPTS {
+            if !given {
+                config.name = names::random(attempt);
+            }
+            let path = draft.path().join(record::CONFIG);
+            files::write_new(&path, config)?;
+            let entry = Entry {
+                stamp: index::stamp(&path).map_err(Error::file("look at", &path))?,
+                summary: Summary::of(config),
+            };
+            match self.claim_name(&entry)? {
+                None => {
+                    if let Some(sandbox) = sandbox {
+                        self.place_sandbox(&sandbox)?;
+                    }
+                    return draft.place(&self.layout().container(&config.id));
+                }
+                Some(_) if !given && attempt + 1 < NAME_ATTEMPTS => {}
+                Some(id) => {
+                    return Err(Error::NameInUse {
+                        subject: Subject::Container,
+                        name: config.name.clone(),
+                        id,
+                    });
+                }
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// Gives a container its name; the answer is another container's identifier if that has it. One that only seems to
+    /// have it loses it: a row that is stale, or a container that goes with its end and whose monitor was killed.
+    pub(crate) fn claim_name(&self, entry: &Entry) -> Result<Option<String>, Error> {
+        // In this order: what is not being made any more has its place.
+        let keeps = |id: &str| files::is_being_made(self.layout(), id) || self.exists(id);
+        let claim = || self.with_index(|index| index.claim(entry, keeps));
+        let Some(owner) = claim()? else {
+            return Ok(None);
+        };
+        self.repair_if_dead(&owner)?;
+        let renamed = self
+            .summary(&owner)?
+            .is_some_and(|summary| summary.name != entry.summary.name);
+        if renamed || !keeps(&owner) {
+            return claim();
+        }
+        Ok(Some(owner))
+    }
+
+    /// Makes a sandbox's folder.
+    pub(crate) fn place_sandbox(&self, sandbox: &SandboxConfig) -> Result<(), Error> {
+        let mut draft = self.draft_sandbox(sandbox)?;
+        draft.place(&self.layout().sandbox(&sandbox.id))
+    }
+
+    /// Makes a sandbox's folder, still out of sight.
+    pub(crate) fn draft_sandbox(&self, sandbox: &SandboxConfig) -> Result<Draft, Error> {
+        // Not the name of its container's draft.
+        let draft = Draft::begin(self.layout(), &format!("sandbox-{}", sandbox.id))?;
+        files::write_new(&draft.path().join(record::CONFIG), sandbox)?;
+        Ok(draft)
+    }
+
+    /// Reads a sandbox's configuration; `None` if there is no such sandbox.
+    pub(crate) fn sandbox_config(&self, id: &str) -> Result<Option<SandboxConfig>, Error> {
+        let path = self.layout().sandbox_config(id);
+        let config: Option<SandboxConfig> = files::read(&path)?;
+        if let Some(config) = &config {
+            files::check_version(&path, config.version)?;
+        }
+        Ok(config)
+    }
+
+    /// The configuration of the pod with this whole identifier.
+    pub(crate) fn pod_config(&self, id: &str) -> Result<Option<SandboxConfig>, Error> {
+        let config = self.sandbox_config(id)?;
+        Ok(config.filter(|config| matches!(config.kind, SandboxKind::Pod { .. })))
+    }
+}

@@ -1,0 +1,99 @@
+//! Removing a container.
+//!
+//! ```text
+//! it has ended -> lock taken -> ROOT/containers/<id> out of sight -> row -> ROOT/sandboxes/<id> out of sight
+//! ```
+//!
+//! Invariant (docs/lifecycle.md, "What is durable when", 5): a kill leaves a whole container, or rubbish that
+//! [`Engine::sweep`] removes.
+
+use protocol::monitor::Request;
+use protocol::record::{ContainerConfig, SandboxKind};
+
+use crate::control::Stop;
+use crate::engine::Engine;
+use crate::error::{Error, Refusal};
+use crate::{events, files};
+
+/// How to remove a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Remove {
+    /// Kill it if it runs.
+    pub force: bool,
+}
+
+impl Engine {
+    /// Removes a container.
+    pub fn remove(&self, reference: &str, how: Remove) -> Result<(), Error> {
+        let container = self.container(reference)?;
+        let config = container.config;
+        if container.state.status.is_alive() {
+            if !how.force {
+                let why = match container.state.status {
+                    protocol::record::Status::Paused => Refusal::RemovePaused,
+                    _ => Refusal::RemoveRunning,
+                };
+                return Err(Error::refused(reference, why));
+            }
+            self.kill_for_good(&config)?;
+        }
+        let is_pod = self
+            .sandbox_config(&config.sandbox)?
+            .is_some_and(|sandbox| sandbox.kind != SandboxKind::Single);
+        if is_pod {
+            return self.remove_member(&config);
+        }
+        // A monitor that is ending is waited for; one that was started since is refused.
+        let Some(_held) = self.take_lock(&config.sandbox)? else {
+            return self.remove_files(&config);
+        };
+        self.repair_held(&config.sandbox)?;
+        self.remove_files(&config)
+    }
+
+    /// Kills a container; no restart policy applies.
+    fn kill_for_good(&self, config: &ContainerConfig) -> Result<(), Error> {
+        let now = Stop {
+            signal: Some(libc::SIGKILL),
+            timeout_s: Some(0),
+        };
+        match self.stop(&config.id, now) {
+            // It went with its end.
+            Err(Error::NotFound { .. }) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Removes a container of a pod, with its writable directory, which is on the pod's disk: a pod that does not run is
+    /// started for that, without any container.
+    fn remove_member(&self, config: &ContainerConfig) -> Result<(), Error> {
+        let container = config.id.clone();
+        let mut link = self.reach(&config.sandbox)?;
+        let removed = link.ask(Request::Remove { container });
+        if let Some(monitor) = link.take_spawned() {
+            let _ = link.connection.send(Request::Shutdown);
+            self.adopt(monitor);
+        }
+        let removed = removed.map_err(crate::sandbox::conversation(&config.sandbox))?;
+        removed.map_err(Error::Failure)?;
+        self.remove_files(config)
+    }
+
+    /// Removes what is on disk of a container that does not run. The caller holds its sandbox's lock, or it is a pod's.
+    pub(crate) fn remove_files(&self, config: &ContainerConfig) -> Result<(), Error> {
+        let layout = self.layout();
+        let existed = self.exists(&config.id);
+        files::discard(layout, &layout.container(&config.id))?;
+        self.with_index(|index| index.forget(&config.id))?;
+        if config.sandbox == config.id {
+            files::discard(layout, &layout.sandbox(&config.id))?;
+        }
+        if existed {
+            self.tell(events::container(config, "destroy"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
