@@ -4,9 +4,10 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::keys::{DetachKeys, Filter};
 use rustix::fs::{FileType, fstat};
 use rustix::net::{Shutdown, shutdown};
 
@@ -48,6 +49,27 @@ impl Failed {
     }
 }
 
+/// Whether the user has left, by the detach keys.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Detached(Arc<AtomicBool>);
+
+impl Detached {
+    /// The user has left.
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What an input pump is given.
+pub(super) struct Input {
+    /// The process's end.
+    pub(super) to: OwnedFd,
+    /// What the user leaves by.
+    pub(super) keys: DetachKeys,
+    /// Where it says that the user has left: here, and by a byte there.
+    pub(super) detached: (Detached, Option<PipeWriter>),
+}
+
 /// What an output pump is given.
 pub(super) struct Output {
     /// Its thread's name: `terminal` for a terminal's.
@@ -84,26 +106,49 @@ pub(super) fn output(
     Ok(())
 }
 
-/// Pumps standard input to the container until it ends; then the container sees its end.
-pub(super) fn input(to: OwnedFd) -> io::Result<()> {
+/// Pumps standard input to the process until it ends, which the process then sees, or until the user leaves.
+pub(super) fn input(input: Input) -> io::Result<()> {
+    let Input { to, keys, detached } = input;
+    let (left, mut done) = detached;
     let from = rustix::stdio::stdin().try_clone_to_owned()?;
+    // The outputs alone say that all is over; only with keys can the user leave.
+    if keys == DetachKeys::none() {
+        done = None;
+    }
     // Never waited for: it may block on a terminal for ever.
     sys::thread::spawn("stdin", move || {
         let mut to = File::from(to);
-        if let Err(error) = copy(&mut File::from(from), &mut to) {
-            tracing::debug!(%error, "input ended early");
+        match copy(&mut File::from(from), &mut to, &mut keys.filter()) {
+            Ok(false) => stop_writing(&to),
+            Ok(true) => {
+                left.0.store(true, Ordering::Release);
+                // Fails only when the session has ended, which needs no telling.
+                if let Some(done) = &mut done {
+                    let _ = done.write_all(b"!");
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "input ended early");
+                stop_writing(&to);
+            }
         }
-        stop_writing(&to);
     })?;
     Ok(())
 }
 
-fn copy(from: &mut File, to: &mut File) -> io::Result<()> {
+/// True if the user has left, false at the end of the input.
+fn copy(from: &mut File, to: &mut File, keys: &mut Filter) -> io::Result<bool> {
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         match from.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(len) => to.write_all(&buffer[..len])?,
+            Ok(0) => return Ok(false),
+            Ok(len) => {
+                let (typed, left) = keys.pass(&buffer[..len]);
+                to.write_all(&typed)?;
+                if left {
+                    return Ok(true);
+                }
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => wait_readable(from)?,
             Err(error) => return Err(error),
