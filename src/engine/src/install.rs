@@ -78,6 +78,13 @@ impl Installation {
         })
     }
 
+    /// The parts in this folder.
+    pub fn at(libexec: &Path) -> Installation {
+        Installation {
+            libexec: libexec.to_owned(),
+        }
+    }
+
     /// The program that owns a sandbox.
     pub fn monitor(&self) -> Result<PathBuf, Error> {
         self.part("hull-monitor", "hull-monitor")
