@@ -11,7 +11,7 @@ use crate::devices::Tap;
 
 /// Where the bridge's state is: the bridge belongs to the host, whatever roots of state its users have, and ends with
 /// its boot.
-pub const STATE: &str = "/run/hull";
+pub(crate) const STATE: &str = "/run/hull";
 
 /// A container's place on the bridge.
 #[derive(Debug)]
@@ -86,7 +86,13 @@ pub(crate) fn hosts(etc: &EtcFiles, address: Option<Ipv4Addr>) -> Option<String>
     let hosts = etc.hosts.clone()?;
     match (address, &etc.hostname) {
         (Some(address), Some(hostname)) => {
-            Some(format!("{hosts}{address}\t{}\n", hostname.trim_end()))
+            let name = hostname.trim_end();
+            // As Docker: a name with a domain resolves without it, too.
+            let short = match name.split_once('.') {
+                Some((short, _)) if !short.is_empty() => format!(" {short}"),
+                _ => String::new(),
+            };
+            Some(format!("{hosts}{address}\t{name}{short}\n"))
         }
         _ => Some(hosts),
     }

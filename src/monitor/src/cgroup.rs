@@ -9,10 +9,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use protocol::record::Vm;
 use rustix::fs::{Mode, OFlags};
 
-use crate::config::Vm;
-use crate::native::{cgroup2_mount, remove_parent};
+use crate::sweep::{cgroup2_mount, remove_parent};
 
 /// What hull-vmm itself and the page cache of its disks may take besides the guest's memory.
 const VMM_MEMORY_BYTES: u64 = 128 << 20;
@@ -148,7 +148,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Tries whether this user's VMs get a cgroup, and says which of their limits it would lack.
-pub fn try_out() -> io::Result<Vec<&'static str>> {
+pub(crate) fn try_out() -> io::Result<Vec<&'static str>> {
     let path = place(&format!("doctor-{}", std::process::id()))?;
     make_directory(&path)?;
     let missing = ["cpu.max", "memory.max", "pids.max"]
