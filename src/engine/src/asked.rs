@@ -57,7 +57,9 @@ pub(crate) fn environment(options: &Options, image: Option<&Config>) -> Vec<Stri
     }
     let of_image = image.and_then(|config| config.env().as_ref());
     for entry in of_image.into_iter().flatten() {
-        let name = entry.split_once('=').map_or(entry.as_str(), |(name, _)| name);
+        let name = entry
+            .split_once('=')
+            .map_or(entry.as_str(), |(name, _)| name);
         if !env.iter().any(|(known, _)| *known == name) {
             env.push((name, Some(entry.clone())));
         }
@@ -71,7 +73,8 @@ mod tests {
 
     #[test]
     fn the_user_s_environment_comes_first_and_replaces_the_image_s() {
-        let image: Config = serde_json::from_str(r#"{"Env": ["PATH=/image", "A=1", "B=2"]}"#).unwrap();
+        let image: Config =
+            serde_json::from_str(r#"{"Env": ["PATH=/image", "A=1", "B=2"]}"#).unwrap();
         let options = Options {
             env: vec![
                 Variable::Set("C".into(), "old".into()),
@@ -89,7 +92,8 @@ mod tests {
 
     #[test]
     fn a_document_of_an_earlier_version_is_read_with_defaults() {
-        let asked: Asked = serde_json::from_str(r#"{"options": {"image": "demo"}, "of_tomorrow": 1}"#).unwrap();
+        let asked: Asked =
+            serde_json::from_str(r#"{"options": {"image": "demo"}, "of_tomorrow": 1}"#).unwrap();
         assert_eq!(asked.options.image, "demo");
         let text = serde_json::to_string(&asked).unwrap();
         assert_eq!(serde_json::from_str::<Asked>(&text).unwrap(), asked);

@@ -332,6 +332,7 @@ fn labels(mut image: BTreeMap<String, String>, options: &Options) -> BTreeMap<St
 fn asked(options: &Options, image: &Image, hostname: &str) -> Result<Asked, Error> {
     let config = image.config.config().as_ref();
     let (entrypoint, command) = spec::words(options, config);
+    let given = |word: &Option<String>| word.clone().filter(|word| !word.is_empty());
     let of_image = |part: fn(&Config) -> &Option<String>| {
         config
             .and_then(|config| part(config).clone())
@@ -341,14 +342,8 @@ fn asked(options: &Options, image: &Image, hostname: &str) -> Result<Asked, Erro
         entrypoint,
         command,
         env: asked::environment(options, config),
-        workdir: options
-            .workdir
-            .clone()
-            .unwrap_or_else(|| of_image(Config::working_dir)),
-        user: options
-            .user
-            .clone()
-            .unwrap_or_else(|| of_image(Config::user)),
+        workdir: given(&options.workdir).unwrap_or_else(|| of_image(Config::working_dir)),
+        user: given(&options.user).unwrap_or_else(|| of_image(Config::user)),
         hostname: hostname.to_owned(),
         volumes: spec::image_volumes(config).map_err(spec::Error::from)?,
         exposed_ports: config

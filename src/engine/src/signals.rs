@@ -124,8 +124,21 @@ mod tests {
     #[test]
     fn what_is_no_signal_is_none() {
         for text in [
-            "", "SIG", "0", "-1", "65", "RTMIN+31", "RTMAX-31", "RTMIN-1", "RTMIN+", "RTMIN++1",
-            "RTMIN+-1", "RTMAX+1", "RTMIN+99999999999", "NOPE", "SIGSIGTERM",
+            "",
+            "SIG",
+            "0",
+            "-1",
+            "65",
+            "RTMIN+31",
+            "RTMAX-31",
+            "RTMIN-1",
+            "RTMIN+",
+            "RTMIN++1",
+            "RTMIN+-1",
+            "RTMAX+1",
+            "RTMIN+99999999999",
+            "NOPE",
+            "SIGSIGTERM",
         ] {
             assert_eq!(number(text), None, "{text}");
         }

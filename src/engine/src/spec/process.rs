@@ -191,13 +191,9 @@ fn environment(options: &Options, image: Option<&Config>, hostname: &str) -> Vec
 }
 
 fn workdir(options: &Options, image: Option<&Config>) -> Result<String, Error> {
-    let of_image = image.and_then(|config| config.working_dir().clone());
-    let dir = options
-        .workdir
-        .clone()
-        .or(of_image)
-        .filter(|dir| !dir.is_empty());
-    match dir {
+    let given = |dir: Option<String>| dir.filter(|dir| !dir.is_empty());
+    let of_image = || given(image.and_then(|config| config.working_dir().clone()));
+    match given(options.workdir.clone()).or_else(of_image) {
         None => Ok("/".to_owned()),
         Some(dir) if dir.starts_with('/') => Ok(dir),
         Some(dir) => Err(Error::RelativeWorkdir(dir)),
@@ -206,12 +202,9 @@ fn workdir(options: &Options, image: Option<&Config>) -> Result<String, Error> {
 
 /// `USER[:GROUP]` for the lookup inside; `None` is root.
 pub(crate) fn user(options: &Options, image: Option<&Config>) -> Result<Option<String>, Error> {
-    let of_image = || image.and_then(|config| config.user().clone());
-    let user = options
-        .user
-        .clone()
-        .or_else(of_image)
-        .filter(|user| !user.is_empty());
+    let given = |user: Option<String>| user.filter(|user| !user.is_empty());
+    let of_image = || given(image.and_then(|config| config.user().clone()));
+    let user = given(options.user.clone()).or_else(of_image);
     let out_of_range = |part: &str| {
         let is_number = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         is_number && part.parse::<u64>().map_or(true, |number| number > MAX_ID)
