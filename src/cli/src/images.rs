@@ -57,9 +57,9 @@ pub(crate) struct RmiArgs {
 }
 
 fn store() -> anyhow::Result<Store> {
-    let root = engine::install::state_root()?;
-    engine::run::sweep(&root)?;
-    Ok(engine::images::open_store(&root)?)
+    let engine = engine::Engine::find()?;
+    engine.sweep()?;
+    Ok(engine.images()?)
 }
 
 /// An error of the image crate, with its advice.

@@ -20,14 +20,15 @@ use rustix::stdio;
 use rustix::termios::isatty;
 use sys::signalfd::SignalFd;
 
+use crate::values::lifecycle::DetachKeys;
+
 mod end;
 mod keys;
 mod pump;
 pub(crate) mod terminal;
 
 pub(crate) use end::{End, Error};
-pub(crate) use keys::DetachKeys;
-use pump::{Detached, Failed, FirstOutput, Input, Output};
+use pump::{Failed, FirstOutput, Input, Output};
 use terminal::RawMode;
 
 /// Signals of the command's own: the terminal's size, what a child's end and a closed pipe mean to this process, and those
@@ -96,6 +97,7 @@ pub(crate) fn stay(
     manner: Manner,
 ) -> Result<End, Error> {
     let (done, pump_end) = io::pipe().map_err(Error::Wait)?;
+    let (left, leaving) = io::pipe().map_err(Error::Wait)?;
     // Set before anything can be typed for the process.
     let raw = match manner.input && manner.terminal && terminal::input_is_terminal() {
         true => Some(RawMode::enter().map_err(Error::Terminal)?),
@@ -110,7 +112,8 @@ pub(crate) fn stay(
         pump_end: Some(pump_end),
         first_output: FirstOutput::default(),
         output_failed: Failed::default(),
-        detached: Detached::default(),
+        left: Some(left),
+        leaving: Some(leaving),
         attached: false,
         ends_asked: 0,
         hung_up: None,
@@ -129,20 +132,24 @@ struct Woken {
     pump_spoke: bool,
     spoken_to: bool,
     hung_up: bool,
+    left: bool,
 }
 
 struct Stay<'s, 'e> {
     session: &'s mut Session<'e>,
     signals: SignalFd,
     manner: Manner,
-    /// Hangs up when every output has been pumped to its end; a byte says that one could not be, or that the user leaves.
-    /// `None` once it has hung up.
+    /// Hangs up when every output has been pumped to its end; a byte says that one could not be. `None` once it has hung
+    /// up.
     done: Option<PipeReader>,
     /// Given to the pumps; ours goes when the streams are there or will never be.
     pump_end: Option<PipeWriter>,
     first_output: FirstOutput,
     output_failed: Failed,
-    detached: Detached,
+    /// A byte here says that the user leaves. `None` once nobody types any more.
+    left: Option<PipeReader>,
+    /// Given to the pump of the input.
+    leaving: Option<PipeWriter>,
     started: bool,
     attached: bool,
     ends_asked: u32,
@@ -172,12 +179,12 @@ impl Stay<'_, '_> {
             if woken.hung_up {
                 self.hang_up()?;
             }
+            if woken.left && self.leaves()? {
+                self.session.detach()?;
+                drop(self.raw.take());
+                return Ok(End::Detached);
+            }
             if woken.pump_spoke && self.pump_failed()? {
-                if self.detached.is_set() {
-                    self.session.detach()?;
-                    drop(self.raw.take());
-                    return Ok(End::Detached);
-                }
                 if let Some(error) = self.output_failed.take() {
                     return Err(Error::Output(error));
                 }
@@ -230,17 +237,34 @@ impl Stay<'_, '_> {
         if watched_terminal && self.hung_up.is_none() {
             fds.push(PollFd::from_borrowed_fd(stdio::stdin(), PollFlags::empty()));
         }
+        let leaving = fds.len();
+        if let Some(left) = &self.left {
+            fds.push(PollFd::new(left, PollFlags::IN));
+        }
         wait(&mut fds, self.timeout())?;
         let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
         Ok(Woken {
             signalled: ready(0),
             pump_spoke: done.is_some() && ready(1),
             spoken_to: self.end.is_none() && ready(socket),
-            hung_up: ready(terminal),
+            hung_up: terminal < leaving && ready(terminal),
+            left: self.left.is_some() && ready(leaving),
         })
     }
 
-    /// Whether a pump could not go on, or the user leaves; otherwise all have come to their ends.
+    /// Whether the user leaves; otherwise nobody types any more.
+    fn leaves(&mut self) -> Result<bool, Error> {
+        let Some(left) = &mut self.left else {
+            return Ok(false);
+        };
+        let leaves = left.read(&mut [0]).map_err(Error::Wait)? > 0;
+        if !leaves {
+            self.left = None;
+        }
+        Ok(leaves)
+    }
+
+    /// Whether a pump could not go on; otherwise all have come to their ends.
     fn pump_failed(&mut self) -> Result<bool, Error> {
         let Some(done) = &mut self.done else {
             return Ok(false);
@@ -297,27 +321,17 @@ impl Stay<'_, '_> {
 
     fn attach(&mut self, streams: engine::Streams) -> Result<(), Error> {
         let mut outputs = Vec::new();
-        let input: Option<OwnedFd> = match streams {
-            engine::Streams::Terminal(stream) => {
-                let input = stream.try_clone().map_err(Error::Streams)?;
-                outputs.push(Output {
-                    name: "terminal",
-                    from: stream,
-                    to: stdio::stdout(),
-                });
-                Some(input)
-            }
-            engine::Streams::Pipes([input, stdout, stderr]) => {
-                let named = [
-                    ("stdout", stdout, stdio::stdout()),
-                    ("stderr", stderr, stdio::stderr()),
-                ];
-                for (name, from, to) in named {
-                    outputs.extend(from.map(|from| Output { name, from, to }));
-                }
-                input
-            }
-        };
+        let terminal = streams.terminal.as_ref();
+        let typed = terminal.map(OwnedFd::try_clone).transpose();
+        let input = typed.map_err(Error::Streams)?.or(streams.stdin);
+        let named = [
+            ("terminal", streams.terminal, stdio::stdout()),
+            ("stdout", streams.stdout, stdio::stdout()),
+            ("stderr", streams.stderr, stdio::stderr()),
+        ];
+        for (name, from, to) in named {
+            outputs.extend(from.map(|from| Output { name, from, to }));
+        }
         let done = self.pump_end.take();
         for output in outputs {
             let Some(done) = &done else { break };
@@ -328,11 +342,14 @@ impl Stay<'_, '_> {
         if let (Some(to), true) = (input, self.manner.input) {
             let keys = match self.manner.terminal {
                 true => self.manner.detach_keys.clone(),
-                false => DetachKeys::none(),
+                false => DetachKeys(Vec::new()),
             };
-            let detached = (self.detached.clone(), done);
-            pump::input(Input { to, keys, detached }).map_err(Error::Streams)?;
+            if let Some(left) = self.leaving.take() {
+                pump::input(Input { to, keys, left }).map_err(Error::Streams)?;
+            }
         }
+        // Without an input nobody can leave by keys.
+        self.leaving = None;
         self.attached = true;
         Ok(())
     }

@@ -4,10 +4,11 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::keys::{DetachKeys, Filter};
+use super::keys::Filter;
+use crate::values::lifecycle::DetachKeys;
 use rustix::fs::{FileType, fstat};
 use rustix::net::{Shutdown, shutdown};
 
@@ -49,25 +50,14 @@ impl Failed {
     }
 }
 
-/// Whether the user has left, by the detach keys.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Detached(Arc<AtomicBool>);
-
-impl Detached {
-    /// The user has left.
-    pub(super) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
 /// What an input pump is given.
 pub(super) struct Input {
     /// The process's end.
     pub(super) to: OwnedFd,
     /// What the user leaves by.
     pub(super) keys: DetachKeys,
-    /// Where it says that the user has left: here, and by a byte there.
-    pub(super) detached: (Detached, Option<PipeWriter>),
+    /// A byte here says that the user has left.
+    pub(super) left: PipeWriter,
 }
 
 /// What an output pump is given.
@@ -108,25 +98,15 @@ pub(super) fn output(
 
 /// Pumps standard input to the process until it ends, which the process then sees, or until the user leaves.
 pub(super) fn input(input: Input) -> io::Result<()> {
-    let Input { to, keys, detached } = input;
-    let (left, mut done) = detached;
+    let Input { to, keys, mut left } = input;
     let from = rustix::stdio::stdin().try_clone_to_owned()?;
-    // The outputs alone say that all is over; only with keys can the user leave.
-    if keys == DetachKeys::none() {
-        done = None;
-    }
     // Never waited for: it may block on a terminal for ever.
     sys::thread::spawn("stdin", move || {
         let mut to = File::from(to);
-        match copy(&mut File::from(from), &mut to, &mut keys.filter()) {
+        match copy(&mut File::from(from), &mut to, &mut Filter::new(keys)) {
             Ok(false) => stop_writing(&to),
-            Ok(true) => {
-                left.0.store(true, Ordering::Release);
-                // Fails only when the session has ended, which needs no telling.
-                if let Some(done) = &mut done {
-                    let _ = done.write_all(b"!");
-                }
-            }
+            // Fails only when the session has ended, which needs no telling.
+            Ok(true) => drop(left.write_all(b"!")),
             Err(error) => {
                 tracing::debug!(%error, "input ended early");
                 stop_writing(&to);
