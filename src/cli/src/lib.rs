@@ -10,9 +10,12 @@ use clap::{Parser, Subcommand};
 
 mod containers;
 mod doctor;
+mod format;
 mod grammar;
 mod images;
+mod moments;
 mod not_built;
+mod output;
 mod progress;
 mod run_args;
 mod session;
@@ -60,6 +63,7 @@ enum Command {
     Pause(Containers),
     /// Let frozen containers go on
     Unpause(Containers),
+    Ps(containers::ps::PsArgs),
     Pull(images::PullArgs),
     Import(images::ImportArgs),
     Images(images::ImagesArgs),
@@ -107,6 +111,7 @@ fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
         Command::Rename(args) => containers::control::rename(args),
         Command::Pause(args) => containers::control::pause(args),
         Command::Unpause(args) => containers::control::unpause(args),
+        Command::Ps(args) => containers::ps::ps(args),
         Command::Pull(args) => images::pull(args),
         Command::Import(args) => images::import(args),
         Command::Images(args) => images::list(args),

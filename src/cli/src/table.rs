@@ -54,7 +54,7 @@ fn span(seconds: u64) -> String {
     }
 }
 
-/// A size in Docker's decimal units, three digits long.
+/// A size in Docker's decimal units, at most three digits long.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut value = bytes as f64;
@@ -71,7 +71,12 @@ pub(crate) fn size(bytes: u64) -> String {
         v if v < 99.95 => 1,
         _ => 0,
     };
-    format!("{value:.decimals$}{}", UNITS[unit])
+    let digits = format!("{value:.decimals$}");
+    let digits = match decimals {
+        0 => digits.as_str(),
+        _ => digits.trim_end_matches('0').trim_end_matches('.'),
+    };
+    format!("{digits}{}", UNITS[unit])
 }
 
 #[cfg(test)]
@@ -88,7 +93,9 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_three_digits() {
+    fn sizes_have_at_most_three_digits() {
+        assert_eq!(size(4096), "4.1kB");
+        assert_eq!(size(5_000_000), "5MB");
         assert_eq!(size(999), "999B");
         assert_eq!(size(1_234), "1.23kB");
         assert_eq!(size(7_340_000), "7.34MB");

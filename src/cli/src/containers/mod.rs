@@ -4,6 +4,7 @@ use std::io::Write;
 
 pub(crate) mod control;
 pub(crate) mod exec;
+pub(crate) mod ps;
 pub(crate) mod run;
 
 use crate::{FAILED, complain, say};
