@@ -12,11 +12,15 @@ use crate::values;
 pub(crate) fn parse<C: Parser>(
     words: impl IntoIterator<Item = OsString> + Clone,
 ) -> Result<C, clap::Error> {
-    let matches = as_docker(C::command()).try_get_matches_from(words.clone());
+    let command = || match C::command() {
+        command if command.get_name() == "hull" => crate::commands::with_overview(command),
+        command => command,
+    };
+    let matches = as_docker(command()).try_get_matches_from(words.clone());
     match matches.and_then(|matches| C::from_arg_matches(&matches)) {
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
             // Of the plain command, whose flags take nothing; where that does not get as far, of this one.
-            let plain = C::command().try_get_matches_from(words).err();
+            let plain = command().try_get_matches_from(words).err();
             Err(plain
                 .filter(|plain| plain.kind() == ErrorKind::DisplayHelp)
                 .unwrap_or(error))

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use engine::image::{self, PullOptions, Reference, Store};
+use engine::image::{self, Image, PullOptions, Reference, Store};
 
+use crate::output::{self, Columns, Row};
 use crate::progress::Reporter;
-use crate::{complain, out, say, table};
+use crate::{complain, out, say};
 
 /// Fetch an image from a registry
 #[derive(Debug, Args)]
@@ -43,6 +44,9 @@ pub(crate) struct ImagesArgs {
     /// Do not cut identifiers short
     #[arg(long)]
     no_trunc: bool,
+    /// table, table TEMPLATE, json, or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
 }
 
 /// Remove images
@@ -127,58 +131,89 @@ pub(crate) fn import(args: ImportArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+const COLUMNS: Columns = Columns {
+    table: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
+    quiet: "{{.ID}}",
+    headings: &[
+        ("Repository", "REPOSITORY"),
+        ("Tag", "TAG"),
+        ("ID", "IMAGE ID"),
+        ("CreatedSince", "CREATED"),
+        ("CreatedAt", "CREATED AT"),
+        ("Size", "SIZE"),
+    ],
+};
+
 /// `hull images`
 pub(crate) fn list(args: ImagesArgs) -> anyhow::Result<u8> {
     let mut rows = Vec::new();
+    let now_ns = engine::time::now_ns();
     for image in store()?.images()? {
-        let id = if args.no_trunc {
-            image.id.to_string()
-        } else {
-            image.id.short()
-        };
+        let mut names: Vec<(String, String)> = image
+            .names
+            .iter()
+            .map(|name| {
+                let text = name.to_string();
+                let tag = name.tag().unwrap_or("<none>");
+                let repository = text.strip_suffix(&format!(":{tag}")).unwrap_or(&text);
+                (repository.to_owned(), tag.to_owned())
+            })
+            .collect();
+        if names.is_empty() {
+            names.push(("<none>".into(), "<none>".into()));
+        }
+        // Of an image of several names the identifier is printed once.
         if args.quiet {
-            out(&format!("{id}\n"))?;
-            continue;
+            names.truncate(1);
         }
-        let created = image.created_s.map_or_else(|| "N/A".to_owned(), table::ago);
-        let size = table::size(image.size_bytes);
-        if image.names.is_empty() {
-            rows.push([
-                "<none>".into(),
-                "<none>".into(),
-                id.clone(),
-                created.clone(),
-                size.clone(),
-            ]);
-        }
-        for name in &image.names {
-            let text = name.to_string();
-            let tag = name.tag().unwrap_or("<none>");
-            let repository = text.strip_suffix(&format!(":{tag}")).unwrap_or(&text);
-            rows.push([
-                repository.into(),
-                tag.into(),
-                id.clone(),
-                created.clone(),
-                size.clone(),
-            ]);
-        }
+        rows.extend(
+            names
+                .into_iter()
+                .map(|name| row(&image, name, now_ns, args.no_trunc)),
+        );
     }
-    if !args.quiet {
-        out(&table::render(
-            ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"],
-            &rows,
-        ))?;
-    }
+    out(&output::listing(
+        COLUMNS,
+        args.format.as_deref(),
+        args.quiet,
+        &rows,
+    )?)?;
     Ok(0)
+}
+
+fn row(image: &Image, (repository, tag): (String, String), now_ns: u64, whole: bool) -> Row {
+    let created_ns = image
+        .created_s
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .map(|seconds| seconds.saturating_mul(1_000_000_000));
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "N/A".to_owned());
+    Row::new([
+        ("Repository", repository),
+        ("Tag", tag),
+        (
+            "ID",
+            if whole {
+                image.id.to_string()
+            } else {
+                image.id.short()
+            },
+        ),
+        (
+            "CreatedSince",
+            or_none(created_ns.map(|ns| output::ago(ns, now_ns))),
+        ),
+        ("CreatedAt", or_none(created_ns.map(output::moment))),
+        ("Size", output::size(image.size_bytes)),
+    ])
 }
 
 /// `hull rmi`: every image is tried; the code tells whether all went.
 pub(crate) fn remove(args: RmiArgs) -> anyhow::Result<u8> {
-    let store = store()?;
+    let engine = engine::Engine::find()?;
+    engine.sweep()?;
     let mut code = 0;
     for name in &args.images {
-        match store.remove(name, args.force) {
+        match engine.remove_image(name, args.force) {
             Ok(removed) => {
                 for name in &removed.untagged {
                     out(&format!("Untagged: {name}\n"))?;

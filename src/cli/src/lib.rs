@@ -6,78 +6,32 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-
+mod commands;
+mod completion;
 mod containers;
 mod doctor;
+mod events;
 mod format;
 mod grammar;
 mod images;
+mod machine;
 mod moments;
 mod not_built;
 mod output;
+mod pods;
 mod progress;
+mod prune;
 mod run_args;
 mod session;
-mod table;
+mod system;
 mod timing;
 mod values;
 
-use containers::control::{Containers, KillArgs, RenameArgs, RmArgs, StopArgs};
-use containers::exec::ExecArgs;
-use containers::run::{AttachArgs, StartArgs};
-use run_args::{CreateArgs, RunArgs};
+pub use commands::command;
+use commands::{Hull, execute, failure_code};
 
 /// Exit code of hull's own failures, as Docker's.
 const FAILED: u8 = 125;
-
-/// Containers, each in a virtual machine of its own
-#[derive(Debug, Parser)]
-#[command(
-    name = "hull",
-    version,
-    propagate_version = false,
-    max_term_width = 100
-)]
-struct Hull {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    Run(Box<RunArgs>),
-    Create(Box<CreateArgs>),
-    Start(StartArgs),
-    Attach(AttachArgs),
-    Exec(ExecArgs),
-    Stop(StopArgs),
-    /// Stop containers and start them again
-    Restart(StopArgs),
-    Kill(KillArgs),
-    /// Wait until containers have ended, and print their codes
-    Wait(Containers),
-    Rm(RmArgs),
-    Rename(RenameArgs),
-    /// Freeze all processes of containers
-    Pause(Containers),
-    /// Let frozen containers go on
-    Unpause(Containers),
-    Ps(containers::ps::PsArgs),
-    Pull(images::PullArgs),
-    Import(images::ImportArgs),
-    Images(images::ImagesArgs),
-    Rmi(images::RmiArgs),
-    Doctor(doctor::DoctorArgs),
-    /// Measure hull beside other ways to run the same container
-    Bench {
-        /// What to measure
-        #[command(subcommand)]
-        what: bench::Bench,
-    },
-    /// Show hull's version and build
-    Version,
-}
 
 /// Runs hull, with `started` (T0) on the clock of DESIGN.md.
 pub fn main() -> ExitCode {
@@ -87,44 +41,12 @@ pub fn main() -> ExitCode {
         Ok(hull) => hull,
         Err(error) => return refused(&error),
     };
+    let code = failure_code(&hull.command);
     match execute(hull.command, started) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             complain(&error);
-            ExitCode::from(FAILED)
-        }
-    }
-}
-
-fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
-    match command {
-        Command::Run(args) => Ok(containers::run::run(*args, started)),
-        Command::Create(args) => containers::run::create(*args),
-        Command::Start(args) => containers::run::start(args),
-        Command::Attach(args) => containers::run::attach(args),
-        Command::Exec(args) => containers::exec::exec(args),
-        Command::Stop(args) => containers::control::stop(args),
-        Command::Restart(args) => containers::control::restart(args),
-        Command::Kill(args) => containers::control::kill(args),
-        Command::Wait(args) => containers::control::wait(args),
-        Command::Rm(args) => containers::control::rm(args),
-        Command::Rename(args) => containers::control::rename(args),
-        Command::Pause(args) => containers::control::pause(args),
-        Command::Unpause(args) => containers::control::unpause(args),
-        Command::Ps(args) => containers::ps::ps(args),
-        Command::Pull(args) => images::pull(args),
-        Command::Import(args) => images::import(args),
-        Command::Images(args) => images::list(args),
-        Command::Rmi(args) => images::remove(args),
-        Command::Doctor(args) => doctor::run(args),
-        Command::Bench { what } => bench::run(what).map(|()| 0),
-        Command::Version => {
-            out(&format!(
-                "hull {} (build {})\n",
-                env!("CARGO_PKG_VERSION"),
-                engine::protocol::BUILD
-            ))?;
-            Ok(0)
+            ExitCode::from(code)
         }
     }
 }

@@ -7,7 +7,6 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 use serde_json::{Map, Value};
 
 use crate::format::{Error, Template, tabs};
-use crate::table;
 
 /// A row of a listing.
 #[derive(Debug, Default)]
@@ -170,9 +169,29 @@ pub(crate) fn ago(ns: u64, now_ns: u64) -> String {
     format!("{} ago", engine::list::duration_text(seconds))
 }
 
-/// A size in Docker's decimal units, as [`table::size`].
+/// A size in Docker's decimal units, at most three digits long.
 pub(crate) fn size(bytes: u64) -> String {
-    table::size(bytes)
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        return format!("{bytes}B");
+    }
+    let decimals = match value {
+        v if v < 9.995 => 2,
+        v if v < 99.95 => 1,
+        _ => 0,
+    };
+    let digits = format!("{value:.decimals$}");
+    let digits = match decimals {
+        0 => digits.as_str(),
+        _ => digits.trim_end_matches('0').trim_end_matches('.'),
+    };
+    format!("{digits}{}", UNITS[unit])
 }
 
 /// A size in binary units with four digits, as `docker stats` shows memory: `1.944GiB`.
@@ -259,6 +278,17 @@ mod tests {
         assert_eq!(binary_size(2_087_354_368), "1.944GiB");
         assert_eq!(binary_size(512 << 20), "512MiB");
         assert_eq!(binary_size(1023), "1023B");
+    }
+
+    #[test]
+    fn sizes_have_at_most_three_digits() {
+        assert_eq!(size(4096), "4.1kB");
+        assert_eq!(size(5_000_000), "5MB");
+        assert_eq!(size(999), "999B");
+        assert_eq!(size(1_234), "1.23kB");
+        assert_eq!(size(7_340_000), "7.34MB");
+        assert_eq!(size(124_900_000), "125MB");
+        assert_eq!(size(99_960_000_000), "100GB");
     }
 
     #[test]

@@ -3,15 +3,21 @@
 use std::io::Write;
 
 pub(crate) mod control;
+pub(crate) mod cp;
 pub(crate) mod exec;
+pub(crate) mod inspect;
+pub(crate) mod logs;
+pub(crate) mod look;
 pub(crate) mod ps;
 pub(crate) mod run;
+pub(crate) mod stats;
+pub(crate) mod update;
 
 use crate::{FAILED, complain, say};
 
 /// Does something with each of the containers named, goes on after a failure, and prints each that it was done with: as
 /// Docker, whose code is 1 if one failed.
-fn each(
+pub(crate) fn each(
     references: &[String],
     mut act: impl FnMut(&str) -> Result<(), engine::Error>,
 ) -> anyhow::Result<u8> {

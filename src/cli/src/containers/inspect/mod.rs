@@ -1,0 +1,132 @@
+//! `inspect`: everything that is known of containers, images and pods, as Docker's documents.
+
+use clap::{Args, ValueEnum};
+use engine::{Engine, Kind};
+use serde_json::Value;
+
+use crate::{complain, out, output, say};
+
+pub(crate) mod container;
+mod host_config;
+pub(crate) mod image;
+
+/// Show everything that is known of containers or images
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  hull inspect -f '{{.State.Status}} {{.State.ExitCode}}' web
+  hull inspect -f '{{json .Config.Labels}}' web
+  hull inspect -f '{{range .Config.Env}}{{println .}}{{end}}' web")]
+pub(crate) struct InspectArgs {
+    /// json, or a Go template
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Show how much the containers take of the disk
+    #[arg(short, long)]
+    size: bool,
+    /// What the names name, if not whichever there is
+    #[arg(long, value_name = "TYPE")]
+    r#type: Option<Type>,
+    /// Names or identifiers
+    #[arg(value_name = "NAME|ID", required = true)]
+    names: Vec<String>,
+}
+
+/// What a name names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Type {
+    /// A container
+    Container,
+    /// An image
+    Image,
+    /// A pod
+    Pod,
+}
+
+impl Type {
+    fn absent(of: Option<Type>, name: &str) -> String {
+        match of {
+            None => format!("Error: No such object: {name}"),
+            Some(Type::Container) => format!("Error: No such container: {name}"),
+            Some(Type::Image) => format!("Error: No such image: {name}"),
+            Some(Type::Pod) => format!("Error: No such pod: {name}"),
+        }
+    }
+}
+
+/// `hull inspect`, and the same of one type.
+pub(crate) fn inspect(args: InspectArgs, only: Option<Type>) -> anyhow::Result<u8> {
+    let engine = Engine::find()?;
+    let only = only.or(args.r#type);
+    let find = |name: &str| find(&engine, name, only, args.size);
+    print_all(&args.names, args.format.as_deref(), only, find)
+}
+
+/// Prints a document for each name, and says which there is none of.
+pub(crate) fn print_all(
+    names: &[String],
+    format: Option<&str>,
+    only: Option<Type>,
+    find: impl Fn(&str) -> Result<Option<Value>, engine::Error>,
+) -> anyhow::Result<u8> {
+    let mut found = Vec::new();
+    let mut code = 0;
+    for name in names {
+        match find(name) {
+            Ok(Some(document)) => found.push(document),
+            Ok(None) => {
+                say(&Type::absent(only, name));
+                code = 1;
+            }
+            Err(error) => {
+                complain(&error.into());
+                code = 1;
+            }
+        }
+    }
+    if matches!(format, None | Some("")) {
+        out(&format!("{}\n", output::pretty(&Value::Array(found))))?;
+        return Ok(code);
+    }
+    for document in &found {
+        if let Some(text) = output::document(format, document)? {
+            out(&text)?;
+        }
+    }
+    Ok(code)
+}
+
+/// The document of whatever has this name: a container before an image, as Docker has it.
+fn find(
+    engine: &Engine,
+    name: &str,
+    only: Option<Type>,
+    size: bool,
+) -> Result<Option<Value>, engine::Error> {
+    let wants = |of: Type| only.is_none_or(|only| only == of);
+    if wants(Type::Container)
+        && let Some(container) = unless_absent(engine.container(name))?
+    {
+        return container::document(engine, &container, size).map(Some);
+    }
+    if wants(Type::Image)
+        && let Some(document) = image::find(engine, name)?
+    {
+        return Ok(Some(document));
+    }
+    if wants(Type::Pod)
+        && let Some(pod) = unless_absent(engine.pod(name))?
+    {
+        return crate::pods::document(engine, &pod).map(Some);
+    }
+    Ok(None)
+}
+
+pub(crate) fn unless_absent<T>(
+    found: Result<T, engine::Error>,
+) -> Result<Option<T>, engine::Error> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
