@@ -65,10 +65,23 @@ pub enum Error {
         "--restart and --rm exclude each other: a container that is removed at its end cannot be restarted"
     )]
     RestartAndRemove,
+    /// The document does not fit the frame that carries it into the machine.
+    #[error(
+        "the container's configuration takes {len} bytes as JSON and may take {MAX_DOCUMENT_LEN}; shorten the command or \
+         the environment, of which a control character takes six bytes"
+    )]
+    TooLong {
+        /// Its length.
+        len: usize,
+    },
     /// The document cannot be written.
     #[error("cannot write the container's document")]
     Json(#[from] serde_json::Error),
 }
+
+/// The longest document, in bytes of JSON: the rest of a frame is for a compiled seccomp program (4096 instructions of 8
+/// bytes, each up to four characters long) and the files in /etc.
+const MAX_DOCUMENT_LEN: usize = protocol::frame::MAX_LEN - (1 << 20);
 
 impl Error {
     /// The exit code of a `run` that fails so, as Docker's: 127 for a command that does not exist, 126 for one that cannot
@@ -76,6 +89,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Spec(error) => error.exit_code(),
+            Error::TooLong { .. } => 126,
             _ => 125,
         }
     }
@@ -238,6 +252,10 @@ fn container(
         cgroup: &cgroup,
     };
     let document = spec::build(&inputs)?;
+    let text = serde_json::to_string(&document)?;
+    if text.len() > MAX_DOCUMENT_LEN {
+        return Err(Error::TooLong { len: text.len() });
+    }
     let health = spec::health::check(options, new.image, document.process().as_ref())
         .map_err(spec::Error::from)?;
     let asked = asked(options, new.image, &names.hostname)?;
@@ -262,7 +280,7 @@ fn container(
         health,
         run: Run {
             volumes: spec::volumes(&document, image).map_err(spec::Error::from)?,
-            spec: RawValue::from_string(serde_json::to_string(&document)?)?,
+            spec: RawValue::from_string(text)?,
             user: spec::user(options, image)?,
             groups: options.groups.clone(),
             seccomp: compile_seccomp(options, new.root)?,

@@ -229,7 +229,6 @@ impl Session {
         };
         let (network, pid) = (self.network_of(id), self.setting.shared_pid);
         let interface = self.setting.interface.as_ref();
-        let address = interface.map(|interface| interface.address);
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
@@ -239,8 +238,7 @@ impl Session {
         container.first.lost = None;
         container.measured = None;
         let run = &container.config.run;
-        let mut etc = run.etc.clone();
-        etc.hosts = crate::bridge::hosts(&run.etc, address.filter(|_| run.network));
+        let etc = run.etc_with(interface.filter(|_| run.network));
         let create = Create {
             container: id.to_owned(),
             spec: run.spec.clone(),
