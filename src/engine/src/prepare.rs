@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use image::Image;
-use oci_spec::image::Config;
 use protocol::agent::PidNamespace;
 use protocol::record::{
     ContainerConfig, LayerFile, Machine, RestartPolicy, Run, SandboxConfig, SandboxKind, Stdio,
@@ -13,7 +12,7 @@ use protocol::record::{
 };
 use serde_json::value::RawValue;
 
-use crate::asked::{self, Asked};
+use crate::asked::Asked;
 use crate::install::{self, Installation};
 use crate::options::{
     DEFAULT_STOP_TIMEOUT_S, HostAddress, Isolation, Network, Options, PodOptions, Seccomp,
@@ -258,7 +257,7 @@ fn container(
     }
     let health = spec::health::check(options, new.image, document.process().as_ref())
         .map_err(spec::Error::from)?;
-    let asked = asked(options, new.image, &names.hostname)?;
+    let asked = Asked::new(options, new.image, &names.hostname)?;
     let image_labels = asked.image_labels.clone();
     Ok(ContainerConfig {
         version: VERSION,
@@ -345,40 +344,6 @@ fn gateway_names(options: &Options) -> Vec<String> {
 fn labels(mut image: BTreeMap<String, String>, options: &Options) -> BTreeMap<String, String> {
     image.extend(options.labels.clone());
     image
-}
-
-fn asked(options: &Options, image: &Image, hostname: &str) -> Result<Asked, Error> {
-    let config = image.config.config().as_ref();
-    let (entrypoint, command) = spec::words(options, config);
-    let given = |word: &Option<String>| word.clone().filter(|word| !word.is_empty());
-    let of_image = |part: fn(&Config) -> &Option<String>| {
-        config
-            .and_then(|config| part(config).clone())
-            .unwrap_or_default()
-    };
-    Ok(Asked {
-        entrypoint,
-        command,
-        env: asked::environment(options, config),
-        workdir: given(&options.workdir).unwrap_or_else(|| of_image(Config::working_dir)),
-        user: given(&options.user).unwrap_or_else(|| of_image(Config::user)),
-        hostname: hostname.to_owned(),
-        volumes: spec::image_volumes(config).map_err(spec::Error::from)?,
-        exposed_ports: config
-            .and_then(|config| config.exposed_ports().clone())
-            .unwrap_or_default(),
-        healthcheck: spec::health::merged(options, image),
-        shell: image.docker.shell.clone(),
-        stop_signal: options
-            .stop_signal
-            .or_else(|| spec::image_stop_signal(config)),
-        image_labels: config
-            .and_then(|config| config.labels().clone())
-            .unwrap_or_default()
-            .into_iter()
-            .collect(),
-        options: options.clone(),
-    })
 }
 
 fn refuse_for_native(options: &Options) -> Result<(), Error> {
