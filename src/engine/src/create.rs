@@ -171,7 +171,11 @@ mod tests {
         assert_eq!(container.state, State::default());
         assert!(fixture.engine.layout().logs(&id).is_dir());
         assert!(fixture.engine.layout().sandbox_config(&id).exists());
-        assert!(files::names(&fixture.engine.layout().tmp()).unwrap().is_empty());
+        assert!(
+            files::names(&fixture.engine.layout().tmp())
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]
@@ -182,9 +186,20 @@ mod tests {
             .engine
             .create(fixture.new_container("web", |_| {}))
             .unwrap_err();
-        assert!(error.to_string().contains(&format!("in use by container \"{id}\"")));
-        assert_eq!(files::names(&fixture.engine.layout().containers()).unwrap(), [id]);
-        assert!(files::names(&fixture.engine.layout().tmp()).unwrap().is_empty());
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("in use by container \"{id}\""))
+        );
+        assert_eq!(
+            files::names(&fixture.engine.layout().containers()).unwrap(),
+            [id]
+        );
+        assert!(
+            files::names(&fixture.engine.layout().tmp())
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]
@@ -210,7 +225,12 @@ mod tests {
             results.filter(|created| *created).count()
         });
         assert_eq!(created, 1);
-        assert_eq!(files::names(&fixture.engine.layout().containers()).unwrap().len(), 1);
+        assert_eq!(
+            files::names(&fixture.engine.layout().containers())
+                .unwrap()
+                .len(),
+            1
+        );
     }
 
     #[test]

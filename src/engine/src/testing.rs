@@ -101,8 +101,8 @@ impl Fixture {
     ) -> NewContainer {
         let mut config = config(name);
         change(&mut config);
-        let sandbox = (config.sandbox == config.id)
-            .then(|| self.sandbox(&config.id, SandboxKind::Single));
+        let sandbox =
+            (config.sandbox == config.id).then(|| self.sandbox(&config.id, SandboxKind::Single));
         NewContainer {
             config,
             sandbox,
@@ -143,7 +143,9 @@ impl Fixture {
 
     /// The state as it is on disk.
     pub(crate) fn recorded(&self, id: &str) -> State {
-        files::read(&self.engine.layout().state(id)).unwrap().unwrap()
+        files::read(&self.engine.layout().state(id))
+            .unwrap()
+            .unwrap()
     }
 
     /// Holds a sandbox's lock, as a monitor does.

@@ -5,7 +5,9 @@ use crate::testing::Fixture;
 fn text(mut transfer: Transfer<'_>) -> String {
     let mut text = String::new();
     let stream = transfer.take_stream().unwrap();
-    std::fs::File::from(stream).read_to_string(&mut text).unwrap();
+    std::fs::File::from(stream)
+        .read_to_string(&mut text)
+        .unwrap();
     transfer.finish().unwrap();
     text
 }
@@ -15,17 +17,26 @@ fn a_stopped_container_is_read_through_its_sandbox_and_stays_stopped() {
     let fixture = Fixture::new();
     let id = fixture.create("web");
     let engine = &fixture.engine;
-    assert_eq!(text(engine.copy_out("web", "/etc", false).unwrap()), "a tar");
+    assert_eq!(
+        text(engine.copy_out("web", "/etc", false).unwrap()),
+        "a tar"
+    );
     assert_eq!(text(engine.export("web").unwrap()), "a tar");
     assert_eq!(engine.stat("web", "/etc", true).unwrap().name, "/etc");
-    assert_eq!(fixture.recorded(&id).status, protocol::record::Status::Created);
+    assert_eq!(
+        fixture.recorded(&id).status,
+        protocol::record::Status::Created
+    );
 }
 
 #[test]
 fn what_is_not_there_is_said_before_any_stream() {
     let fixture = Fixture::new();
     fixture.create("web");
-    let error = fixture.engine.copy_out("web", "/missing", false).unwrap_err();
+    let error = fixture
+        .engine
+        .copy_out("web", "/missing", false)
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
     assert_eq!(error.to_string(), "no such path");
 }
@@ -55,10 +66,15 @@ fn a_commit_pauses_and_goes_on_even_if_the_image_cannot_be_made() {
     let id = fixture.create("web");
     fixture.engine.start("web").unwrap();
     let committed = fixture.engine.commit("web", true, |container, stream| {
-        assert_eq!(fixture.recorded(&id).status, protocol::record::Status::Paused);
+        assert_eq!(
+            fixture.recorded(&id).status,
+            protocol::record::Status::Paused
+        );
         let mut text = String::new();
         let stream = stream.try_clone_to_owned().unwrap();
-        std::fs::File::from(stream).read_to_string(&mut text).unwrap();
+        std::fs::File::from(stream)
+            .read_to_string(&mut text)
+            .unwrap();
         Ok((container.config.name.clone(), text))
     });
     assert_eq!(committed.unwrap(), ("web".to_owned(), "a tar".to_owned()));
@@ -66,5 +82,8 @@ fn a_commit_pauses_and_goes_on_even_if_the_image_cannot_be_made() {
         .engine
         .commit("web", true, |_, _| Err(Error::Ambiguous("x".into())));
     assert!(failed.is_err());
-    assert_eq!(fixture.recorded(&id).status, protocol::record::Status::Running);
+    assert_eq!(
+        fixture.recorded(&id).status,
+        protocol::record::Status::Running
+    );
 }

@@ -30,7 +30,13 @@ fn all(fixture: &Fixture, options: EventOptions) -> Vec<String> {
 fn filtered(fixture: &Fixture, filters: &[(&str, &str)]) -> Vec<String> {
     let parse = |(key, value): &(&str, &str)| EventFilter::parse(key, value).unwrap();
     let filters = filters.iter().map(parse).collect();
-    all(fixture, EventOptions { filters, ..EventOptions::default() })
+    all(
+        fixture,
+        EventOptions {
+            filters,
+            ..EventOptions::default()
+        },
+    )
 }
 
 #[test]
@@ -40,7 +46,10 @@ fn events_are_read_in_their_order_between_two_moments() {
     for (action, time) in [("create", 10), ("start", 20), ("die", 30)] {
         append(&folder, &event(action, time)).unwrap();
     }
-    assert_eq!(all(&fixture, EventOptions::default()), ["create", "start", "die"]);
+    assert_eq!(
+        all(&fixture, EventOptions::default()),
+        ["create", "start", "die"]
+    );
     let options = EventOptions {
         since_ns: Some(20),
         until_ns: Some(29),
@@ -57,7 +66,10 @@ fn filters_choose_by_action_subject_and_label() {
     append(&folder, &event("start", 2)).unwrap();
     let filtered = |filters: &[_]| filtered(&fixture, filters).len();
     assert_eq!(filtered(&[("event", "health_status")]), 1);
-    assert_eq!(filtered(&[("event", "start"), ("event", "health_status")]), 2);
+    assert_eq!(
+        filtered(&[("event", "start"), ("event", "health_status")]),
+        2
+    );
     assert_eq!(filtered(&[("container", "web")]), 2);
     assert_eq!(filtered(&[("container", "abc"), ("event", "start")]), 1);
     assert_eq!(filtered(&[("container", "db")]), 0);
@@ -72,7 +84,10 @@ fn a_line_that_a_full_disk_cut_short_is_passed_over() {
     let fixture = Fixture::new();
     let folder = fixture.engine.layout().events();
     append(&folder, &event("create", 1)).unwrap();
-    let mut file = File::options().append(true).open(folder.join(FILE)).unwrap();
+    let mut file = File::options()
+        .append(true)
+        .open(folder.join(FILE))
+        .unwrap();
     file.write_all(b"{\"time_ns\":2,\"ty\n").unwrap();
     append(&folder, &event("start", 3)).unwrap();
     assert_eq!(all(&fixture, EventOptions::default()), ["create", "start"]);
@@ -97,7 +112,10 @@ fn a_full_file_makes_room_for_another() {
     let fixture = Fixture::new();
     let folder = fixture.engine.layout().events();
     append(&folder, &event("first", 1)).unwrap();
-    let file = File::options().append(true).open(folder.join(FILE)).unwrap();
+    let file = File::options()
+        .append(true)
+        .open(folder.join(FILE))
+        .unwrap();
     file.set_len(MAX_FILE_BYTES).unwrap();
     append(&folder, &event("second", 2)).unwrap();
     append(&folder, &event("third", 3)).unwrap();

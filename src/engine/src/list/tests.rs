@@ -73,7 +73,10 @@ fn alternatives_of_one_key_and_conditions_of_several() {
     let filtered = |filters: &[_]| filtered(&fixture, filters);
     assert_eq!(filtered(&[("name", "web")]), ["web-a", "web-b"]);
     assert_eq!(filtered(&[("name", "^web-a$")]), ["web-a"]);
-    assert_eq!(filtered(&[("name", "web-a"), ("name", "db")]), ["db", "web-a"]);
+    assert_eq!(
+        filtered(&[("name", "web-a"), ("name", "db")]),
+        ["db", "web-a"]
+    );
     assert_eq!(filtered(&[("id", &a[5..20])]), ["web-a"]);
     assert_eq!(filtered(&[("label", "tier")]), ["web-a", "web-b"]);
     assert_eq!(filtered(&[("label", "tier=back")]), ["web-b"]);
@@ -113,7 +116,10 @@ fn containers_are_told_apart_by_health_and_pod() {
     files::write(&fixture.engine.layout().health(&id), &health).unwrap();
     assert_eq!(filtered(&fixture, &[("health", "unhealthy")]), ["checked"]);
     assert_eq!(filtered(&fixture, &[("health", "none")]), ["inside"]);
-    assert_eq!(filtered(&fixture, &[("isolation", "pod:machine")]), ["inside"]);
+    assert_eq!(
+        filtered(&fixture, &[("isolation", "pod:machine")]),
+        ["inside"]
+    );
     assert_eq!(filtered(&fixture, &[("pod", "machine")]), ["inside"]);
     assert_eq!(filtered(&fixture, &[("isolation", "vm")]), ["checked"]);
     assert!(filtered(&fixture, &[("isolation", "pod:other")]).is_empty());
@@ -121,9 +127,15 @@ fn containers_are_told_apart_by_health_and_pod() {
 
 #[test]
 fn what_is_no_filter_is_refused() {
-    assert!(matches!(Filter::parse("colour", "red"), Err(FilterError::Key(_))));
+    assert!(matches!(
+        Filter::parse("colour", "red"),
+        Err(FilterError::Key(_))
+    ));
     for (key, value) in [("status", "up"), ("exited", "x"), ("health", "fine")] {
-        assert!(matches!(Filter::parse(key, value), Err(FilterError::Value { .. })));
+        assert!(matches!(
+            Filter::parse(key, value),
+            Err(FilterError::Value { .. })
+        ));
     }
     let fixture = Fixture::new();
     let options = ListOptions {

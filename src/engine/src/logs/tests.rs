@@ -49,7 +49,10 @@ fn a_log_is_read_with_its_times_and_streams() {
     let mut reader = fixture.engine.logs("web", LogOptions::default()).unwrap();
     let line = reader.next().unwrap().unwrap();
     assert_eq!(line.time_ns, 1_000_000_001);
-    assert_eq!((line.text.as_str(), line.stream), ("one\n", OutputStream::Stdout));
+    assert_eq!(
+        (line.text.as_str(), line.stream),
+        ("one\n", OutputStream::Stdout)
+    );
     assert_eq!(texts(reader), ["two\n", "three"]);
 }
 
@@ -58,13 +61,25 @@ fn lines_are_chosen_by_stream_time_and_number() {
     let fixture = Fixture::new();
     logged(&fixture);
     let all = LogOptions::default();
-    let stderr = LogOptions { stdout: false, ..all };
+    let stderr = LogOptions {
+        stdout: false,
+        ..all
+    };
     assert_eq!(read(&fixture, stderr), ["two\n"]);
-    let since = LogOptions { since_ns: Some(2_000_000_000), ..all };
+    let since = LogOptions {
+        since_ns: Some(2_000_000_000),
+        ..all
+    };
     assert_eq!(read(&fixture, since), ["two\n", "three"]);
-    let until = LogOptions { until_ns: Some(2_000_000_000), ..all };
+    let until = LogOptions {
+        until_ns: Some(2_000_000_000),
+        ..all
+    };
     assert_eq!(read(&fixture, until), ["one\n", "two\n"]);
-    let tail = LogOptions { tail: Some(1), ..all };
+    let tail = LogOptions {
+        tail: Some(1),
+        ..all
+    };
     assert_eq!(read(&fixture, tail), ["three"]);
 }
 
@@ -82,8 +97,14 @@ fn a_damaged_line_is_passed_over() {
 fn a_container_without_a_log_says_so_as_docker_does() {
     let fixture = Fixture::new();
     fixture.create_with("web", |config| config.log = LogConfig::None);
-    let error = fixture.engine.logs("web", LogOptions::default()).unwrap_err();
-    assert_eq!(error.to_string(), "configured logging driver does not support reading");
+    let error = fixture
+        .engine
+        .logs("web", LogOptions::default())
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "configured logging driver does not support reading"
+    );
     assert_eq!(error.kind(), crate::Kind::Unsupported);
 }
 
@@ -91,7 +112,10 @@ fn a_container_without_a_log_says_so_as_docker_does() {
 fn following_ends_at_once_if_nothing_runs() {
     let fixture = Fixture::new();
     logged(&fixture);
-    let follow = LogOptions { follow: true, ..LogOptions::default() };
+    let follow = LogOptions {
+        follow: true,
+        ..LogOptions::default()
+    };
     assert_eq!(read(&fixture, follow).len(), 3);
 }
 
@@ -103,7 +127,10 @@ fn following_goes_on_through_rotations_and_ends_with_the_container() {
     let held = fixture.hold(&id);
     let engine = fixture.another_engine();
     let seen = std::thread::scope(|scope| {
-        let follow = LogOptions { follow: true, ..LogOptions::default() };
+        let follow = LogOptions {
+            follow: true,
+            ..LogOptions::default()
+        };
         let reader = engine.logs("web", follow).unwrap();
         let reading = scope.spawn(move || texts(reader));
         let log = fixture.engine.layout().log(&id);
@@ -111,9 +138,16 @@ fn following_goes_on_through_rotations_and_ends_with_the_container() {
             if number == 20 {
                 fs::rename(&log, log.with_extension("log.1")).unwrap();
             }
-            write(&fixture, &id, &[(&format!("{number}\n"), "stdout", 4_000_000_000)]);
+            write(
+                &fixture,
+                &id,
+                &[(&format!("{number}\n"), "stdout", 4_000_000_000)],
+            );
         }
-        let ended = State { status: Status::Exited, ..running() };
+        let ended = State {
+            status: Status::Exited,
+            ..running()
+        };
         fixture.set_state(&id, ended);
         let seen = reading.join().unwrap();
         drop(held);
@@ -131,7 +165,10 @@ fn following_ends_when_the_monitor_is_killed() {
     let held = fixture.hold(&id);
     let engine = fixture.another_engine();
     std::thread::scope(|scope| {
-        let follow = LogOptions { follow: true, ..LogOptions::default() };
+        let follow = LogOptions {
+            follow: true,
+            ..LogOptions::default()
+        };
         let mut reader = engine.logs("web", follow).unwrap();
         for _ in 0..3 {
             assert!(reader.next().unwrap().is_some());
@@ -149,7 +186,10 @@ fn following_ends_when_the_container_is_removed() {
     fixture.engine.start("web").unwrap();
     let engine = fixture.another_engine();
     std::thread::scope(|scope| {
-        let follow = LogOptions { follow: true, ..LogOptions::default() };
+        let follow = LogOptions {
+            follow: true,
+            ..LogOptions::default()
+        };
         let reader = engine.logs(&id, follow).unwrap();
         let reading = scope.spawn(move || texts(reader));
         let force = crate::remove::Remove { force: true };

@@ -18,7 +18,10 @@ fn a_pod_is_found_by_name_and_by_identifier() {
         labels: BTreeMap::new(),
     };
     let again = fixture.sandbox(&crate::id::new_id(), kind);
-    assert_eq!(fixture.engine.pod_create(&again).unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(
+        fixture.engine.pod_create(&again).unwrap_err().kind(),
+        Kind::Conflict
+    );
 }
 
 #[test]
@@ -64,8 +67,18 @@ fn a_container_of_a_pod_that_is_not_there_is_not_created() {
     let fixture = Fixture::new();
     let new = fixture.new_container("web", |config| config.sandbox = "f".repeat(64));
     let error = fixture.engine.create(new).unwrap_err();
-    assert!(matches!(error, Error::NotFound { subject: Subject::Pod, .. }));
-    assert!(files::names(&fixture.engine.layout().tmp()).unwrap().is_empty());
+    assert!(matches!(
+        error,
+        Error::NotFound {
+            subject: Subject::Pod,
+            ..
+        }
+    ));
+    assert!(
+        files::names(&fixture.engine.layout().tmp())
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]

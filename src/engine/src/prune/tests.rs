@@ -34,7 +34,14 @@ fn labels_and_age_spare_containers() {
         without_labels: vec![("keep".into(), None)],
         ..PruneFilters::default()
     };
-    assert!(fixture.engine.prune_containers(&filters).unwrap().containers.is_empty());
+    assert!(
+        fixture
+            .engine
+            .prune_containers(&filters)
+            .unwrap()
+            .containers
+            .is_empty()
+    );
     let filters = PruneFilters {
         labels: vec![("keep".into(), Some("yes".into()))],
         ..PruneFilters::default()

@@ -9,8 +9,14 @@ fn a_container_that_runs_is_removed_by_force_only() {
     let id = fixture.create("web");
     fixture.engine.start("web").unwrap();
     let error = fixture.engine.remove("web", Remove::default()).unwrap_err();
-    assert!(error.to_string().contains("container is running"), "{error}");
-    fixture.engine.remove("web", Remove { force: true }).unwrap();
+    assert!(
+        error.to_string().contains("container is running"),
+        "{error}"
+    );
+    fixture
+        .engine
+        .remove("web", Remove { force: true })
+        .unwrap();
     let layout = fixture.engine.layout();
     assert!(!layout.container(&id).exists() && !layout.sandbox(&id).exists());
     assert!(files::names(&layout.tmp()).unwrap().is_empty());

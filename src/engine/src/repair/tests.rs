@@ -1,4 +1,3 @@
-
 use protocol::record::State;
 
 use super::*;

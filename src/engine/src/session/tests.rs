@@ -100,7 +100,10 @@ fn two_commands_that_race_for_one_container_start_it_once() {
             word(&session.next().unwrap())
         };
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     });
     let started = results.iter().filter(|word| *word == "started").count();
     assert_eq!(started, 1, "{results:?}");
@@ -113,7 +116,10 @@ fn a_start_that_meets_a_monitor_that_is_ending_waits_for_it_and_spawns_another()
     let id = fixture.create_behaving("web", "exit=0,linger");
     for _ in 0..3 {
         fixture.engine.start("web").unwrap();
-        let ended = fixture.engine.wait("web", WaitCondition::NotRunning).unwrap();
+        let ended = fixture
+            .engine
+            .wait("web", WaitCondition::NotRunning)
+            .unwrap();
         assert_eq!(ended.code, 0);
     }
     assert_eq!(fixture.recorded(&id).status, Status::Exited);

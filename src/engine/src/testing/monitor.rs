@@ -66,7 +66,7 @@ struct Monitor {
 impl Monitor {
     fn serve(mut self, listener: OwnedFd) {
         let mut next = 0;
-        while !self.is_over() {
+        while next == 0 || !self.is_over() {
             let ids: Vec<u64> = self.clients.keys().copied().collect();
             let mut fds = vec![PollFd::new(&listener, PollFlags::IN)];
             for client in self.clients.values() {
@@ -76,7 +76,8 @@ impl Monitor {
             let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
             if ready[0] {
                 next += 1;
-                self.clients.insert(next, rustix::net::accept(&listener).unwrap());
+                self.clients
+                    .insert(next, rustix::net::accept(&listener).unwrap());
             }
             for (id, ready) in ids.into_iter().zip(&ready[1..]) {
                 if *ready {
@@ -85,7 +86,9 @@ impl Monitor {
             }
         }
         drop(listener);
-        let lingers = self.behaviour(&self.config.id.clone()).contains(&"linger".to_owned());
+        let lingers = self
+            .behaviour(&self.config.id.clone())
+            .contains(&"linger".to_owned());
         self.clients.clear();
         if lingers {
             std::thread::sleep(std::time::Duration::from_millis(150));

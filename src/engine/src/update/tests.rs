@@ -59,7 +59,8 @@ fn limits_change_member_by_member_and_are_there_at_the_next_start() {
     let config = fixture.engine.container(&id).unwrap().config;
     assert_eq!(config.restart, RestartPolicy::Always);
     let document: Value = serde_json::from_str(config.run.spec.get()).unwrap();
-    let expected = serde_json::json!({"memory": {"limit": 1000, "reservation": 5}, "pids": {"limit": 7}});
+    let expected =
+        serde_json::json!({"memory": {"limit": 1000, "reservation": 5}, "pids": {"limit": 7}});
     assert_eq!(document["linux"]["resources"], expected);
     assert_eq!(document["process"]["args"][0], "sleep");
 }
