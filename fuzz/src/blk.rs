@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use devices::virtio::Device;
-use devices::virtio::block::{Block, BlockConfig, Extent, Handle};
+use devices::virtio::block::{Block, BlockConfig, Error, Extent, Handle, PlacedExtent};
 
 use crate::guest::{self, Host, Request};
 use crate::input::Input;
@@ -13,8 +13,10 @@ use crate::memfd;
 /// Bytes of each part, and of the file behind it.
 const PART: u64 = 0x3000;
 const FILE: u64 = 0x5000;
-/// The most parts that are added.
-const MAX_GROWTH: usize = 4;
+/// Files of which one is added to the device.
+const MAX_ADDED: usize = 4;
+/// Length of the device: room for a third part, whatever the alignment.
+const DEVICE: u64 = 8 << 20;
 
 struct Disk {
     files: Vec<File>,
@@ -34,7 +36,7 @@ pub fn run(data: &[u8]) {
         align_bytes: [512, 0x1000, 0x20_0000, 0x4000][usize::from(kind >> 1 & 3)],
         handle: None,
     };
-    for index in 0..MAX_GROWTH {
+    for index in 0..MAX_ADDED {
         disk.files.push(file(index + 2));
     }
     guest::drive(&mut disk, &mut input);
@@ -63,7 +65,7 @@ impl Host for Disk {
             read_only: self.read_only,
             extents: vec![self.extent(0), self.extent(1)],
             align_bytes: self.align_bytes,
-            min_len_bytes: 0,
+            min_len_bytes: DEVICE,
         })
         .expect("a legal disk");
         self.handle = Some(block.handle());
@@ -71,10 +73,17 @@ impl Host for Disk {
     }
 
     fn act(&mut self, input: &mut Input<'_>) {
-        let index = 2 + usize::from(input.u8()) % MAX_GROWTH;
-        // Once for each device: what it grew by must not be there twice, where the check looks.
+        let index = 2 + usize::from(input.u8()) % MAX_ADDED;
+        // Once for each device: the check looks for each part in one place.
         if let Some(handle) = self.handle.take() {
-            handle.grow(self.extent(index)).expect("a legal part");
+            let third = PlacedExtent {
+                offset_bytes: 2 * PART.next_multiple_of(self.align_bytes),
+                extent: self.extent(index),
+            };
+            match handle.add(vec![third]) {
+                Ok(()) => assert!(self.read_only),
+                Err(error) => assert!(!self.read_only && matches!(error, Error::Writable)),
+            }
         }
     }
 

@@ -67,6 +67,10 @@ pub(super) fn all() -> Seeds {
                 tagged(6, start),
                 tagged(1, r#"{"type":"offer_stream","port":1024,"stream":0}"#),
                 tagged(0, r#"{"type":"stop"}"#),
+                tagged(
+                    1,
+                    r#"{"type":"add_extents","request":7,"disk":"layers","extents":[{"offset_bytes":2097152,"extent":{"file":0,"len_bytes":4096}}]}"#,
+                ),
             ],
         ),
         (
@@ -94,6 +98,12 @@ pub(super) fn all() -> Seeds {
                     &[b'x'; 240],
                 ]
                 .concat(),
+                tagged(0, r#"{"type":"added","request":7}"#),
+                tagged(0, r#"{"type":"stream_failed","port":1024,"message":"m"}"#),
+                tagged(
+                    0,
+                    r#"{"type":"refused","request":7,"message":"m\u001b[2J"}"#,
+                ),
             ],
         ),
         (

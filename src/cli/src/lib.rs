@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod doctor;
+mod grammar;
 mod images;
 mod not_built;
 mod progress;
@@ -57,7 +58,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let started = engine::clock::monotonic_ns();
     log_if_asked();
-    let hull = match Hull::try_parse() {
+    let hull: Hull = match grammar::parse(std::env::args_os().collect::<Vec<_>>()) {
         Ok(hull) => hull,
         Err(error) => return refused(&error),
     };

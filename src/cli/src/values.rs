@@ -1,90 +1,288 @@
-//! Values of options, from what a user writes to what the engine takes. Spellings are Docker's.
+//! Values of options, from what a user writes to what the engine takes. Spellings are Docker's; where one of them is
+//! refused, the message says why.
+//!
+//! - here: sizes, numbers, CPUs, durations, and what a container's resources are named by.
+//! - [`environment`]: variables, labels and their files.
+//! - [`lifecycle`]: restarts, signals, logs, attachment.
+//! - [`machine`]: devices, kernel parameters, namespaces, isolation.
+//! - [`names`]: host names, addresses and resolvers.
+//!
+//! Deliberately absent: libraries for sizes and durations. bytesize reads `512m` as 512,000,000, humantime knows no
+//! `1.5h` and no `-1s`; both would have to be wrapped in as much code as is here.
 
 use std::path::Path;
 
-use engine::options::{Seccomp, Tmpfs, Ulimit, Variable};
+use engine::options::{CpuSet, Seccomp, Swap, Tmpfs, Ulimit};
 use engine::size::MilliCpus;
+
+pub(crate) mod environment;
+pub(crate) mod lifecycle;
+pub(crate) mod machine;
+pub(crate) mod names;
 
 /// Why a value is none.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
-    /// A size that is none.
-    #[error("{0:?} is not a size: a number and then b, k, m or g, as in 512m")]
+    /// Not a size.
+    #[error("{0:?} is not a size: a positive number and then b, k, m, g, t or p, as in 512m")]
     Size(String),
-    /// A number of CPUs that is none.
+    /// Not a number of CPUs.
     #[error(
         "{0:?} is not a number of CPUs: a positive number with at most three decimals, as in 1.5"
     )]
     Cpus(String),
-    /// A tmpfs that is none.
+    /// Not a tmpfs.
     #[error(
-        "{0:?} is not a tmpfs: an absolute path and perhaps options, as in /run:size=64m,mode=1770"
+        "{0:?} is not a tmpfs: an absolute path below / without .., and perhaps options, as in /run:size=64m,mode=1770"
     )]
     Tmpfs(String),
-    /// A limit that is none.
+    /// Not a resource limit.
     #[error("{0:?} is not a ulimit: TYPE=SOFT[:HARD], as in nofile=1024:4096")]
     Ulimit(String),
     /// A soft limit above the hard one.
     #[error("ulimit {0:?}: the soft limit exceeds the hard one")]
     UlimitOrder(String),
-    /// A variable that is none.
-    #[error("{0:?} is not an environment variable: NAME=VALUE, or NAME to pass the host's on")]
-    Variable(String),
-    /// A security option that is none.
+    /// Not a security option.
     #[error(
         "{0:?} is not a security option: no-new-privileges, seccomp=FILE|unconfined or systempaths=unconfined"
     )]
     SecurityOption(String),
+    /// Neither true nor false.
+    #[error("{0:?} is neither true nor false")]
+    Boolean(String),
+    /// Not an integer.
+    #[error("{0:?} is not an integer")]
+    Integer(String),
+    /// An integer that is too small or too large.
+    #[error("{text:?} is out of range: {least} to {most}")]
+    Range {
+        /// What was written.
+        text: String,
+        /// The least that is taken.
+        least: i64,
+        /// The most that is taken.
+        most: i64,
+    },
+    /// Not a duration.
+    #[error(
+        "{0:?} is not a duration: numbers with units, as in 1m30s or 1.5h (ns, us, ms, s, m, h)"
+    )]
+    Duration(String),
+    /// A duration below zero.
+    #[error("{0:?} is negative")]
+    NegativeDuration(String),
+    /// A duration that is too short to be meant.
+    #[error("{0:?} is less than 1ms")]
+    ShortDuration(String),
 }
 
-/// A size in bytes: Docker's units are powers of 1024.
+/// A value, or Docker's word for the default: an empty one, 0 or -1, as the option has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OrDefault<T>(pub(crate) Option<T>);
+
+/// A parser for the command line from one whose `None` is the default.
+pub(crate) fn or_default<T, E>(
+    parse: impl Fn(&str) -> Result<Option<T>, E> + Clone,
+) -> impl Fn(&str) -> Result<OrDefault<T>, E> + Clone {
+    move |text| parse(text).map(OrDefault)
+}
+
+/// The value of an option that was given, unless that was the default's word.
+pub(crate) fn value<T>(given: Option<OrDefault<T>>) -> Option<T> {
+    given.and_then(|given| given.0)
+}
+
+/// What Docker takes as a boolean.
+pub(crate) fn boolean(text: &str) -> Result<bool, Error> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(Error::Boolean(text.to_owned())),
+    }
+}
+
+/// A size in bytes, of at least one: Docker's units are powers of 1024.
 pub(crate) fn size(text: &str) -> Result<u64, Error> {
+    size_or_zero(text)
+        .ok()
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| Error::Size(text.to_owned()))
+}
+
+/// A size in bytes; 0 is Docker's word for the default.
+fn size_or_zero(text: &str) -> Result<u64, Error> {
     let error = || Error::Size(text.to_owned());
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(lower.len());
     let (number, unit) = lower.split_at(digits);
-    let shift = match unit.trim() {
+    let shift = match unit.trim_start() {
         "" | "b" => 0,
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
         "t" | "tb" | "tib" => 40,
+        "p" | "pb" | "pib" => 50,
         _ => return Err(error()),
     };
-    let thousandths = decimal(number).ok_or_else(error)?;
-    let bytes = (u128::from(thousandths) << shift) / 1000;
-    u64::try_from(bytes)
-        .ok()
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(error)
+    let billionths = decimal(number, 9).ok_or_else(error)?;
+    let bytes = billionths.checked_mul(1 << shift).ok_or_else(error)? / 1_000_000_000;
+    u64::try_from(bytes).map_err(|_| error())
+}
+
+/// A size whose 0 means the default.
+pub(crate) fn optional_size(text: &str) -> Result<Option<u64>, Error> {
+    Ok(Some(size_or_zero(text)?).filter(|bytes| *bytes > 0))
+}
+
+/// `--memory-swap`: a size, -1 for as much as there is; 0 is Docker's word for the default.
+pub(crate) fn swap(text: &str) -> Result<Option<Swap>, Error> {
+    match text {
+        "-1" => Ok(Some(Swap::Unlimited)),
+        text => Ok(optional_size(text)?.map(Swap::Total)),
+    }
+}
+
+/// An integer from `least` to `most`.
+pub(crate) fn integer(text: &str, least: i64, most: i64) -> Result<i64, Error> {
+    let is_number = text
+        .strip_prefix(['-', '+'])
+        .unwrap_or(text)
+        .bytes()
+        .all(|byte| byte.is_ascii_digit());
+    if !is_number || text.is_empty() {
+        return Err(Error::Integer(text.to_owned()));
+    }
+    let value = text.parse().ok();
+    value
+        .filter(|value| (least..=most).contains(value))
+        .ok_or_else(|| Error::Range {
+            text: text.to_owned(),
+            least,
+            most,
+        })
+}
+
+/// An integer whose 0 means the default, as many of Docker's do.
+pub(crate) fn count(text: &str) -> Result<Option<u64>, Error> {
+    let value = integer(text, 0, i64::MAX)?;
+    Ok(u64::try_from(value).ok().filter(|value| *value > 0))
+}
+
+/// [`count`] for what is kept in 32 bits.
+pub(crate) fn small_count(text: &str) -> Result<Option<u32>, Error> {
+    let value = integer(text, 0, i64::from(i32::MAX))?;
+    Ok(u32::try_from(value).ok().filter(|value| *value > 0))
+}
+
+/// An integer that stands for a limit: 0 and what is less is no limit.
+pub(crate) fn limit(text: &str) -> Result<Option<u64>, Error> {
+    let value = integer(text, i64::MIN, i64::MAX)?;
+    Ok(u64::try_from(value).ok().filter(|value| *value > 0))
+}
+
+/// `--oom-score-adj`
+pub(crate) fn oom_score(text: &str) -> Result<i32, Error> {
+    let value = integer(text, -1000, 1000)?;
+    Ok(i32::try_from(value).unwrap_or_default())
+}
+
+/// `--stop-timeout`: seconds; negative is without limit.
+pub(crate) fn seconds(text: &str) -> Result<i64, Error> {
+    integer(text, i64::from(i32::MIN), i64::from(i32::MAX))
 }
 
 /// A number of CPUs.
 pub(crate) fn cpus(text: &str) -> Result<MilliCpus, Error> {
-    let milli = decimal(text).filter(|milli| *milli > 0);
-    milli
+    decimal(text, 3)
+        .and_then(|milli| u64::try_from(milli).ok())
+        .filter(|milli| *milli > 0)
         .map(MilliCpus)
         .ok_or_else(|| Error::Cpus(text.to_owned()))
+}
+
+/// CPUs or memory nodes; an empty list is Docker's word for all.
+pub(crate) fn cpu_set(text: &str) -> Result<Option<CpuSet>, engine::options::NoCpuSet> {
+    match text {
+        "" => Ok(None),
+        text => text.parse().map(Some),
+    }
+}
+
+/// A duration as Go writes it, in milliseconds: numbers with units and perhaps decimals. 0 is Docker's word for the
+/// default.
+pub(crate) fn duration(text: &str) -> Result<Option<u64>, Error> {
+    const UNITS: [(&str, u64); 8] = [
+        ("ns", 1),
+        ("us", 1_000),
+        ("µs", 1_000),
+        ("μs", 1_000),
+        ("ms", 1_000_000),
+        ("s", 1_000_000_000),
+        ("m", 60_000_000_000),
+        ("h", 3_600_000_000_000),
+    ];
+    let error = || Error::Duration(text.to_owned());
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let mut rest = unsigned;
+    let mut total_ns: u128 = 0;
+    while rest != "0" {
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or_else(error)?;
+        let billionths = decimal(&rest[..end], 9).ok_or_else(error)?;
+        rest = &rest[end..];
+        // Go's unit is all up to the next number, so `m` is not the beginning of `ms`.
+        let end = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
+        let unit = UNITS.iter().find(|(name, _)| *name == &rest[..end]);
+        let (_, nanoseconds) = unit.ok_or_else(error)?;
+        let added = billionths
+            .checked_mul(u128::from(*nanoseconds))
+            .ok_or_else(error)?;
+        total_ns += added / 1_000_000_000;
+        rest = &rest[end..];
+        if rest.is_empty() {
+            break;
+        }
+        if rest == "0" {
+            return Err(error());
+        }
+    }
+    match total_ns {
+        0 => Ok(None),
+        _ if text.starts_with('-') => Err(Error::NegativeDuration(text.to_owned())),
+        1..1_000_000 => Err(Error::ShortDuration(text.to_owned())),
+        total => Ok(Some(u64::try_from(total / 1_000_000).map_err(|_| error())?)),
+    }
 }
 
 /// `PATH[:OPTION,…]`
 pub(crate) fn tmpfs(text: &str) -> Result<Tmpfs, Error> {
     let (path, options) = text.split_once(':').unwrap_or((text, ""));
-    let is_inside = path.split('/').all(|part| part != "..");
-    if !path.starts_with('/') || path.trim_matches('/').is_empty() || !is_inside {
-        return Err(Error::Tmpfs(text.to_owned()));
-    }
+    let path = absolute(path).ok_or_else(|| Error::Tmpfs(text.to_owned()))?;
     let options = options
         .split(',')
         .filter(|option| !option.is_empty())
         .map(str::to_owned)
         .collect();
-    Ok(Tmpfs {
-        path: path.to_owned(),
-        options,
-    })
+    Ok(Tmpfs { path, options })
+}
+
+/// An absolute path below the root without `..`, in its shortest form: what names one place whatever the container's
+/// links are.
+pub(crate) fn absolute(path: &str) -> Option<String> {
+    if !path.starts_with('/') {
+        return None;
+    }
+    let parts: Vec<&str> = path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    let is_place = !parts.is_empty() && !parts.contains(&"..");
+    is_place.then(|| format!("/{}", parts.join("/")))
 }
 
 /// `TYPE=SOFT[:HARD]`; -1 is no limit.
@@ -113,45 +311,6 @@ pub(crate) fn ulimit(text: &str) -> Result<Ulimit, Error> {
     })
 }
 
-/// `NAME=VALUE`, or `NAME` for the host's, which `host` looks up.
-pub(crate) fn variable(
-    text: &str,
-    host: impl Fn(&str) -> Option<String>,
-) -> Result<Variable, Error> {
-    let (name, value) = match text.split_once('=') {
-        Some((name, value)) => (name, Some(value.to_owned())),
-        None => (text, host(text)),
-    };
-    if name.is_empty() || name.contains(char::is_whitespace) {
-        return Err(Error::Variable(text.to_owned()));
-    }
-    Ok(match value {
-        Some(value) => Variable::Set(name.to_owned(), value),
-        None => Variable::Unset(name.to_owned()),
-    })
-}
-
-/// The lines of an `--env-file`: as [`variable`], with empty lines and those that begin with `#` left out. A name alone
-/// that the host does not have is left out too, as Docker does in files.
-pub(crate) fn env_file(
-    text: &str,
-    host: impl Fn(&str) -> Option<String>,
-) -> Result<Vec<Variable>, Error> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut variables = Vec::new();
-    for line in text.lines() {
-        let line = line.trim_start();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        match variable(line, &host)? {
-            Variable::Unset(_) => {}
-            set => variables.push(set),
-        }
-    }
-    Ok(variables)
-}
-
 /// What a `--security-opt` asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SecurityOption {
@@ -161,172 +320,53 @@ pub(crate) enum SecurityOption {
     Seccomp(Seccomp),
     /// Nothing of /proc and /sys is hidden.
     Unmasked,
-    /// What is so anyway.
+    /// Accepted; has no effect.
     Nothing,
 }
 
-/// `no-new-privileges[=BOOL]`, `seccomp=unconfined`, `seccomp=FILE`, `systempaths=unconfined`, `apparmor=unconfined`,
-/// `label=disable`
+/// `no-new-privileges[=BOOL]`, `seccomp=builtin`, `seccomp=unconfined`, `seccomp=FILE`, `systempaths=unconfined`,
+/// `apparmor=unconfined`, `label=disable`
 pub(crate) fn security_option(text: &str) -> Result<SecurityOption, Error> {
     let (name, value) = match text.split_once(['=', ':']) {
         Some((name, value)) => (name, Some(value)),
         None => (text, None),
     };
+    let error = || Error::SecurityOption(text.to_owned());
     match (name, value) {
-        ("no-new-privileges", None | Some("true")) => Ok(SecurityOption::NoNewPrivileges(true)),
-        ("no-new-privileges", Some("false")) => Ok(SecurityOption::NoNewPrivileges(false)),
-        ("seccomp", Some("unconfined")) => Ok(SecurityOption::Seccomp(Seccomp::Unconfined)),
+        ("no-new-privileges", None) => Ok(SecurityOption::NoNewPrivileges(true)),
+        ("no-new-privileges", Some(value)) => boolean(value)
+            .map(SecurityOption::NoNewPrivileges)
+            .map_err(|_| error()),
         ("seccomp", Some("builtin")) => Ok(SecurityOption::Seccomp(Seccomp::Default)),
+        ("seccomp", Some("unconfined")) => Ok(SecurityOption::Seccomp(Seccomp::Unconfined)),
         ("seccomp", Some(path)) if !path.is_empty() => Ok(SecurityOption::Seccomp(Seccomp::File(
-            Path::new(path).to_owned(),
+            Path::new(path).into(),
         ))),
         ("systempaths", Some("unconfined")) => Ok(SecurityOption::Unmasked),
-        // The guest has neither AppArmor nor SELinux: there is nothing to switch off.
+        // Neither AppArmor nor SELinux confines a container in the first place.
         ("apparmor", Some("unconfined")) | ("label", Some("disable")) => {
             Ok(SecurityOption::Nothing)
         }
-        _ => Err(Error::SecurityOption(text.to_owned())),
+        _ => Err(error()),
     }
 }
 
-/// A decimal number in thousandths, exactly.
-fn decimal(text: &str) -> Option<u64> {
+/// A decimal number in units of 10 to the power of minus `places`, exactly.
+fn decimal(text: &str, places: usize) -> Option<u128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if (whole.is_empty() && fraction.is_empty())
         || !digits(whole)
         || !digits(fraction)
-        || fraction.len() > 3
+        || fraction.len() > places
     {
         return None;
     }
-    let whole: u64 = if whole.is_empty() {
-        0
-    } else {
-        whole.parse().ok()?
-    };
-    let fraction: u64 = format!("{fraction:0<3}").parse().ok()?;
-    whole.checked_mul(1000)?.checked_add(fraction)
+    // Both together are the number of such units; 20 digits hold every u64.
+    let whole = whole.trim_start_matches('0');
+    let number = format!("{whole}{fraction:0<places$}");
+    (whole.len() <= 20).then(|| number.parse().ok()).flatten()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_docker_s_units() {
-        assert_eq!(size("512m"), Ok(512 << 20));
-        assert_eq!(size("1G"), Ok(1 << 30));
-        assert_eq!(size("1.5g"), Ok(3 << 29));
-        assert_eq!(size("64kb"), Ok(64 << 10));
-        assert_eq!(size("4096"), Ok(4096));
-        for bad in ["", "m", "12x", "-1m", "0", "1..5g", "99999999999t"] {
-            assert_eq!(size(bad), Err(Error::Size(bad.into())));
-        }
-    }
-
-    #[test]
-    fn cpus_are_exact_to_the_thousandth() {
-        assert_eq!(cpus("1.5"), Ok(MilliCpus(1500)));
-        assert_eq!(cpus(".25"), Ok(MilliCpus(250)));
-        assert_eq!(cpus("32"), Ok(MilliCpus(32_000)));
-        for bad in ["0", "-1", "1.0001", "one", ".", ""] {
-            assert_eq!(cpus(bad), Err(Error::Cpus(bad.into())));
-        }
-    }
-
-    #[test]
-    fn a_tmpfs_has_an_absolute_path_and_options() {
-        let parsed = tmpfs("/run:size=64m,exec").unwrap();
-        assert_eq!((parsed.path.as_str(), parsed.options.len()), ("/run", 2));
-        assert!(tmpfs("/tmp").unwrap().options.is_empty());
-        for bad in ["run", "/", "/a/../b", ""] {
-            assert!(tmpfs(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_ulimit_has_one_limit_or_two() {
-        assert_eq!(
-            ulimit("nofile=10"),
-            Ok(Ulimit {
-                name: "nofile".into(),
-                soft: 10,
-                hard: 10
-            })
-        );
-        assert_eq!(
-            ulimit("core=0:-1"),
-            Ok(Ulimit {
-                name: "core".into(),
-                soft: 0,
-                hard: u64::MAX
-            })
-        );
-        assert!(matches!(ulimit("nofile=20:10"), Err(Error::UlimitOrder(_))));
-        assert!(matches!(ulimit("nofile"), Err(Error::Ulimit(_))));
-        assert!(matches!(ulimit("=1"), Err(Error::Ulimit(_))));
-    }
-
-    #[test]
-    fn a_name_alone_takes_the_host_s_value() {
-        let host = |name: &str| (name == "HOME").then(|| "/root".to_owned());
-        assert_eq!(
-            variable("A=b=c", host),
-            Ok(Variable::Set("A".into(), "b=c".into()))
-        );
-        assert_eq!(
-            variable("A=", host),
-            Ok(Variable::Set("A".into(), String::new()))
-        );
-        assert_eq!(
-            variable("HOME", host),
-            Ok(Variable::Set("HOME".into(), "/root".into()))
-        );
-        assert_eq!(variable("NOPE", host), Ok(Variable::Unset("NOPE".into())));
-        assert!(variable("=x", host).is_err());
-        assert!(variable("A B=x", host).is_err());
-    }
-
-    #[test]
-    fn an_env_file_has_comments_and_the_host_s_names() {
-        let host = |name: &str| (name == "HOME").then(|| "/root".to_owned());
-        let variables = env_file(
-            "\u{feff}# comment\n\nA=1 # kept\n  HOME\nNOPE\r\nB='x'\n",
-            host,
-        )
-        .unwrap();
-        let expected = [("A", "1 # kept"), ("HOME", "/root"), ("B", "'x'")]
-            .map(|(name, value)| Variable::Set(name.into(), value.into()));
-        assert_eq!(variables, expected);
-    }
-
-    #[test]
-    fn security_options_are_docker_s() {
-        assert_eq!(
-            security_option("no-new-privileges"),
-            Ok(SecurityOption::NoNewPrivileges(true))
-        );
-        assert_eq!(
-            security_option("no-new-privileges:false"),
-            Ok(SecurityOption::NoNewPrivileges(false))
-        );
-        assert_eq!(
-            security_option("seccomp=unconfined"),
-            Ok(SecurityOption::Seccomp(Seccomp::Unconfined))
-        );
-        assert_eq!(
-            security_option("seccomp=/p.json"),
-            Ok(SecurityOption::Seccomp(Seccomp::File("/p.json".into())))
-        );
-        for (text, option) in [
-            ("systempaths=unconfined", SecurityOption::Unmasked),
-            ("apparmor=unconfined", SecurityOption::Nothing),
-            ("label=disable", SecurityOption::Nothing),
-        ] {
-            assert_eq!(security_option(text), Ok(option));
-        }
-        assert!(security_option("apparmor=x").is_err());
-        assert!(security_option("seccomp=").is_err());
-    }
-}
+mod tests;

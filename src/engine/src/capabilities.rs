@@ -4,7 +4,7 @@ use sys::capabilities::NAMES as ALL;
 
 use crate::options::Options;
 
-/// What a container has when nobody says, as in Docker.
+/// What a container has without options, as in Docker.
 const DEFAULT: [&str; 14] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -22,7 +22,7 @@ const DEFAULT: [&str; 14] = [
     "AUDIT_WRITE",
 ];
 
-/// A name that is no capability.
+/// A name that is not a capability's.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown capability {0:?}; see capabilities(7) for their names")]
 pub struct Unknown(pub String);

@@ -91,6 +91,11 @@ impl Installation {
         self.part("hull-vmm", "hull-vmm")
     }
 
+    /// The agent's native form.
+    pub fn native(&self) -> Result<PathBuf, Error> {
+        self.part("hull-native", "hull-native")
+    }
+
     /// The guest kernel.
     pub fn kernel(&self) -> Result<PathBuf, Error> {
         self.part("the guest kernel", "vmlinux")

@@ -6,8 +6,8 @@
 //! - [`Connection`], [`session::Session`]: a conversation with a sandbox's monitor.
 //! - [`events`]: what happened, appended to a file by engines and monitors.
 //! - [`layout`], `files`, `lock`, `index`: what is on disk.
-//! - [`options`], [`spec`], [`capabilities`], [`seccomp`], [`size`], [`etc`], [`template`]: from options to a
-//!   container's configuration.
+//! - [`options`], [`prepare`], [`asked`]: from options and an image to the records of a container and its sandbox, with
+//!   [`spec`], [`capabilities`], [`seccomp`], [`size`], [`signals`], [`etc`] and [`template`].
 //! - [`doctor`]: what the host lacks.
 //!
 //! Invariants: the engine is synchronous and keeps no state between calls, so any number of processes may use it at once;
@@ -15,6 +15,7 @@
 //! leaves what the next command repairs. No command is worse than linear in the number of containers, and [`list`] opens no
 //! socket. Deliberately absent: parsing of what a user wrote, terminals and standard streams, which are the front ends'.
 
+pub mod asked;
 pub mod capabilities;
 mod connection;
 pub mod container;
@@ -39,12 +40,14 @@ pub mod logs;
 pub mod names;
 pub mod options;
 pub mod pods;
+pub mod prepare;
 pub mod prune;
 mod remove;
 mod repair;
 mod sandbox;
 pub mod seccomp;
 pub mod session;
+pub mod signals;
 pub mod size;
 pub mod spec;
 pub mod system;

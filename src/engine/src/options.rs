@@ -1,11 +1,31 @@
 //! What a container is to be: plain values, already parsed from what the user wrote.
+//!
+//! They are also what `inspect` shows as asked for, so they are kept with the container (see [`crate::asked`]): every
+//! member has a default, and a document of an earlier version is read with those.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+use protocol::agent::TerminalSize;
+use protocol::record::{LogConfig, RestartPolicy};
+use serde::{Deserialize, Serialize};
 
 use crate::size::MilliCpus;
 
-/// Everything that `hull run` can ask for.
-#[derive(Debug, Clone, Default)]
+mod kinds;
+mod limits;
+mod names;
+
+pub use kinds::{
+    Attach, Boot, Device, DeviceAccess, Health, Ipc, Isolation, Network, PodOptions, Pull, Seccomp,
+    Tmpfs, Ulimit, Variable,
+};
+pub use limits::{CpuSet, NoCpuSet, Swap};
+pub use names::{Dns, ExtraHost, HostAddress};
+
+/// Everything that `hull run` and `hull create` can ask for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Options {
     /// The image, as the user named it.
     pub image: String,
@@ -15,26 +35,92 @@ pub struct Options {
     pub interactive: bool,
     /// Give the container a terminal.
     pub terminal: bool,
+    /// That terminal's size at the start, where the client has one.
+    pub console_size: Option<TerminalSize>,
+    /// The streams that the creating command is attached to; none when it is detached. Standard input ends with the first
+    /// client's where it is among them.
+    pub attach: Attach,
     /// The container's name; one is made up otherwise.
     pub name: Option<String>,
+    /// Labels, in addition to the image's and before them.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the OCI document.
+    pub annotations: BTreeMap<String, String>,
     /// Environment, in order; the last of a name wins.
     pub env: Vec<Variable>,
     /// Working directory instead of the image's.
     pub workdir: Option<String>,
     /// `USER[:GROUP]` instead of the image's.
     pub user: Option<String>,
+    /// Supplementary groups, by name or number.
+    pub groups: Vec<String>,
     /// Instead of the image's entrypoint (whose Cmd is then dropped); an empty string means none.
     pub entrypoint: Option<String>,
+
     /// Instead of the identifier's first digits.
     pub hostname: Option<String>,
+    /// NIS domain name; together with the host name it is the container's qualified name in /etc/hosts.
+    pub domainname: Option<String>,
+    /// Further lines of /etc/hosts.
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Instead of the host's resolvers.
+    pub dns: Dns,
+    /// Which network; the default depends on the user.
+    pub network: Option<Network>,
+
+    /// Remove the container at its end.
+    pub auto_remove: bool,
+    /// When to start it again.
+    pub restart: RestartPolicy,
+    /// Signal that asks it to stop, instead of the image's.
+    pub stop_signal: Option<i32>,
+    /// Seconds from that signal to SIGKILL instead of [`DEFAULT_STOP_TIMEOUT_S`]; negative is no limit.
+    pub stop_timeout_s: Option<i64>,
+    /// A small init before the command.
+    pub init: bool,
+    /// Where its output is kept.
+    pub log: LogConfig,
+    /// Changes to the image's health check.
+    pub health: Health,
+
     /// Memory limit.
     pub memory_bytes: Option<u64>,
+    /// Memory that reclaim leaves alone while others have more than theirs.
+    pub memory_reservation_bytes: Option<u64>,
+    /// Swap.
+    pub memory_swap: Option<Swap>,
     /// CPU limit.
     pub cpus: Option<MilliCpus>,
+    /// CPU time in each period, in microseconds; not together with `cpus`.
+    pub cpu_quota_us: Option<u64>,
+    /// That period, in microseconds.
+    pub cpu_period_us: Option<u64>,
+    /// Weight against other containers of the same machine, on the scale of cgroup v1: 2 to 262144.
+    pub cpu_shares: Option<u64>,
+    /// The CPUs that it may run on: the VM's, or natively the host's.
+    pub cpuset_cpus: Option<CpuSet>,
+    /// Likewise memory nodes.
+    pub cpuset_mems: Option<CpuSet>,
+    /// Most processes and threads; `None` is no limit.
+    pub pids_limit: Option<u64>,
+    /// Resource limits.
+    pub ulimits: Vec<Ulimit>,
+    /// /proc/self/oom_score_adj: -1000 to 1000.
+    pub oom_score_adj: Option<i32>,
+    /// Kernel parameters, by name with dots.
+    pub sysctls: BTreeMap<String, String>,
+
     /// No writable layer.
     pub read_only: bool,
     /// Temporary file systems.
     pub tmpfs: Vec<Tmpfs>,
+    /// Size of /dev/shm instead of 64 MiB.
+    pub shm_size_bytes: Option<u64>,
+    /// Devices besides the default ones.
+    pub devices: Vec<Device>,
+    /// Its IPC namespace.
+    pub ipc: Ipc,
+
     /// Capabilities to add, as the user wrote them.
     pub cap_add: Vec<String>,
     /// Capabilities to drop, as the user wrote them.
@@ -43,18 +129,13 @@ pub struct Options {
     pub privileged: bool,
     /// Nothing of /proc and /sys is masked or read-only.
     pub unmasked: bool,
-    /// Nothing may gain privileges by exec.
+    /// No process gains privileges by exec.
     pub no_new_privileges: bool,
     /// Which system calls are let through.
     pub seccomp: Seccomp,
-    /// Resource limits.
-    pub ulimits: Vec<Ulimit>,
-    /// A small init before the command.
-    pub init: bool,
+
     /// When to ask the registry.
     pub pull: Pull,
-    /// Which network; the default depends on the user.
-    pub network: Option<Network>,
     /// What stands between the container and the host.
     pub isolation: Isolation,
     /// How the VM begins: from a template, unless something asks for a kernel.
@@ -67,83 +148,5 @@ pub struct Options {
     pub measure: bool,
 }
 
-/// An environment variable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Variable {
-    /// `NAME=VALUE`
-    Set(String, String),
-    /// `NAME` alone, which the host does not have: it is taken out of the image's environment, as Docker does.
-    Unset(String),
-}
-
-/// A temporary file system in the container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tmpfs {
-    /// Absolute path in the container.
-    pub path: String,
-    /// Mount options besides (or against) the default `nosuid,nodev,noexec`.
-    pub options: Vec<String>,
-}
-
-/// A resource limit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ulimit {
-    /// As in `nofile`: the limit's name without RLIMIT_, in lower case.
-    pub name: String,
-    /// Soft limit; `u64::MAX` is none.
-    pub soft: u64,
-    /// Hard limit; `u64::MAX` is none.
-    pub hard: u64,
-}
-
-/// Which system calls a container may make.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Seccomp {
-    /// Hull's default profile.
-    #[default]
-    Default,
-    /// All but AF_VSOCK sockets.
-    Unconfined,
-    /// A profile in the user's file (Docker's or the OCI's JSON).
-    File(PathBuf),
-}
-
-/// When to ask the registry for an image.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Pull {
-    /// When it is not here.
-    #[default]
-    Missing,
-    /// Each time.
-    Always,
-    /// Not at all.
-    Never,
-}
-
-/// A container's network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Network {
-    /// Only loopback.
-    None,
-    /// Hull's bridge with NAT.
-    Bridge,
-}
-
-/// What stands between a container and the host.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Isolation {
-    /// A virtual machine of its own.
-    #[default]
-    Vm,
-    /// The host kernel's namespaces.
-    Native,
-}
-
-/// How a VM begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Boot {
-    /// Where one of its shape was saved when its agent was ready; the first of a shape makes that.
-    Template,
-    /// By booting its kernel.
-    Kernel,
-}
+/// Seconds from the stop signal to SIGKILL, as in Docker.
+pub const DEFAULT_STOP_TIMEOUT_S: i64 = 10;

@@ -1,19 +1,28 @@
-//! From options and an image to what the monitor is told. Nothing is made here: what is wrong is found before anything is.
+//! From options and an image to the records of a sandbox and a container. No file is made here: whatever is wrong with
+//! the options is found before anything exists.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use image::Image;
+use oci_spec::image::Config;
+use protocol::agent::PidNamespace;
+use protocol::record::{
+    ContainerConfig, LayerFile, Machine, RestartPolicy, Run, SandboxConfig, SandboxKind, Stdio,
+    VERSION,
+};
 use serde_json::value::RawValue;
 
+use crate::asked::{self, Asked};
 use crate::install::{self, Installation};
-use crate::options::{Boot, Isolation, Network, Options, Seccomp};
-use crate::{capabilities, client, etc, id, seccomp, size, spec, template};
-use monitor::config::{self, Config, Container, Layer, Machine, Vm};
+use crate::options::{
+    DEFAULT_STOP_TIMEOUT_S, HostAddress, Isolation, Network, Options, PodOptions, Seccomp,
+};
+use crate::{capabilities, etc, id, seccomp, size, spec};
 
-/// Kernel options for every VM: FACTS.md and resources/README.md say what each is for.
-pub const CMDLINE: &str = "console=hvc0 earlyprintk=ttyS0 reboot=k panic=-1 nomodule 8250.nr_uarts=0 i8042.noaux \
-    i8042.nomux i8042.nopnp i8042.dumbkbd swiotlb=noforce cryptomgr.notests no_timer_check noreplace-smp tsc=reliable \
-    rcupdate.rcu_expedited=1 random.trust_cpu=on retain_initrd";
+mod machine;
+
+pub use machine::CMDLINE;
 
 /// Why the options cannot be met.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +30,9 @@ pub enum Error {
     /// The document.
     #[error(transparent)]
     Spec(#[from] spec::Error),
+    /// The VM.
+    #[error(transparent)]
+    Machine(#[from] machine::Error),
     /// The VM's size.
     #[error(transparent)]
     Size(#[from] size::Error),
@@ -30,239 +42,356 @@ pub enum Error {
     /// A part of hull.
     #[error(transparent)]
     Install(#[from] install::Error),
-    /// The guest kernel.
-    #[error("cannot use the kernel {path}")]
-    Kernel {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
+    /// Names and resolvers.
+    #[error(transparent)]
+    Etc(#[from] etc::Error),
     /// An ordinary user cannot have what was asked for.
     #[error("{0} needs root; run hull as root, or leave it out")]
     NeedsRoot(&'static str),
-    /// The environment says something about the jail that it does not know.
-    #[error(
-        "HULL_JAIL is {0:?}; it may be unset, for the whole jail, or \"{value}\"",
-        value = monitor::jail::POLICY_VARIABLE.1
-    )]
-    JailPolicy(std::ffi::OsString),
-    /// Options that exclude each other.
+    /// An option of VMs.
     #[error("{0} has no meaning with --isolation native")]
     NotNative(&'static str),
-    /// A template has no log of its own, and a kernel of the user's is for one VM.
-    #[error("{0} boots a kernel; leave out --boot template")]
-    BootsKernel(&'static str),
+    /// An option of the machine, for one container of several.
+    #[error("{0} is decided when the pod is created, for all of its containers; leave it out")]
+    NotInPod(&'static str),
     /// Privileges that would be the host's.
     #[error(
         "--privileged with --isolation native would hand this host to the container; in a VM, which is the default, the \
          privileges end at the VM"
     )]
     PrivilegedNative,
-    /// A host name that is none.
-    #[error("{0:?} is not a host name: at most 63 letters, digits, dots and hyphens")]
-    Hostname(String),
+    /// A container cannot be removed at its end and started again.
+    #[error(
+        "--restart and --rm exclude each other: a container that is removed at its end cannot be restarted"
+    )]
+    RestartAndRemove,
+    /// The document does not fit the frame that carries it into the machine.
+    #[error(
+        "the container's configuration takes {len} bytes as JSON and may take {MAX_DOCUMENT_LEN}; shorten the command or \
+         the environment, of which a control character takes six bytes"
+    )]
+    TooLong {
+        /// Its length.
+        len: usize,
+    },
     /// The document cannot be written.
     #[error("cannot write the container's document")]
     Json(#[from] serde_json::Error),
 }
 
-/// The network of a container when nobody says: the bridge, which needs root.
+/// The longest document, in bytes of JSON: the rest of a frame is for a compiled seccomp program (4096 instructions of 8
+/// bytes, each up to four characters long) and the files in /etc.
+const MAX_DOCUMENT_LEN: usize = protocol::frame::MAX_LEN - (1 << 20);
+
+impl Error {
+    /// The exit code of a `run` that fails so, as Docker's: 127 for a command that does not exist, 126 for one that cannot
+    /// be executed, 125 for the rest.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Spec(error) => error.exit_code(),
+            Error::TooLong { .. } => 126,
+            _ => 125,
+        }
+    }
+}
+
+/// A container to prepare.
+#[derive(Debug, Clone, Copy)]
+pub struct ContainerInputs<'a> {
+    /// What the user asked for.
+    pub options: &'a Options,
+    /// The image.
+    pub image: &'a Image,
+    /// The container's identifier: 64 hexadecimal digits.
+    pub id: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// When it is created, in nanoseconds since the epoch.
+    pub created_ns: u64,
+    /// The root of all state.
+    pub root: &'a Path,
+    /// Hull's parts.
+    pub installation: &'a Installation,
+}
+
+/// A pod to prepare.
+#[derive(Debug, Clone, Copy)]
+pub struct PodInputs<'a> {
+    /// What the user asked for.
+    pub options: &'a PodOptions,
+    /// The sandbox's identifier: 64 hexadecimal digits.
+    pub id: &'a str,
+    /// The pod's name.
+    pub name: &'a str,
+    /// When it is created, in nanoseconds since the epoch.
+    pub created_ns: u64,
+    /// The root of all state.
+    pub root: &'a Path,
+    /// Hull's parts.
+    pub installation: &'a Installation,
+}
+
+/// The network of a container; without an option it is the bridge for root and none for others, since the bridge needs
+/// root.
 pub fn network(options: &Options, is_root: bool) -> Network {
-    options.network.unwrap_or(if is_root {
+    or_default(options.network, is_root)
+}
+
+fn or_default(network: Option<Network>, is_root: bool) -> Network {
+    network.unwrap_or(if is_root {
         Network::Bridge
     } else {
         Network::None
     })
 }
 
-/// Prepares the sandbox `id`.
-pub fn prepare(
-    options: &Options,
-    image: &Image,
-    id: &str,
-    root: &Path,
-    installation: &Installation,
-) -> Result<Config, Error> {
-    let is_root = rustix::process::geteuid().is_root();
-    let bridge = network(options, is_root) == Network::Bridge;
-    if bridge && !is_root {
-        return Err(Error::NeedsRoot("--network bridge"));
+/// Prepares a container with a sandbox of its own. Its options' isolation is [`Isolation::Vm`] or [`Isolation::Native`];
+/// for a pod, see [`prepare_in_pod`].
+pub fn prepare(new: &ContainerInputs<'_>) -> Result<(SandboxConfig, ContainerConfig), Error> {
+    let options = new.options;
+    let bridge = is_bridged(options.network)?;
+    let native = options.isolation == Isolation::Native;
+    if native {
+        refuse_for_native(options)?;
     }
-    if options.isolation == Isolation::Native {
-        refuse_for_native(options, is_root)?;
-    }
-    let hostname = options
-        .hostname
-        .clone()
-        .unwrap_or_else(|| id::short(id).to_owned());
-    if !is_hostname(&hostname) {
-        return Err(Error::Hostname(hostname));
-    }
-    let image_config = image.config.config().as_ref();
-    let memory_bytes = match options.isolation {
-        Isolation::Vm => Some(options.memory_bytes.unwrap_or(size::DEFAULT_MEMORY_BYTES)),
-        Isolation::Native => options.memory_bytes,
+    let memory_bytes = match native {
+        false => Some(options.memory_bytes.unwrap_or(size::DEFAULT_MEMORY_BYTES)),
+        true => options.memory_bytes,
     };
-    let cgroup = format!("/hull/{id}");
-    let document = spec::build(&spec::Inputs {
-        options,
-        image: image_config,
-        hostname: &hostname,
-        memory_bytes,
-        cgroup: &cgroup,
-    })?;
-    let capabilities = capabilities::of(options).map_err(spec::Error::from)?;
-    let user = options
-        .user
-        .clone()
-        .or_else(|| image_config.and_then(|config| config.user().clone()));
-    let stdio = if options.terminal {
-        let size = client::terminal::size().unwrap_or(protocol::agent::TerminalSize {
-            rows: 24,
-            columns: 80,
-        });
-        config::Stdio::Terminal { size }
-    } else {
-        config::Stdio::Pipes {
-            stdin: options.interactive,
+    // First what the user can get wrong, then what hull's installation can lack.
+    let container = container(new, new.id, memory_bytes, bridge, PidNamespace::Own)?;
+    let machine = if native {
+        Machine::Native {
+            program: new.installation.native()?,
         }
+    } else {
+        machine::of_container(options, new.root, bridge, new.installation)?
     };
-    Ok(Config {
-        build: protocol::BUILD.into(),
-        root: root.to_owned(),
-        id: id.to_owned(),
-        machine: machine(options, memory_bytes, root, bridge, installation)?,
-        container: Container {
-            spec: RawValue::from_string(serde_json::to_string(&document)?)?,
-            user: user.filter(|user| !user.is_empty()),
-            seccomp: seccomp::compile(&seccomp(options), &capabilities, Some(&root.join("cache")))?,
-            init: options.init,
-            stdio,
-            etc: etc::files(&hostname, bridge),
-            bridge,
-            layers: image
-                .layers
-                .iter()
-                .map(|layer| Layer {
-                    path: layer.path.clone(),
-                    len_bytes: layer.size_bytes,
-                })
-                .collect(),
-        },
+    let sandbox = SandboxConfig {
+        version: VERSION,
+        root: new.root.to_owned(),
+        id: new.id.to_owned(),
+        machine,
+        kind: SandboxKind::Single,
+        bridge,
         measure: options.measure,
+    };
+    Ok((sandbox, container))
+}
+
+/// Prepares a container that shares the sandbox of a pod.
+pub fn prepare_in_pod(
+    new: &ContainerInputs<'_>,
+    pod: &SandboxConfig,
+) -> Result<ContainerConfig, Error> {
+    let options = new.options;
+    refuse_in_pod(options)?;
+    if let Machine::Vm(vm) = &pod.machine {
+        spec::fits_vcpus(options, vm.vcpus).map_err(spec::Error::from)?;
+    }
+    let pid = match &pod.kind {
+        SandboxKind::Pod {
+            shared_pid: true, ..
+        } => PidNamespace::Sandbox,
+        _ => PidNamespace::Own,
+    };
+    container(new, &pod.id, options.memory_bytes, pod.bridge, pid)
+}
+
+/// Prepares a pod.
+pub fn prepare_pod(new: &PodInputs<'_>) -> Result<SandboxConfig, Error> {
+    let bridge = is_bridged(new.options.network)?;
+    Ok(SandboxConfig {
+        version: VERSION,
+        root: new.root.to_owned(),
+        id: new.id.to_owned(),
+        machine: machine::of_pod(new.options, new.root, bridge, new.installation)?,
+        kind: SandboxKind::Pod {
+            name: new.name.to_owned(),
+            shared_pid: new.options.shared_pid,
+            created_ns: new.created_ns,
+            labels: new.options.labels.clone(),
+        },
+        bridge,
+        measure: false,
     })
 }
 
-/// A privileged container has no profile, unless the user names one.
-fn seccomp(options: &Options) -> Seccomp {
-    match &options.seccomp {
-        Seccomp::Default if options.privileged => Seccomp::Unconfined,
-        named => named.clone(),
+fn is_bridged(wanted: Option<Network>) -> Result<bool, Error> {
+    let is_root = rustix::process::geteuid().is_root();
+    let bridge = or_default(wanted, is_root) == Network::Bridge;
+    if bridge && !is_root {
+        return Err(Error::NeedsRoot("--network bridge"));
     }
+    Ok(bridge)
 }
 
-fn machine(
-    options: &Options,
+/// The container's record. `bridge` is its sandbox's.
+fn container(
+    new: &ContainerInputs<'_>,
+    sandbox: &str,
     memory_bytes: Option<u64>,
-    root: &Path,
     bridge: bool,
-    installation: &Installation,
-) -> Result<Machine, Error> {
-    if options.isolation == Isolation::Native {
-        return Ok(Machine::Native);
+    pid: PidNamespace,
+) -> Result<ContainerConfig, Error> {
+    let options = new.options;
+    if options.auto_remove && options.restart != RestartPolicy::No {
+        return Err(Error::RestartAndRemove);
     }
-    let size = size::vm_size(
-        memory_bytes.unwrap_or(size::DEFAULT_MEMORY_BYTES),
-        options.cpus,
-    )?;
-    let kernel = match &options.kernel {
-        None => installation.kernel()?,
-        Some(path) => {
-            let failed = |source| Error::Kernel {
-                path: path.clone(),
-                source,
-            };
-            path.canonicalize().map_err(failed)?
-        }
+    if let Some(bytes) = memory_bytes {
+        size::check_memory(bytes)?;
+    }
+    let image = new.image.config.config().as_ref();
+    let names = etc::Names::of(options, id::short(new.id))?;
+    let cgroup = format!("/hull/{}", new.id);
+    let inputs = spec::Inputs {
+        options,
+        image,
+        hostname: &names.hostname,
+        memory_bytes,
+        cgroup: &cgroup,
     };
-    // A container without a writable layer needs no disk for one.
-    let scratch = if options.read_only {
-        None
+    let document = spec::build(&inputs)?;
+    let text = serde_json::to_string(&document)?;
+    if text.len() > MAX_DOCUMENT_LEN {
+        return Err(Error::TooLong { len: text.len() });
+    }
+    let health = spec::health::check(options, new.image, document.process().as_ref())
+        .map_err(spec::Error::from)?;
+    let asked = asked(options, new.image, &names.hostname)?;
+    let image_labels = asked.image_labels.clone();
+    Ok(ContainerConfig {
+        version: VERSION,
+        id: new.id.to_owned(),
+        name: new.name.to_owned(),
+        created_ns: new.created_ns,
+        sandbox: sandbox.to_owned(),
+        image: options.image.clone(),
+        image_id: new.image.id.to_string(),
+        labels: labels(image_labels, options),
+        annotations: options.annotations.clone(),
+        restart: options.restart,
+        auto_remove: options.auto_remove,
+        stop_signal: options
+            .stop_signal
+            .unwrap_or_else(|| spec::stop_signal(image)),
+        stop_timeout_s: options.stop_timeout_s.unwrap_or(DEFAULT_STOP_TIMEOUT_S),
+        log: options.log,
+        health,
+        run: Run {
+            volumes: spec::volumes(&document, image).map_err(spec::Error::from)?,
+            spec: RawValue::from_string(text)?,
+            user: spec::user(options, image)?,
+            groups: options.groups.clone(),
+            seccomp: compile_seccomp(options, new.root)?,
+            init: options.init,
+            stdio: stdio(options),
+            etc: etc::files(options, &names, bridge)?,
+            own_names: names.own,
+            gateway_names: gateway_names(options),
+            layers: layers(new.image),
+            read_only: options.read_only,
+            pid,
+            network: bridge || sandbox != new.id,
+        },
+        asked: RawValue::from_string(serde_json::to_string(&asked)?)?,
+    })
+}
+
+fn compile_seccomp(options: &Options, root: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let capabilities = capabilities::of(options).map_err(spec::Error::from)?;
+    // A privileged container has no profile, unless the user names one.
+    let choice = match &options.seccomp {
+        Seccomp::Default if options.privileged => &Seccomp::Unconfined,
+        named => named,
+    };
+    let cache = root.join("cache");
+    Ok(Some(seccomp::compile(choice, &capabilities, Some(&cache))?))
+}
+
+fn stdio(options: &Options) -> Stdio {
+    if options.terminal {
+        Stdio::Terminal {
+            size: options.console_size.unwrap_or_default(),
+        }
     } else {
-        Some(installation.scratch()?)
-    };
-    let quiet = if options.console { "" } else { "quiet " };
-    let cmdline = format!("{quiet}{CMDLINE} {}", caches(size.memory_mib));
-    let mut vm = Vm {
-        program: installation.vmm()?,
-        kernel,
-        initramfs: installation.initramfs()?,
-        cmdline,
-        memory_mib: size.memory_mib,
-        vcpus: size.vcpus,
-        cpu_milli: options.cpus.map(|cpus| cpus.0),
-        jail: jail_policy()?,
-        scratch,
-        template: None,
-        show_console: options.console,
-    };
-    if boot(options)? == Boot::Template {
-        match template::path(root, &installation.monitor()?, &vm, bridge) {
-            Ok(path) => vm.template = Some(path),
-            // What of the installation cannot be used is told when it is opened.
-            Err(error) => {
-                tracing::warn!(%error, "the VM's template has no name: it boots its kernel")
-            }
+        Stdio::Pipes {
+            stdin: options.interactive,
+            stdin_once: options.interactive && options.attach.stdin,
         }
     }
-    Ok(Machine::Vm(vm))
 }
 
-/// How the VM begins when all that was asked for is considered.
-fn boot(options: &Options) -> Result<Boot, Error> {
-    let kernels = [
-        (options.kernel.is_some(), "--kernel"),
-        (options.console, "--console"),
-    ];
-    let kernels_own = kernels.into_iter().find(|(given, _)| *given);
-    match (options.boot, kernels_own) {
-        (Some(Boot::Template), Some((_, option))) => Err(Error::BootsKernel(option)),
-        (Some(Boot::Kernel), _) | (_, Some(_)) => Ok(Boot::Kernel),
-        (Some(Boot::Template) | None, None) => Ok(Boot::Template),
-    }
+fn layers(image: &Image) -> Vec<LayerFile> {
+    image
+        .layers
+        .iter()
+        .map(|layer| LayerFile {
+            path: layer.path.clone(),
+            len_bytes: layer.size_bytes,
+        })
+        .collect()
 }
 
-/// What the user says about the jail, in the environment.
-fn jail_policy() -> Result<config::Policy, Error> {
-    let (name, value) = monitor::jail::POLICY_VARIABLE;
-    match std::env::var_os(name) {
-        None => Ok(config::Policy::Full),
-        Some(said) if said == value => Ok(config::Policy::NoUserNamespace),
-        Some(said) => Err(Error::JailPolicy(said)),
-    }
+fn gateway_names(options: &Options) -> Vec<String> {
+    options
+        .extra_hosts
+        .iter()
+        .filter(|host| host.address == HostAddress::Gateway)
+        .map(|host| host.name.clone())
+        .collect()
 }
 
-/// Linux makes the hash tables of its dentries and inodes for file servers: 1.5 MiB, touched at boot, in 512 MiB of memory.
-/// A quarter is enough for what a container opens; both grow with the memory.
-fn caches(memory_mib: u32) -> String {
-    let dentries = u64::from(memory_mib) * 64;
-    format!("dhash_entries={dentries} ihash_entries={}", dentries / 2)
+fn labels(mut image: BTreeMap<String, String>, options: &Options) -> BTreeMap<String, String> {
+    image.extend(options.labels.clone());
+    image
 }
 
-fn refuse_for_native(options: &Options, is_root: bool) -> Result<(), Error> {
-    if !is_root {
+fn asked(options: &Options, image: &Image, hostname: &str) -> Result<Asked, Error> {
+    let config = image.config.config().as_ref();
+    let (entrypoint, command) = spec::words(options, config);
+    let given = |word: &Option<String>| word.clone().filter(|word| !word.is_empty());
+    let of_image = |part: fn(&Config) -> &Option<String>| {
+        config
+            .and_then(|config| part(config).clone())
+            .unwrap_or_default()
+    };
+    Ok(Asked {
+        entrypoint,
+        command,
+        env: asked::environment(options, config),
+        workdir: given(&options.workdir).unwrap_or_else(|| of_image(Config::working_dir)),
+        user: given(&options.user).unwrap_or_else(|| of_image(Config::user)),
+        hostname: hostname.to_owned(),
+        volumes: spec::image_volumes(config).map_err(spec::Error::from)?,
+        exposed_ports: config
+            .and_then(|config| config.exposed_ports().clone())
+            .unwrap_or_default(),
+        healthcheck: spec::health::merged(options, image),
+        shell: image.docker.shell.clone(),
+        stop_signal: options
+            .stop_signal
+            .or_else(|| spec::image_stop_signal(config)),
+        image_labels: config
+            .and_then(|config| config.labels().clone())
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
+        options: options.clone(),
+    })
+}
+
+fn refuse_for_native(options: &Options) -> Result<(), Error> {
+    if !rustix::process::geteuid().is_root() {
         return Err(Error::NeedsRoot("--isolation native"));
     }
-    if options.kernel.is_some() {
-        return Err(Error::NotNative("--kernel"));
-    }
-    if options.boot.is_some() {
-        return Err(Error::NotNative("--boot"));
-    }
-    if options.console {
-        return Err(Error::NotNative("--console"));
+    let of_vms = [
+        (options.kernel.is_some(), "--kernel"),
+        (options.boot.is_some(), "--boot"),
+        (options.console, "--console"),
+    ];
+    if let Some((_, option)) = of_vms.into_iter().find(|(given, _)| *given) {
+        return Err(Error::NotNative(option));
     }
     if options.privileged {
         return Err(Error::PrivilegedNative);
@@ -270,53 +399,20 @@ fn refuse_for_native(options: &Options, is_root: bool) -> Result<(), Error> {
     Ok(())
 }
 
-fn is_hostname(name: &str) -> bool {
-    (1..=63).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
-        && !name.starts_with(['-', '.'])
+fn refuse_in_pod(options: &Options) -> Result<(), Error> {
+    let of_machines = [
+        (options.network.is_some(), "--network"),
+        (options.kernel.is_some(), "--kernel"),
+        (options.boot.is_some(), "--boot"),
+        (options.console, "--console"),
+        (options.measure, "--timing"),
+    ];
+    match of_machines.into_iter().find(|(given, _)| *given) {
+        Some((_, option)) => Err(Error::NotInPod(option)),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_default_network_depends_on_the_user() {
-        assert_eq!(network(&Options::default(), true), Network::Bridge);
-        assert_eq!(network(&Options::default(), false), Network::None);
-        let none = Options {
-            network: Some(Network::None),
-            ..Options::default()
-        };
-        assert_eq!(network(&none, true), Network::None);
-    }
-
-    #[test]
-    fn a_kernel_boots_when_it_is_asked_for_and_when_something_needs_it() {
-        let how = |boot_option, console| {
-            boot(&Options {
-                boot: boot_option,
-                console,
-                ..Options::default()
-            })
-        };
-        assert_eq!(how(None, false).unwrap(), Boot::Template);
-        assert_eq!(how(Some(Boot::Kernel), false).unwrap(), Boot::Kernel);
-        assert_eq!(how(None, true).unwrap(), Boot::Kernel);
-        let refused = how(Some(Boot::Template), true).unwrap_err().to_string();
-        assert_eq!(
-            refused,
-            "--console boots a kernel; leave out --boot template"
-        );
-    }
-
-    #[test]
-    fn host_names_are_checked() {
-        assert!(is_hostname("web-1.example"));
-        for bad in ["", "-a", "a b", "a/b", &"x".repeat(64)] {
-            assert!(!is_hostname(bad), "{bad:?}");
-        }
-    }
-}
+#[path = "prepare/tests.rs"]
+mod tests;

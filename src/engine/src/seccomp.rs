@@ -1,7 +1,7 @@
 //! Seccomp profiles, from Docker's or the OCI's JSON to the program that the kernel runs.
 //!
-//! The profile is compiled by libseccomp, in front of which stands a short prologue of our own that holds whatever the
-//! profile says: AF_VSOCK sockets are refused, so that no container can dial the host beside the agent.
+//! The profile is compiled by libseccomp. A short prologue of our own runs before it and holds whatever the profile says:
+//! AF_VSOCK sockets are refused, so that no container can dial the host beside the agent.
 //!
 //! A limit: an io_uring can open sockets unseen by seccomp. The default profile refuses io_uring, as Docker's does;
 //! with a profile of the user's that allows it, the host's own checks (ports offered once, tokens) stand alone.
@@ -20,13 +20,13 @@ use crate::options::Seccomp;
 mod newer;
 mod prologue;
 
-/// The profile of containers for which nobody names another.
+/// The profile of containers whose options name no other.
 const DEFAULT_PROFILE: &str = include_str!("../../../resources/seccomp/default.json");
 /// What the profile's minKernel is compared with: the guest kernel's series.
 const KERNEL: (u32, u32) = (6, 12);
 /// The kernel's limit of instructions (BPF_MAXINSNS).
 const MAX_INSTRUCTIONS: usize = 4096;
-/// A profile larger than this is not one.
+/// The longest profile that is read, in bytes: ten times the length of Docker's at least.
 const MAX_PROFILE_BYTES: u64 = 4 << 20;
 
 /// Why a profile cannot be used.
@@ -68,8 +68,8 @@ pub enum Error {
 
 /// Compiles the profile for a container that holds `capabilities`: an array of `struct sock_filter`.
 ///
-/// What the default profile compiles to is kept in `cache`, where one is given; a cache that cannot be used costs
-/// time, nothing else.
+/// The compiled default profile is kept in the folder `cache`, where one is given; a cache that cannot be used only costs
+/// time.
 pub fn compile(
     choice: &Seccomp,
     capabilities: &[String],
@@ -276,7 +276,7 @@ fn compile_profile(profile: &Profile, capabilities: &[String]) -> Result<Vec<u8>
             continue;
         }
         for name in rule.names.iter().flatten().chain(&rule.name) {
-            // What this libseccomp does not know is decided before its program is asked, see `newer`.
+            // Calls that this libseccomp does not know are decided before its program runs, see `newer`.
             if let Ok(syscall) = ScmpSyscall::from_name(name) {
                 add(
                     &mut context,

@@ -1,13 +1,16 @@
 //! How large a VM is for what its container was promised. The defaults of memory and CPUs stand here and nowhere else.
 
+use std::fmt;
+
 use protocol::vmm::{MAX_VCPUS, MIN_MEMORY_MIB};
+use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1 << 20;
 
-/// What a container in a VM may use when nobody says: room for most programs, and only touched pages cost the host.
+/// What a container in a VM may use without `-m`: room for most programs, and only touched pages cost the host.
 pub const DEFAULT_MEMORY_BYTES: u64 = 512 * MIB;
 
-/// vCPUs of a VM when nobody says. One, since each further one costs boot time (its bring-up is serial) and memory in
+/// vCPUs of a VM without `--cpus`. One, since each further one costs boot time (its bring-up is serial) and memory in
 /// the guest, and most short commands use one; `--cpus` gives more.
 pub const DEFAULT_VCPUS: u8 = 1;
 
@@ -21,6 +24,14 @@ const GUEST_FIXED_BYTES: u64 = 40 * MIB;
 /// grow with use.
 const GUEST_SHARE: u64 = 32;
 
+/// The least that a container may be given of a CPU, as in Docker: Linux's cpu.max takes no quota below 1 ms, of a period
+/// of 100 ms.
+pub const MIN_CONTAINER_MILLI_CPUS: u64 = 10;
+
+/// The least that a VM may take of a host's CPU, so that it starts within its time even where its container, which its
+/// cgroup in the guest holds to `--cpus`, is given less.
+pub const MIN_VM_MILLI_CPUS: u64 = 100;
+
 /// Why a VM of this size cannot be.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -33,11 +44,32 @@ pub enum Error {
     /// More processors than a VM can have.
     #[error("--cpus asks for {0} vCPUs and a VM has at most {MAX_VCPUS}")]
     TooManyCpus(u64),
+    /// A processor that no VM can have.
+    #[error(
+        "--cpuset-cpus names CPU {0}; the CPUs are the VM's, which has at most {MAX_VCPUS}, numbered from 0"
+    )]
+    NoSuchCpu(u16),
+    /// Less time than the kernel can give.
+    #[error("{0} is too little of a CPU: the least is 0.01 (`--cpus 0.01`)")]
+    TooLittleCpu(MilliCpus),
 }
 
 /// Thousandths of a CPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct MilliCpus(pub u64);
+
+impl fmt::Display for MilliCpus {
+    /// As `--cpus` takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, thousandths) = (self.0 / 1000, self.0 % 1000);
+        if thousandths == 0 {
+            return write!(f, "{whole}");
+        }
+        let decimals = format!("{thousandths:03}");
+        write!(f, "{whole}.{}", decimals.trim_end_matches('0'))
+    }
+}
 
 /// A VM's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +80,24 @@ pub struct VmSize {
     pub vcpus: u8,
 }
 
+impl VmSize {
+    /// The same with enough vCPUs for one to have this number.
+    pub fn with_cpu(self, number: u16) -> Result<VmSize, Error> {
+        let needed = u8::try_from(number)
+            .ok()
+            .and_then(|number| number.checked_add(1))
+            .filter(|needed| *needed <= MAX_VCPUS)
+            .ok_or(Error::NoSuchCpu(number))?;
+        Ok(VmSize {
+            vcpus: self.vcpus.max(needed),
+            ..self
+        })
+    }
+}
+
 /// The VM for a container that may use `memory_bytes` and `cpus`.
 pub fn vm_size(memory_bytes: u64, cpus: Option<MilliCpus>) -> Result<VmSize, Error> {
-    if memory_bytes < MIN_CONTAINER_BYTES {
-        return Err(Error::TooLittleMemory(memory_bytes));
-    }
+    check_memory(memory_bytes)?;
     let total = memory_bytes
         .checked_add(GUEST_FIXED_BYTES + memory_bytes / GUEST_SHARE)
         .ok_or(Error::TooMuchMemory(memory_bytes))?;
@@ -64,7 +109,8 @@ pub fn vm_size(memory_bytes: u64, cpus: Option<MilliCpus>) -> Result<VmSize, Err
         .ok_or(Error::TooMuchMemory(memory_bytes))?;
     let vcpus = match cpus {
         None => DEFAULT_VCPUS,
-        Some(MilliCpus(milli)) => {
+        Some(cpus @ MilliCpus(milli)) => {
+            check_cpus(cpus)?;
             let whole = milli.div_ceil(1000).max(1);
             u8::try_from(whole)
                 .ok()
@@ -76,6 +122,22 @@ pub fn vm_size(memory_bytes: u64, cpus: Option<MilliCpus>) -> Result<VmSize, Err
         memory_mib: memory_mib.max(MIN_MEMORY_MIB),
         vcpus,
     })
+}
+
+/// Whether a container can do with so much memory.
+pub fn check_memory(bytes: u64) -> Result<(), Error> {
+    if bytes < MIN_CONTAINER_BYTES {
+        return Err(Error::TooLittleMemory(bytes));
+    }
+    Ok(())
+}
+
+/// Whether a container can do with so much CPU time.
+pub fn check_cpus(cpus: MilliCpus) -> Result<(), Error> {
+    if cpus.0 < MIN_CONTAINER_MILLI_CPUS {
+        return Err(Error::TooLittleCpu(cpus));
+    }
+    Ok(())
 }
 
 /// 1 TiB: beyond it the guest's physical addresses would not fit every processor's 40 bits.
@@ -112,5 +174,23 @@ mod tests {
             vm_size(64 * MIB, Some(MilliCpus(33_000))),
             Err(Error::TooManyCpus(33))
         );
+        let error = vm_size(64 * MIB, Some(MilliCpus(1))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "0.001 is too little of a CPU: the least is 0.01 (`--cpus 0.01`)"
+        );
+        assert!(vm_size(64 * MIB, Some(MilliCpus(10))).is_ok());
+    }
+
+    #[test]
+    fn a_named_cpu_is_there() {
+        let size = vm_size(64 * MIB, Some(MilliCpus(1500))).unwrap();
+        assert_eq!(size.with_cpu(0).unwrap().vcpus, 2);
+        assert_eq!(size.with_cpu(3).unwrap().vcpus, 4);
+        assert_eq!(
+            size.with_cpu(u16::from(MAX_VCPUS)),
+            Err(Error::NoSuchCpu(u16::from(MAX_VCPUS)))
+        );
+        assert_eq!(size.with_cpu(300), Err(Error::NoSuchCpu(300)));
     }
 }

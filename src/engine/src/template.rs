@@ -81,6 +81,7 @@ pub fn path(root: &Path, monitor: &Path, vm: &Vm, network: bool) -> io::Result<P
         scratch,
         // None of the guest's affairs.
         cpu_milli: _,
+        cpu_shares: _,
         jail: _,
         template: _,
         show_console: _,
@@ -136,6 +137,7 @@ mod tests {
             memory_mib: 568,
             vcpus: 1,
             cpu_milli: None,
+            cpu_shares: None,
             jail: JailPolicy::Full,
             scratch: Some(file("scratch.ext4")),
             template: None,

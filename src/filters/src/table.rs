@@ -80,6 +80,7 @@ const GLIBC_KICK: &[u64] = &[34];
 /// SIG_BLOCK and SIG_SETMASK: around a kick, in pthread_kill.
 const MASKS: &[u64] = &[0, 2];
 const MSG_CMSG_CLOEXEC: u64 = 0x4000_0000;
+const AF_UNIX: u64 = 1;
 
 /// Every thread: memory of its own, locks, the clock, and an end.
 const EVERY_THREAD: &[Call] = calls![
@@ -111,6 +112,8 @@ pub const MAIN: Kind = Kind {
         calls![
             SYS_epoll_ctl,
             SYS_epoll_pwait,
+            // Of the file of an extent that is added to a disk.
+            SYS_fstat,
             SYS_getrandom,
             SYS_ioctl(OneOf(1, &[FIONBIO])),
             SYS_pread64,
@@ -199,13 +202,16 @@ pub const BLOCK: Kind = Kind {
     ],
 };
 
-/// The monitor of a VM once its guest runs: it talks to the agent and to the client, and measures from files of /proc that
-/// are open already.
+/// A sandbox's speaker: it talks to the agent and to clients, makes socket pairs for their streams, appends to logs and
+/// measures from files that are open already. A socket pair reaches nobody but its own two ends.
 pub const MONITOR: Kind = Kind {
     name: "monitor",
     calls: &[
         EVERY_THREAD,
         calls![
+            SYS_epoll_ctl,
+            SYS_epoll_pwait,
+            SYS_ftruncate,
             SYS_getrandom,
             SYS_lseek,
             SYS_ppoll,
@@ -216,6 +222,7 @@ pub const MONITOR: Kind = Kind {
             SYS_sendmsg,
             SYS_sendto,
             SYS_shutdown,
+            SYS_socketpair(OneOf(0, &[AF_UNIX])),
         ],
     ],
     development: DEVELOPMENT,

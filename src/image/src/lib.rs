@@ -11,6 +11,7 @@
 
 mod compression;
 mod digest;
+pub mod docker;
 pub mod erofs;
 mod error;
 #[cfg(fuzzing)]

@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use protocol::agent::{FromAgent, Hello, Request, ToAgent, Wake};
 use protocol::frame::{self, Assembler};
-use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
@@ -62,7 +61,6 @@ pub(crate) struct Agent {
     received: Assembler,
     unsent: Vec<u8>,
     greeted: bool,
-    next_seq: u64,
 }
 
 impl Agent {
@@ -70,34 +68,30 @@ impl Agent {
     pub(crate) fn new(socket: OwnedFd) -> Agent {
         Agent {
             socket,
-            received: Assembler::default(),
+            received: Assembler::new(frame::MAX_REPLY_LEN),
             unsent: Vec::new(),
             greeted: false,
-            next_seq: 1,
         }
     }
 
-    /// What to poll, and for what.
-    pub(crate) fn watched(&self) -> (BorrowedFd<'_>, PollFlags) {
-        let write = if self.unsent.is_empty() {
-            PollFlags::empty()
-        } else {
-            PollFlags::OUT
-        };
-        (self.socket.as_fd(), PollFlags::IN | write)
+    /// The connection, to be waited for.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
-    /// Sends a request, or keeps it until the agent reads; returns the number that its reply will carry.
-    pub(crate) fn request(&mut self, request: Request) -> Result<u64, Error> {
-        let seq = self.next_seq;
-        self.next_seq += 1;
+    /// Something waits for the agent to read.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Sends a request whose reply will carry `seq`, or keeps it until the agent reads.
+    pub(crate) fn request(&mut self, seq: u64, request: Request) -> Result<(), Error> {
         let bytes = frame::encode(&ToAgent { seq, request })?;
         if self.unsent.len() + bytes.len() > MAX_UNSENT_BYTES {
             return Err(Error::Stuck);
         }
         self.unsent.extend_from_slice(&bytes);
-        self.flush()?;
-        Ok(seq)
+        self.flush()
     }
 
     /// Sends what the agent has room for.
@@ -170,12 +164,9 @@ pub(crate) fn wake() -> io::Result<Wake> {
     })
 }
 
-/// A guest's words as a person may see them: no longer than that, and without what drives a terminal.
+/// A guest's words as a person may see them.
 fn shown(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
-        .take(MAX_SHOWN)
-        .collect()
+    crate::text::printable(text, MAX_SHOWN)
 }
 
 #[cfg(test)]
@@ -255,9 +246,9 @@ mod tests {
         let big = || Request::Start {
             container: "x".repeat(900_000),
         };
-        assert_eq!(agent.request(big()).unwrap(), 1);
-        assert!(agent.watched().1.contains(PollFlags::OUT));
-        let refused = (0..5).find_map(|_| agent.request(big()).err());
+        agent.request(1, big()).unwrap();
+        assert!(agent.has_unsent());
+        let refused = (2..100).find_map(|seq| agent.request(seq, big()).err());
         assert!(matches!(refused, Some(Error::Stuck)));
     }
 }

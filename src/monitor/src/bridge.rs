@@ -1,17 +1,16 @@
 //! The container's network, held by the monitor for as long as it lives.
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::path::Path;
 
 use network::{Lease, Network};
-use protocol::agent::{EtcFiles, Interface};
+use protocol::agent::Interface;
 
 use crate::devices::Tap;
 
 /// Where the bridge's state is: the bridge belongs to the host, whatever roots of state its users have, and ends with
 /// its boot.
-pub const STATE: &str = "/run/hull";
+pub(crate) const STATE: &str = "/run/hull";
 
 /// A container's place on the bridge.
 #[derive(Debug)]
@@ -78,16 +77,5 @@ fn interface(interface: network::Interface) -> Interface {
         prefix_len: interface.prefix_len,
         gateway: Some(interface.gateway),
         mtu: interface.mtu,
-    }
-}
-
-/// /etc/hosts with the container's own address, as Docker writes it.
-pub(crate) fn hosts(etc: &EtcFiles, address: Option<Ipv4Addr>) -> Option<String> {
-    let hosts = etc.hosts.clone()?;
-    match (address, &etc.hostname) {
-        (Some(address), Some(hostname)) => {
-            Some(format!("{hosts}{address}\t{}\n", hostname.trim_end()))
-        }
-        _ => Some(hosts),
     }
 }

@@ -9,10 +9,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use protocol::record::Vm;
 use rustix::fs::{Mode, OFlags};
 
-use crate::config::Vm;
-use crate::native::{cgroup2_mount, remove_parent};
+use crate::sweep::{cgroup2_mount, remove_parent};
 
 /// What hull-vmm itself and the page cache of its disks may take besides the guest's memory.
 const VMM_MEMORY_BYTES: u64 = 128 << 20;
@@ -148,7 +148,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Tries whether this user's VMs get a cgroup, and says which of their limits it would lack.
-pub fn try_out() -> io::Result<Vec<&'static str>> {
+pub(crate) fn try_out() -> io::Result<Vec<&'static str>> {
     let path = place(&format!("doctor-{}", std::process::id()))?;
     make_directory(&path)?;
     let missing = ["cpu.max", "memory.max", "pids.max"]
@@ -207,12 +207,28 @@ fn limits(vm: &Vm) -> Vec<(&'static str, String)> {
         // The kernel's least is a millisecond.
         limits.push(("cpu.max", format!("{} {PERIOD_US}", quota.max(1000))));
     }
+    if let Some(shares) = vm.cpu_shares {
+        limits.push(("cpu.weight", weight(shares).to_string()));
+    }
     limits
+}
+
+/// A weight of cgroup v1 (2 to 262144) on the scale of v2 (1 to 10000), as the OCI's runtimes convert it.
+fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_weight_is_on_the_scale_of_version_2() {
+        assert_eq!(
+            [0, 2, 1024, 262_144, u64::MAX].map(weight),
+            [1, 1, 39, 10_000, 10_000]
+        );
+    }
 
     #[test]
     fn a_kill_for_want_of_memory_is_told_apart_by_whose_it_was() {

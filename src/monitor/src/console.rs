@@ -43,6 +43,16 @@ impl Console {
         ))
     }
 
+    /// Its writers are gone.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended
+    }
+
+    /// The pipe, whether its writers are gone or not.
+    pub(crate) fn pipe(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+
     /// To be polled, until its writers are gone.
     pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         (!self.ended).then(|| self.pipe.as_fd())

@@ -9,11 +9,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use protocol::agent::TO_BE_SAVED;
+use protocol::record::{LayerFile, Vm};
 use protocol::vmm::{
     Boot, Descriptor, DiskConfig, DiskExtent, Kernel, NetConfig, Snapshot, VmConfig, VsockConfig,
 };
 
-use crate::config::{Layer, Vm};
 use crate::scratch;
 use crate::vmm::{Error, open, open_kvm, open_own};
 
@@ -22,7 +22,7 @@ pub(crate) const LAYER_ALIGN_BYTES: u64 = 2 << 20;
 /// Length of the layer device, whatever the layers: a template is to serve every image.
 pub(crate) const LAYERS_LEN_BYTES: u64 = 1 << 40;
 /// The guest's name for the device that holds the layers.
-const LAYERS_SERIAL: &str = "layers";
+pub(crate) const LAYERS_SERIAL: &str = "layers";
 /// The guest's name for the writable disk.
 pub(crate) const SCRATCH_SERIAL: &str = "scratch";
 /// The first context id that a guest may have (virtio 1.2, 5.10.4); each VM has a vsock of its own.
@@ -86,9 +86,11 @@ pub(crate) struct Own<'a> {
     /// How it begins.
     pub(crate) begin: Begin,
     /// What its layer device holds.
-    pub(crate) layers: &'a [Layer],
+    pub(crate) layers: &'a [LayerFile],
     /// Where its writable disk is made.
     pub(crate) folder: &'a Path,
+    /// Its writable disk outlives it.
+    pub(crate) keeps_disk: bool,
     /// Where its console output goes.
     pub(crate) console: OwnedFd,
     /// Its network device's other end.
@@ -96,7 +98,7 @@ pub(crate) struct Own<'a> {
 }
 
 /// Whether these layers fit the layer device of a template.
-pub(crate) fn layers_fit(layers: &[Layer]) -> bool {
+pub(crate) fn layers_fit(layers: &[LayerFile]) -> bool {
     let mut end = 0u64;
     layers.iter().all(|layer| {
         let len = layer.len_bytes.checked_next_multiple_of(LAYER_ALIGN_BYTES);
@@ -140,11 +142,14 @@ pub(crate) fn assemble(vm: &Vm, own: Own<'_>) -> Result<(VmConfig, Vec<OwnedFd>)
         min_len_bytes: LAYERS_LEN_BYTES,
     }];
     if let Some(template) = &vm.scratch {
-        let (file, len_bytes) =
-            scratch::make(template, own.folder).map_err(|source| Error::Scratch {
-                folder: own.folder.to_owned(),
-                source,
-            })?;
+        let made = match own.keeps_disk {
+            true => scratch::open_or_make(template, own.folder),
+            false => scratch::make(template, own.folder),
+        };
+        let (file, len_bytes) = made.map_err(|source| Error::Scratch {
+            folder: own.folder.to_owned(),
+            source,
+        })?;
         disks.push(DiskConfig {
             serial: SCRATCH_SERIAL.into(),
             read_only: false,
@@ -202,8 +207,8 @@ mod tests {
 
     #[test]
     fn layers_fit_until_the_device_is_full() {
-        let layers = |lens: &[u64]| -> Vec<Layer> {
-            let layer = |len_bytes: &u64| Layer {
+        let layers = |lens: &[u64]| -> Vec<LayerFile> {
+            let layer = |len_bytes: &u64| LayerFile {
                 path: "/layer".into(),
                 len_bytes: *len_bytes,
             };

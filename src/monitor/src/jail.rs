@@ -8,29 +8,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use protocol::record::JailPolicy;
 use protocol::vmm::{CONTROL_FD, WORDS_FD};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Resource;
-use serde::{Deserialize, Serialize};
 use sys::fork::Child;
 use sys::jail::{Jail, Walls};
 use sys::last_words::{self, LastWords};
 
 use crate::users::{self, Users};
-
-/// What a user can say about the jail.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Policy {
-    /// All of it, or no VM.
-    #[default]
-    Full,
-    /// Without a user namespace where the host forbids them: as root with the other namespaces, otherwise with none.
-    NoUserNamespace,
-}
-
-/// The environment variable that says so, and its one value.
-pub const POLICY_VARIABLE: (&str, &str) = ("HULL_JAIL", "no-user-namespace");
 
 /// Resource limits of hull-vmm. It needs no more, whatever its guest does; that it makes no process is seccomp's.
 const LIMITS: [(Resource, u64); 7] = [
@@ -95,7 +81,7 @@ pub struct Jailed {
 pub fn spawn(
     program: &Path,
     control: OwnedFd,
-    policy: Policy,
+    policy: JailPolicy,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Jailed, Error> {
     let path = program;
@@ -142,7 +128,7 @@ pub fn spawn(
         environment: &[],
     };
     let spawned = match sys::jail::spawn(&jail) {
-        Err(sys::jail::Error::UserNamespaces(error)) if policy == Policy::NoUserNamespace => {
+        Err(sys::jail::Error::UserNamespaces(error)) if policy == JailPolicy::NoUserNamespace => {
             tracing::warn!(%error, "hull-vmm runs without a user namespace, as HULL_JAIL says");
             jail.walls = if is_root {
                 Walls::NoUserNamespace

@@ -1,130 +1,379 @@
-//! What a monitor runs a container on, and what comes of it.
+//! What a sandbox's containers run on: a VM, or the host's own kernel.
+//!
+//! ```text
+//! warden:  start --fork--> into_host: the process and its place on the network
+//!             |
+//!             '---------> speaker: leave_host: the agent's connection, streams to offer, layers to add
+//! ```
 
-use std::os::fd::BorrowedFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use protocol::agent::{ExitStatus, Failure, TerminalSize};
-use protocol::monitor::Measured;
-use rustix::event::PollFlags;
+use protocol::agent::{self, CONTROL_PORT, Failure, FailureKind, Interface, LayerExtent};
+use protocol::monitor::Began;
+use protocol::record::{LayerFile, Machine as Kind, SandboxConfig, SandboxKind, Vm};
+use protocol::timeline::Nanos;
+use sys::signalfd::SignalFd;
 
-use crate::microvm::MicroVm;
-use crate::native::Native;
-use crate::streams::Ready;
+use crate::bridge::Attached;
+use crate::console::Console;
+use crate::devices::{Begin, LAYER_ALIGN_BYTES, LAYERS_LEN_BYTES, Own};
+use crate::native::{self, Native, Ports};
+use crate::process::{Ended, Process};
+use crate::template::{Beginning, NoVm};
+use crate::vmm::{self, Vmm};
+use crate::{chain, measure};
 
-/// Something that happened to the container.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// Its streams are there for a client.
-    Streams(Ready),
-    /// Its process has been executed.
-    Started,
-    /// It could not be made or started.
-    Failed(Failure),
-    /// Its process has ended.
-    Exited {
-        /// How.
-        status: ExitStatus,
-        /// For want of memory.
-        oom_killed: bool,
-    },
-    /// What was asked for with [`Machine::measure`].
-    Measured(Box<Measured>),
-    /// The guest printed this on its console, and somebody wants to see it.
-    Console(String),
+/// Why a machine cannot be started or used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    /// hull-vmm.
+    #[error(transparent)]
+    Vmm(#[from] vmm::Error),
+    /// There will be no VM.
+    #[error(transparent)]
+    NoVm(#[from] NoVm),
+    /// hull-native.
+    #[error(transparent)]
+    Native(#[from] native::Error),
+    /// Its surroundings.
+    #[error("cannot prepare the sandbox")]
+    Prepare(#[from] io::Error),
+    /// Its network.
+    #[error("cannot set up the container's network")]
+    Network(#[from] network::Error),
+    /// The layer device is full.
+    #[error("the sandbox's layer device has no room for {path}; use a new pod", path = .0.display())]
+    NoRoom(std::path::PathBuf),
 }
 
-/// The machine itself has ended or failed.
+/// A machine whose agent has yet to say hello, or has.
 #[derive(Debug)]
-pub struct Broken {
-    /// What happened and why, for a person.
-    pub message: String,
-    /// Last lines of the guest's console.
-    pub console: Vec<String>,
+pub(crate) struct Machine {
+    pub(crate) backend: Backend,
+    /// The host's end of the agent's connection.
+    pub(crate) control: OwnedFd,
+    pub(crate) interface: Option<Interface>,
+    network: Option<Attached>,
+    layers: LayerTable,
 }
 
-/// Which of a machine's descriptors is ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// hull-vmm's packets.
-    Vmm,
-    /// The agent's frames.
-    Agent,
-    /// The guest's console.
-    Console,
-    /// A stream whose token is awaited.
-    Stream(usize),
-    /// A native container's process.
-    Process,
+/// A layer that is not on the layer device: its index among those asked for, and the offset that it is to have.
+pub(crate) type NewLayer = (usize, u64);
+
+/// What stands behind the agent's connection.
+#[derive(Debug)]
+pub(crate) enum Backend {
+    /// hull-vmm.
+    Vm(Box<VmSide>),
+    /// hull-native.
+    Native { process: Process, ports: Ports },
 }
 
-/// A descriptor to poll.
-pub(crate) type Watched<'a> = (BorrowedFd<'a>, PollFlags, Source);
-
-/// What stands between the container and the host.
+/// What only a VM has.
 #[derive(Debug)]
-pub(crate) enum Machine {
-    /// A VM.
-    Vm(Box<MicroVm>),
-    /// Namespaces.
-    Native(Box<Native>),
+pub(crate) struct VmSide {
+    pub(crate) vmm: Vmm,
+    pub(crate) console: Console,
+    pub(crate) show_console: bool,
+    pub(crate) began: Began,
+    pub(crate) template_made: Option<Nanos>,
+    /// Opened while that was allowed; only in the speaker.
+    pub(crate) files: Option<measure::Files>,
+}
+
+/// The warden's part of a machine: what takes rights. Dropped, it is taken down.
+#[derive(Debug)]
+pub(crate) struct HostSide {
+    process: Process,
+    network: Option<Attached>,
 }
 
 impl Machine {
-    /// What to poll.
-    pub(crate) fn watched(&self) -> Vec<Watched<'_>> {
-        match self {
-            Machine::Vm(vm) => vm.watched(),
-            Machine::Native(native) => native.watched(),
+    /// Starts the machine of a sandbox, with these layers on its layer device from the start. Returns it with what the user
+    /// should know.
+    pub(crate) fn start(
+        config: &SandboxConfig,
+        folder: &Path,
+        layers: &[LayerFile],
+        quit: &SignalFd,
+    ) -> Result<(Machine, Vec<String>), Failure> {
+        let started = match &config.machine {
+            Kind::Vm(vm) => start_vm(config, vm, folder, layers, quit),
+            Kind::Native { program } => {
+                start_native(config, program, folder).map(|machine| (machine, Vec::new()))
+            }
+        };
+        started.map_err(|fault| Failure::new(FailureKind::Other, chain(&fault)))
+    }
+
+    /// The user that belongs to its speaker, where there is one.
+    pub(crate) fn speaker_user(&self) -> Option<u32> {
+        self.process().monitor_user()
+    }
+
+    /// The warden's part. The rest was the speaker's, which has its own copy.
+    pub(crate) fn into_host(self) -> HostSide {
+        let process = match self.backend {
+            Backend::Vm(side) => side.vmm.process,
+            Backend::Native { process, .. } => process,
+        };
+        HostSide {
+            process,
+            network: self.network,
         }
     }
 
-    /// Handles a ready descriptor; what came of it is added to `events`.
-    pub(crate) fn ready(&mut self, source: Source, events: &mut Vec<Event>) -> Result<(), Broken> {
-        match self {
-            Machine::Vm(vm) => vm.ready(source, events),
-            Machine::Native(native) => native.ready(source, events),
+    /// Leaves the warden's part to the warden, which writes to `status` how the process ended; opens what measuring will
+    /// need.
+    pub(crate) fn leave_host(&mut self, status: OwnedFd, measured: bool) -> io::Result<()> {
+        self.network = None;
+        match &mut self.backend {
+            Backend::Vm(side) => {
+                side.vmm.process.part(status);
+                if measured {
+                    side.files = Some(measure::Files::open(side.vmm.process.pid())?);
+                }
+            }
+            Backend::Native { process, .. } => process.part(status),
+        }
+        Ok(())
+    }
+
+    /// Lets the agent open a stream to this port once, and joins it with `end`.
+    pub(crate) fn offer(&mut self, port: u32, end: OwnedFd) -> Result<(), Fault> {
+        match &mut self.backend {
+            Backend::Vm(side) => Ok(side.vmm.offer(port, end)?),
+            Backend::Native { ports, .. } => Ok(ports.offer(port, &end)?),
         }
     }
 
-    /// Starts the container's process as soon as it is made.
-    pub(crate) fn start(&mut self, events: &mut Vec<Event>) -> Result<(), Broken> {
-        match self {
-            Machine::Vm(vm) => vm.start(),
-            Machine::Native(native) => {
-                native.start(events);
-                Ok(())
+    /// Where layers are for the agent, and which of them are new: their files are to be added to the layer device.
+    pub(crate) fn place_layers(
+        &mut self,
+        layers: &[LayerFile],
+    ) -> Result<(Vec<agent::Layer>, Vec<NewLayer>), Fault> {
+        match &self.backend {
+            Backend::Vm(_) => {
+                let (places, new) = self.layers.place(layers)?;
+                Ok((places.into_iter().map(agent::Layer::Extent).collect(), new))
+            }
+            Backend::Native { .. } => {
+                let file = |layer: &LayerFile| agent::Layer::File {
+                    path: layer.path.to_string_lossy().into_owned(),
+                };
+                Ok((layers.iter().map(file).collect(), Vec::new()))
             }
         }
     }
 
-    /// Signals the container's first process.
-    pub(crate) fn signal(&mut self, signal: i32) -> Result<(), Broken> {
-        match self {
-            Machine::Vm(vm) => vm.signal(signal),
-            Machine::Native(native) => native.signal(signal),
+    fn process(&self) -> &Process {
+        match &self.backend {
+            Backend::Vm(side) => &side.vmm.process,
+            Backend::Native { process, .. } => process,
+        }
+    }
+}
+
+impl HostSide {
+    /// To be polled for its end, until it has been waited for.
+    pub(crate) fn end_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.process.end_descriptor()
+    }
+
+    /// Waits for its end and says how it was.
+    pub(crate) fn wait(&mut self) -> Option<Ended> {
+        self.process.wait()
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Takes everything down: the process, its cgroup, its place on the network.
+    pub(crate) fn take_down(self) {
+        drop(self.process);
+        if let Some(network) = self.network {
+            network.detach();
+        }
+    }
+}
+
+fn start_vm(
+    config: &SandboxConfig,
+    vm: &Vm,
+    folder: &Path,
+    layers: &[LayerFile],
+    quit: &SignalFd,
+) -> Result<(Machine, Vec<String>), Fault> {
+    let mut table = LayerTable::default();
+    table.place(layers)?;
+    let mut beginning = Beginning::find(config, vm, folder, layers, quit)?;
+    let mut network = None;
+    let mut start = |begin| start_vmm(config, vm, folder, layers, begin, &mut network);
+    let (vmm, console, control) = match start(beginning.take()) {
+        Err(Fault::Vmm(error)) if beginning.is_from_template() && error.is_refusal() => {
+            beginning = beginning.without_template(&error);
+            start(Begin::Kernel)
+        }
+        other => other,
+    }?;
+    let notice = beginning.finish();
+    if let Some(network) = &mut network {
+        network.release_tap();
+    }
+    let side = VmSide {
+        vmm,
+        console,
+        show_console: vm.show_console,
+        began: beginning.began,
+        template_made: beginning.made,
+        files: None,
+    };
+    let machine = Machine {
+        backend: Backend::Vm(Box::new(side)),
+        control,
+        interface: network.as_ref().map(Attached::interface),
+        network,
+        layers: table,
+    };
+    Ok((machine, notice.into_iter().collect()))
+}
+
+/// Starts hull-vmm and its guest. hull-vmm is spawned first, so that it starts while its files are opened. The network is
+/// attached unless it is.
+fn start_vmm(
+    config: &SandboxConfig,
+    vm: &Vm,
+    folder: &Path,
+    layers: &[LayerFile],
+    begin: Begin,
+    network: &mut Option<Attached>,
+) -> Result<(Vmm, Console, OwnedFd), Fault> {
+    let mut vmm = Vmm::spawn(&config.id, vm)?;
+    let (console, console_end) = Console::new()?;
+    if config.bridge && network.is_none() {
+        *network = Some(Attached::new(&config.id)?);
+    }
+    let tap = match network {
+        Some(network) => network.tap()?,
+        None => None,
+    };
+    let own = Own {
+        begin,
+        layers,
+        folder,
+        keeps_disk: keeps_disk(config)?,
+        console: console_end,
+        tap,
+    };
+    vmm.start(vm, own)?;
+    let (control, control_end) = sys::packet::stream_pair()?;
+    vmm.offer(CONTROL_PORT, control_end)?;
+    vmm.wait_until_it_runs()?;
+    Ok((vmm, console, control))
+}
+
+/// A sandbox whose only container is removed at its end needs no disk after it.
+fn keeps_disk(config: &SandboxConfig) -> io::Result<bool> {
+    if config.kind != SandboxKind::Single {
+        return Ok(true);
+    }
+    let mut members = crate::warden::members::Members::new(&config.root, &config.id);
+    let member = members.load(&config.id).map_err(io::Error::other)?;
+    Ok(!member.config.auto_remove)
+}
+
+fn start_native(config: &SandboxConfig, program: &Path, folder: &Path) -> Result<Machine, Fault> {
+    let Native {
+        process,
+        control,
+        ports,
+    } = native::start(program, folder)?;
+    let network = match config.bridge {
+        true => Some(Attached::new_native(&config.id)?),
+        false => None,
+    };
+    Ok(Machine {
+        backend: Backend::Native { process, ports },
+        control,
+        interface: network.as_ref().map(Attached::interface),
+        network,
+        layers: LayerTable::default(),
+    })
+}
+
+/// Which layer lies where on the layer device. A layer that several containers have lies there once.
+#[derive(Debug, Default)]
+struct LayerTable {
+    placed: Vec<(LayerFile, LayerExtent)>,
+    end_bytes: u64,
+}
+
+impl LayerTable {
+    /// The places of `layers`, and of those that are new the index and the offset.
+    fn place(&mut self, layers: &[LayerFile]) -> Result<(Vec<LayerExtent>, Vec<NewLayer>), Fault> {
+        let (mut places, mut new) = (Vec::new(), Vec::new());
+        for (index, layer) in layers.iter().enumerate() {
+            let known = self.placed.iter().find(|(known, _)| known == layer);
+            if let Some((_, extent)) = known {
+                places.push(*extent);
+                continue;
+            }
+            let extent = LayerExtent {
+                offset_bytes: self.end_bytes,
+                len_bytes: layer.len_bytes,
+            };
+            let end = extent.offset_bytes.checked_add(layer.len_bytes);
+            let end = end.and_then(|end| end.checked_next_multiple_of(LAYER_ALIGN_BYTES));
+            match end.filter(|end| *end <= LAYERS_LEN_BYTES) {
+                Some(end) => self.end_bytes = end,
+                None => return Err(Fault::NoRoom(layer.path.clone())),
+            }
+            self.placed.push((layer.clone(), extent));
+            places.push(extent);
+            new.push((index, extent.offset_bytes));
+        }
+        Ok((places, new))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(name: &str, len_bytes: u64) -> LayerFile {
+        LayerFile {
+            path: name.into(),
+            len_bytes,
         }
     }
 
-    /// Tells the container's terminal its size.
-    pub(crate) fn resize(&mut self, size: TerminalSize) -> Result<(), Broken> {
-        match self {
-            Machine::Vm(vm) => vm.resize(size),
-            Machine::Native(native) => native.resize(size),
-        }
+    #[test]
+    fn a_layer_lies_on_the_device_once_and_new_ones_come_behind() {
+        let mut table = LayerTable::default();
+        let (a, b, c) = (
+            layer("a", 4096),
+            layer("b", LAYER_ALIGN_BYTES + 4096),
+            layer("c", 4096),
+        );
+        let (first, new) = table.place(&[a.clone(), b.clone()]).unwrap();
+        assert_eq!(new, [(0, 0), (1, LAYER_ALIGN_BYTES)]);
+        let (second, new) = table.place(&[c, b, a]).unwrap();
+        assert_eq!(new, [(0, 3 * LAYER_ALIGN_BYTES)]);
+        assert_eq!((second[1], second[2]), (first[1], first[0]));
     }
 
-    /// Measures; answered by [`Event::Measured`].
-    pub(crate) fn measure(&mut self, events: &mut Vec<Event>) -> Result<(), Broken> {
-        match self {
-            Machine::Vm(vm) => vm.measure(),
-            Machine::Native(native) => native.measure(events),
-        }
-    }
-
-    /// Ends it, with everything in it.
-    pub(crate) fn end(self) {
-        match self {
-            Machine::Vm(vm) => vm.end(),
-            Machine::Native(native) => native.end(),
-        }
+    #[test]
+    fn a_device_that_is_full_takes_no_more() {
+        let mut table = LayerTable::default();
+        let big = layer("big", LAYERS_LEN_BYTES - LAYER_ALIGN_BYTES);
+        table.place(&[big]).unwrap();
+        table.place(&[layer("last", 4096)]).unwrap();
+        let refused = table.place(&[layer("more", 4096)]).unwrap_err();
+        assert!(refused.to_string().contains("more"));
+        assert!(table.place(&[layer("endless", u64::MAX)]).is_err());
     }
 }

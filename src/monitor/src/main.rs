@@ -1,5 +1,6 @@
 //! hull-monitor: started by hull, with a listening socket as descriptor 3 and the sandbox's lock as 4.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -11,18 +12,33 @@ fn main() -> ExitCode {
             .with_writer(std::io::stderr)
             .init();
     }
-    // Executed from a descriptor, it would be called by that one's number.
-    if let Err(error) = rustix::thread::set_name(c"hull-monitor") {
-        tracing::debug!(%error, "the process keeps the name that it has");
-    }
-    let mut arguments = std::env::args_os().skip(1);
-    let (Some(folder), None) = (arguments.next(), arguments.next()) else {
-        eprintln!("hull-monitor is started by hull, not by hand");
-        return ExitCode::from(2);
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let arguments: Vec<&Path> = arguments.iter().map(Path::new).collect();
+    let outcome = match arguments[..] {
+        [word] if word == Path::new("doctor") => {
+            println!("{}", monitor::doctor());
+            Ok(())
+        }
+        [word, root] if word == Path::new("sweep") => {
+            monitor::sweep(root);
+            Ok(())
+        }
+        [folder] => {
+            // Executed from a descriptor, it would be called by that one's number.
+            if let Err(error) = rustix::thread::set_name(c"hull-monitor") {
+                tracing::debug!(%error, "the process keeps the name that it has");
+            }
+            monitor::run(folder)
+        }
+        _ => {
+            eprintln!("hull-monitor is started by hull, not by hand");
+            return ExitCode::from(2);
+        }
     };
-    match monitor::run(Path::new(&folder)) {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            tracing::error!(error = %monitor::chain(&error), "the monitor ends");
             eprintln!("hull-monitor: {}", monitor::chain(&error));
             ExitCode::FAILURE
         }

@@ -18,7 +18,8 @@ use sys::fork::Child;
 use crate::cgroup::{OutOfMemory, VmCgroup};
 use crate::users::Users;
 
-/// A hull-vmm. Dropping it does nothing: see [`Process::take_down`].
+/// A machine's process: hull-vmm or hull-native. Dropping it kills it, waits for its end and removes its cgroup, if it is
+/// this process's child.
 #[derive(Debug)]
 pub(crate) struct Process(Whose);
 
@@ -179,7 +180,7 @@ impl Process {
     }
 
     /// Kills it, waits for its end and removes its cgroup, if it is this process's child.
-    pub(crate) fn take_down(&mut self) {
+    fn take_down(&mut self) {
         if !self.kill() {
             return;
         }
@@ -189,6 +190,13 @@ impl Process {
         {
             cgroup.remove();
         }
+    }
+}
+
+impl Drop for Process {
+    /// What was started is taken down, also when the machine could not be put together.
+    fn drop(&mut self) {
+        self.take_down();
     }
 }
 

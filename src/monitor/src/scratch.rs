@@ -1,6 +1,7 @@
-//! A container's writable disk: a copy of the template's few data extents in a file without a name.
+//! A sandbox's writable disk: a copy of the template's few data extents.
 //!
-//! Invariants: the file has no name from the start or from the moment it is made, so that no death leaves it behind.
+//! Invariants: the disk of a sandbox that is removed at its end has no name, so that no death leaves it behind; any other
+//! gets its name when it is whole, and is found again by the sandbox's next start.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,11 +14,39 @@ use sys::sparse::next_data;
 /// Copied at once.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Copies `template` to a new file in `folder`; returns it with its length.
+/// The name of a disk that is kept, in its sandbox's folder.
+const NAME: &str = "scratch";
+
+/// The disk that the sandbox in `folder` has, or a new one of that name; with its length.
+pub(crate) fn open_or_make(template: &Path, folder: &Path) -> io::Result<(File, u64)> {
+    let path = folder.join(NAME);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    match options.open(&path) {
+        Ok(file) => {
+            let len = file.metadata()?.len();
+            return Ok((file, len));
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(_) => {}
+    }
+    let temporary = folder.join(".scratch.new");
+    options.create(true).truncate(true).mode(0o600);
+    let file = options.open(&temporary)?;
+    let made = fill(template, file)?;
+    std::fs::rename(&temporary, &path)?;
+    Ok(made)
+}
+
+/// A new disk without a name, made in `folder`; with its length.
 pub(crate) fn make(template: &Path, folder: &Path) -> io::Result<(File, u64)> {
+    fill(template, unnamed(folder)?)
+}
+
+/// Copies `template` to the file `to`.
+fn fill(template: &Path, to: File) -> io::Result<(File, u64)> {
     let from = File::open(template)?;
     let len = from.metadata()?.len();
-    let to = unnamed(folder)?;
     if ioctl_ficlone(&to, &from).is_ok() {
         return Ok((to, len));
     }
@@ -47,7 +76,7 @@ fn unnamed(folder: &Path) -> io::Result<File> {
     match unnamed {
         // Not every file system knows O_TMPFILE.
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-            let path = folder.join("scratch");
+            let path = folder.join(".scratch.unnamed");
             let file = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -66,6 +95,20 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+
+    #[test]
+    fn a_disk_that_is_kept_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let template = folder.path().join("template");
+        let file = File::create(&template).unwrap();
+        file.set_len(1 << 20).unwrap();
+        let (first, len) = open_or_make(&template, folder.path()).unwrap();
+        first.write_all_at(b"kept", 4096).unwrap();
+        let (second, again) = open_or_make(&template, folder.path()).unwrap();
+        let mut bytes = [0; 4];
+        second.read_exact_at(&mut bytes, 4096).unwrap();
+        assert_eq!((len, again, &bytes), (1 << 20, 1 << 20, b"kept"));
+    }
 
     #[test]
     fn the_copy_has_the_template_s_data_its_holes_and_no_name() {

@@ -30,10 +30,10 @@ use crate::devices::SavedVm;
 
 mod begin;
 
-pub(crate) use begin::{Beginning, NoVm, Outside};
+pub(crate) use begin::{Beginning, NoVm};
 
 /// The folder of all templates, in the root of all state.
-pub const FOLDER: &str = "templates";
+pub(crate) const FOLDER: &str = "templates";
 /// So many are kept, the last used: each takes some 35 MiB of disk.
 const KEPT: usize = 8;
 const STATE: &str = "state";
@@ -46,7 +46,7 @@ const LOCK: &str = ".lock";
 /// Why a folder of templates cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path}")]
-pub struct Error {
+pub(crate) struct Error {
     action: &'static str,
     path: PathBuf,
     #[source]
@@ -236,7 +236,7 @@ fn remove_in(folder: &Path, path: &Path) -> Result<(), Error> {
 }
 
 /// Removes what dead makers have left in the state `root`; does nothing while somebody else is at it.
-pub fn sweep(root: &Path) -> Result<(), Error> {
+pub(crate) fn sweep(root: &Path) -> Result<(), Error> {
     let folder = root.join(FOLDER);
     if !attempt("look for", &folder, folder.try_exists())? {
         return Ok(());

@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use protocol::vmm::{Descriptor, End, FromVmm, MAX_PACKET_LEN, ToVmm};
+use protocol::record::Vm;
+use protocol::vmm::{Descriptor, DiskExtent, End, FromVmm, MAX_PACKET_LEN, PlacedExtent, ToVmm};
 
 use crate::cgroup::VmCgroup;
-use crate::config::Vm;
 use crate::devices::{self, Own};
 use crate::jail;
 use crate::process::{Process, is_ready};
@@ -20,7 +20,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Why a VM could not be started or went away.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A file that the VM needs.
     #[error("cannot open {path}")]
     Open {
@@ -129,6 +129,35 @@ impl Vmm {
         )
     }
 
+    /// Adds files to the layer device; hull-vmm answers with the number of the request.
+    pub(crate) fn add_layers(
+        &mut self,
+        request: u32,
+        layers: Vec<(OwnedFd, u64, u64)>,
+    ) -> Result<(), Error> {
+        let mut extents = Vec::new();
+        let mut files = Vec::new();
+        for (file, len_bytes, offset_bytes) in layers {
+            extents.push(PlacedExtent {
+                offset_bytes,
+                extent: DiskExtent {
+                    file: Descriptor(files.len() as u32),
+                    len_bytes,
+                },
+            });
+            files.push(file);
+        }
+        let disk = devices::LAYERS_SERIAL.to_owned();
+        self.send(
+            &ToVmm::AddExtents {
+                request,
+                disk,
+                extents,
+            },
+            &files,
+        )
+    }
+
     /// Asks for a report.
     pub(crate) fn ask_report(&mut self) -> Result<(), Error> {
         self.send(&ToVmm::Report, &[])
@@ -168,14 +197,9 @@ impl Vmm {
             match self.receive()? {
                 FromVmm::Running => return Ok(()),
                 FromVmm::Failed { message } => return Err(Error::Build(message)),
-                FromVmm::Report(_) | FromVmm::Ended { .. } => {}
+                _ => {}
             }
         }
-    }
-
-    /// Ends it, as dropping it does.
-    pub(crate) fn end(self) {
-        drop(self);
     }
 
     fn last_words(&mut self) -> Error {
@@ -184,7 +208,7 @@ impl Vmm {
                 Ok(FromVmm::Failed { message }) => return Error::Build(message),
                 // A guest that is faster than what it was to be given.
                 Ok(FromVmm::Ended { end, .. }) => return Error::Ended(explain(&end, None)),
-                Ok(FromVmm::Running | FromVmm::Report(_)) => {}
+                Ok(_) => {}
                 Err(error) => return error,
             }
         }
@@ -214,13 +238,6 @@ impl Vmm {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(self.last_words()),
             other => other.map_err(Error::Send),
         }
-    }
-}
-
-impl Drop for Vmm {
-    /// Kills it, waits for its end, and removes its cgroup: also when the VM could not be put together.
-    fn drop(&mut self) {
-        self.process.take_down();
     }
 }
 
@@ -259,7 +276,7 @@ pub(crate) fn open(path: &Path) -> Result<File, Error> {
 }
 
 /// Opens /dev/kvm, with an answer to each of the ways in which that fails.
-pub fn open_kvm() -> Result<File, Error> {
+pub(crate) fn open_kvm() -> Result<File, Error> {
     let path = PathBuf::from("/dev/kvm");
     OpenOptions::new()
         .read(true)

@@ -1,184 +1,211 @@
-//! A VM's monitor from the moment on when its guest runs: two processes, of which one is trusted with the host and the other
-//! with the guest.
+//! The warden: owns everything of a sandbox that takes rights on the host, and reads nothing that a guest wrote.
 //!
 //! ```text
-//! warden: hull-vmm's parent; network, cgroup, lock, folder    speaker: agent, client, streams, console
-//!    fork ------------------------------------------------->    a user of its own, no capabilities, seccomp
-//!    waits for the speaker, hull-vmm, signals                   reads what the guest sends
-//!    hull-vmm ends -- how, over a pipe ------------------->     says why
-//!    the speaker ends <-------------------------------------    its client has hung up
-//!    kills hull-vmm, takes everything down
+//!            .--------------------- a life -----------------------.
+//! records -> machine started -> speaker forked -> watch            |
+//!            (hull-vmm or         |                |  speaker, machine, clients, signals
+//!             hull-native)        |                v
+//!            '<-- a restart is due --- both have ended -> folders removed, lock free
 //! ```
 //!
-//! Invariants: the warden never reads what a guest or hull-vmm has sent, but for the last words of the speaker; the
-//! speaker holds no descriptor by which it could reach more than its client, hull-vmm's socket and the guest's streams;
-//! whatever becomes of either, hull-vmm ends: it and the speaker die with the warden.
+//! Each life has a new machine and a new speaker. The warden accepts clients and passes their sockets on; it writes what
+//! the speaker reports (see [`link`](crate::link)) before the speaker may tell it; it decides by the container's policy
+//! what follows an end. docs/lifecycle.md is the contract.
 
+use std::ffi::c_int;
 use std::io;
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::time::{Duration, Instant};
 
-use protocol::monitor::FromMonitor;
+use protocol::record::{SandboxConfig, SandboxKind};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::retry_on_intr;
-use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitOptions, getpid, getppid, pidfd_send_signal, setrlimit,
-    waitpid,
-};
+use rustix::net::{SocketFlags, accept_with};
+use rustix::process::{Signal, WaitOptions, getpid, pidfd_send_signal, waitpid};
 use sys::fork::{self, Child};
-use sys::refusal;
 use sys::signalfd::SignalFd;
 
-use crate::client::Client;
-use crate::machine::Machine;
-use crate::microvm::MicroVm;
-use crate::vmm::Vmm;
-use crate::{Error, LEASE_FD, LISTENER_FD, Monitor, chain, jail, wait_for};
+use crate::link::{self, Link, ToSpeaker, ToWarden};
+use crate::machine::{HostSide, Machine};
+use crate::speaker::{self, Birth};
+use crate::{Error, jail, wait_for};
 
-/// Serves the client of a VM that runs, to its end, and takes the VM down.
-pub(crate) fn run(monitor: Monitor, vm: MicroVm, measured: bool) -> Result<(), Error> {
-    let (status, our_status) = io::pipe().map_err(Error::Part)?;
-    let (our_words, words) = io::pipe().map_err(Error::Part)?;
-    let user = vm.vmm().process.monitor_user();
-    let warden = getpid();
-    // Taken in the child, whose copies they are there; what is left of them in the parent is the parent's.
-    let mut parts = Some((monitor, vm, status, words));
-    let mut ours = Some((our_status, our_words));
-    let forked = fork::fork(0, None, |in_child| {
-        let Some((mut monitor, mut vm, status, words)) = parts.take() else {
-            return 1;
+mod life;
+pub(crate) mod members;
+mod policy;
+
+use life::Life;
+use members::Members;
+
+/// How long a speaker that was asked to end may take: its containers get their time to stop, and its clients theirs to
+/// read what is left.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What remains from one life to the next.
+pub(crate) struct Warden {
+    config: SandboxConfig,
+    folder: PathBuf,
+    listener: OwnedFd,
+    quit: SignalFd,
+    /// hull was asked to end: nothing is started again by its policy.
+    is_quitting: bool,
+    members: Members,
+}
+
+/// What follows a life.
+enum After {
+    /// The sandbox ends.
+    End,
+    /// Another life, in which these containers are started.
+    Again { pause: Duration, start: Vec<String> },
+}
+
+impl Warden {
+    /// A warden of the sandbox in `folder`.
+    pub(crate) fn new(
+        folder: &Path,
+        config: SandboxConfig,
+        listener: OwnedFd,
+        quit: SignalFd,
+    ) -> Result<Warden, Error> {
+        let mut members = Members::new(&config.root, &config.id);
+        if config.kind == SandboxKind::Single {
+            members.load(&config.id)?;
+        }
+        Ok(Warden {
+            config,
+            folder: folder.to_owned(),
+            listener,
+            quit,
+            is_quitting: false,
+            members,
+        })
+    }
+
+    /// Lives until nothing is to be started again, and removes what goes with the sandbox.
+    pub(crate) fn run(mut self) -> Result<(), Error> {
+        let mut start = Vec::new();
+        let outcome = loop {
+            match self.live(std::mem::take(&mut start)) {
+                Ok(After::End) => break Ok(()),
+                Ok(After::Again { pause, start: next }) => {
+                    if self.pause(pause)? {
+                        break Ok(());
+                    }
+                    start = next;
+                }
+                Err(error) => break Err(error),
+            }
         };
-        drop(ours.take());
-        let parted = in_child
-            .close_numbers(LISTENER_FD, LEASE_FD)
-            .and_then(|()| vm.part(status.into(), measured))
-            .and_then(|()| confine(user, warden, words.into()));
-        if let Err(error) = parted {
-            monitor.client.send_last(&broken(&Error::Part(error)));
-            return 1;
-        }
-        monitor.machine = Some(Machine::Vm(Box::new(vm)));
-        match monitor.serve(measured) {
-            Ok(()) => 0,
-            Err(error) => {
-                tracing::error!(error = %chain(&error), "the monitor cannot go on");
-                1
-            }
-        }
-    });
-    let (Some((monitor, vm, status, words)), Some((our_status, our_words))) = (parts, ours) else {
-        unreachable!("only the child takes them");
-    };
-    drop((status, words));
-    let Monitor { client, quit, .. } = monitor;
-    let (mut vmm, network) = vm.into_host();
-    let outcome = match forked {
-        Ok(speaker) => watch(&speaker, &mut vmm, quit, our_status.into())
-            .map(|ended| tell_end(&client, ended, our_words.into())),
-        Err(error) => {
-            let error = Error::Part(error);
-            client.send_last(&broken(&error));
-            Err(error)
-        }
-    };
-    vmm.end();
-    if let Some(network) = network {
-        network.detach();
+        self.clean_up();
+        outcome
     }
-    outcome
-}
 
-fn broken(error: &Error) -> FromMonitor {
-    FromMonitor::Broken {
-        message: chain(error),
-        console: Vec::new(),
-    }
-}
-
-/// Takes from this process what the speaker does not need: all but talking.
-fn confine(user: Option<u32>, warden: Pid, words: OwnedFd) -> io::Result<()> {
-    // Their first use asks the kernel where the vDSO is, by a call that is refused from here on.
-    let _ = (sys::clock::monotonic_ns(), rustix::param::page_size());
-    // Open as long as the process lives: a signal handler writes to it.
-    refusal::report_to(words.into_raw_fd())?;
-    refusal::name_thread("monitor");
-    for resource in [Resource::Core, Resource::Memlock, Resource::Msgqueue] {
-        let nothing = Rlimit {
-            current: Some(0),
-            maximum: Some(0),
+    /// One life: a machine, a speaker, and what they report.
+    fn live(&mut self, start: Vec<String>) -> Result<After, Error> {
+        let (ours, theirs) = Link::pair().map_err(Error::Part)?;
+        let (our_status, their_status) = io::pipe().map_err(Error::Part)?;
+        let (our_words, their_words) = io::pipe().map_err(Error::Part)?;
+        let single = match self.config.kind {
+            SandboxKind::Single => self.members.get_mut(&self.config.id),
+            SandboxKind::Pod { .. } => None,
         };
-        setrlimit(resource, nothing)?;
-    }
-    sys::jail::renounce(user.map(|user| (user, user)))?;
-    if getppid() != Some(warden) {
-        return Err(io::Error::other("its parent has died"));
-    }
-    sys::seccomp::install(filters::program(&filters::MONITOR))
-}
-
-/// Waits for the speaker's end, and says how it was. A signal that asks the monitor to end ends it: `None`.
-fn watch(
-    speaker: &Child,
-    vmm: &mut Vmm,
-    mut quit: SignalFd,
-    status: OwnedFd,
-) -> Result<Option<ExitStatus>, Error> {
-    let mut asked = false;
-    loop {
-        let mut fds = vec![
-            PollFd::new(&speaker.pidfd, PollFlags::IN),
-            PollFd::new(&quit, PollFlags::IN),
-        ];
-        fds.extend(
-            vmm.process
-                .end_descriptor()
-                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
-        );
-        wait_for(&mut fds, None)?;
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        drop(fds);
-        if ready[0] {
-            let waited = retry_on_intr(|| waitpid(Some(speaker.pid), WaitOptions::empty()))
-                .map_err(|errno| Error::Poll(errno.into()))?;
-            let ended = waited.map(|(_, status)| ExitStatus::from_raw(status.as_raw()));
-            return Ok(ended.filter(|_| !asked));
-        }
-        if ready[1] {
-            // What signal it was does not matter.
-            let _ = quit.take().map_err(Error::Poll)?;
-            asked = true;
-            if let Err(error) = pidfd_send_signal(&speaker.pidfd, Signal::KILL) {
-                tracing::debug!(%error, "it has ended in the meantime");
+        let mut birth = Birth::new(&self.config, single, start)?;
+        let started = Machine::start(&self.config, &self.folder, &birth.layers(), &self.quit);
+        let (mut machine, notices) = match started {
+            Ok((machine, notices)) => (Some(machine), notices),
+            Err(failure) => {
+                birth.failed = Some(failure);
+                (None, Vec::new())
             }
-        }
-        if ready.get(2) == Some(&true)
-            && let Some(ended) = vmm.process.wait()
-        {
-            // A speaker that has ended need not know.
-            if let Err(error) = rustix::io::write(&status, &ended.bytes()) {
-                tracing::debug!(%error, "nobody asks how hull-vmm ended");
+        };
+        birth.notices = notices;
+        let user = machine.as_ref().and_then(Machine::speaker_user);
+        let warden = getpid();
+        let listener = self.listener.as_fd();
+        // Taken in the child; what is left of them in the parent is the parent's.
+        let mut parts = Some((theirs, their_status, their_words, birth));
+        let forked = fork::fork(0, None, |in_child| {
+            let Some((link, status, words, birth)) = parts.take() else {
+                return 1;
+            };
+            let closed = in_child.close(listener).and_then(|()| {
+                in_child.close_numbers(protocol::monitor::LOCK_FD, protocol::monitor::LOCK_FD)
+            });
+            if let Err(error) = closed {
+                tracing::error!(%error, "the speaker cannot close what is not its own");
+                return 1;
             }
-        }
-    }
-}
-
-/// What the speaker could not say itself: that it was refused a system call, panicked, or was killed.
-fn tell_end(client: &Client, ended: Option<ExitStatus>, words: OwnedFd) {
-    let words = jail::explain("hull-monitor", words.as_fd()).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the last words cannot be read");
-        None
-    });
-    let killed = || {
-        let ended = ended.filter(|ended| ended.signal().is_some())?;
-        Some(format!(
-            "the monitor's process that talks to the guest was ended ({ended})"
-        ))
-    };
-    if let Some(message) = words.or_else(killed) {
-        client.send_last(&FromMonitor::Broken {
-            message,
-            console: Vec::new(),
+            speaker::run(speaker::Parts {
+                link,
+                machine: machine.take(),
+                status: status.into(),
+                words: words.into(),
+                birth,
+                user,
+                warden,
+            })
         });
+        drop(parts);
+        let host = machine.take().map(Machine::into_host);
+        let speaker = forked.map_err(Error::Part)?;
+        ours.never_block().map_err(Error::Part)?;
+        let life = Life::new(speaker, ours, host, our_status.into(), our_words.into());
+        life.watch(self)
+    }
+
+    /// Waits before the next life; true if hull is to end instead.
+    fn pause(&mut self, pause: Duration) -> Result<bool, Error> {
+        let until = Instant::now() + pause;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            let mut fds = [PollFd::new(&self.quit, PollFlags::IN)];
+            wait_for(&mut fds, Some(left))?;
+            if !fds[0].revents().is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Removes what does not outlive the sandbox's processes. The lock is held until this process has ended.
+    fn clean_up(&mut self) {
+        for member in self.members.iter_mut() {
+            if let Err(error) = member.save() {
+                tracing::error!(%error, "a container's last state is lost");
+            }
+        }
+        if self.config.kind != SandboxKind::Single {
+            return;
+        }
+        let Some(member) = self.members.get_mut(&self.config.id) else {
+            return;
+        };
+        if !life::is_removed_at_its_end(member) {
+            return;
+        }
+        crate::events::write(&self.config.root, member, "destroy", &[]);
+        let removed = member
+            .remove()
+            .and_then(|()| members::remove_folder(&self.folder));
+        if let Err(error) = removed {
+            tracing::warn!(%error, "the container was not removed; the next command tries again");
+        }
+    }
+}
+
+/// Waits for a process and says how it ended, if that can be known.
+fn reap(child: &Child) -> Option<ExitStatus> {
+    match retry_on_intr(|| waitpid(Some(child.pid), WaitOptions::empty())) {
+        Ok(waited) => waited.map(|(_, status)| ExitStatus::from_raw(status.as_raw() as c_int)),
+        Err(error) => {
+            tracing::warn!(%error, "the speaker cannot be waited for");
+            None
+        }
     }
 }

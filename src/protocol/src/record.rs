@@ -15,12 +15,13 @@
 //! Every file is written under another name and renamed, but for the logs. docs/lifecycle.md says what is durable when.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::agent::{EtcFiles, ExitStatus, PidNamespace, TerminalSize};
+use crate::agent::{EtcFiles, ExitStatus, Interface, PidNamespace, TerminalSize};
 
 /// The version of everything here. A reader refuses a later one by name; earlier ones are read.
 pub const VERSION: u32 = 1;
@@ -101,6 +102,9 @@ pub struct Vm {
     pub vcpus: u8,
     /// Thousandths of a processor that the VM may take of the host, if that is limited.
     pub cpu_milli: Option<u64>,
+    /// The VM's weight against the host's other VMs, on the scale of cgroup v1 (2 to 262144); 1024 without it.
+    #[serde(default)]
+    pub cpu_shares: Option<u64>,
     /// What hull-vmm's jail may lack.
     pub jail: JailPolicy,
     /// Template of the writable disk; without one the root file system is read-only.
@@ -179,8 +183,14 @@ pub struct Run {
     pub init: bool,
     /// Its standard streams.
     pub stdio: Stdio,
-    /// Its files in /etc; /etc/hosts gets the container's address when that is known.
+    /// Its files in /etc; /etc/hosts lacks what [`Run::etc_with`] adds once the container's address is known.
     pub etc: EtcFiles,
+    /// Names of the container's own address in /etc/hosts: the qualified one first.
+    #[serde(default)]
+    pub own_names: Vec<String>,
+    /// Names of the host, which is the network's gateway, in /etc/hosts.
+    #[serde(default)]
+    pub gateway_names: Vec<String>,
     /// EROFS images of the layers, lowest first.
     pub layers: Vec<LayerFile>,
     /// No writable layer.
@@ -191,6 +201,28 @@ pub struct Run {
     pub pid: PidNamespace,
     /// It has the sandbox's network; otherwise loopback alone.
     pub network: bool,
+}
+
+impl Run {
+    /// Its files in /etc, for a container with this interface or with loopback alone. As Docker has it, the container's
+    /// own names resolve only where it has an address besides loopback's.
+    pub fn etc_with(&self, interface: Option<&Interface>) -> EtcFiles {
+        let mut etc = self.etc.clone();
+        if let (Some(hosts), Some(interface)) = (&mut etc.hosts, interface) {
+            let mut add = |address: Ipv4Addr, names: &[String]| {
+                if !names.is_empty() {
+                    hosts.push_str(&format!("{address}\t{}\n", names.join(" ")));
+                }
+            };
+            for name in &self.gateway_names {
+                if let Some(gateway) = interface.gateway {
+                    add(gateway, std::slice::from_ref(name));
+                }
+            }
+            add(interface.address, &self.own_names);
+        }
+        etc
+    }
 }
 
 /// A layer's file.
@@ -404,4 +436,47 @@ pub struct Event {
     pub id: String,
     /// Its name, image, labels, exit code and the like.
     pub attributes: BTreeMap<String, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_has_the_container_s_names_once_it_has_an_address() {
+        let run = Run {
+            spec: RawValue::NULL.to_owned(),
+            user: None,
+            groups: Vec::new(),
+            seccomp: None,
+            init: false,
+            stdio: Stdio::Pipes {
+                stdin: false,
+                stdin_once: false,
+            },
+            etc: EtcFiles {
+                hosts: Some("127.0.0.1\tlocalhost\n".into()),
+                ..EtcFiles::default()
+            },
+            own_names: vec!["foo.bar.example".into(), "foo".into()],
+            gateway_names: vec!["host.docker.internal".into()],
+            layers: Vec::new(),
+            read_only: false,
+            volumes: Vec::new(),
+            pid: PidNamespace::Own,
+            network: true,
+        };
+        assert_eq!(run.etc_with(None), run.etc);
+        let interface = Interface {
+            mac: [2, 0, 0, 0, 0, 1],
+            address: Ipv4Addr::new(10, 1, 0, 7),
+            prefix_len: 16,
+            gateway: Some(Ipv4Addr::new(10, 1, 0, 1)),
+            mtu: 1500,
+        };
+        assert_eq!(
+            run.etc_with(Some(&interface)).hosts.unwrap(),
+            "127.0.0.1\tlocalhost\n10.1.0.1\thost.docker.internal\n10.1.0.7\tfoo.bar.example foo\n"
+        );
+    }
 }

@@ -18,6 +18,13 @@ pub const WORDS_FD: i32 = 4;
 pub const MAX_PACKET_LEN: usize = 64 << 10;
 /// The most descriptors in one packet: the kernel's own limit (SCM_MAX_FD).
 pub const MAX_DESCRIPTORS: usize = 253;
+/// Descriptors that a [`ToVmm::Start`] may carry besides one for each layer. Today there are at most eight: KVM, kernel,
+/// initramfs, the two files of a snapshot, writable disk, console and tap.
+const START_DESCRIPTORS: usize = 13;
+/// The most layers of a VM that starts: one descriptor each in [`ToVmm::Start`].
+pub const MAX_LAYERS: usize = MAX_DESCRIPTORS - START_DESCRIPTORS;
+/// The most extents of a disk, those included that are added while the VM runs.
+pub const MAX_EXTENTS: usize = 1024;
 /// The most vCPUs of a VM.
 pub const MAX_VCPUS: u8 = 32;
 /// The least memory of a VM, in MiB.
@@ -41,6 +48,16 @@ pub enum ToVmm {
         port: u32,
         /// One end of a socketpair.
         stream: Descriptor,
+    },
+    /// Add extents to a read-only disk: all of them, or none. Answered with [`FromVmm::Added`] or [`FromVmm::Refused`];
+    /// more than one packet carries are sent in several requests, which may follow each other unanswered.
+    AddExtents {
+        /// A number of the monitor's choice, which comes back with the answer.
+        request: u32,
+        /// The serial of the disk.
+        disk: String,
+        /// Extents in gaps of the disk, in any order.
+        extents: Vec<PlacedExtent>,
     },
     /// Send a [`FromVmm::Report`].
     Report,
@@ -94,7 +111,7 @@ pub struct Kernel {
     pub initramfs: Option<Descriptor>,
     /// The kernel's command line, to which hull-vmm adds the virtio-mmio devices.
     pub cmdline: String,
-    /// Two empty files, open for writing: the VM is saved to them and ends with [`End::Saved`] when the guest writes
+    /// Two files, open for writing, an empty one and one as long as the memory: the VM is saved to them and ends with [`End::Saved`] when the guest writes
     /// [`crate::timeline::mark::READY`].
     pub save_to: Option<Snapshot>,
 }
@@ -108,14 +125,14 @@ pub struct Snapshot {
     pub memory: Descriptor,
 }
 
-/// A block device: the concatenation of its extents.
+/// A block device: extents of files, and zeros between them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskConfig {
     /// What the guest reads as the device's serial: at most 20 bytes of ASCII.
     pub serial: String,
     /// Refuse writes here, whatever the guest does; the files are opened read-only as well.
     pub read_only: bool,
-    /// The parts, in order; each begins at the next multiple of `align_bytes`, gaps read as zeros.
+    /// The extents, in order; each begins at the next multiple of `align_bytes`, gaps read as zeros.
     pub extents: Vec<DiskExtent>,
     /// A power of two, at least 512.
     pub align_bytes: u64,
@@ -130,6 +147,15 @@ pub struct DiskExtent {
     pub file: Descriptor,
     /// Bytes of the file that are part of the device, from its start; a multiple of 512.
     pub len_bytes: u64,
+}
+
+/// An extent, and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedExtent {
+    /// Where it begins in the disk, in bytes: a multiple of [`DiskConfig::align_bytes`].
+    pub offset_bytes: u64,
+    /// What lies there; it ends inside the disk and overlaps no other extent.
+    pub extent: DiskExtent,
 }
 
 /// A network device on a tap.
@@ -160,6 +186,26 @@ pub enum FromVmm {
     Running,
     /// The answer to [`ToVmm::Report`].
     Report(Report),
+    /// The guest can read the extents of [`ToVmm::AddExtents`].
+    Added {
+        /// The number of the request.
+        request: u32,
+    },
+    /// A request was not carried out, and nothing has changed.
+    Refused {
+        /// The number of the request.
+        request: u32,
+        /// What was attempted, on what, and why it failed.
+        message: String,
+    },
+    /// A stream ended before everything that was sent on it had arrived, and its connection is reset. The other end
+    /// reads an end of file: only this says that bytes are missing. The VM and its other streams go on.
+    StreamFailed {
+        /// The host port of [`ToVmm::OfferStream`].
+        port: u32,
+        /// Why.
+        message: String,
+    },
     /// The VM has ended; nothing follows.
     Ended {
         /// Why.
@@ -215,4 +261,64 @@ pub struct Report {
     pub guest_memory: Vec<[u64; 2]>,
     /// The part of `guest_memory` that is mapped from the kernel's file, or from a snapshot's.
     pub kernel_memory: Vec<[u64; 2]>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_with_everything_a_vm_can_have_fits_one_packet() {
+        let mut count = 0;
+        let mut pass = || {
+            count += 1;
+            Descriptor(count - 1)
+        };
+        let kvm = pass();
+        let kernel = Kernel {
+            image: pass(),
+            initramfs: Some(pass()),
+            // The longest command line that Linux takes on x86 (COMMAND_LINE_SIZE).
+            cmdline: "x".repeat(2048),
+            save_to: Some(Snapshot {
+                state: pass(),
+                memory: pass(),
+            }),
+        };
+        let mut disk = |extents: usize| DiskConfig {
+            serial: "s".repeat(20),
+            read_only: false,
+            extents: (0..extents)
+                .map(|_| DiskExtent {
+                    file: pass(),
+                    len_bytes: u64::MAX,
+                })
+                .collect(),
+            align_bytes: u64::MAX,
+            min_len_bytes: u64::MAX,
+        };
+        let disks = vec![disk(MAX_LAYERS), disk(1)];
+        let config = VmConfig {
+            build: crate::BUILD.to_owned(),
+            kvm,
+            memory_mib: u32::MAX,
+            vcpus: MAX_VCPUS,
+            boot: Boot::Kernel(kernel),
+            disks,
+            console: Some(pass()),
+            nets: vec![NetConfig {
+                tap: pass(),
+                mac: [0xff; 6],
+                mtu: u16::MAX,
+                offload: false,
+            }],
+            vsock: Some(VsockConfig {
+                guest_cid: u32::MAX,
+            }),
+            rng: false,
+        };
+        let packet = serde_json::to_vec(&ToVmm::Start(Box::new(config))).unwrap();
+        assert!(packet.len() <= MAX_PACKET_LEN, "{} bytes", packet.len());
+        assert!(count as usize <= MAX_DESCRIPTORS, "{count} descriptors");
+    }
 }

@@ -7,9 +7,11 @@ use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd};
 
 use filters::Kind;
-use protocol::vmm::VmConfig;
+use protocol::vmm::{Boot, VmConfig};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use sys::refusal;
+
+use crate::snapshot::MAX_STATE_BYTES;
 
 /// Has refused calls and panics told over `words`, and every thread confined as it starts.
 pub fn begin(words: OwnedFd) -> io::Result<()> {
@@ -23,20 +25,29 @@ pub fn begin(words: OwnedFd) -> io::Result<()> {
 }
 
 /// The least that files may grow to: for logs, in development.
-const LEAST_FILE_BYTES: u64 = 1 << 20;
+pub(crate) const LEAST_FILE_BYTES: u64 = 1 << 20;
 
-/// Keeps every file from growing beyond the largest disk that the guest may write: a taken thread could fill the host's file
-/// system otherwise, where a disk's own bounds are no longer asked.
+/// Keeps every file from growing beyond what the VM may write: a taken thread could fill the host's file system otherwise,
+/// where a disk's own bounds are no longer asked.
 pub fn limit_files(config: &VmConfig) -> io::Result<()> {
-    let writable = config.disks.iter().filter(|disk| !disk.read_only);
-    let extents = writable.flat_map(|disk| &disk.extents);
-    let largest = extents.map(|extent| extent.len_bytes).max().unwrap_or(0);
-    let limit = Some(largest.max(LEAST_FILE_BYTES));
+    let limit = Some(largest_file(config));
     let limit = Rlimit {
         current: limit,
         maximum: limit,
     };
     Ok(setrlimit(Resource::Fsize, limit)?)
+}
+
+/// The length of the largest file that the VM may write: a writable disk, or the state of a VM that is saved. (Its memory
+/// is in a file that has its length before, and is written through a mapping, which the limit does not govern.)
+fn largest_file(config: &VmConfig) -> u64 {
+    let writable = config.disks.iter().filter(|disk| !disk.read_only);
+    let disks = writable.flat_map(|disk| &disk.extents);
+    let state = match &config.boot {
+        Boot::Kernel(kernel) if kernel.save_to.is_some() => MAX_STATE_BYTES,
+        Boot::Kernel(_) | Boot::Snapshot(_) => LEAST_FILE_BYTES,
+    };
+    disks.map(|extent| extent.len_bytes).fold(state, u64::max)
 }
 
 /// Installs the first thread's filter.

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use devices::virtio::Subscriber;
-use devices::virtio::vsock::Offers;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use protocol::vmm::{End, FromVmm, MAX_PACKET_LEN, ToVmm, VmConfig};
 use sys::packet;
@@ -13,7 +12,7 @@ use sys::packet;
 use crate::confine;
 use crate::ends::Ends;
 use crate::halt;
-use crate::machine::{self, Descriptors, Machine};
+use crate::machine::{self, Backends, Descriptors, Machine};
 use crate::report::Sources;
 use crate::snapshot;
 use crate::stamps::Stamps;
@@ -103,6 +102,10 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
     confine::limit_files(&config).map_err(Error::Confine)?;
     crate::vcpu::install_handler().map_err(|errno| Error::Start(errno.into()))?;
 
+    if let Some(offers) = &machine.backends.offers {
+        let socket = socket.clone();
+        offers.on_failure(move |port, error| send_failure(&socket, port, &error));
+    }
     send(socket, &FromVmm::Running);
     let Machine {
         vcpus,
@@ -111,7 +114,7 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
         ram,
         file_memory,
         output,
-        offers,
+        backends,
     } = machine;
     let saver = shared.saver.clone();
     let gate = Gate::default();
@@ -133,7 +136,7 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
     let conversation = Conversation {
         socket: socket.clone(),
         ends: ends.clone(),
-        offers,
+        backends,
         sources: sources.clone(),
     };
     subscribe(&mut manager, conversation, socket)?;
@@ -227,6 +230,11 @@ fn receive(socket: &OwnedFd) -> Result<Option<(ToVmm, Descriptors)>, Error> {
     Ok(Some((message, Descriptors::new(received.descriptors))))
 }
 
+fn send_failure(socket: &OwnedFd, port: u32, error: &dyn std::error::Error) {
+    let message = chain(error);
+    send(socket, &FromVmm::StreamFailed { port, message });
+}
+
 fn send(socket: &OwnedFd, message: &FromVmm) {
     let sent = serde_json::to_vec(message)
         .map_err(std::io::Error::from)
@@ -259,12 +267,12 @@ impl MutEventSubscriber for Watch {
 struct Conversation {
     socket: Arc<OwnedFd>,
     ends: Ends,
-    offers: Option<Offers>,
+    backends: Backends,
     sources: Arc<Sources>,
 }
 
 impl Conversation {
-    /// Answers one message. Whatever goes wrong with the monitor ends the VM: it belongs to nobody else.
+    /// Answers one message. An error here ends the VM: a monitor that cannot be understood cannot keep it.
     fn answer(&self) -> Result<(), Error> {
         match receive(&self.socket)? {
             None | Some((ToVmm::Stop, _)) => self.ends.reach(End::Stopped),
@@ -272,15 +280,25 @@ impl Conversation {
                 send(&self.socket, &FromVmm::Report(self.sources.report()));
             }
             Some((ToVmm::OfferStream { port, stream }, mut descriptors)) => {
-                let stream = descriptors.take(stream)?;
-                match &self.offers {
-                    Some(offers) => {
-                        if let Err(error) = offers.offer(port, stream) {
-                            tracing::warn!(port, %error, "a stream was not taken");
-                        }
-                    }
-                    None => tracing::warn!(port, "a stream was offered to a VM without vsock"),
-                }
+                self.offer(port, descriptors.take(stream)?);
+            }
+            Some((
+                ToVmm::AddExtents {
+                    request,
+                    disk,
+                    extents,
+                },
+                mut descriptors,
+            )) => {
+                let added = self.backends.add_extents(&disk, extents, &mut descriptors);
+                let answer = match added {
+                    Ok(()) => FromVmm::Added { request },
+                    Err(error) => FromVmm::Refused {
+                        request,
+                        message: chain(&error),
+                    },
+                };
+                send(&self.socket, &answer);
             }
             Some((ToVmm::Start(_), _)) => {
                 tracing::error!("the monitor asked for a second VM");
@@ -288,6 +306,18 @@ impl Conversation {
             }
         }
         Ok(())
+    }
+}
+
+impl Conversation {
+    fn offer(&self, port: u32, stream: OwnedFd) {
+        let Some(offers) = &self.backends.offers else {
+            tracing::warn!(port, "a stream was offered to a VM without vsock");
+            return;
+        };
+        if let Err(error) = offers.offer(port, stream) {
+            send_failure(&self.socket, port, &error);
+        }
     }
 }
 

@@ -8,12 +8,13 @@ use std::path::Path;
 use arch::layout::{self, virtio_mmio};
 use devices::virtio::mmio::registers::*;
 use protocol::timeline::control;
-use protocol::vmm::{End, ToVmm};
+use protocol::vmm::{Descriptor, End, FromVmm, ToVmm};
 
 #[path = "fixture/mod.rs"]
 #[expect(dead_code, reason = "shared with the example, which uses the rest")]
 mod fixture;
 #[path = "fixture/payload.rs"]
+#[expect(dead_code, reason = "shared with other tests, which use the rest")]
 mod payload;
 
 use fixture::{Outcome, Plan, Vm};
@@ -209,6 +210,30 @@ fn a_running_guest_is_reported_on_and_stopped_at_once() {
 
 #[test]
 #[ignore = "needs /dev/kvm"]
+fn a_stream_that_is_not_taken_is_told_and_the_vm_goes_on() {
+    let spin = Code::new().raw(&[0xeb, 0xfe]); // jmp $
+    let vm = start(&spin, |plan| _ = plan.with_vsock());
+    let offer = ToVmm::OfferStream {
+        port: 7,
+        stream: Descriptor(0),
+    };
+    for _ in 0..2 {
+        let (_ours, theirs) = sys::packet::stream_pair().unwrap();
+        vm.send(&offer, &[theirs]).unwrap();
+    }
+    loop {
+        if let FromVmm::StreamFailed { port, message } = vm.receive().unwrap() {
+            assert_eq!((port, &*message), (7, "port 7 is offered already"));
+            break;
+        }
+    }
+    assert!(vm.report().is_ok());
+    vm.send(&ToVmm::Stop, &[]).unwrap();
+    assert_eq!(vm.wait().unwrap().end, Ok(End::Stopped));
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
 fn a_guest_that_halts_for_good_is_noticed() {
     let halt = Code::new().raw(&[0xf4, 0xeb, 0xfd]); // hlt; jmp $-1
     assert_eq!(
@@ -305,12 +330,10 @@ fn what_cannot_be_built_is_said_in_one_line() {
     let disks = failed(|plan| {
         for _ in 0..20 {
             plan.with_vsock();
-            let file = plan.pass(tempfile::tempfile().unwrap());
-            let extents = vec![protocol::vmm::DiskExtent { file, len_bytes: 0 }];
             plan.config.disks.push(protocol::vmm::DiskConfig {
                 serial: "x".into(),
                 read_only: true,
-                extents,
+                extents: Vec::new(),
                 align_bytes: 512,
                 min_len_bytes: 0,
             });

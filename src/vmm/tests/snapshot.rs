@@ -225,6 +225,23 @@ fn saving_and_beginning_again_work_in_the_jail() {
 }
 
 #[test]
+#[ignore = "needs root and /dev/kvm"]
+fn a_vm_of_32_vcpus_without_a_writable_disk_is_saved_in_the_jail() {
+    let guest = ready(Code::new()).eax(9).code_from_eax().reset();
+    let change = |plan: &mut Plan| {
+        plan.config.vcpus = 32;
+        // More than one state file's limit: the memory's file is not measured by it.
+        plan.config.memory_mib = 64;
+    };
+    let (files, plan) = to_save(&guest, change);
+    let outcome = wait_by(&mut jailed::jailer("hull-vmm"), plan);
+    assert_eq!(outcome.end, Ok(End::Saved));
+    println!("{} bytes", files.state().unwrap().metadata().unwrap().len());
+    let outcome = resume(&files, change);
+    assert_eq!(outcome.end, Ok(End::Code { code: 9 }));
+}
+
+#[test]
 #[ignore = "needs /dev/kvm"]
 fn a_state_that_nobody_saved_is_refused_or_ends_its_own_vm() {
     let guest = ready(rng::ask(Code::new()))

@@ -1,4 +1,4 @@
-//! The bytes of a block device: files one after the other, each at an aligned offset.
+//! The bytes of a block device: extents of files at aligned offsets, and zeros between them.
 
 use std::fs::File;
 use std::io;
@@ -10,62 +10,125 @@ use rustix::fs::{FallocateFlags, FileType, fallocate, fstat};
 
 use super::spec::SECTOR_BYTES;
 
+/// The most extents of a device. Each holds a descriptor, of which hull-vmm may have 4096.
+pub const MAX_EXTENTS: usize = 1024;
+
 /// A part of a block device.
 #[derive(Debug)]
 pub struct Extent {
     /// A regular file or block device.
     pub file: File,
-    /// Bytes of it that are part of the device, from its start; a multiple of 512.
+    /// Bytes of the file that belong to the device, from its start: a multiple of 512, not 0.
     pub len_bytes: u64,
 }
 
-/// Why files cannot make up a block device.
+impl Extent {
+    /// Refuses a file that cannot be read at any offset, or that ends before its extent does.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let len_bytes = self.len_bytes;
+        let stat = fstat(&self.file).map_err(|errno| Error::Stat(errno.into()))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile if (stat.st_size as u64) < len_bytes => Err(Error::Short {
+                len_bytes,
+                file_bytes: stat.st_size as u64,
+            }),
+            FileType::RegularFile | FileType::BlockDevice => Ok(()),
+            _ => Err(Error::NotAFile),
+        }
+    }
+}
+
+/// An extent and where it goes.
+#[derive(Debug)]
+pub struct PlacedExtent {
+    /// Where it begins in the device, in bytes: a multiple of the device's alignment.
+    pub offset_bytes: u64,
+    /// What lies there.
+    pub extent: Extent,
+}
+
+/// Why files cannot make up a block device, or be added to one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The alignment of the parts.
-    #[error("the alignment of a disk's parts is {0} bytes, not a power of two of at least 512")]
+    /// The alignment of the extents.
+    #[error("the alignment of a disk's extents is {0} bytes, not a power of two of at least 512")]
     Alignment(u64),
-    /// The length of a part.
-    #[error("a disk's part is {0} bytes long, not a multiple of 512")]
+    /// The length of an extent.
+    #[error("an extent is {0} bytes long, which is not a positive multiple of 512")]
     Length(u64),
     /// The least length of the whole.
     #[error("a disk is to be at least {0} bytes long, which is not a multiple of 512 below 2^63")]
     LeastLength(u64),
-    /// A part's file ends before the part does.
-    #[error("a disk's part of {len_bytes} bytes lies in a file of {file_bytes}")]
+    /// The file ends before its extent does.
+    #[error("an extent of {len_bytes} bytes lies in a file of {file_bytes}")]
     Short {
-        /// Of the part.
+        /// Of the extent.
         len_bytes: u64,
         /// Of its file.
         file_bytes: u64,
     },
     /// Everything together.
-    #[error("a disk's parts do not fit 2^63 bytes")]
+    #[error("a disk's extents do not fit 2^63 bytes")]
     TooLarge,
-    /// A part's file could not be examined.
-    #[error("a disk's file could not be examined")]
+    /// The number of extents.
+    #[error("a disk has at most {MAX_EXTENTS} extents")]
+    TooMany,
+    /// Where an extent is to begin.
+    #[error(
+        "an extent is to begin at byte {offset_bytes}, which is not a multiple of {align_bytes}"
+    )]
+    Unaligned {
+        /// The place.
+        offset_bytes: u64,
+        /// The device's alignment.
+        align_bytes: u64,
+    },
+    /// An added extent goes beyond the end of the device, which never grows.
+    #[error(
+        "an extent of {len_bytes} bytes at byte {offset_bytes} does not fit a disk of {device_bytes}"
+    )]
+    BeyondEnd {
+        /// Where it is to begin.
+        offset_bytes: u64,
+        /// Of the extent.
+        len_bytes: u64,
+        /// Of the device.
+        device_bytes: u64,
+    },
+    /// There is an extent already.
+    #[error("an extent at byte {offset_bytes} overlaps another one")]
+    Overlap {
+        /// Where it is to begin.
+        offset_bytes: u64,
+    },
+    /// The file could not be examined.
+    #[error("an extent's file could not be examined")]
     Stat(#[source] io::Error),
     /// Neither a regular file nor a block device.
-    #[error("a disk's part is neither a regular file nor a block device")]
+    #[error("an extent is neither a regular file nor a block device")]
     NotAFile,
 }
 
-/// How the extents lie. A value: who grows the device makes a new one, and I/O under way goes on with the old one.
+/// How the extents lie. A value: adding extents makes a new one, and requests under way keep the old one.
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     /// In ascending order, disjoint.
-    extents: Vec<Placed>,
+    extents: Vec<Mapped>,
     align_bytes: u64,
-    /// Where the last extent ends.
-    filled_bytes: u64,
-    min_len_bytes: u64,
+    len_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
-struct Placed {
+struct Mapped {
     start: u64,
     len: u64,
     file: Arc<File>,
+}
+
+impl Mapped {
+    fn end(&self) -> u64 {
+        self.start + self.len
+    }
 }
 
 /// A place in the device.
@@ -77,6 +140,7 @@ enum Place<'a> {
 }
 
 impl Disk {
+    /// The extents in their order, each at the next aligned offset, and at least `min_len_bytes`.
     pub(super) fn new(
         extents: Vec<Extent>,
         align_bytes: u64,
@@ -88,62 +152,87 @@ impl Disk {
         if !min_len_bytes.is_multiple_of(SECTOR_BYTES) || min_len_bytes > i64::MAX as u64 {
             return Err(Error::LeastLength(min_len_bytes));
         }
-        let empty = Self {
+        let mut disk = Self {
             extents: Vec::new(),
             align_bytes,
-            filled_bytes: 0,
-            min_len_bytes,
+            len_bytes: 0,
         };
-        extents
-            .into_iter()
-            .try_fold(empty, |disk, extent| disk.grown(extent))
+        for extent in extents {
+            extent.check()?;
+            let start = disk.len_bytes.checked_next_multiple_of(align_bytes);
+            let end = start.and_then(|start| start.checked_add(extent.len_bytes));
+            let (Some(start), Some(end)) = (start, end.filter(|&end| end <= i64::MAX as u64))
+            else {
+                return Err(Error::TooLarge);
+            };
+            disk.len_bytes = end;
+            disk.insert(start, extent)?;
+        }
+        disk.len_bytes = disk.len_bytes.max(min_len_bytes);
+        Ok(disk)
     }
 
-    /// The same disk with one more extent, at the next aligned offset.
-    pub(super) fn grown(&self, extent: Extent) -> Result<Self, Error> {
-        let Extent { file, len_bytes } = extent;
-        if !len_bytes.is_multiple_of(SECTOR_BYTES) {
-            return Err(Error::Length(len_bytes));
+    /// The same disk with more extents in its gaps, whose files have been checked: all of them, or an error.
+    pub(super) fn with(&self, added: Vec<PlacedExtent>) -> Result<Self, Error> {
+        let mut disk = self.clone();
+        for PlacedExtent {
+            offset_bytes,
+            extent,
+        } in added
+        {
+            disk.insert(offset_bytes, extent)?;
         }
-        let stat = fstat(&file).map_err(|errno| Error::Stat(errno.into()))?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile if (stat.st_size as u64) < len_bytes => {
-                return Err(Error::Short {
-                    len_bytes,
-                    file_bytes: stat.st_size as u64,
-                });
-            }
-            FileType::RegularFile | FileType::BlockDevice => {}
-            _ => return Err(Error::NotAFile),
+        Ok(disk)
+    }
+
+    /// Puts an extent into a gap.
+    fn insert(&mut self, start: u64, extent: Extent) -> Result<(), Error> {
+        let Extent {
+            file,
+            len_bytes: len,
+        } = extent;
+        if self.extents.len() >= MAX_EXTENTS {
+            return Err(Error::TooMany);
         }
-        let start = self.filled_bytes.checked_next_multiple_of(self.align_bytes);
-        let end = start.and_then(|start| start.checked_add(len_bytes));
-        let (Some(start), Some(end)) = (start, end.filter(|&end| end <= i64::MAX as u64)) else {
-            return Err(Error::TooLarge);
+        if len == 0 || !len.is_multiple_of(SECTOR_BYTES) {
+            return Err(Error::Length(len));
+        }
+        if !start.is_multiple_of(self.align_bytes) {
+            return Err(Error::Unaligned {
+                offset_bytes: start,
+                align_bytes: self.align_bytes,
+            });
+        }
+        let Some(end) = start.checked_add(len).filter(|&end| end <= self.len_bytes) else {
+            return Err(Error::BeyondEnd {
+                offset_bytes: start,
+                len_bytes: len,
+                device_bytes: self.len_bytes,
+            });
         };
-        let mut grown = self.clone();
-        grown.extents.push(Placed {
-            start,
-            len: len_bytes,
-            file: Arc::new(file),
-        });
-        grown.filled_bytes = end;
-        Ok(grown)
+        let at = self.extents.partition_point(|other| other.start < start);
+        let (before, after) = self.extents.split_at(at);
+        let is_free = before.last().is_none_or(|other| other.end() <= start)
+            && after.first().is_none_or(|other| end <= other.start);
+        if !is_free {
+            return Err(Error::Overlap {
+                offset_bytes: start,
+            });
+        }
+        let file = Arc::new(file);
+        self.extents.insert(at, Mapped { start, len, file });
+        Ok(())
     }
 
     pub(super) fn sectors(&self) -> u64 {
-        self.len_bytes() / SECTOR_BYTES
-    }
-
-    fn len_bytes(&self) -> u64 {
-        self.filled_bytes.max(self.min_len_bytes)
+        self.len_bytes / SECTOR_BYTES
     }
 
     /// The byte offset of `sector`, if `len_bytes` from there are whole sectors inside the disk.
     pub(super) fn locate(&self, sector: u64, len_bytes: u64) -> Option<u64> {
         let offset = sector.checked_mul(SECTOR_BYTES)?;
         let end = offset.checked_add(len_bytes)?;
-        (end <= self.len_bytes() && len_bytes.is_multiple_of(SECTOR_BYTES)).then_some(offset)
+        (end <= self.len_bytes && len_bytes.is_multiple_of(SECTOR_BYTES)).then_some(offset)
     }
 
     /// Fills `data` from `offset`, which [`Disk::locate`] has found to be inside; gaps read as zeros.
@@ -252,7 +341,6 @@ impl Disk {
                 return Place::File(&extent.file, at, extent.len - at);
             }
         }
-        // An empty extent may share its start with the next one; partition_point has gone past both.
         let end = self
             .extents
             .get(next)

@@ -1,18 +1,22 @@
-//! The block device (virtio 1.2, section 5.2): raw files, one after the other, as one disk.
+//! The block device (virtio 1.2, section 5.2): extents of raw files as one disk, with zeros between them.
 //!
-//! Each device has a thread of its own, so that a slow disk holds up nobody but itself. Data moves between files and
-//! guest memory without a copy in between. The thread is made with the device and waits for a start, so that a guest that
-//! starts and resets its devices makes the host create nothing. The device can grow while it runs ([`Handle::grow`]): a new layer enters a
-//! sandbox that way. What a stopped device is consists of its configuration and its queue; there is no other state.
+//! Each device has a thread of its own, so that a slow disk delays no other device. Data moves between files and guest
+//! memory without a copy in between. The thread is made with the device and waits for a start, so that a guest that
+//! starts and resets its devices makes the host create nothing.
 //!
-//! A request that is out of range or refused gets its status. A read-only device refuses writes here, whatever was negotiated.
-//! Deliberately absent: image formats (a guest writes the bytes from which they would be guessed), several queues (one
-//! thread serves one), the write-cache toggle, lifetime, secure erase and zones.
+//! A read-only device can get further extents while it runs ([`Handle::add`]): the layers of another container enter a
+//! running sandbox that way. Its length never changes. Requests take the table of extents when they begin, so the new
+//! table is swapped in under them and no request waits. The saved state of a device is its queue; extents come from the
+//! configuration of the VM that starts from it.
+//!
+//! A request that is out of range or refused gets its status. A read-only device refuses writes here, whatever was
+//! negotiated. Deliberately absent: image formats (a guest writes the bytes from which they would be guessed), several
+//! queues (one thread serves one), the write-cache toggle, lifetime, secure erase and zones.
 
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_queue::Queue;
 
@@ -20,7 +24,7 @@ use self::disk::Disk;
 use self::spec::{Header, ID_BYTES, SECTOR_BYTES, config, feature};
 use self::worker::{Job, Stop, Worker};
 use super::ring::{Ring, Shape};
-use super::{Activation, Device, DeviceId, Interrupt, StartError};
+use super::{Activation, Device, DeviceId, StartError};
 
 mod disk;
 mod spec;
@@ -28,7 +32,7 @@ mod spec;
 mod tests;
 mod worker;
 
-pub use disk::Extent;
+pub use disk::{Extent, MAX_EXTENTS, PlacedExtent};
 
 /// Length of the queue. Linux keeps at most this many requests in flight.
 const QUEUE_SIZE: u16 = 256;
@@ -54,23 +58,26 @@ pub struct BlockConfig {
     pub serial: String,
     /// Refuse every change.
     pub read_only: bool,
-    /// The parts, in order; each begins at the next multiple of `align_bytes`, gaps read as zeros.
+    /// The extents, in order; each begins at the next multiple of `align_bytes`, gaps read as zeros.
     pub extents: Vec<Extent>,
     /// A power of two, at least 512.
     pub align_bytes: u64,
-    /// The device is at least so long: what no part fills reads as zeros. A multiple of 512.
+    /// The device is at least so long: what no extent fills reads as zeros. A multiple of 512.
     pub min_len_bytes: u64,
 }
 
-/// Why a block device cannot be made or grown.
+/// Why a block device cannot be made or extended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The serial is too long or not ASCII.
     #[error("a disk's serial is not ASCII of at most {ID_BYTES} bytes")]
     Serial,
-    /// The parts.
+    /// The extents.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// Extents for a disk that the guest may write.
+    #[error("extents can be added to read-only disks only")]
+    Writable,
     /// A descriptor for its thread could not be made, or the thread not started.
     #[error("the disk's thread could not be started")]
     Thread(#[source] io::Error),
@@ -81,8 +88,6 @@ struct Shared {
     serial: String,
     read_only: bool,
     disk: Mutex<Arc<Disk>>,
-    /// Of the driver that is to hear of a growth, while there is one.
-    interrupt: Mutex<Option<Interrupt>>,
     /// How the thread is told to give the queue back.
     stop: Stop,
     /// An I/O error of the host was logged: the guest can cause as many as it likes.
@@ -90,19 +95,13 @@ struct Shared {
 }
 
 impl Shared {
-    /// The disk as it is now; a request keeps to the one that it began with.
+    /// The disk as it is now. A request uses the one that it began with to its end.
     fn disk(&self) -> Arc<Disk> {
-        self.disk
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lock_disk().clone()
     }
 
-    fn set_interrupt(&self, interrupt: Option<Interrupt>) {
-        *self
-            .interrupt
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = interrupt;
+    fn lock_disk(&self) -> MutexGuard<'_, Arc<Disk>> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -139,7 +138,6 @@ impl Block {
             serial,
             read_only,
             disk: Mutex::new(Arc::new(disk)),
-            interrupt: Mutex::new(None),
             stop: Stop::new().map_err(Error::Thread)?,
             failure_logged: AtomicBool::new(false),
         };
@@ -161,28 +159,24 @@ impl Block {
 }
 
 impl Handle {
-    /// Appends an extent, raises the capacity and tells the driver. Returns the extent's offset in the device, in bytes.
-    pub fn grow(&self, extent: Extent) -> Result<u64, Error> {
-        let len_bytes = extent.len_bytes;
-        let offset = {
-            let mut disk = self
-                .shared
-                .disk
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let grown = disk.grown(extent)?;
-            *disk = Arc::new(grown);
-            disk.sectors() * SECTOR_BYTES - len_bytes
-        };
-        let interrupt = self
-            .shared
-            .interrupt
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(interrupt) = interrupt.as_ref() {
-            interrupt.config_changed();
+    /// The serial of the device.
+    pub fn serial(&self) -> &str {
+        &self.shared.serial
+    }
+
+    /// Adds extents in gaps of a read-only device: all of them, or an error. A request that the guest makes after this
+    /// has returned reads them; one under way may still read zeros.
+    pub fn add(&self, extents: Vec<PlacedExtent>) -> Result<(), Error> {
+        if !self.shared.read_only {
+            return Err(Error::Writable);
         }
-        Ok(offset)
+        // The files first: no request waits for them.
+        for added in &extents {
+            added.extent.check()?;
+        }
+        let mut disk = self.shared.lock_disk();
+        *disk = Arc::new(disk.with(extents)?);
+        Ok(())
     }
 }
 
@@ -259,7 +253,6 @@ impl Device for Block {
             writable: 1,
         };
         let ring = Ring::new(0, queue, shape, &interrupt);
-        self.shared.set_interrupt(Some(interrupt));
         let job = Job {
             memory,
             ring,
@@ -272,7 +265,6 @@ impl Device for Block {
     }
 
     fn stop(&mut self) -> Vec<Queue> {
-        self.shared.set_interrupt(None);
         self.shared.stop.ask();
         let ring = self.done.recv().expect("the worker does not panic");
         vec![ring.into_queue()]

@@ -5,6 +5,8 @@ use super::spec::Range;
 use super::*;
 use crate::virtio::testing::{Buffer, Driver, EVENT_IDX, REGION_BORDER, VERSION_1};
 
+mod extents;
+
 const OK: u8 = 0;
 const IOERR: u8 = 1;
 const UNSUPP: u8 = 2;
@@ -379,29 +381,6 @@ fn a_device_can_be_stopped_and_started_many_times_under_load() {
             assert_eq!(driver.wait_used(0).len, 513);
         }
     }
-}
-
-#[test]
-fn a_disk_grows_while_it_runs_and_tells_the_driver() {
-    let mut driver = Driver::new(disk(vec![numbered(1, 3)], true));
-    let handle = driver.device.handle();
-    assert_eq!(read(&mut driver, 8, 512).0, IOERR);
-    driver.interrupts();
-    driver.take_status();
-    assert_eq!(handle.grow(numbered(20, 2)).unwrap(), 4096);
-    assert_eq!((driver.interrupts(), driver.take_status()), (1, 2));
-    let config: [u8; config::LEN] = driver.config();
-    assert_eq!(config[..8], 10u64.to_le_bytes());
-    assert_eq!(read(&mut driver, 9, 512), (OK, vec![21; 512]));
-    let states = driver.stop();
-    handle.grow(numbered(30, 1)).unwrap();
-    assert_eq!(
-        driver.interrupts(),
-        1,
-        "of the read before; a stopped device interrupts nobody"
-    );
-    driver.start(&states);
-    assert_eq!(read(&mut driver, 16, 512), (OK, vec![30; 512]));
 }
 
 #[test]

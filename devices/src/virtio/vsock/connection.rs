@@ -18,6 +18,7 @@ use memory::Segments;
 use rustix::net::Shutdown;
 use vmm_sys_util::epoll::EventSet;
 
+use super::offers::StreamError;
 use super::spec::{HOST_CID, Header, Op, Type, shutdown};
 
 #[cfg(test)]
@@ -46,8 +47,6 @@ pub(super) enum Filled {
     NoRoom,
     /// There was nothing to send after all.
     Nothing,
-    /// The descriptor failed: the connection is over.
-    Failed,
 }
 
 pub(super) struct Connection {
@@ -87,6 +86,8 @@ pub(super) struct Connection {
     /// Flags of the last SHUTDOWN that was sent.
     told_shutdown: u32,
 
+    /// The descriptor has failed: the connection is to be ended, and the failure told.
+    failure: Option<StreamError>,
     /// In the worker's queue of connections with something to send.
     pub(super) queued: bool,
     /// The guest has forgotten this connection; only `unsent` is left to be done.
@@ -122,6 +123,7 @@ impl Connection {
             credit_update_due: false,
             credit_asked: false,
             told_shutdown: 0,
+            failure: None,
             queued: false,
             lingering: false,
         }
@@ -208,6 +210,17 @@ impl Connection {
         !self.unsent.is_empty()
     }
 
+    /// Why the connection cannot go on, once.
+    pub(super) fn take_failure(&mut self) -> Option<StreamError> {
+        self.failure.take()
+    }
+
+    /// What is lost if the connection ends now.
+    pub(super) fn loss(&self) -> Option<StreamError> {
+        self.has_unsent()
+            .then_some(StreamError::Stopped(self.unsent.len()))
+    }
+
     #[cfg(test)]
     pub(super) fn held(&self) -> (usize, usize) {
         (self.unsent.len(), self.unsent.capacity())
@@ -274,8 +287,16 @@ impl Connection {
                     return Ok((Op::RW, count as u32));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
-                Err(_) => return Err(Filled::Failed),
+                // The host has closed its end without reading everything; whatever it had written was read before.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    self.host_sends = false;
+                    self.host_gone();
+                }
+                Err(error) => self.fail(StreamError::Read(error)),
             }
+        }
+        if self.failure.is_some() {
+            return Err(Filled::Nothing);
         }
         if self.shutdown_due() != self.told_shutdown {
             self.told_shutdown = self.shutdown_due();
@@ -347,8 +368,8 @@ impl Connection {
         self.end_writing_when_flushed();
     }
 
-    /// Accounts for a write of `asked` bytes. Panics where the host's kernel fails it: whoever reads the stream would take its
-    /// end for the end of what the guest has sent.
+    /// Accounts for a write of `asked` bytes. One that fails for another reason than that the host has closed its end
+    /// (ENOBUFS, ENOMEM) is a failure to be told: a reader would take the end of the stream for the end of the output.
     fn wrote(&mut self, asked: usize, done: io::Result<usize>) {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, WouldBlock};
         match done.map_err(|error| (error.kind(), error)) {
@@ -359,8 +380,14 @@ impl Connection {
             }
             Err((WouldBlock, _)) => self.writable = false,
             Err((BrokenPipe | ConnectionReset, _)) => self.host_gone(),
-            Err((_, error)) => panic!("cannot pass on what the guest sends: {error}"),
+            Err((_, error)) => self.fail(StreamError::Write(error)),
         }
+    }
+
+    fn fail(&mut self, error: StreamError) {
+        self.host_gone();
+        self.host_sends = false;
+        self.failure = Some(error);
     }
 
     /// The host's end takes nothing any more: what it did not take is lost.

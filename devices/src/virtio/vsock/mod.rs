@@ -10,6 +10,10 @@
 //!  REQUEST, offered -> RESPONSE -> RW both ways -> SHUTDOWN each way -> RST     a connection
 //! ```
 //!
+//! Bytes are lost only with an error. Each direction ends on its own, after everything before its end; what the guest has
+//! sent reaches the host after the guest has closed its socket, and the other way round. A descriptor that fails, or a
+//! stop before the host has read everything, ends that connection alone and is told through [`Offers::on_failure`].
+//!
 //! Connections do not survive a stop: a device that is restored tells the driver so on the event queue. There is no other
 //! state than the guest's context id. Deliberately absent: connections from the host, datagrams, SOCK_SEQPACKET.
 
@@ -32,7 +36,7 @@ mod table;
 mod tests;
 mod worker;
 
-pub use offers::{OfferError, Offers};
+pub use offers::{OfferError, Offers, StreamError};
 
 /// Lengths of the queues. Linux fills the receive queue with 4 KiB buffers: 512 KiB of guest memory.
 const QUEUE_SIZES: [u16; 3] = [128, 128, 8];
@@ -135,12 +139,18 @@ impl Device for Vsock {
             .expect("stop follows a start that succeeded");
         // The connections go with the worker: their descriptors close, and the host reads an end of file.
         let Worker {
+            table,
             rx,
             tx,
             event,
             transport_reset_due,
             ..
         } = running.stop();
+        for connection in table.iter() {
+            if let Some(loss) = connection.loss() {
+                self.offers.failed(connection.ports.host, loss);
+            }
+        }
         self.restored = transport_reset_due;
         [rx, tx, event].map(Ring::into_queue).into()
     }

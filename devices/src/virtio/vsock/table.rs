@@ -53,11 +53,15 @@ impl Table {
         Some(connection)
     }
 
+    /// Every connection.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.slots.iter().flatten()
+    }
+
     /// Bytes that all connections hold for the host, and the memory for them.
     #[cfg(test)]
     pub(super) fn held(&self) -> (usize, usize) {
-        let connections = self.slots.iter().flatten();
-        let held = connections.map(Connection::held);
+        let held = self.iter().map(Connection::held);
         held.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
     }
 }

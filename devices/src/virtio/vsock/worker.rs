@@ -12,7 +12,7 @@ use memory::{GuestMemoryMmap, Memory, Segments};
 use vmm_sys_util::epoll::EventSet;
 
 use super::connection::{Connection, Filled, Ports, Violation};
-use super::offers::Offers;
+use super::offers::{Offers, StreamError};
 use super::spec::{HOST_CID, Header, Op, TRANSPORT_RESET, Type};
 use super::table::{Number, Table};
 use crate::virtio::ring::{Chain, Ring};
@@ -162,10 +162,11 @@ impl Worker {
             (Some(number), _) => match self.deliver(number, &header, packet) {
                 Ok(false) => self.after(number, ops),
                 // It has said that it neither sends nor receives: the reset tells it that we know.
-                Ok(true) | Err(Violation) => {
+                Ok(true) | Err(Violation) if !self.ended_by_failure(number, ops) => {
                     self.reset(&header);
                     self.forget(number, ops);
                 }
+                Ok(true) | Err(Violation) => {}
             },
         }
     }
@@ -213,8 +214,9 @@ impl Worker {
             FIRST_CONNECTION + number,
             events,
         )) {
-            tracing::warn!(%error, port = request.dst_port, "a stream could not be waited for");
             self.table.remove(number);
+            self.offers
+                .failed(request.dst_port, StreamError::Watch(error));
             return self.reset(request);
         }
         self.after(number, ops);
@@ -237,16 +239,11 @@ impl Worker {
                 continue;
             }
             let filled = connection.fill(&mut head, chain);
-            if filled == Filled::Failed {
-                self.resets.push_back(connection.header(Op::RST, 0));
-                self.forget(number, ops);
-                break;
-            }
             self.after(number, ops);
             match filled {
                 Filled::Packet(len) => return Some(len),
                 Filled::NoRoom => return Some(0),
-                Filled::Nothing | Filled::Failed => {}
+                Filled::Nothing => {}
             }
         }
         let reset = self.resets.pop_front()?;
@@ -255,6 +252,9 @@ impl Worker {
 
     /// What has to be done after a connection's state has changed.
     fn after(&mut self, number: Number, ops: &mut EventOps) {
+        if self.ended_by_failure(number, ops) {
+            return;
+        }
         let Some(connection) = self.table.get(number) else {
             return;
         };
@@ -264,6 +264,24 @@ impl Worker {
             connection.queued = true;
             self.due.push_back(number);
         }
+    }
+
+    /// Ends a connection whose descriptor has failed, tells the guest unless it is done with it, and the host. `true` if
+    /// it was so. There is one such reset for each stream that was offered.
+    fn ended_by_failure(&mut self, number: Number, ops: &mut EventOps) -> bool {
+        let Some(connection) = self.table.get(number) else {
+            return false;
+        };
+        let Some(error) = connection.take_failure() else {
+            return false;
+        };
+        if !connection.lingering {
+            self.resets.push_back(connection.header(Op::RST, 0));
+        }
+        let port = connection.ports.host;
+        self.close(number, ops);
+        self.offers.failed(port, error);
+        true
     }
 
     /// The guest knows nothing of the connection any more. The host still gets what the guest had sent.

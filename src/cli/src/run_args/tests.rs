@@ -1,4 +1,8 @@
+use std::ffi::OsString;
+
 use clap::Parser;
+use engine::options::*;
+use engine::protocol::record::{LogConfig, RestartPolicy};
 
 use super::*;
 
@@ -9,9 +13,17 @@ struct Harness {
     run: RunArgs,
 }
 
+fn parse(words: &[&str]) -> Result<RunArgs, clap::Error> {
+    let words = ["run"].iter().chain(words).map(OsString::from);
+    Ok(crate::grammar::parse::<Harness>(words)?.run)
+}
+
 fn options(words: &[&str]) -> anyhow::Result<Options> {
-    let words = std::iter::once("run").chain(words.iter().copied());
-    Harness::try_parse_from(words)?.run.options()
+    Ok(parse(words)?.request()?.create.options)
+}
+
+fn request(words: &[&str]) -> anyhow::Result<RunRequest> {
+    parse(words)?.request()
 }
 
 #[test]
@@ -44,11 +56,10 @@ fn a_double_dash_before_the_command_is_the_command_s_own() {
 #[test]
 fn what_is_not_built_is_named() {
     for (words, name) in [
-        (&["-d", "demo"][..], "--detach"),
-        (&["-p", "80:80", "demo"], "--publish"),
+        (&["-p", "80:80", "demo"][..], "--publish"),
         (&["-v", "/a:/b", "demo"], "--volume"),
-        (&["--device=/dev/fuse", "demo"], "--device"),
-        (&["--restart=always", "demo"], "--restart"),
+        (&["--mount", "type=volume,target=/a", "demo"], "--mount"),
+        (&["--ip=10.0.0.2", "demo"], "--ip"),
         (&["--runtime", "x", "demo"], "--runtime"),
     ] {
         let message = options(words).unwrap_err().to_string();
@@ -60,12 +71,18 @@ fn what_is_not_built_is_named() {
 }
 
 #[test]
+fn what_cannot_be_says_why() {
+    let message = options(&["--gpus", "all", "demo"]).unwrap_err().to_string();
+    assert!(message.starts_with("--gpus is not possible: "), "{message}");
+}
+
+#[test]
 fn timing_takes_a_format_only_with_an_equals_sign() {
-    let words = Harness::try_parse_from(["run", "--timing", "demo", "json"]).unwrap();
-    assert_eq!(words.run.timing(), Some(TimingFormat::Text));
-    assert_eq!(words.run.image, "demo");
-    let words = Harness::try_parse_from(["run", "--timing=json", "demo"]).unwrap();
-    assert_eq!(words.run.timing(), Some(TimingFormat::Json));
+    let run = request(&["--timing", "demo", "json"]).unwrap();
+    assert_eq!(run.timing, Some(TimingFormat::Text));
+    assert_eq!(run.create.options.image, "demo");
+    let run = request(&["--timing=json", "demo"]).unwrap();
+    assert_eq!(run.timing, Some(TimingFormat::Json));
 }
 
 #[test]
@@ -90,4 +107,208 @@ fn a_way_to_begin_is_one_of_two() {
 #[test]
 fn no_image_is_an_error() {
     assert!(options(&["-i"]).is_err());
+}
+
+#[test]
+fn a_detached_container_has_no_client() {
+    let attached = |words: &[&str]| options(words).unwrap().attach.streams();
+    assert_eq!(attached(&["demo"]), [false, true, true]);
+    assert_eq!(attached(&["-i", "demo"]), [true, true, true]);
+    assert_eq!(attached(&["-a", "STDERR", "demo"]), [false, false, true]);
+    assert_eq!(
+        attached(&["-i", "-a", "stdout", "demo"]),
+        [true, true, false]
+    );
+    assert_eq!(attached(&["-di", "demo"]), [false; 3]);
+    assert!(options(&["-d", "-a", "stdin", "demo"]).is_err());
+}
+
+#[test]
+fn a_run_says_how_to_stay_with_the_container() {
+    let run = request(&["demo"]).unwrap();
+    assert!(run.sig_proxy && !run.detach && !run.create.quiet);
+    assert_eq!(run.detach_keys.0, [0x10, 0x11]);
+    let words = [
+        "-d",
+        "--sig-proxy=false",
+        "-q",
+        "--detach-keys",
+        "ctrl-a",
+        "--cidfile",
+        "/x",
+        "demo",
+    ];
+    let run = request(&words).unwrap();
+    assert!(!run.sig_proxy && run.detach && run.create.quiet);
+    assert_eq!(run.detach_keys.0, [1]);
+    assert_eq!(run.create.cid_file, Some("/x".into()));
+}
+
+#[test]
+fn limits_are_docker_s() {
+    let options = options(&[
+        "--memory-swap",
+        "-1",
+        "--memory-reservation=32m",
+        "--cpu-quota=50000",
+        "-c",
+        "512",
+        "--cpuset-cpus",
+        "0-1",
+        "--pids-limit",
+        "-1",
+        "--shm-size=1g",
+        "--oom-score-adj",
+        "-5",
+        "--ulimit",
+        "core=-1",
+        "--stop-timeout",
+        "-1",
+        "demo",
+    ])
+    .unwrap();
+    assert_eq!(options.memory_swap, Some(Swap::Unlimited));
+    assert_eq!(options.memory_reservation_bytes, Some(32 << 20));
+    assert_eq!(
+        (options.cpu_quota_us, options.cpu_period_us),
+        (Some(50_000), None)
+    );
+    assert_eq!(options.cpu_shares, Some(512));
+    assert_eq!(options.cpuset_cpus.unwrap().to_string(), "0-1");
+    assert_eq!(options.pids_limit, None);
+    assert_eq!(options.shm_size_bytes, Some(1 << 30));
+    assert_eq!(options.oom_score_adj, Some(-5));
+    assert_eq!(options.stop_timeout_s, Some(-1));
+}
+
+#[test]
+fn a_life_and_its_records_are_asked_for() {
+    let options = options(&[
+        "--restart",
+        "on-failure:3",
+        "--stop-signal",
+        "SIGRTMIN+3",
+        "-l",
+        "a=1",
+        "--label",
+        "b",
+        "--annotation",
+        "c=d",
+        "--log-opt",
+        "max-size=1m",
+        "--log-opt",
+        "max-file=2",
+        "--health-cmd",
+        "true",
+        "--health-interval",
+        "1m",
+        "--health-retries",
+        "2",
+        "demo",
+    ])
+    .unwrap();
+    assert_eq!(options.restart, RestartPolicy::OnFailure { max_retries: 3 });
+    assert_eq!(options.stop_signal, Some(37));
+    assert_eq!(options.labels["a"], "1");
+    assert_eq!(options.labels["b"], "");
+    assert_eq!(options.annotations["c"], "d");
+    let rotated = LogConfig::JsonFile {
+        max_size_bytes: Some(1 << 20),
+        max_files: 2,
+    };
+    assert_eq!(options.log, rotated);
+    assert_eq!(options.health.command.as_deref(), Some("true"));
+    assert_eq!(
+        (options.health.interval_ms, options.health.retries),
+        (Some(60_000), Some(2))
+    );
+}
+
+#[test]
+fn a_machine_and_its_names_are_asked_for() {
+    let options = options(&[
+        "--isolation",
+        "pod:web",
+        "--device",
+        "/dev/fuse",
+        "--sysctl",
+        "net.core.somaxconn=9",
+        "--add-host",
+        "a:1.2.3.4",
+        "--dns=1.1.1.1",
+        "--dns-search=lan",
+        "--dns-option=rotate",
+        "--domainname",
+        "example",
+        "--group-add",
+        "audio",
+        "--ipc",
+        "private",
+        "--userns=host",
+        "--platform=linux/amd64",
+        "-e",
+        "A B=1",
+        "demo",
+    ])
+    .unwrap();
+    assert_eq!(options.isolation, Isolation::Pod("web".into()));
+    assert_eq!(options.devices[0].machine_path, "/dev/fuse");
+    assert_eq!(options.sysctls["net.core.somaxconn"], "9");
+    assert_eq!(options.extra_hosts[0].name, "a");
+    assert_eq!(options.dns.servers.len(), 1);
+    assert_eq!(options.domainname.as_deref(), Some("example"));
+    assert_eq!(options.groups, ["audio"]);
+    assert_eq!(options.env, [Variable::Set("A B".into(), "1".into())]);
+}
+
+#[test]
+fn empty_words_are_docker_s_for_the_default() {
+    let empty = [
+        "--name",
+        "--hostname",
+        "--user",
+        "--workdir",
+        "--restart",
+        "--stop-signal",
+        "--network",
+        "--isolation",
+        "--health-cmd",
+        "--log-driver",
+        "--cidfile",
+        "--ipc",
+        "--pid",
+        "--uts",
+        "--cgroupns",
+        "--userns",
+        "--platform",
+        "--cpuset-cpus",
+        "--domainname",
+    ];
+    let words: Vec<&str> = empty
+        .iter()
+        .flat_map(|option| [*option, ""])
+        .chain(["demo"])
+        .collect();
+    let given = options(&words).unwrap();
+    assert_eq!(given, options(&["demo"]).unwrap());
+}
+
+#[test]
+fn what_cannot_be_shared_with_the_host_is_refused_by_name() {
+    for words in [
+        ["--pid", "host"],
+        ["--ipc", "host"],
+        ["--uts", "host"],
+        ["--network", "host"],
+        ["--platform", "linux/arm64"],
+        ["--log-driver", "syslog"],
+        ["--pid", "container:x"],
+        ["--network", "mine"],
+        ["--group-add", ""],
+    ] {
+        let message = options(&[&words[..], &["demo"]].concat())
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(words[1]), "{message}");
+    }
 }

@@ -1,4 +1,9 @@
+use oci_spec::runtime::PosixRlimitType;
+
 use super::*;
+use crate::options::{Ulimit, Variable};
+use crate::signals::number as signal_number;
+use crate::size::MilliCpus;
 
 fn config(json: &str) -> Config {
     serde_json::from_str(json).unwrap()
@@ -115,18 +120,6 @@ fn limits_become_the_cgroup_s() {
 }
 
 #[test]
-fn a_tmpfs_is_noexec_unless_the_user_says_exec() {
-    let mount = tmpfs_mount(&Tmpfs {
-        path: "/x".into(),
-        options: words(&["exec", "size=1m"]),
-    });
-    assert_eq!(
-        mount.options().clone().unwrap(),
-        words(&["nosuid", "nodev", "exec", "size=1m"])
-    );
-}
-
-#[test]
 fn ulimits_are_known_by_docker_s_names() {
     let options = Options {
         command: words(&["x"]),
@@ -139,12 +132,24 @@ fn ulimits_are_known_by_docker_s_names() {
     };
     let limits = process(&options, None).rlimits().clone().unwrap();
     assert_eq!(limits[0].typ(), PosixRlimitType::RlimitNofile);
-    let bad = Ulimit {
-        name: "nofiles".into(),
-        soft: 1,
-        hard: 1,
+    assert_eq!((limits[0].soft(), limits[0].hard()), (10, 20));
+    let bad = Options {
+        command: words(&["x"]),
+        ulimits: vec![Ulimit {
+            name: "nofiles".into(),
+            soft: 1,
+            hard: 1,
+        }],
+        ..Options::default()
     };
-    assert!(matches!(rlimit(&bad), Err(Error::Ulimit(_))));
+    let inputs = Inputs {
+        options: &bad,
+        image: None,
+        hostname: "h",
+        memory_bytes: None,
+        cgroup: "/h",
+    };
+    assert!(matches!(build(&inputs), Err(Error::Ulimit(_))));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::database::ImageRow;
 use super::layers::CONVERTER_VERSION;
 use super::{Check, Damage, Error, LayerRow, Result, Store};
 use crate::digest::Digest;
+use crate::docker::DockerConfig;
 use crate::manifest;
 use crate::reference::Reference;
 
@@ -22,6 +23,8 @@ pub struct Image {
     pub digests: Vec<Reference>,
     /// Its configuration.
     pub config: ImageConfiguration,
+    /// What Docker adds to that.
+    pub docker: DockerConfig,
     /// The layers to be mounted, bottom first; never empty. Those that one above hides altogether are left out.
     pub layers: Vec<Layer>,
     /// When it was built, if its configuration says so, in seconds since 1970.
@@ -98,6 +101,7 @@ impl Store {
             created_s: config.created().as_deref().and_then(seconds_of_rfc3339),
             stored_s: row.stored_s,
             size_bytes: rows.iter().map(|row| row.size_bytes).sum(),
+            docker: DockerConfig::of(&row.config),
             config,
             layers,
         })

@@ -11,7 +11,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
 
-use monitor::jail::{self, Policy};
+use monitor::jail;
+use protocol::record::{JAIL_VARIABLE, JailPolicy};
 use protocol::vmm::{
     Boot, CONTROL_FD, Descriptor, DiskConfig, DiskExtent, FromVmm, Kernel, MAX_PACKET_LEN,
     NetConfig, ToVmm, VmConfig, VsockConfig, WORDS_FD,
@@ -30,15 +31,15 @@ fn main() -> Result<(), Failure> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["cost", program, kernel, count] => cost(program, kernel, count.parse()?),
-        [program] => start(program, Policy::Full),
-        [program, policy] if policy == jail::POLICY_VARIABLE.1 => {
-            start(program, Policy::NoUserNamespace)
+        [program] => start(program, JailPolicy::Full),
+        [program, policy] if policy == JAIL_VARIABLE.1 => {
+            start(program, JailPolicy::NoUserNamespace)
         }
         _ => Err("usage: jailer PROGRAM [no-user-namespace] | cost PROGRAM KERNEL COUNT".into()),
     }
 }
 
-fn start(program: &str, policy: Policy) -> Result<(), Failure> {
+fn start(program: &str, policy: JailPolicy) -> Result<(), Failure> {
     let control = sys::spawn::inherited(CONTROL_FD)?;
     let jailed = match jail::spawn(Path::new(program), control, policy, None) {
         Ok(jailed) => jailed,
@@ -72,7 +73,7 @@ fn cost(program: &str, kernel: &str, count: usize) -> Result<(), Failure> {
             }))
         })?);
         jailed.push(first_run(kernel, |control| {
-            let jailed = jail::spawn(Path::new(program), control, Policy::Full, None)?;
+            let jailed = jail::spawn(Path::new(program), control, JailPolicy::Full, None)?;
             Ok(Box::new(move || {
                 waitpid(Some(jailed.child.pid), WaitOptions::empty())?;
                 Ok(())
@@ -185,6 +186,7 @@ fn first_run(
                 break;
             }
             FromVmm::Failed { message } => return Err(message.into()),
+            _ => {}
         }
     }
     wait()?;

@@ -15,15 +15,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use protocol::monitor::{Began, FromMonitor};
+use protocol::monitor::Began;
+use protocol::record::{LayerFile, SandboxConfig, Vm};
 use protocol::timeline::Nanos;
 use protocol::vmm::{End, FromVmm};
 use rustix::event::{PollFd, PollFlags};
 use sys::signalfd::SignalFd;
 
 use super::{Claim, Error as FolderError, claim, make_useless, open, remove};
-use crate::client::Client;
-use crate::config::{Config, Vm};
 use crate::console::Console;
 use crate::devices::{self, Begin, Own, SavedVm, Tap};
 use crate::vmm::{self, Vmm};
@@ -57,8 +56,8 @@ enum Error {
     /// KVM gave the guest's kernel up.
     #[error("{0}")]
     CannotRun(String),
-    /// Nobody waits for it any more.
-    #[error("the container was given up while its VM was prepared")]
+    /// The monitor was told to end.
+    #[error("hull was asked to end while the container's VM was prepared")]
     GivenUp,
     /// Waiting failed.
     #[error(transparent)]
@@ -73,28 +72,12 @@ fn last_line(console: &[String]) -> String {
 /// Why there will be no VM, with a template or without.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoVm {
-    /// Its client has hung up, or the monitor was told to end.
-    #[error("the container was given up before its VM began")]
+    /// The monitor was told to end.
+    #[error("hull was asked to end before the container's VM began")]
     GivenUp,
     /// This host's KVM does not run the kernel: another attempt would end in the same way.
     #[error("{0}")]
     CannotRun(String),
-}
-
-/// Whoever may put an end to it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Outside<'a> {
-    /// Who wants the container.
-    pub(crate) client: &'a Client,
-    /// Signals that end the monitor.
-    pub(crate) quit: &'a SignalFd,
-}
-
-impl Outside<'_> {
-    /// Tells the client something that keeps nothing from going on.
-    pub(crate) fn notice(&self, text: String) {
-        self.client.send(&FromMonitor::Notice { text }, &[]);
-    }
 }
 
 /// How a VM is to begin, or has begun.
@@ -126,18 +109,19 @@ impl Beginning {
 
     /// Finds the template of this VM, or makes it. `folder` is the sandbox's.
     pub(crate) fn find(
-        config: &Config,
+        config: &SandboxConfig,
         vm: &Vm,
         folder: &Path,
-        outside: Outside<'_>,
+        layers: &[LayerFile],
+        quit: &SignalFd,
     ) -> Result<Beginning, NoVm> {
-        let fits = devices::layers_fit(&config.container.layers);
+        let fits = devices::layers_fit(layers);
         let Some(template) = vm.template.as_deref().filter(|_| fits) else {
             return Ok(Beginning::with_kernel(None));
         };
         let made = match open(template) {
             Ok(Some(saved)) => Ok(Some((saved, None))),
-            Ok(None) => make(config, vm, template, folder, outside),
+            Ok(None) => make(config, vm, template, folder, quit),
             Err(error) => return Ok(Beginning::without_damaged(template, &error)),
         };
         match made {
@@ -211,16 +195,15 @@ impl Beginning {
         Beginning::with_kernel(Some(notice))
     }
 
-    /// The VM runs: says what there is to say, and notes it. (Had it not, its own error would say more.)
-    pub(crate) fn tell(&mut self, outside: Outside<'_>) {
-        if let Some(text) = self.notice.take() {
-            outside.notice(text);
-        }
+    /// The VM runs: notes what was found out on the way, and returns what the user should know. (Had it not come to run, its
+    /// own error would say more.)
+    pub(crate) fn finish(&mut self) -> Option<String> {
         if let Some(template) = self.useless.take()
             && let Err(error) = make_useless(&template)
         {
             tracing::warn!(%error, "each VM like this one will make a template in vain");
         }
+        self.notice.take()
     }
 }
 
@@ -237,11 +220,11 @@ fn little_room(folder: &Path) -> String {
 
 /// Makes the template and opens it; `None` if another process is making it.
 fn make(
-    config: &Config,
+    config: &SandboxConfig,
     vm: &Vm,
     template: &Path,
     folder: &Path,
-    outside: Outside<'_>,
+    quit: &SignalFd,
 ) -> Result<Option<(SavedVm, Option<Nanos>)>, Error> {
     let unfinished = match claim(template)? {
         Claim::Others => return Ok(None),
@@ -250,7 +233,7 @@ fn make(
     };
     let files = unfinished.files()?;
     files.memory.set_len(u64::from(vm.memory_mib) << 20)?;
-    save(config, vm, files, folder, outside)?;
+    save(config, vm, files, folder, quit)?;
     unfinished.finish()?;
     let made = sys::clock::monotonic_ns();
     Ok(open(template)?.map(|saved| (saved, Some(made))))
@@ -258,15 +241,15 @@ fn make(
 
 /// Boots a VM without a container and waits until it is saved.
 fn save(
-    config: &Config,
+    config: &SandboxConfig,
     vm: &Vm,
     files: SavedVm,
     folder: &Path,
-    outside: Outside<'_>,
+    quit: &SignalFd,
 ) -> Result<(), Error> {
     let mut vmm = Vmm::spawn(&config.id, vm)?;
     let (mut console, console_end) = Console::new()?;
-    let tap = match config.container.bridge {
+    let tap = match config.bridge {
         true => Some(Tap::unattached(&config.id)?),
         false => None,
     };
@@ -276,15 +259,14 @@ fn save(
             begin: Begin::ToBeSaved(files),
             layers: &[],
             folder,
+            keeps_disk: false,
             console: console_end,
             tap,
         },
     )?;
     loop {
         let mut fds = vec![
-            PollFd::new(outside.quit, PollFlags::IN),
-            // What it says meanwhile waits; that it hangs up does not.
-            PollFd::new(outside.client, PollFlags::empty()),
+            PollFd::new(quit, PollFlags::IN),
             PollFd::from_borrowed_fd(vmm.descriptor(), PollFlags::IN),
         ];
         fds.extend(
@@ -295,13 +277,13 @@ fn save(
         wait_for(&mut fds, None)?;
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
-        if ready[0] || ready[1] {
+        if ready[0] {
             return Err(Error::GivenUp);
         }
-        if ready.get(3) == Some(&true) {
+        if ready.get(2) == Some(&true) {
             console.read()?;
         }
-        if !ready[2] {
+        if !ready[1] {
             continue;
         }
         match vmm.receive()? {
@@ -323,7 +305,7 @@ fn save(
                 });
             }
             FromVmm::Failed { message } => return Err(vmm::Error::Build(message).into()),
-            FromVmm::Running | FromVmm::Report(_) => {}
+            _ => {}
         }
     }
 }

@@ -13,7 +13,8 @@ use arch::layout::{KERNEL_START, MMIO32_START};
 use arch::linux::Header;
 use arch::registers::Entry;
 use memory::{
-    GuestAddress, GuestMemoryBackend, HUGE_PAGE_BYTES, HostRange, PAGE_BYTES, Ram, Segments,
+    ByteValued, GuestAddress, GuestMemoryBackend, HUGE_PAGE_BYTES, HostRange, PAGE_BYTES, Ram,
+    Segments,
 };
 
 mod bzimage;
@@ -143,6 +144,13 @@ impl<'a> Source<'a> {
         self.end_of(offset, bytes.len() as u64)?;
         self.file.read_exact_at(bytes, offset)?;
         Ok(())
+    }
+
+    /// Reads a structure. x86 is little-endian, as the files are.
+    fn read_value<T: ByteValued>(&self, offset: u64) -> Result<T, Error> {
+        let mut value = T::zeroed();
+        self.read(offset, value.as_mut_slice())?;
+        Ok(value)
     }
 
     /// Copies `len` bytes of the file into guest memory.

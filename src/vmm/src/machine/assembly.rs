@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arch::layout;
 use devices::legacy::{Control, I8042, Serial};
 use devices::output::Output;
-use devices::virtio::block::{Block, BlockConfig, Extent};
+use devices::virtio::block::{self, Block, BlockConfig, Extent};
 use devices::virtio::console::Console;
 use devices::virtio::mmio::Mmio;
 use devices::virtio::net::{self, Net};
@@ -16,7 +16,7 @@ use devices::virtio::vsock::{Offers, Vsock};
 use devices::virtio::{Device, Reactor};
 use memory::Ram;
 use protocol::timeline::control;
-use protocol::vmm::{DiskConfig, End, NetConfig, VmConfig};
+use protocol::vmm::{DiskConfig, DiskExtent, End, NetConfig, PlacedExtent, VmConfig};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{Descriptors, Error};
@@ -25,6 +25,44 @@ use crate::ends::Ends;
 use crate::kvm::Vm;
 use crate::snapshot::Saver;
 use crate::stamps::{Listener, Stamps};
+
+const _: () = assert!(protocol::vmm::MAX_EXTENTS == block::MAX_EXTENTS);
+
+/// What the monitor can give to devices while the VM runs.
+#[derive(Default)]
+pub struct Backends {
+    disks: Vec<block::Handle>,
+    /// Streams for the vsock device, if there is one.
+    pub offers: Option<Offers>,
+}
+
+impl Backends {
+    /// Adds extents to the disk with this serial: all of them, or an error.
+    pub fn add_extents(
+        &self,
+        serial: &str,
+        extents: Vec<PlacedExtent>,
+        descriptors: &mut Descriptors,
+    ) -> Result<(), Error> {
+        let mut disks = self.disks.iter();
+        let Some(disk) = disks.find(|disk| disk.serial() == serial) else {
+            return Err(Error::NoDisk {
+                serial: serial.to_owned(),
+            });
+        };
+        let mut added = Vec::with_capacity(extents.len());
+        for placed in &extents {
+            added.push(block::PlacedExtent {
+                offset_bytes: placed.offset_bytes,
+                extent: extent(&placed.extent, descriptors)?,
+            });
+        }
+        disk.add(added).map_err(|source| Error::AddExtents {
+            serial: serial.to_owned(),
+            source,
+        })
+    }
+}
 
 /// A machine's devices while they are put onto its bus.
 pub(super) struct Assembly<'a> {
@@ -41,18 +79,20 @@ impl Assembly<'_> {
         config: &VmConfig,
         descriptors: &mut Descriptors,
         output: &Output,
-    ) -> Result<Option<Offers>, Error> {
+    ) -> Result<Backends, Error> {
+        let mut backends = Backends::default();
         for disk in &config.disks {
-            self.add("blk", block(disk, descriptors)?)?;
+            let device = block_device(disk, descriptors)?;
+            backends.disks.push(device.handle());
+            self.add("blk", device)?;
         }
         for net in &config.nets {
             self.add("net", net_device(net, descriptors)?)?;
         }
-        let mut offers = None;
         if let Some(vsock) = &config.vsock {
-            let (device, its_offers) = Vsock::new(vsock.guest_cid);
+            let (device, offers) = Vsock::new(vsock.guest_cid);
             self.add("vsock", device)?;
-            offers = Some(its_offers);
+            backends.offers = Some(offers);
         }
         if config.rng {
             self.add("rng", Rng::new())?;
@@ -60,7 +100,7 @@ impl Assembly<'_> {
         if config.console.is_some() {
             self.add("console", Console::new(output.clone()))?;
         }
-        Ok(offers)
+        Ok(backends)
     }
 
     fn add(&mut self, name: &'static str, device: impl Device + 'static) -> Result<(), Error> {
@@ -114,14 +154,16 @@ impl Assembly<'_> {
     }
 }
 
-fn block(config: &DiskConfig, descriptors: &mut Descriptors) -> Result<Block, Error> {
+fn extent(config: &DiskExtent, descriptors: &mut Descriptors) -> Result<Extent, Error> {
+    let DiskExtent { file, len_bytes } = *config;
+    let file = File::from(descriptors.take(file)?);
+    Ok(Extent { file, len_bytes })
+}
+
+fn block_device(config: &DiskConfig, descriptors: &mut Descriptors) -> Result<Block, Error> {
     let mut extents = Vec::with_capacity(config.extents.len());
-    for extent in &config.extents {
-        let file = File::from(descriptors.take(extent.file)?);
-        extents.push(Extent {
-            file,
-            len_bytes: extent.len_bytes,
-        });
+    for config in &config.extents {
+        extents.push(extent(config, descriptors)?);
     }
     let serial = config.serial.clone();
     Block::new(BlockConfig {

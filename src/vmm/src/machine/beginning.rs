@@ -1,5 +1,6 @@
 //! What a VM begins with: a kernel in memory and its tables, or everything that another VM was saved with.
 
+use std::ffi::CString;
 use std::fs::File;
 
 use arch::{Placed, cmdline, e820, layout, linux, mptable, pvh, registers::Entry, tables};
@@ -78,7 +79,7 @@ impl Beginning {
         match self {
             Self::Kernel(loaded) => {
                 let line = cmdline::with_devices(&loaded.cmdline, bus.devices())?;
-                loaded.write_tables(ram, config, &line)?;
+                loaded.write_tables(ram, config, line)?;
                 Ok((Start::At(loaded.kernel.entry), None))
             }
             Self::Snapshot(state) => {
@@ -118,14 +119,14 @@ fn load_kernel(
 
 impl Loaded {
     /// What the kernel finds in memory besides itself.
-    fn write_tables(&self, ram: &Ram, config: &VmConfig, line: &str) -> Result<(), Error> {
+    fn write_tables(&self, ram: &Ram, config: &VmConfig, line: CString) -> Result<(), Error> {
         let Self {
             kernel, initramfs, ..
         } = self;
         if let Some(max) = kernel.header.as_ref().map(|header| header.cmdline_max)
-            && line.len() as u64 > max
+            && line.count_bytes() as u64 > max
         {
-            let len = line.len() as u64;
+            let len = line.count_bytes() as u64;
             return Err(Error::Kernel(loader::Error::CommandLine { max, len }));
         }
         let map = e820::map(u64::from(config.memory_mib) << 20);

@@ -12,7 +12,6 @@ use devices::output::Output;
 use devices::virtio::Reactor;
 use devices::virtio::block;
 use devices::virtio::net;
-use devices::virtio::vsock::Offers;
 use memory::{HostRange, Ram};
 use protocol::vmm::{Boot, Descriptor, MAX_VCPUS, MIN_MEMORY_MIB, Snapshot, VmConfig};
 
@@ -27,6 +26,7 @@ use crate::vcpu::{Shared, Vcpu};
 mod assembly;
 mod beginning;
 
+pub use assembly::Backends;
 use assembly::{Assembly, device};
 use beginning::Beginning;
 
@@ -55,7 +55,7 @@ pub enum Error {
         asked: u8,
     },
     /// A descriptor that did not come, or came to be used twice.
-    #[error("descriptor {0} did not come with the configuration, or is used twice")]
+    #[error("descriptor {0} did not come with the message, or is used twice")]
     Descriptor(u32),
     /// Guest memory.
     #[error("the VM's memory could not be made")]
@@ -81,6 +81,21 @@ pub enum Error {
     /// A disk.
     #[error("disk {serial} could not be made")]
     Disk {
+        /// Its serial.
+        serial: String,
+        /// Why.
+        #[source]
+        source: block::Error,
+    },
+    /// A disk that is not there.
+    #[error("there is no disk {serial}")]
+    NoDisk {
+        /// The serial that was asked for.
+        serial: String,
+    },
+    /// Extents for a disk of a running VM.
+    #[error("disk {serial} did not get more extents")]
+    AddExtents {
         /// Its serial.
         serial: String,
         /// Why.
@@ -131,8 +146,8 @@ pub struct Machine {
     pub file_memory: Vec<HostRange>,
     /// The console, to be flushed at the end.
     pub output: Output,
-    /// Streams for its vsock device.
-    pub offers: Option<Offers>,
+    /// What the monitor can give to its devices while it runs.
+    pub backends: Backends,
 }
 
 impl Machine {
@@ -167,7 +182,7 @@ impl Machine {
             ram: &ram,
             reactor,
         };
-        let offers = assembly.add_devices(config, descriptors, &output)?;
+        let backends = assembly.add_devices(config, descriptors, &output)?;
         let saver = saver(save_to, config, descriptors, &system, &vm)?;
         assembly.add_chips(&output, &stamps, &ends, saver.as_ref())?;
         let mut bus = assembly.bus;
@@ -203,7 +218,7 @@ impl Machine {
             ram,
             file_memory,
             output,
-            offers,
+            backends,
         })
     }
 }

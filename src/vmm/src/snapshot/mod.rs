@@ -23,8 +23,9 @@ mod vcpu;
 pub use saver::Saver;
 pub use vcpu::{VcpuState, restore};
 
-/// The largest state file that is read, in bytes: 32 vCPUs have some 40 KiB each.
-const MAX_STATE_BYTES: u64 = 4 << 20;
+/// The largest state file that is written or read, in bytes. JSON takes up to 40 KiB for a vCPU, of which there are at
+/// most 32, and 30 bytes for each range of memory that is written soon.
+pub const MAX_STATE_BYTES: u64 = 4 << 20;
 
 /// Why a VM could not be saved or does not begin where it was saved.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,9 @@ pub enum Error {
     /// Not a state, or one of another build.
     #[error("the snapshot's state is not one of this build's")]
     Json(#[from] serde_json::Error),
+    /// One that could not be read again.
+    #[error("the snapshot's state is {0} bytes long, and {MAX_STATE_BYTES} are read at most")]
+    TooLarge(usize),
     /// Another build's.
     #[error("the snapshot is of build {0}, and this is {ours}", ours = protocol::BUILD)]
     Build(String),
@@ -108,7 +112,11 @@ impl State {
     }
 
     fn write(&self, mut file: &File) -> Result<(), Error> {
-        Ok(file.write_all(&serde_json::to_vec(self)?)?)
+        let bytes = serde_json::to_vec(self)?;
+        if bytes.len() as u64 > MAX_STATE_BYTES {
+            return Err(Error::TooLarge(bytes.len()));
+        }
+        Ok(file.write_all(&bytes)?)
     }
 }
 
@@ -121,5 +129,51 @@ pub fn same(what: &'static str, found: u64, wanted: u64) -> Result<(), Error> {
             found,
             wanted,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::vmm::MAX_VCPUS;
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    /// Bytes as JSON shows them at its longest.
+    fn ones(len: usize) -> serde_json::Value {
+        json!(vec![0xff; len])
+    }
+
+    fn largest() -> State {
+        State {
+            build: protocol::BUILD.to_owned(),
+            memory_mib: u32::MAX,
+            vcpus: (0..MAX_VCPUS).map(|_| VcpuState::largest()).collect(),
+            chips: Chips {
+                irqchips: [(); 3].map(|()| from_value(ones(520)).unwrap()),
+                clock: from_value(ones(48)).unwrap(),
+            },
+            // Several times what the agent's rehearsal writes.
+            written_soon: vec![[u64::MAX, u64::MAX]; 10_000],
+            devices: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_largest_vm_fits_a_state_file_but_not_the_least_limit_of_files() {
+        let file = tempfile::tempfile().unwrap();
+        largest().write(&file).unwrap();
+        let len = file.metadata().unwrap().len();
+        assert!(len > crate::confine::LEAST_FILE_BYTES, "{len} bytes");
+        assert!(len < MAX_STATE_BYTES / 2, "{len} bytes");
+    }
+
+    #[test]
+    fn a_state_that_could_not_be_read_again_is_not_written() {
+        let file = tempfile::tempfile().unwrap();
+        let mut state = largest();
+        state.written_soon = vec![[u64::MAX, u64::MAX]; 100_000];
+        assert!(matches!(state.write(&file), Err(Error::TooLarge(_))));
+        assert_eq!(file.metadata().unwrap().len(), 0);
     }
 }

@@ -162,6 +162,26 @@ fn get_msrs(fd: &VcpuFd, wanted: &[u32]) -> Result<Vec<kvm_msr_entry>, Error> {
 }
 
 #[cfg(test)]
+impl VcpuState {
+    /// One that takes as much JSON as a vCPU can, with as many registers as KVM is asked for at once.
+    pub(super) fn largest() -> Self {
+        let ones = |len: usize| vec![0xff_u8; len];
+        let state = serde_json::json!({
+            "mp_state": ones(size_of::<kvm_mp_state>()),
+            "regs": ones(size_of::<kvm_regs>()),
+            "sregs": ones(size_of::<kvm_sregs>()),
+            "xsave": ones(size_of::<kvm_xsave>()),
+            "xcrs": ones(size_of::<kvm_xcrs>()),
+            "debugregs": ones(size_of::<kvm_debugregs>()),
+            "lapic": ones(size_of::<kvm_lapic_state>()),
+            "msrs": vec![ones(size_of::<kvm_msr_entry>()); kvm_bindings::KVM_MAX_MSR_ENTRIES],
+            "events": ones(size_of::<kvm_vcpu_events>()),
+        });
+        serde_json::from_value(state).expect("every structure is its bytes")
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::fs::File;
 

@@ -9,6 +9,7 @@ use crate::virtio::testing::{Buffer, Driver};
 mod guest;
 mod hostile;
 mod load;
+mod loss;
 
 #[test]
 fn bytes_flow_both_ways_on_an_offered_stream() {

@@ -1,21 +1,42 @@
-//! A native container's cgroup: `hull/<id>` of the host's cgroup v2 hierarchy.
+//! What dead monitors left on the host: cgroups, network leases, templates in the making.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Fault;
+use crate::template;
 
-/// Where the cgroup of a native container is.
-pub(super) fn cgroup_path(id: &str) -> Result<PathBuf, Fault> {
-    Ok(cgroup2_mount()
-        .ok_or(Fault::NoCgroup2)?
-        .join("hull")
-        .join(id))
+/// Removes what dead monitors of the state `root` left. A sandbox is dead if nobody holds its lock.
+pub(crate) fn all(root: &Path) {
+    if let Err(error) = template::sweep(root) {
+        tracing::warn!(%error, "what dead monitors left of templates was not removed");
+    }
+    for id in dead(root) {
+        cgroup(&id);
+    }
+    if rustix::process::geteuid().is_root() {
+        let network = network::Network::new(Path::new(crate::bridge::STATE));
+        if let Err(error) = network.sweep() {
+            tracing::warn!(%error, "what dead containers left of the network was not removed");
+        }
+    }
+}
+
+/// The sandboxes whose lock nobody holds.
+fn dead(root: &Path) -> Vec<String> {
+    let entries = fs::read_dir(root.join("sandboxes")).into_iter().flatten();
+    let dead = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        let lock = fs::File::open(entry.path().join("lock")).ok()?;
+        let shared = rustix::fs::FlockOperation::NonBlockingLockShared;
+        let free = rustix::fs::flock(&lock, shared).is_ok();
+        (free && !name.starts_with('.')).then_some(name)
+    };
+    entries.flatten().filter_map(dead).collect()
 }
 
 /// The mount point of the cgroup v2 hierarchy.
-pub fn cgroup2_mount() -> Option<PathBuf> {
+pub(crate) fn cgroup2_mount() -> Option<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
     table.lines().find_map(|line| {
         let (mount, file_system) = line.split_once(" - ")?;
@@ -26,7 +47,7 @@ pub fn cgroup2_mount() -> Option<PathBuf> {
 }
 
 /// Kills and removes the cgroup, of a native container or around a VM, that a dead monitor left behind.
-pub fn sweep(id: &str) {
+fn cgroup(id: &str) {
     let Ok(path) = crate::cgroup::place(id) else {
         return;
     };

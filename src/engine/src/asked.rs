@@ -1,0 +1,101 @@
+//! What was asked for of a container, as it is kept beside its record ([`protocol::record::ContainerConfig::asked`]): what
+//! `inspect` prints as Docker's `Config` and `HostConfig`, what `commit` makes an image of, and what `update` changes.
+
+use std::collections::BTreeMap;
+
+use image::docker::Healthcheck;
+use oci_spec::image::Config;
+use serde::{Deserialize, Serialize};
+
+use crate::options::{Options, Variable};
+
+/// The options and what they came to together with the image.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Asked {
+    /// As the user gave them: `HostConfig`, and the parts of `Config` that no image has.
+    pub options: Options,
+    /// `Config.Entrypoint`; empty is none.
+    pub entrypoint: Vec<String>,
+    /// `Config.Cmd`; empty is none.
+    pub command: Vec<String>,
+    /// `Config.Env`: the user's and the image's, without those that every container gets (HOSTNAME, HOME, TERM).
+    pub env: Vec<String>,
+    /// `Config.WorkingDir`; empty is `/`.
+    pub workdir: String,
+    /// `Config.User`; empty is root.
+    pub user: String,
+    /// `Config.Hostname`.
+    pub hostname: String,
+    /// `Config.Volumes`: absolute paths.
+    pub volumes: Vec<String>,
+    /// `Config.ExposedPorts`: `PORT/PROTOCOL`.
+    pub exposed_ports: Vec<String>,
+    /// `Config.Healthcheck`, the options' and the image's together.
+    pub healthcheck: Option<Healthcheck>,
+    /// `Config.Shell`.
+    pub shell: Option<Vec<String>>,
+    /// `Config.StopSignal` where one was named: a signal's number.
+    pub stop_signal: Option<i32>,
+    /// The image's own labels, which are among the container's: `commit` tells them apart.
+    pub image_labels: BTreeMap<String, String>,
+}
+
+/// `Config.Env`: the user's variables and then those of the image that the user has not set. A name that the user unsets
+/// is in neither.
+pub(crate) fn environment(options: &Options, image: Option<&Config>) -> Vec<String> {
+    let mut env: Vec<(&str, Option<String>)> = Vec::new();
+    for variable in &options.env {
+        let (name, entry) = match variable {
+            Variable::Set(name, value) => (name.as_str(), Some(format!("{name}={value}"))),
+            Variable::Unset(name) => (name.as_str(), None),
+        };
+        match env.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = entry,
+            None => env.push((name, entry)),
+        }
+    }
+    let of_image = image.and_then(|config| config.env().as_ref());
+    for entry in of_image.into_iter().flatten() {
+        let name = entry
+            .split_once('=')
+            .map_or(entry.as_str(), |(name, _)| name);
+        if !env.iter().any(|(known, _)| *known == name) {
+            env.push((name, Some(entry.clone())));
+        }
+    }
+    env.into_iter().filter_map(|(_, entry)| entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_s_environment_comes_first_and_replaces_the_image_s() {
+        let image: Config =
+            serde_json::from_str(r#"{"Env": ["PATH=/image", "A=1", "B=2"]}"#).unwrap();
+        let options = Options {
+            env: vec![
+                Variable::Set("C".into(), "old".into()),
+                Variable::Set("A".into(), "mine".into()),
+                Variable::Unset("B".into()),
+                Variable::Set("C".into(), "new".into()),
+            ],
+            ..Options::default()
+        };
+        assert_eq!(
+            environment(&options, Some(&image)),
+            ["C=new", "A=mine", "PATH=/image"]
+        );
+    }
+
+    #[test]
+    fn a_document_of_an_earlier_version_is_read_with_defaults() {
+        let asked: Asked =
+            serde_json::from_str(r#"{"options": {"image": "demo"}, "of_tomorrow": 1}"#).unwrap();
+        assert_eq!(asked.options.image, "demo");
+        let text = serde_json::to_string(&asked).unwrap();
+        assert_eq!(serde_json::from_str::<Asked>(&text).unwrap(), asked);
+    }
+}

@@ -1,0 +1,511 @@
+//! The speaker: talks to the guest's agent and to the clients, and can do nothing else.
+//!
+//! ```text
+//! warden, clients, agent, hull-vmm, streams --(epoll)--> Speaker --what was said--> Session --actions--> Speaker
+//! ```
+//!
+//! Invariants: one thread; never blocks on a guest or a client; opens nothing: what it works with was opened before it was
+//! confined, or comes from the warden. The session decides, this carries out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::time::Instant;
+
+use protocol::agent::{Failure, FailureKind, FromAgent, Request as ToAgent};
+use protocol::monitor::{FromMonitor, Measured};
+use protocol::record::{ContainerConfig, LogConfig, SandboxConfig, SandboxKind};
+use protocol::vmm::FromVmm;
+use rustix::process::{Pid, Resource, Rlimit, getppid, setrlimit};
+use sys::refusal;
+
+use crate::agent::{self, Agent, Said};
+use crate::chain;
+use crate::link::{Link, ToSpeaker};
+use crate::machine::{Backend, Machine};
+use crate::warden::members::Member;
+
+mod client;
+mod log;
+mod machine;
+mod poller;
+mod session;
+mod streams;
+
+use client::Client;
+use log::Log;
+use poller::{Poller, Ready, Source};
+use session::{Action, Ask, Broken, ClientId, Session, Setting};
+use streams::{Attachment, Event, Streams};
+
+/// What a speaker is born with.
+pub(crate) struct Parts {
+    pub(crate) link: Link,
+    pub(crate) machine: Option<Machine>,
+    /// Where the warden says how the machine's process ended.
+    pub(crate) status: OwnedFd,
+    /// Where its own last words go.
+    pub(crate) words: OwnedFd,
+    pub(crate) birth: Birth,
+    /// A user of its own.
+    pub(crate) user: Option<u32>,
+    /// Its parent.
+    pub(crate) warden: Pid,
+}
+
+/// What the warden knows when it makes a speaker.
+pub(crate) struct Birth {
+    config: SandboxConfig,
+    single: Option<(ContainerConfig, Option<OwnedFd>)>,
+    start: Vec<String>,
+    pub(crate) notices: Vec<String>,
+    pub(crate) failed: Option<Failure>,
+}
+
+impl Birth {
+    /// Of this sandbox, with its only container if it has one; `start` is started without being asked.
+    pub(crate) fn new(
+        config: &SandboxConfig,
+        single: Option<&mut Member>,
+        start: Vec<String>,
+    ) -> Result<Birth, crate::Error> {
+        let single = match single {
+            Some(member) => Some((member.config.clone(), member.open_log()?)),
+            None => None,
+        };
+        Ok(Birth {
+            config: config.clone(),
+            single,
+            start,
+            notices: Vec::new(),
+            failed: None,
+        })
+    }
+
+    /// The layers that are on the layer device from the start.
+    pub(crate) fn layers(&self) -> Vec<protocol::record::LayerFile> {
+        self.single
+            .as_ref()
+            .map(|(config, _)| config.run.layers.clone())
+            .unwrap_or_default()
+    }
+}
+
+/// Why a speaker cannot go on.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("cannot give up what the speaker does not need")]
+    Confine(#[source] io::Error),
+    #[error("cannot wait for events")]
+    Poll(#[from] io::Error),
+    #[error(transparent)]
+    Link(#[from] crate::link::Error),
+    #[error(transparent)]
+    Streams(#[from] streams::Error),
+}
+
+/// Runs a speaker to its end; the process's exit code.
+pub(crate) fn run(parts: Parts) -> i32 {
+    match Speaker::new(parts).and_then(Speaker::serve) {
+        Ok(()) => 0,
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "the speaker cannot go on");
+            1
+        }
+    }
+}
+
+struct Speaker {
+    poller: Poller,
+    link: Link,
+    session: Session,
+    streams: Streams,
+    machine: Option<Machine>,
+    agent: Option<Agent>,
+    clients: BTreeMap<ClientId, Client>,
+    next_client: ClientId,
+    /// Files of layers that are not on the layer device yet, by container.
+    layer_files: BTreeMap<String, Vec<Option<OwnedFd>>>,
+    /// Containers whose layers hull-vmm is adding, by request.
+    adding: BTreeMap<u32, (String, Vec<protocol::agent::Layer>)>,
+    next_addition: u32,
+    notices: VecDeque<String>,
+    hello_ns: Option<u64>,
+    status: OwnedFd,
+    is_ending: bool,
+}
+
+impl Speaker {
+    fn new(parts: Parts) -> Result<Speaker, Error> {
+        let Parts {
+            link,
+            mut machine,
+            status,
+            words,
+            birth,
+            user,
+            warden,
+        } = parts;
+        let poller = Poller::new()?;
+        let agent = machine
+            .as_ref()
+            .map(|machine| machine.control.try_clone().map(Agent::new))
+            .transpose()?;
+        if let Some(machine) = &mut machine {
+            let status = status.try_clone()?;
+            machine
+                .leave_host(status, birth.config.measure)
+                .map_err(Error::Confine)?;
+        }
+        confine(user, warden, words).map_err(Error::Confine)?;
+        let mut streams = Streams::new();
+        let single = birth.single.map(|(config, log)| {
+            if let Some(log) = new_log(&config, log) {
+                streams.set_log(&config.id, log);
+            }
+            config
+        });
+        let interface = machine
+            .as_ref()
+            .and_then(|machine| machine.interface.clone());
+        let setting = setting(&birth.config, single, birth.start, birth.failed, interface);
+        let speaker = Speaker {
+            poller,
+            link,
+            session: Session::new(setting, Instant::now()),
+            streams,
+            agent,
+            clients: BTreeMap::new(),
+            next_client: 1,
+            layer_files: BTreeMap::new(),
+            adding: BTreeMap::new(),
+            next_addition: 1,
+            notices: birth.notices.into(),
+            hello_ns: None,
+            status,
+            is_ending: false,
+            machine,
+        };
+        speaker.watch()?;
+        Ok(speaker)
+    }
+
+    /// Waits for what is there from the start.
+    fn watch(&self) -> Result<(), Error> {
+        self.poller.add(&self.link, Source::Warden, Ready::READ)?;
+        let (Some(machine), Some(agent)) = (&self.machine, &self.agent) else {
+            return Ok(());
+        };
+        self.poller
+            .add(agent.socket(), Source::Agent, Ready::READ)?;
+        match &machine.backend {
+            Backend::Vm(side) => {
+                self.poller
+                    .add(side.vmm.descriptor(), Source::Vmm, Ready::READ)?;
+                if let Some(console) = side.console.descriptor() {
+                    self.poller.add(console, Source::Console, Ready::READ)?;
+                }
+            }
+            Backend::Native { .. } => {
+                self.poller.add(&self.status, Source::Status, Ready::READ)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn serve(mut self) -> Result<(), Error> {
+        loop {
+            self.act()?;
+            if self.is_ending
+                && self.streams.is_idle()
+                && self.clients.values().all(Client::is_idle)
+            {
+                return Ok(());
+            }
+            let deadlines = [self.session.deadline(), self.streams.deadline()];
+            let deadline = deadlines.into_iter().flatten().min();
+            for (source, ready) in self.poller.wait(deadline)? {
+                self.ready(source, ready)?;
+            }
+            let now = Instant::now();
+            self.streams.drop_stalled(&self.poller, now)?;
+            self.session.tick(now);
+        }
+    }
+
+    fn ready(&mut self, source: Source, ready: Ready) -> Result<(), Error> {
+        match source {
+            Source::Agent => self.agent_ready(),
+            Source::Guest(port) => match self.streams.guest_ready(&self.poller, port, ready) {
+                Ok(events) => self.stream_events(events),
+                Err(error) => self.machine_broke(chain(&error)),
+            },
+            Source::Sink(id) => Ok(self.streams.sink_ready(&self.poller, id, ready)?),
+            Source::Vmm => self.vmm_ready(),
+            Source::Status => self.machine_broke("hull-native ended".to_owned()),
+            Source::Console => self.console_ready(),
+            Source::Warden => self.warden_ready(),
+            Source::Client(id) => self.client_ready(id, ready),
+        }
+    }
+
+    fn stream_events(&mut self, events: Vec<Event>) -> Result<(), Error> {
+        for event in events {
+            match event {
+                Event::Ended { process, port } => self.session.stream_ended(&process, port),
+                Event::LogFull { container } => {
+                    let message = crate::link::ToWarden::Rotate { container };
+                    self.link.send(&message, &[])?;
+                }
+                Event::Transfer { ask, socket } => {
+                    let streams = FromMonitor::Streams {
+                        seq: ask.seq,
+                        terminal: true,
+                        pipes: [false; 3],
+                    };
+                    self.send(ask.client, &streams, vec![socket]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn warden_ready(&mut self) -> Result<(), Error> {
+        let (message, descriptors) = self.link.receive::<ToSpeaker>()?;
+        match message {
+            ToSpeaker::Client => {
+                if let Some(socket) = descriptors.into_iter().next() {
+                    self.welcome(socket)?;
+                }
+            }
+            ToSpeaker::Recorded { container, next } => self.session.recorded(&container, next),
+            ToSpeaker::Loaded {
+                container,
+                log,
+                result,
+            } => self.loaded(&container, log, result, descriptors),
+            ToSpeaker::Log { container } => {
+                if let Some(log) = self.streams.log_mut(&container) {
+                    log.replace(descriptors.into_iter().next());
+                }
+            }
+            ToSpeaker::Quit => self.session.quit(false),
+        }
+        Ok(())
+    }
+
+    /// A container enters the sandbox, with its files.
+    fn loaded(
+        &mut self,
+        container: &str,
+        log: bool,
+        result: Result<(), Failure>,
+        descriptors: Vec<OwnedFd>,
+    ) {
+        let mut descriptors = descriptors.into_iter();
+        let config = result.and_then(|()| {
+            let file = descriptors
+                .next()
+                .ok_or_else(|| broken("its record did not come"))?;
+            client::read_document::<ContainerConfig>(file).map_err(|error| broken(&chain(&error)))
+        });
+        match config {
+            Ok(config) => {
+                let log = if log { descriptors.next() } else { None };
+                if let Some(log) = new_log(&config, log) {
+                    self.streams.set_log(container, log);
+                }
+                let files = descriptors.map(Some).collect();
+                self.layer_files.insert(container.to_owned(), files);
+                self.session.loaded(container, Ok(Box::new(config)));
+            }
+            Err(failure) => self.session.loaded(container, Err(failure)),
+        }
+    }
+
+    /// Carries out what the session wants done.
+    fn act(&mut self) -> Result<(), Error> {
+        loop {
+            let actions = self.session.take_actions();
+            if actions.is_empty() {
+                return Ok(());
+            }
+            for action in actions {
+                self.carry_out(action)?;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) -> Result<(), Error> {
+        match action {
+            Action::Answer { ask, result } => {
+                let seq = ask.seq;
+                self.send(ask.client, &FromMonitor::Answer { seq, result }, Vec::new());
+            }
+            Action::Attach {
+                ask,
+                process,
+                streams,
+                terminal,
+                primary,
+                ends_input,
+            } => {
+                let how = Attachment {
+                    streams,
+                    terminal,
+                    primary,
+                    ends_input,
+                };
+                let (ends, pipes) = self
+                    .streams
+                    .attach(&self.poller, ask.client, &process, how)?;
+                let message = FromMonitor::Streams {
+                    seq: ask.seq,
+                    terminal,
+                    pipes,
+                };
+                self.send(ask.client, &message, ends);
+            }
+            Action::Detach { client, process } => {
+                self.streams.detach(&self.poller, client, Some(&process))?;
+            }
+            Action::Open { stream, role } => self.open(&stream, role)?,
+            Action::Close { ports } => self.streams.close(&self.poller, &ports),
+            Action::Finish { process } => self.streams.finish(&self.poller, &process),
+            Action::Place { container } => self.place(&container),
+            Action::Agent { seq, request } => self.ask_agent(seq, request)?,
+            Action::Warden(message) => self.link.send(&message, &[])?,
+            Action::Measure => self.measure(),
+            Action::MachineDone => {
+                self.link.send(&crate::link::ToWarden::MachineDone, &[])?;
+                self.forget_machine();
+            }
+            Action::End => self.is_ending = true,
+        }
+        Ok(())
+    }
+}
+
+fn broken(why: &str) -> Failure {
+    Failure::new(
+        FailureKind::Other,
+        format!("cannot load the container: {why}"),
+    )
+}
+
+/// The log of a container in this file.
+fn new_log(config: &ContainerConfig, file: Option<OwnedFd>) -> Option<Log> {
+    let max_bytes = match config.log {
+        LogConfig::JsonFile { max_size_bytes, .. } => max_size_bytes,
+        LogConfig::None => return None,
+    };
+    Some(Log::new(file?, max_bytes))
+}
+
+fn setting(
+    config: &SandboxConfig,
+    single: Option<ContainerConfig>,
+    start: Vec<String>,
+    failed: Option<Failure>,
+    interface: Option<protocol::agent::Interface>,
+) -> Setting {
+    let native = match &config.machine {
+        protocol::record::Machine::Native { .. } => {
+            let folder = config.root.join("sandboxes").join(&config.id);
+            Some(folder.join("writable").to_string_lossy().into_owned())
+        }
+        protocol::record::Machine::Vm(_) => None,
+    };
+    let no_random = |error: io::Error| {
+        let message = format!("cannot get random bytes for the sandbox: {error}");
+        Failure::new(FailureKind::Other, message)
+    };
+    Setting {
+        pod: config.kind != SandboxKind::Single,
+        shared_pid: matches!(
+            config.kind,
+            SandboxKind::Pod {
+                shared_pid: true,
+                ..
+            }
+        ),
+        keeps_disk: !single.as_ref().is_some_and(|single| single.auto_remove),
+        native,
+        single,
+        interface,
+        measure: config.measure,
+        start,
+        failed,
+        wake: Box::new(move || agent::wake().map_err(no_random)),
+        token: Box::new(move || {
+            let mut token = [0; protocol::agent::TOKEN_LEN];
+            sys::random::fill(&mut token).map_err(no_random)?;
+            Ok(token)
+        }),
+    }
+}
+
+/// Takes from this process what the speaker does not need: all but talking.
+fn confine(user: Option<u32>, warden: Pid, words: OwnedFd) -> io::Result<()> {
+    // Their first use asks the kernel where the vDSO is, by a call that is refused from here on.
+    let _ = (
+        sys::clock::monotonic_ns(),
+        sys::clock::realtime_ns(),
+        rustix::param::page_size(),
+        Instant::now(),
+    );
+    // Open as long as the process lives: a signal handler writes to it.
+    refusal::report_to(words.into_raw_fd())?;
+    refusal::name_thread("monitor");
+    for resource in [Resource::Core, Resource::Memlock, Resource::Msgqueue] {
+        let nothing = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        setrlimit(resource, nothing)?;
+    }
+    sys::jail::renounce(user.map(|user| (user, user)))?;
+    if getppid() != Some(warden) {
+        return Err(io::Error::other("its parent has died"));
+    }
+    sys::seccomp::install(filters::program(&filters::MONITOR))
+}
+
+/// For `fuzz/` only: a guest that opens a stream with `bytes`, which reach nobody without the stream's token.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_stream(bytes: &[u8]) {
+    use protocol::agent::{ProcessId, Stream, TOKEN_LEN};
+    let (Ok(poller), Ok((ours, theirs))) = (Poller::new(), sys::packet::stream_pair()) else {
+        return;
+    };
+    let mut token = [0; TOKEN_LEN];
+    if sys::random::fill(&mut token).is_err() || rustix::io::write(&theirs, bytes).is_err() {
+        return;
+    }
+    let process = ProcessId::first("c");
+    let role = session::Role::Output {
+        process: process.clone(),
+        is_stderr: false,
+    };
+    let how = Attachment {
+        streams: [false, true, false],
+        terminal: false,
+        primary: true,
+        ends_input: true,
+    };
+    let mut streams = Streams::new();
+    let stream = Stream { port: 2000, token };
+    let opened = streams.open(&poller, &stream, role, ours);
+    let (Ok(()), Ok((ends, _))) = (opened, streams.attach(&poller, 1, &process, how)) else {
+        return;
+    };
+    let came = streams.guest_ready(&poller, 2000, Ready::READ);
+    // Fewer bytes may be the token's beginning, by chance, and are not let through.
+    assert!(
+        bytes.len() < TOKEN_LEN || came.is_err(),
+        "a guessed token was taken"
+    );
+    let mut byte = [0];
+    let flags = rustix::net::RecvFlags::DONTWAIT;
+    assert!(rustix::net::recv(&ends[0], &mut byte, flags).is_err());
+}

@@ -1,0 +1,469 @@
+//! The streams of a sandbox: each of the guest's to its log and its clients, and what clients type to the guest.
+//!
+//! ```text
+//! guest: output --read, if no sink is full--> log
+//!                                       \---> sink of each attached client --> its socket
+//! guest: input <-- what is left over <------- source of each attached client
+//! ```
+//!
+//! Invariants: no byte that came before a stream's token, or without it, goes anywhere; at most one read's worth of bytes
+//! waits for each client, and while some does, no more is read of that output (back pressure); a client that attached to a
+//! process that was executing may stay full for [`STALL_LIMIT`], after which it is dropped. docs/lifecycle.md, "Streams".
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use protocol::agent::{ProcessId, Stream, TOKEN_LEN};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+
+use super::log::Log;
+use super::poller::{Poller, Ready, Source};
+use super::session::{Ask, ClientId, Role};
+
+mod clients;
+
+pub(crate) use clients::Attachment;
+use clients::{Part, Sink};
+
+/// Read at once.
+const CHUNK_BYTES: usize = 64 << 10;
+/// How long a client that attached later may hold a stream up.
+const STALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// The guest has broken the rules of streams.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// It opened a stream with another token than it was given.
+    #[error("the guest opened a stream with a wrong token")]
+    WrongToken,
+    /// The set of descriptors does not take one.
+    #[error("cannot wait for a stream")]
+    Poll(#[from] io::Error),
+}
+
+/// What came of a stream.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// An output has come to its end.
+    Ended { process: ProcessId, port: u32 },
+    /// The guest has opened the stream of an archive: it is the client's.
+    Transfer { ask: Ask, socket: OwnedFd },
+    /// A container's log is to be rotated.
+    LogFull { container: String },
+}
+
+/// A stream of the guest's.
+#[derive(Debug)]
+struct Guest {
+    role: Role,
+    socket: OwnedFd,
+    token: [u8; TOKEN_LEN],
+    /// Bytes of the token that have come.
+    read: usize,
+    /// Its output is over, or its input is gone.
+    ended: bool,
+    is_watched: bool,
+    /// What the guest has not taken yet of its input.
+    pending: Vec<u8>,
+    /// Its input ends when `pending` is empty.
+    ends: bool,
+}
+
+/// All streams.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    guests: BTreeMap<u32, Guest>,
+    sinks: BTreeMap<u64, Sink>,
+    next_sink: u64,
+    logs: BTreeMap<String, Log>,
+    chunk: Vec<u8>,
+}
+
+impl Streams {
+    pub(crate) fn new() -> Streams {
+        Streams {
+            guests: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            next_sink: 0,
+            logs: BTreeMap::new(),
+            chunk: vec![0; CHUNK_BYTES],
+        }
+    }
+
+    /// A container's output goes to this log, too.
+    pub(crate) fn set_log(&mut self, container: &str, log: Log) {
+        self.logs.insert(container.to_owned(), log);
+    }
+
+    /// The log of a container, if it has one.
+    pub(crate) fn log_mut(&mut self, container: &str) -> Option<&mut Log> {
+        self.logs.get_mut(container)
+    }
+
+    /// Takes our end of a stream that the guest may open.
+    pub(crate) fn open(
+        &mut self,
+        poller: &Poller,
+        stream: &Stream,
+        role: Role,
+        socket: OwnedFd,
+    ) -> Result<(), Error> {
+        poller.add(&socket, Source::Guest(stream.port), Ready::READ)?;
+        let guest = Guest {
+            role,
+            socket,
+            token: stream.token,
+            read: 0,
+            ended: false,
+            is_watched: true,
+            pending: Vec::new(),
+            ends: false,
+        };
+        self.guests.insert(stream.port, guest);
+        Ok(())
+    }
+
+    /// Forgets streams.
+    pub(crate) fn close(&mut self, poller: &Poller, ports: &[u32]) {
+        for port in ports {
+            if let Some(guest) = self.guests.remove(port) {
+                poller.remove(&guest.socket);
+            }
+        }
+    }
+
+    /// A stream of the guest's is ready.
+    pub(crate) fn guest_ready(
+        &mut self,
+        poller: &Poller,
+        port: u32,
+        ready: Ready,
+    ) -> Result<Vec<Event>, Error> {
+        let Some(guest) = self.guests.get_mut(&port) else {
+            return Ok(Vec::new());
+        };
+        let mut events = Vec::new();
+        if guest.read < TOKEN_LEN {
+            match guest.read_token()? {
+                Opened::NotYet => return Ok(events),
+                Opened::Never => self.end(poller, port, &mut events),
+                Opened::Yes if matches!(guest.role, Role::Transfer(_)) => {
+                    self.hand_over(poller, port, &mut events);
+                }
+                Opened::Yes => {
+                    self.watch_guest(poller, port)?;
+                    self.watch_sources_of(poller, port)?;
+                }
+            }
+            return Ok(events);
+        }
+        let takes_input = !(ready.write || ready.gone) || guest.push().is_ok();
+        let is_output = guest.is_output();
+        if is_output && (ready.read || ready.gone) && !self.is_blocked(port) {
+            self.read_output(poller, port, &mut events)?;
+        }
+        if !takes_input && !is_output {
+            self.end(poller, port, &mut events);
+        }
+        self.watch_guest(poller, port)?;
+        self.watch_sources_of(poller, port)?;
+        Ok(events)
+    }
+
+    /// Reads every output to its end or until there is no more, whatever its clients have room for: the machine has ended,
+    /// and what it has sent is all in the sockets.
+    pub(crate) fn drain(&mut self, poller: &Poller) -> Result<Vec<Event>, Error> {
+        let mut events = Vec::new();
+        let ports: Vec<u32> = self.guests.keys().copied().collect();
+        for port in ports {
+            while let Some(guest) = self.guests.get(&port) {
+                if guest.ended || !guest.is_output() || guest.read < TOKEN_LEN {
+                    break;
+                }
+                if !self.read_output(poller, port, &mut events)? {
+                    break;
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    /// Reads once of an output and passes it on. False if there was nothing.
+    fn read_output(
+        &mut self,
+        poller: &Poller,
+        port: u32,
+        events: &mut Vec<Event>,
+    ) -> Result<bool, Error> {
+        let Some(guest) = self.guests.get(&port) else {
+            return Ok(false);
+        };
+        let Some((process, part)) = guest.output() else {
+            return Ok(false);
+        };
+        let process = process.clone();
+        let len = match recv(&guest.socket, &mut *self.chunk, RecvFlags::DONTWAIT) {
+            Ok((len, _)) => len,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
+            Err(error) => {
+                tracing::debug!(%error, "an output has failed, which is its end");
+                0
+            }
+        };
+        if len == 0 {
+            self.end(poller, port, events);
+            return Ok(false);
+        }
+        let bytes = &self.chunk[..len];
+        if process.exec.is_none()
+            && let Some(log) = self.logs.get_mut(&process.container)
+            && log.write(part == Part::Stderr, bytes, sys::clock::realtime_ns())
+        {
+            let container = process.container.clone();
+            events.push(Event::LogFull { container });
+        }
+        let now = Instant::now();
+        let mut gone = Vec::new();
+        for (id, sink) in &mut self.sinks {
+            if sink.takes(&process, part) && sink.push(bytes, now).is_err() {
+                gone.push(*id);
+            }
+        }
+        for id in gone {
+            self.drop_sink(poller, id);
+        }
+        self.watch_sinks_of(poller, &process)?;
+        Ok(true)
+    }
+
+    /// An output has come to its end, or an input is gone.
+    fn end(&mut self, poller: &Poller, port: u32, events: &mut Vec<Event>) {
+        let Some(guest) = self.guests.get_mut(&port) else {
+            return;
+        };
+        if guest.ended {
+            return;
+        }
+        guest.ended = true;
+        guest.is_watched = false;
+        poller.remove(&guest.socket);
+        if let Role::Input(process) = &guest.role {
+            // Whoever types to it learns that nobody reads.
+            let process = process.clone();
+            self.drop_sources(poller, &process);
+            return;
+        }
+        if let Some((process, part)) = guest.output() {
+            let process = process.clone();
+            if process.exec.is_none()
+                && let Some(log) = self.logs.get_mut(&process.container)
+            {
+                log.end(part == Part::Stderr, sys::clock::realtime_ns());
+            }
+            events.push(Event::Ended { process, port });
+        }
+    }
+
+    /// The stream of an archive is its client's from here on.
+    fn hand_over(&mut self, poller: &Poller, port: u32, events: &mut Vec<Event>) {
+        if let Some(guest) = self.guests.remove(&port)
+            && let Role::Transfer(ask) = guest.role
+        {
+            poller.remove(&guest.socket);
+            let socket = guest.socket;
+            events.push(Event::Transfer { ask, socket });
+        }
+    }
+
+    /// Some client has yet to take what came last of this output.
+    fn is_blocked(&self, port: u32) -> bool {
+        let output = self.guests.get(&port).and_then(Guest::output);
+        output.is_some_and(|(process, part)| {
+            let mut sinks = self.sinks.values();
+            sinks.any(|sink| sink.takes(process, part) && sink.is_full())
+        })
+    }
+
+    fn watch_guest(&mut self, poller: &Poller, port: u32) -> Result<(), Error> {
+        let is_blocked = self.is_blocked(port);
+        let Some(guest) = self.guests.get_mut(&port).filter(|guest| !guest.ended) else {
+            return Ok(());
+        };
+        let wanted = Ready {
+            read: guest.read < TOKEN_LEN || (guest.is_output() && !is_blocked),
+            write: guest.read == TOKEN_LEN && !guest.pending.is_empty(),
+            gone: false,
+        };
+        let is_watched = &mut guest.is_watched;
+        Ok(poller.want(&guest.socket, Source::Guest(port), wanted, is_watched)?)
+    }
+
+    /// Waits again for the outputs of a process whose clients have taken something.
+    fn watch_guests_of(&mut self, poller: &Poller, process: &ProcessId) -> Result<(), Error> {
+        let of = self.guests.iter().filter(|(_, guest)| guest.is_of(process));
+        let ports: Vec<u32> = of.map(|(port, _)| *port).collect();
+        ports
+            .into_iter()
+            .try_for_each(|port| self.watch_guest(poller, port))
+    }
+
+    /// The process has ended: its clients' streams end when they have taken what is theirs, and its own are forgotten.
+    pub(crate) fn finish(&mut self, poller: &Poller, process: &ProcessId) {
+        let of = self.guests.iter().filter(|(_, guest)| guest.is_of(process));
+        let ports: Vec<u32> = of.map(|(port, _)| *port).collect();
+        self.close(poller, &ports);
+        let of = self
+            .sinks
+            .iter_mut()
+            .filter(|(_, sink)| sink.process == *process);
+        let mut over = Vec::new();
+        for (id, sink) in of {
+            sink.closing = true;
+            if !sink.is_full() {
+                over.push(*id);
+            }
+        }
+        for id in over {
+            self.drop_sink(poller, id);
+        }
+    }
+
+    /// The process that a stream belongs to.
+    pub(crate) fn process_of(&self, port: u32) -> Option<ProcessId> {
+        match &self.guests.get(&port)?.role {
+            Role::Input(process) | Role::Terminal(process) | Role::Output { process, .. } => {
+                Some(process.clone())
+            }
+            Role::Transfer(_) => None,
+        }
+    }
+
+    /// Nothing waits to be taken by anybody.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.sinks.values().any(Sink::is_full)
+    }
+
+    /// When [`Streams::drop_stalled`] is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.sinks.values().filter_map(Sink::deadline).min()
+    }
+
+    /// Takes their streams from clients that have held others up for too long.
+    pub(crate) fn drop_stalled(&mut self, poller: &Poller, now: Instant) -> Result<(), Error> {
+        let stalled = |sink: &Sink| sink.deadline().is_some_and(|by| now >= by);
+        let ids: Vec<u64> = self
+            .sinks
+            .iter()
+            .filter(|(_, sink)| stalled(sink))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            if let Some(process) = self.drop_sink(poller, id) {
+                tracing::info!(?process, "a client that does not read lost its attachment");
+                self.watch_guests_of(poller, &process)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Opened {
+    Yes,
+    NotYet,
+    /// It was closed before its token.
+    Never,
+}
+
+impl Guest {
+    /// Reads what there is of the token, and not a byte more.
+    fn read_token(&mut self) -> Result<Opened, Error> {
+        let expected = &self.token[self.read..];
+        let mut bytes = [0; TOKEN_LEN];
+        let buffer = &mut bytes[..expected.len()];
+        match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => Ok(Opened::Never),
+            Ok((len, _)) if bytes[..len] == expected[..len] => {
+                self.read += len;
+                Ok(match self.read == TOKEN_LEN {
+                    true => Opened::Yes,
+                    false => Opened::NotYet,
+                })
+            }
+            Ok(_) => Err(Error::WrongToken),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(Opened::NotYet),
+            Err(error) => {
+                tracing::debug!(%error, "a stream failed before it was opened");
+                Ok(Opened::Never)
+            }
+        }
+    }
+
+    /// Sends what waits of the input, and ends it if that was all. Fails when the process takes no more.
+    fn push(&mut self) -> Result<(), Errno> {
+        while !self.pending.is_empty() {
+            match send(
+                &self.socket,
+                &self.pending,
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            ) {
+                Ok(len) => drop(self.pending.drain(..len)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(error) => {
+                    self.pending.clear();
+                    return Err(error);
+                }
+            }
+        }
+        if self.ends {
+            // Fails only when the other side is gone, which is as good.
+            let _ = shutdown(&self.socket, Shutdown::Write);
+        }
+        Ok(())
+    }
+
+    fn output(&self) -> Option<(&ProcessId, Part)> {
+        match &self.role {
+            Role::Output { process, is_stderr } => Some((
+                process,
+                match is_stderr {
+                    true => Part::Stderr,
+                    false => Part::Stdout,
+                },
+            )),
+            Role::Terminal(process) => Some((process, Part::Terminal)),
+            Role::Input(_) | Role::Transfer(_) => None,
+        }
+    }
+
+    /// The guest has opened it, and it is not over.
+    fn is_open(&self) -> bool {
+        self.read == TOKEN_LEN && !self.ended
+    }
+
+    fn is_output(&self) -> bool {
+        self.output().is_some()
+    }
+
+    fn takes_input_of(&self, process: &ProcessId) -> bool {
+        match &self.role {
+            Role::Input(of) | Role::Terminal(of) => of == process,
+            Role::Output { .. } | Role::Transfer(_) => false,
+        }
+    }
+
+    fn is_of(&self, process: &ProcessId) -> bool {
+        match &self.role {
+            Role::Input(of) | Role::Terminal(of) | Role::Output { process: of, .. } => {
+                of == process
+            }
+            Role::Transfer(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,516 @@
+//! One life of a sandbox: from the fork of the speaker to the end of speaker and machine.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use protocol::agent::{ExitStatus as Exit, Failure, FailureKind};
+use protocol::record::Status;
+
+use super::members::Member;
+use super::*;
+use crate::link::{MAX_ERROR_LEN, Next};
+use crate::{chain, events};
+
+/// Why a speaker is ended: it broke the protocol.
+#[derive(Debug, thiserror::Error)]
+enum Breach {
+    #[error(transparent)]
+    Link(#[from] link::Error),
+    #[error("the speaker reported {0}, which is none of its containers")]
+    Unknown(String),
+}
+
+pub(super) struct Life {
+    speaker: Child,
+    link: Link,
+    host: Option<HostSide>,
+    /// Where the speaker reads how hull-vmm ended.
+    status: OwnedFd,
+    /// The speaker's last words.
+    words: OwnedFd,
+    /// When the speaker is killed, if it was asked to end.
+    quit_by: Option<Instant>,
+    /// The speaker was killed on purpose.
+    killed: bool,
+    /// What the speaker is told of containers once their records are on disk, in this order.
+    unsaved: BTreeMap<String, Vec<Next>>,
+}
+
+/// What is ready.
+#[derive(Debug, Default)]
+struct Ready {
+    speaker: bool,
+    quit: bool,
+    link: bool,
+    client: bool,
+    machine: bool,
+}
+
+impl Life {
+    pub(super) fn new(
+        speaker: Child,
+        link: Link,
+        host: Option<HostSide>,
+        status: OwnedFd,
+        words: OwnedFd,
+    ) -> Life {
+        Life {
+            speaker,
+            link,
+            host,
+            status,
+            words,
+            quit_by: None,
+            killed: false,
+            unsaved: BTreeMap::new(),
+        }
+    }
+
+    /// Serves the speaker to its end, takes the machine down, and decides what follows.
+    pub(super) fn watch(mut self, warden: &mut Warden) -> Result<After, Error> {
+        let ended = loop {
+            let ready = self.wait(warden)?;
+            if ready.machine {
+                self.machine_ended();
+            }
+            // Before the end of the speaker: what it said last is still there.
+            if ready.link
+                && let Err(breach) = self.listen(warden)
+            {
+                tracing::warn!(error = %chain(&breach), "the speaker is ended");
+                self.kill_speaker();
+            }
+            if ready.speaker {
+                while !self.killed && self.listen(warden).is_ok() {}
+                break super::reap(&self.speaker);
+            }
+            if ready.quit {
+                warden.quit.take().map_err(Error::Poll)?;
+                warden.is_quitting = true;
+                self.quit();
+            }
+            if ready.client {
+                self.accept(warden);
+            }
+            self.retry_unsaved(warden);
+            if self.quit_by.is_some_and(|by| Instant::now() >= by) {
+                self.kill_speaker();
+            }
+        };
+        let reason = self.reason(ended);
+        if let Some(host) = self.host.take() {
+            host.take_down();
+        }
+        Ok(warden.aftermath(reason))
+    }
+
+    fn wait(&self, warden: &Warden) -> Result<Ready, Error> {
+        let mut fds = vec![
+            PollFd::new(&self.speaker.pidfd, PollFlags::IN),
+            PollFd::new(&warden.quit, PollFlags::IN),
+            PollFd::new(&self.link, PollFlags::IN),
+            PollFd::new(&warden.listener, PollFlags::IN),
+        ];
+        fds.extend(
+            self.host
+                .as_ref()
+                .and_then(HostSide::end_descriptor)
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+        );
+        let retry = (!self.unsaved.is_empty()).then_some(Duration::from_millis(500));
+        let quit = self
+            .quit_by
+            .map(|by| by.saturating_duration_since(Instant::now()));
+        wait_for(&mut fds, retry.into_iter().chain(quit).min())?;
+        let ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        Ok(Ready {
+            speaker: ready(0),
+            quit: ready(1),
+            link: ready(2),
+            client: ready(3),
+            machine: ready(4),
+        })
+    }
+
+    /// hull-vmm or hull-native has ended: the speaker, which is not its parent, is told how.
+    fn machine_ended(&mut self) {
+        if let Some(ended) = self.host.as_mut().and_then(HostSide::wait) {
+            // A speaker that has ended need not know.
+            if let Err(error) = rustix::io::write(&self.status, &ended.bytes()) {
+                tracing::debug!(%error, "the speaker is not told how the machine ended");
+            }
+        }
+    }
+
+    fn kill_speaker(&mut self) {
+        self.killed = true;
+        if let Err(error) = pidfd_send_signal(&self.speaker.pidfd, Signal::KILL) {
+            tracing::debug!(%error, "the speaker has ended in the meantime");
+        }
+    }
+
+    fn quit(&mut self) {
+        if self.quit_by.is_some() {
+            // Asked twice.
+            return self.kill_speaker();
+        }
+        self.quit_by = Some(Instant::now() + QUIT_TIMEOUT);
+        if self.link.send(&ToSpeaker::Quit, &[]).is_err() {
+            self.kill_speaker();
+        }
+    }
+
+    fn accept(&mut self, warden: &Warden) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let sent = accept_with(&warden.listener, flags)
+            .map_err(|error| link::Error::Io(error.into()))
+            .and_then(|client| self.link.send(&ToSpeaker::Client, &[client.as_fd()]));
+        if let Err(error) = sent {
+            tracing::debug!(error = %chain(&error), "a client was not taken");
+        }
+    }
+
+    /// Carries out one message of the speaker's.
+    fn listen(&mut self, warden: &mut Warden) -> Result<(), Breach> {
+        let (message, _) = self.link.receive::<ToWarden>()?;
+        tracing::debug!(?message, "from the speaker");
+        match message {
+            ToWarden::Load { container } => self.load(warden, &container),
+            ToWarden::Started { container, pid } => {
+                let now = sys::clock::realtime_ns();
+                self.record(warden, &container, "start", &[], |state| {
+                    let restarted = state.status == Status::Restarting;
+                    state.restarts = if restarted { state.restarts + 1 } else { 0 };
+                    state.status = Status::Running;
+                    state.pid = pid;
+                    state.started_ns = now;
+                    (state.exit, state.exit_code, state.oom_killed) = (None, 0, false);
+                    state.error.clear();
+                    state.stopped_by_user = false;
+                })
+            }
+            ToWarden::StartFailed {
+                container,
+                code,
+                error,
+            } => self.start_failed(warden, &container, code, error),
+            ToWarden::Stopping { container } => self.record(warden, &container, "", &[], |state| {
+                state.stopped_by_user = true;
+                if state.status == Status::Restarting {
+                    state.status = Status::Exited;
+                }
+            }),
+            ToWarden::Exited {
+                container,
+                status,
+                oom_killed,
+                error,
+            } => self.exited(warden, &container, status, oom_killed, error),
+            ToWarden::Paused { container, paused } => {
+                let action = if paused { "pause" } else { "unpause" };
+                self.record(warden, &container, action, &[], |state| {
+                    state.status = if paused {
+                        Status::Paused
+                    } else {
+                        Status::Running
+                    };
+                })
+            }
+            ToWarden::Reload { container } => {
+                if let Err(error) = member(warden, &container)?.reload() {
+                    tracing::warn!(error = %chain(&error), "the old policy stays");
+                }
+                Ok(())
+            }
+            ToWarden::Rotate { container } => {
+                let log = member(warden, &container)?.rotate_log();
+                let log = log.unwrap_or_else(|error| {
+                    tracing::warn!(error = %chain(&error), "the log was not rotated");
+                    None
+                });
+                self.tell(&ToSpeaker::Log { container }, log.as_ref().map(AsFd::as_fd))
+            }
+            ToWarden::Health { container, status } => {
+                let action = format!("health_status: {}", health(status));
+                let root = warden.config.root.clone();
+                events::write(&root, member(warden, &container)?, &action, &[]);
+                Ok(())
+            }
+            ToWarden::Forget { container } => {
+                if warden.config.kind != SandboxKind::Single {
+                    member(warden, &container)?;
+                    warden.members.forget(&container);
+                }
+                Ok(())
+            }
+            ToWarden::MachineDone => {
+                if let Some(host) = &mut self.host {
+                    host.kill();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn load(&mut self, warden: &mut Warden, container: &str) -> Result<(), Breach> {
+        let opened = warden.members.load(container).and_then(|member| {
+            let mut files = vec![member.open_config()?];
+            let log = member.open_log()?;
+            let has_log = log.is_some();
+            files.extend(log);
+            files.extend(member.open_layers()?);
+            Ok((files, has_log))
+        });
+        let (files, log, result) = match opened {
+            Ok((files, log)) => (files, log, Ok(())),
+            Err(error) => {
+                let kind = match error {
+                    members::Error::Absent(_) | members::Error::Id(_) => FailureKind::NotFound,
+                    _ => FailureKind::Other,
+                };
+                (Vec::new(), false, Err(Failure::new(kind, chain(&error))))
+            }
+        };
+        let container = container.to_owned();
+        let message = ToSpeaker::Loaded {
+            container,
+            log,
+            result,
+        };
+        self.tell(&message, files.iter().map(AsFd::as_fd))
+    }
+
+    fn start_failed(
+        &mut self,
+        warden: &mut Warden,
+        container: &str,
+        code: u8,
+        error: String,
+    ) -> Result<(), Breach> {
+        let now = sys::clock::realtime_ns();
+        let error = cut(error);
+        self.record(warden, container, "", &[], |state| {
+            // A restart that fails ends the container; a first start leaves it as it was made.
+            state.status = match state.started_ns {
+                0 => Status::Created,
+                _ => Status::Exited,
+            };
+            state.pid = 0;
+            state.exit_code = code;
+            state.error = error;
+            state.finished_ns = now;
+        })
+    }
+
+    fn exited(
+        &mut self,
+        warden: &mut Warden,
+        container: &str,
+        status: Exit,
+        oom_killed: bool,
+        error: Option<String>,
+    ) -> Result<(), Breach> {
+        let next = warden.end_container(container, status, oom_killed, error);
+        let Some(next) = next else {
+            return Err(Breach::Unknown(container.to_owned()));
+        };
+        self.recorded(warden, container, next)
+    }
+
+    /// Changes a container's state, writes it and tells the speaker.
+    fn record(
+        &mut self,
+        warden: &mut Warden,
+        container: &str,
+        action: &str,
+        attributes: &[(&str, String)],
+        change: impl FnOnce(&mut protocol::record::State),
+    ) -> Result<(), Breach> {
+        let root = warden.config.root.clone();
+        let member = member(warden, container)?;
+        if let Err(error) = member.record(change) {
+            tracing::warn!(error = %chain(&error), "the state is not on disk yet");
+        }
+        if !action.is_empty() {
+            events::write(&root, member, action, attributes);
+        }
+        self.recorded(warden, container, Next::Stay)
+    }
+
+    /// Tells the speaker once the container's state is on disk.
+    fn recorded(&mut self, warden: &mut Warden, container: &str, next: Next) -> Result<(), Breach> {
+        if member(warden, container)?.unsaved {
+            let waiting = self.unsaved.entry(container.to_owned()).or_default();
+            waiting.push(next);
+            return Ok(());
+        }
+        let mut all = self.unsaved.remove(container).unwrap_or_default();
+        all.push(next);
+        for next in all {
+            let container = container.to_owned();
+            self.tell(&ToSpeaker::Recorded { container, next }, None)?;
+        }
+        Ok(())
+    }
+
+    /// Tries again to write what a full disk did not take (lifecycle H22).
+    fn retry_unsaved(&mut self, warden: &mut Warden) {
+        let waiting: Vec<String> = self.unsaved.keys().cloned().collect();
+        for container in waiting {
+            let saved = match warden.members.get_mut(&container) {
+                Some(member) => member.save(),
+                None => Ok(()),
+            };
+            match saved {
+                Ok(()) => {
+                    let all = self.unsaved.remove(&container).unwrap_or_default();
+                    for next in all {
+                        let container = container.clone();
+                        let told = self.tell(&ToSpeaker::Recorded { container, next }, None);
+                        if told.is_err() {
+                            return self.kill_speaker();
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(error = %chain(&error), "the state is still not on disk");
+                }
+            }
+        }
+    }
+
+    fn tell<'a>(
+        &self,
+        message: &ToSpeaker,
+        descriptors: impl IntoIterator<Item = BorrowedFd<'a>>,
+    ) -> Result<(), Breach> {
+        let descriptors: Vec<BorrowedFd<'_>> = descriptors.into_iter().collect();
+        Ok(self.link.send(message, &descriptors)?)
+    }
+
+    /// Why the speaker ended, if not by itself: refused a system call, panicked, or killed.
+    fn reason(&self, ended: Option<ExitStatus>) -> Option<String> {
+        let words = jail::explain("hull-monitor", self.words.as_fd()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the speaker's last words cannot be read");
+            None
+        });
+        words.or_else(|| {
+            let ended = ended.filter(|ended| !ended.success())?;
+            Some(match ended.signal() {
+                Some(_) => {
+                    format!("the monitor's process that talks to the guest was ended ({ended})")
+                }
+                None => format!("the monitor's process that talks to the guest failed ({ended})"),
+            })
+        })
+    }
+}
+
+impl Warden {
+    /// Records a container's end and decides what follows; `None` if there is no such container.
+    fn end_container(
+        &mut self,
+        container: &str,
+        status: Exit,
+        oom_killed: bool,
+        error: Option<String>,
+    ) -> Option<Next> {
+        let now = sys::clock::realtime_ns();
+        let member = self.members.get_mut(container)?;
+        let again =
+            !self.is_quitting && policy::restarts(member.config.restart, &member.state, status);
+        let ran = Duration::from_nanos(now.saturating_sub(member.state.started_ns));
+        let next = match again {
+            true => Next::Restart {
+                after_ms: member.backoff.next(ran).as_millis() as u64,
+            },
+            false => Next::Stay,
+        };
+        let recorded = member.record(|state| {
+            state.status = if again {
+                Status::Restarting
+            } else {
+                Status::Exited
+            };
+            state.pid = 0;
+            state.exit = Some(status);
+            state.exit_code = status.code();
+            state.oom_killed = oom_killed;
+            state.error = error.map(cut).unwrap_or_default();
+            state.finished_ns = now;
+        });
+        if let Err(error) = recorded {
+            tracing::warn!(error = %chain(&error), "the end is not on disk yet");
+        }
+        if oom_killed {
+            events::write(&self.config.root, member, "oom", &[]);
+        }
+        let code = [("exitCode", status.code().to_string())];
+        events::write(&self.config.root, member, "die", &code);
+        Some(next)
+    }
+
+    /// What follows the end of a speaker: containers that it has not reported ended with it (lifecycle H7).
+    fn aftermath(&mut self, reason: Option<String>) -> After {
+        let running: Vec<String> = self
+            .members
+            .iter_mut()
+            .filter(|member| matches!(member.state.status, Status::Running | Status::Paused))
+            .map(|member| member.config.id.clone())
+            .collect();
+        let error = reason.unwrap_or_else(|| match self.is_quitting {
+            true => "hull was asked to end".to_owned(),
+            false => "the sandbox ended".to_owned(),
+        });
+        for id in running {
+            self.end_container(
+                &id,
+                Exit::Signal(libc::SIGKILL as u8),
+                false,
+                Some(error.clone()),
+            );
+        }
+        if self.is_quitting {
+            return After::End;
+        }
+        let (mut start, mut pause) = (Vec::new(), Duration::ZERO);
+        for member in self.members.iter_mut() {
+            if member.state.status == Status::Restarting {
+                pause = pause.max(member.backoff.current());
+                start.push(member.config.id.clone());
+            }
+        }
+        match start.is_empty() {
+            true => After::End,
+            false => After::Again { pause, start },
+        }
+    }
+}
+
+/// Whether a container goes with its sandbox's end: it has run or was to run, and is to be removed.
+pub(super) fn is_removed_at_its_end(member: &Member) -> bool {
+    member.config.auto_remove && member.state.finished_ns != 0
+}
+
+fn member<'a>(warden: &'a mut Warden, container: &str) -> Result<&'a mut Member, Breach> {
+    warden
+        .members
+        .get_mut(container)
+        .ok_or_else(|| Breach::Unknown(container.to_owned()))
+}
+
+/// An error's text, bounded and without what drives a terminal.
+fn cut(text: String) -> String {
+    crate::text::printable(&text, MAX_ERROR_LEN)
+}
+
+fn health(status: protocol::record::HealthStatus) -> &'static str {
+    use protocol::record::HealthStatus;
+    match status {
+        HealthStatus::Starting => "starting",
+        HealthStatus::Healthy => "healthy",
+        HealthStatus::Unhealthy => "unhealthy",
+    }
+}
