@@ -39,6 +39,9 @@ pub enum Error {
         /// Ours.
         hull: u32,
     },
+    /// The monitor does not serve this client.
+    #[error("{}", .0.message)]
+    Refused(Failure),
     /// The answer does not fit the request.
     #[error("the monitor gave an answer that does not fit the request")]
     Unexpected,

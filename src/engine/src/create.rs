@@ -146,3 +146,101 @@ impl Engine {
         Ok(config.filter(|config| matches!(config.kind, SandboxKind::Pod { .. })))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Fixture;
+
+    #[test]
+    fn a_container_without_a_name_gets_one_and_may_be_found_by_it() {
+        let fixture = Fixture::new();
+        let new = fixture.new_container("", |_| {});
+        let id = new.config.id.clone();
+        let name = fixture.engine.create(new).unwrap();
+        assert!(name.contains('_'));
+        assert_eq!(fixture.engine.id(&name).unwrap(), id);
+        assert_eq!(fixture.actions(), ["create"]);
+    }
+
+    #[test]
+    fn a_created_container_is_whole_and_has_not_started() {
+        let fixture = Fixture::new();
+        let id = fixture.create("web");
+        let container = fixture.engine.container("web").unwrap();
+        assert_eq!(container.state, State::default());
+        assert!(fixture.engine.layout().logs(&id).is_dir());
+        assert!(fixture.engine.layout().sandbox_config(&id).exists());
+        assert!(
+            files::names(&fixture.engine.layout().tmp())
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_name_in_use_is_refused_with_its_owner_and_nothing_is_left() {
+        let fixture = Fixture::new();
+        let id = fixture.create("web");
+        let error = fixture
+            .engine
+            .create(fixture.new_container("web", |_| {}))
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("in use by container \"{id}\""))
+        );
+        assert_eq!(
+            files::names(&fixture.engine.layout().containers()).unwrap(),
+            [id]
+        );
+        assert!(
+            files::names(&fixture.engine.layout().tmp())
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_refused() {
+        let fixture = Fixture::new();
+        let error = fixture
+            .engine
+            .create(fixture.new_container("a/b", |_| {}))
+            .unwrap_err();
+        assert_eq!(error.kind(), crate::Kind::Invalid);
+    }
+
+    #[test]
+    fn of_many_that_want_one_name_one_gets_it() {
+        let fixture = Fixture::new();
+        let created = std::thread::scope(|scope| {
+            let create = || {
+                let engine = fixture.another_engine();
+                engine.create(fixture.new_container("web", |_| {})).is_ok()
+            };
+            let threads: Vec<_> = (0..6).map(|_| scope.spawn(create)).collect();
+            let results = threads.into_iter().map(|thread| thread.join().unwrap());
+            results.filter(|created| *created).count()
+        });
+        assert_eq!(created, 1);
+        assert_eq!(
+            files::names(&fixture.engine.layout().containers())
+                .unwrap()
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_folder_of_a_later_hull_is_refused_by_name() {
+        let fixture = Fixture::new();
+        let id = fixture.create("web");
+        let path = fixture.engine.layout().container_config(&id);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replacen("\"version\":1", "\"version\":2", 1)).unwrap();
+        let error = fixture.engine.container("web").unwrap_err().to_string();
+        assert!(error.contains("written by a later hull"), "{error}");
+    }
+}

@@ -4,11 +4,7 @@
 //! PREFIX/bin/hull
 //! PREFIX/libexec/hull/{hull-monitor, hull-vmm, vmlinux, initramfs.cpio, scratch.ext4, demo.tar}
 //!
-//! ROOT/sandboxes/<id>/   one folder for each sandbox, see `sandbox`
-//! ROOT/templates/<key>/  saved VMs, see `monitor::template`
-//! ROOT/names.sqlite      container names, see `names`
-//! ROOT/cache/            what can be made again
-//! ROOT/...               the image store's and the network's own
+//! ROOT/...               see `layout`
 //! ```
 //!
 //! Deliberately absent: a configuration file. `HULL_ROOT` moves the state, `HULL_LIBEXEC` the parts (for tests).

@@ -95,7 +95,8 @@ fn check_hello(result: &Result<Answer, Failure>) -> Result<(), connection::Error
             monitor: *version,
             hull: VERSION,
         }),
-        _ => Err(connection::Error::Unexpected),
+        Ok(_) => Err(connection::Error::Unexpected),
+        Err(failure) => Err(connection::Error::Refused(failure.clone())),
     }
 }
 
