@@ -20,7 +20,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 fn main() -> ExitCode {
-    match run() {
+    let result = run();
+    // A container that could not be made is cleared away before we end.
+    while container::sweep() > 0 {
+        let _ = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+    }
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let code = match error
