@@ -132,10 +132,15 @@ impl Drop for Container {
         let cgroup = self.joinable().cgroup();
         let _ = cgroup.thaw();
         let _ = cgroup.kill();
-        let _ = waitid(
-            WaitId::PidFd(self.running.pidfd.as_fd()),
-            WaitIdOptions::EXITED,
-        );
+        let process = WaitId::PidFd(self.running.pidfd.as_fd());
+        // It ends only when all of its PID namespace have been reaped, failed execs among them.
+        while let Ok(None) = waitid(
+            process.clone(),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        ) {
+            container::sweep();
+            std::thread::yield_now();
+        }
         let Ok(mut events) = cgroup.events() else {
             return;
         };
@@ -171,6 +176,13 @@ pub(crate) fn wait(pidfd: &OwnedFd) -> i32 {
         .exit_status()
         .or(status.terminating_signal().map(|signal| 128 + signal))
         .unwrap()
+}
+
+/// Sweeps until nothing is left.
+pub(crate) fn sweep_all() {
+    while container::sweep() > 0 {
+        std::thread::yield_now();
+    }
 }
 
 /// The descriptors that this process has open, and its children.

@@ -6,7 +6,7 @@ use container::{Kind, Stdio};
 use serde_json::json;
 
 use crate::Test;
-use crate::driver::{Container, exec_request, open_and_children, request, wait};
+use crate::driver::{Container, exec_request, open_and_children, request, sweep_all, wait};
 use crate::fixture::Bundle;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -186,7 +186,7 @@ fn failures() {
         error.to_string(),
         "cannot enter the working directory /not/there"
     );
-    container::sweep();
+    sweep_all();
     assert_eq!(open_and_children().1, 1, "the container alone");
 }
 
@@ -256,7 +256,7 @@ fn thousand() {
             .unwrap();
         assert_eq!(wait(&running.pidfd), 0);
     }
-    container::sweep();
+    sweep_all();
     assert_eq!(open_and_children(), before);
     let pids = container.joinable().cgroup().pids().unwrap();
     assert_eq!(pids, [container.running.pid]);

@@ -1,9 +1,7 @@
 //! Values that are dropped half-way.
 
-use container::sweep;
-
 use crate::Test;
-use crate::driver::{Container, exec_request, open_and_children, request};
+use crate::driver::{Container, exec_request, open_and_children, request, sweep_all, wait};
 use crate::fixture::Bundle;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -11,13 +9,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_failure_leaves_no_process_and_no_cgroup", failed),
     ("a_dropped_exec_leaves_the_container_alone", dropped_exec),
 ];
-
-/// Sweeps until nothing is left.
-fn sweep_all() {
-    while sweep() > 0 {
-        std::thread::yield_now();
-    }
-}
 
 fn dropped() {
     sweep_all();
@@ -64,23 +55,18 @@ fn dropped_exec() {
         std::thread::yield_now();
         match starting.advance() {
             container::Progress::Failed(error) => panic!("{error}"),
-            other => drop(other),
+            // Executed already, it is the caller's.
+            container::Progress::Done(running) => {
+                rustix::process::pidfd_send_signal(&running.pidfd, rustix::process::Signal::KILL)
+                    .unwrap();
+                wait(&running.pidfd);
+            }
+            container::Progress::Pending(starting) => drop(starting),
         }
     }
-    // Those that were executing by then are ours to end.
-    container
-        .joinable()
-        .cgroup()
-        .pids()
-        .unwrap()
-        .into_iter()
-        .filter(|pid| *pid != container.running.pid)
-        .for_each(|pid| _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL));
     sweep_all();
-    while rustix::process::waitpid(None, rustix::process::WaitOptions::NOHANG)
-        .unwrap()
-        .is_some()
-    {}
     assert_eq!(open_and_children(), before);
+    let pids = container.joinable().cgroup().pids().unwrap();
+    assert_eq!(pids, [container.running.pid]);
     assert_eq!(container.exec("exit 4").code, 4);
 }

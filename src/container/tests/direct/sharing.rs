@@ -2,11 +2,11 @@
 
 use std::os::fd::AsFd;
 
-use container::{Network, PidNamespace, network_namespace, pid_namespace, sweep};
+use container::{Network, PidNamespace, network_namespace, pid_namespace};
 use serde_json::json;
 
 use crate::Test;
-use crate::driver::{Container, request, wait};
+use crate::driver::{Container, request, sweep_all, wait};
 use crate::fixture::Bundle;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -46,20 +46,18 @@ fn pids() {
         (Container::of(request, &bundle), bundle)
     };
     let ((one, _b1), (two, _b2)) = (start("exec sleep 1001"), start("exec sleep 1002"));
-    let out = one.exec("ps | awk '{print $4,$5}'; echo $$").out;
+    let out = one.exec("ps -o args; echo $$").out;
     assert!(
         out.contains("sleep 1001\n") && out.contains("sleep 1002\n"),
         "{out}"
     );
     // An orphan becomes the holder's, which reaps it.
     two.exec("sh -c 'sleep 0 &'");
-    let out = two.exec("sleep 0.1; ps | grep -c [Z]; true").out;
+    let out = two.exec("sleep 0.1; ps -o stat | grep -c Z").out;
     assert_eq!(out, "0\n");
     // The holder's end is that of all.
     drop(holder);
     assert_eq!(wait(&one.running.pidfd), 128 + 9);
     assert_eq!(wait(&two.running.pidfd), 128 + 9);
-    while sweep() > 0 {
-        std::thread::yield_now();
-    }
+    sweep_all();
 }
