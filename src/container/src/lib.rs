@@ -45,6 +45,7 @@ mod execute;
 pub mod fuzzing;
 mod init;
 mod inside;
+mod interpreter;
 mod limits;
 mod mounts;
 mod namespaces;
