@@ -55,7 +55,7 @@ pub enum Error {
 }
 
 /// Builds and runs the VM that the monitor asks for over `socket`. Returns when the VM has ended and the monitor has been
-/// told, or with what the monitor has been told went wrong. The VM's memory is left to the end of the process.
+/// told, or with the error that the monitor has been told. The VM's memory is left to the end of the process.
 pub fn serve(socket: OwnedFd, stamps: Arc<Stamps>) -> Result<(), Error> {
     let socket = Arc::new(socket);
     let result = run(&socket, stamps);
@@ -140,7 +140,7 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
         sources: sources.clone(),
     };
     subscribe(&mut manager, conversation, socket)?;
-    // Every thread is there: nothing is needed any more but what the loop does.
+    // Every thread exists: from here on, only the loop's system calls are needed.
     confine::first_thread().map_err(Error::Confine)?;
     sys::thread::wait_until_confined();
     gate.open();
@@ -160,7 +160,7 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
         }
     };
     let timeout = match end {
-        // They have something to do yet; who waits for it knows for how long.
+        // They have the state to save; the monitor has a deadline for that.
         End::Saved => None,
         _ => Some(STOP_TIMEOUT),
     };
@@ -181,7 +181,7 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lets `subscriber` hear when `descriptor` can be read.
+/// Calls `subscriber` when `descriptor` can be read.
 fn subscribe(
     manager: &mut EventManager<Subscriber>,
     subscriber: impl MutEventSubscriber + Send + 'static,
@@ -246,7 +246,7 @@ fn send(socket: &OwnedFd, message: &FromVmm) {
             })?)
         });
     if let Err(error) = sent {
-        // A monitor that is gone ends the VM through the loop; nobody is left to be told.
+        // A monitor that is gone ends the VM through the loop; there is no one to report this to.
         tracing::debug!(%error, "the monitor could not be told");
     }
 }
@@ -256,7 +256,7 @@ struct Watch(Ends);
 
 impl MutEventSubscriber for Watch {
     fn process(&mut self, _events: Events, ops: &mut EventOps) {
-        // Seen once; the loop looks at the end itself, and must not be woken for it again while the vCPUs stop.
+        // Once is enough: the loop looks at the end itself, and must not be woken again while the vCPUs stop.
         let _ = ops.remove(Events::empty_raw(self.0.as_raw_fd()));
     }
 

@@ -12,10 +12,10 @@
 //! ```
 //!
 //! - [`control`]: the conversation with the monitor.  [`machine`]: where a VM is put together.
-//! - [`kvm`], [`vcpu`], [`stats`]: the ioctls.  [`bus`]: who answers an access.  [`loader`]: kernel and initramfs.
+//! - [`kvm`], [`vcpu`], [`stats`]: the ioctls.  [`bus`]: what answers an access.  [`loader`]: kernel and initramfs.
 //! - [`confine`]: what each thread gives up before a guest runs.
 //! - [`snapshot`]: a VM saved, and begun where another was saved.
-//! - [`ends`], [`halt`], [`stamps`]: what is known of a VM's life.  [`probe`]: whether this KVM can boot a stock kernel.
+//! - [`ends`], [`halt`], [`stamps`]: why and when a VM ended, when it reached each stage.  [`probe`]: whether this KVM can boot a stock kernel.
 
 pub mod bus;
 pub mod confine;

@@ -88,7 +88,7 @@ struct Shared {
     serial: String,
     read_only: bool,
     disk: Mutex<Arc<Disk>>,
-    /// How the thread is told to give the queue back.
+    /// Asks the thread to give the queue back.
     stop: Stop,
     /// An I/O error of the host was logged: the guest can cause as many as it likes.
     failure_logged: AtomicBool,

@@ -19,7 +19,7 @@ pub(super) const SIZE: u16 = 16;
 /// What lies behind the queues, for buffers.
 const BUFFERS: u64 = 0x10_0000;
 
-/// The status of a device whose driver has finished.
+/// The status of a device after its driver's set-up.
 pub(super) const RUNNING: u32 =
     STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK;
 

@@ -27,7 +27,7 @@ mod model;
 /// The most data in a packet to the guest. Linux refuses packets above 64 KiB (VIRTIO_VSOCK_MAX_PKT_BUF_SIZE).
 const MAX_DATA: usize = 64 << 10;
 
-/// Says which connection a packet belongs to; the context ids are always the same two.
+/// Identifies a connection; the context ids are always the same two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Ports {
     pub(super) guest: u32,
@@ -38,7 +38,7 @@ pub(super) struct Ports {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Violation;
 
-/// What became of a chain that was offered to a connection.
+/// What a connection did with a chain.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Filled {
     /// A packet of this many bytes, the header included.
@@ -76,7 +76,7 @@ pub(super) struct Connection {
     hung_up: bool,
     /// The descriptor has not reached its end of file.
     host_sends: bool,
-    /// The guest wants what the host sends.
+    /// The guest has not shut this direction down.
     guest_receives: bool,
 
     response_due: bool,
@@ -147,7 +147,7 @@ impl Connection {
     pub(super) fn update_credit(&mut self, header: &Header) {
         self.peer_buf_alloc = header.buf_alloc;
         // Senders on several vCPUs may overtake each other: a count that does not lie between the last one and what was
-        // sent is old, or a lie.
+        // sent is old or forged.
         let fwd_cnt = Wrapping(header.fwd_cnt);
         if fwd_cnt - self.peer_forwarded <= self.sent - self.peer_forwarded {
             self.peer_forwarded = fwd_cnt;
@@ -171,7 +171,7 @@ impl Connection {
         }
         match self.host_receives {
             true => buffer(&mut self.unsent, data, self.buf_alloc as usize),
-            // Nobody will read it: it counts as delivered, as bytes in a closed socket's buffer do.
+            // It cannot be delivered and counts as if it were, as bytes in a closed socket's buffer do.
             false => self.forwarded = self.received,
         }
         self.consider_credit_update();
@@ -339,7 +339,7 @@ impl Connection {
         self.wants_to_read() && self.credit() == 0 && !self.credit_asked
     }
 
-    /// What the guest shall know of the host's end.
+    /// Flags of the SHUTDOWN that the host's end calls for.
     fn shutdown_due(&self) -> u32 {
         (if self.host_sends { 0 } else { shutdown::SEND })
             | (if self.host_receives {
@@ -361,7 +361,7 @@ impl Connection {
             self.wrote(asked, done);
         }
         if self.unsent.is_empty() && self.unsent.capacity() > 0 {
-            // Most connections never fill their descriptor: none keeps a buffer that it does not need.
+            // Most connections never fill their descriptor: an empty buffer is freed.
             self.unsent = VecDeque::new();
         }
         self.consider_credit_update();
@@ -390,14 +390,14 @@ impl Connection {
         self.failure = Some(error);
     }
 
-    /// The host's end takes nothing any more: what it did not take is lost.
+    /// The host has closed its end: what it did not read is dropped.
     fn host_gone(&mut self) {
         self.host_receives = false;
         self.unsent = VecDeque::new();
         self.forwarded = self.received;
     }
 
-    /// After its end of file, a descriptor that has hung up takes nothing either: the guest need not find out by writing.
+    /// A descriptor that has hung up takes nothing after its end of file: the guest is told before it writes.
     fn consider_hang_up(&mut self) {
         if self.hung_up && !self.host_sends {
             self.host_gone();

@@ -50,7 +50,7 @@ pub struct Vsock {
     running: Option<Scheduled<Worker>>,
 }
 
-/// All that is saved of a socket device besides its queues.
+/// The saved state of a socket device, besides its queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VsockState {
     /// The guest's context id.

@@ -1,4 +1,4 @@
-//! Streams that wait for the guest to connect, and what became of those that failed.
+//! Streams that wait for the guest to connect, and reports of those that failed.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,7 +13,7 @@ pub struct Offers {
     on_failure: Arc<OnceLock<OnFailure>>,
 }
 
-/// Hears of a stream that failed, by its port.
+/// Called for a stream that failed, with its port.
 type OnFailure = Box<dyn Fn(u32, StreamError) + Send + Sync>;
 
 /// Why a stream ended before everything that was sent on it had arrived. The guest's connection has been reset and the

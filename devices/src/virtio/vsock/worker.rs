@@ -1,6 +1,6 @@
 //! The main loop's part of a vsock device: moves packets between the queues and the connections.
 //!
-//! Nothing that a guest does makes the device hold more than a bounded amount: packets due to the guest are flags of
+//! What a guest can make the device hold is bounded: packets due to the guest are flags of
 //! their connection, but for resets, and when [`MAX_RESETS`] of those wait for receive buffers, no packet is taken from
 //! the guest before some are gone. One turn of the loop handles at most [`BUDGET`] chains in each direction.
 
@@ -41,7 +41,7 @@ pub(super) struct Worker {
     pub(super) rx: Ring,
     pub(super) tx: Ring,
     pub(super) event: Ring,
-    /// The driver has to hear that its connections are gone.
+    /// The driver has not been told that its connections are gone.
     pub(super) transport_reset_due: bool,
     pub(super) table: Table,
     /// Connections that may have a packet due.
@@ -52,7 +52,7 @@ pub(super) struct Worker {
 
 impl MutEventSubscriber for Worker {
     fn init(&mut self, ops: &mut EventOps) {
-        // Edges: nobody has to read a kick to clear it.
+        // Edge-triggered: a kick need not be read to be cleared.
         let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
         let kicks = [&self.rx, &self.tx, &self.event]
             .map(|ring| Events::with_data(&*ring.kick, KICK, edge));
@@ -302,7 +302,7 @@ impl Worker {
             return;
         };
         if connection.queued {
-            // Whoever gets the number next would be queued a second time, and without receive buffers a third.
+            // Otherwise the next connection with this number would be queued twice.
             self.due.retain(|&due| due != number);
         }
         if let Err(error) = ops.remove(Events::empty_raw(connection.fd().as_raw_fd())) {

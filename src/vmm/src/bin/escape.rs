@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let call = attempt_called(attempt).ok_or("unknown attempt")?;
     match filter {
-        "filtered" => confine::begin(words)?,
+        "filtered" => confine::prepare(words)?,
         "bare" => drop(words),
         _ => return Err("FILTER is filtered or bare".into()),
     }

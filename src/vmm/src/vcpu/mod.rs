@@ -166,7 +166,7 @@ pub struct Gate(Arc<OnceLock<()>>);
 impl Gate {
     /// Lets them go.
     pub fn open(&self) {
-        // Open is open.
+        // A gate that is open stays open.
         let _ = self.0.set(());
     }
 }
@@ -174,9 +174,9 @@ impl Gate {
 /// What all vCPUs share.
 #[derive(Clone)]
 pub struct Shared {
-    /// Who answers.
+    /// The bus.
     pub bus: Arc<Bus>,
-    /// Where an end is told.
+    /// The end of the VM.
     pub ends: Ends,
     /// For T1.
     pub stamps: Arc<Stamps>,
@@ -200,7 +200,7 @@ pub struct Counts {
 /// Interrupts are on (SDM vol. 1, 3.4.3).
 const RFLAGS_IF: u64 = 1 << 9;
 
-/// Nobody asks.
+/// No probe is pending.
 const LIFE_UNASKED: u8 = 0;
 /// [`Running::ask_for_life`] waits for an answer.
 const LIFE_ASKED: u8 = 1;
@@ -320,7 +320,7 @@ impl Runner {
         None
     }
 
-    /// Somebody wants something: the VM has ended, or the question is whether this vCPU will run again.
+    /// Kicked: the VM has ended, or a probe is pending.
     fn interrupted(&mut self) {
         self.counts.interrupted.fetch_add(1, Ordering::Relaxed);
         // After this, the flag: an end that is told in between is seen before the guest is entered again.

@@ -14,7 +14,7 @@ use crate::snapshot::{Chips, State};
 use crate::vcpu::Start;
 
 /// What is in a VM's memory, and goes with it.
-pub(super) enum Beginning {
+pub(super) enum InitialState {
     /// A kernel that is to boot.
     Kernel(Box<Loaded>),
     /// All of another VM's memory.
@@ -28,7 +28,7 @@ pub(super) struct Loaded {
     cmdline: String,
 }
 
-impl Beginning {
+impl InitialState {
     /// Makes and fills the memory of `config`'s VM.
     pub(super) fn load(
         config: &VmConfig,
@@ -89,7 +89,7 @@ impl Beginning {
                     devices,
                     ..
                 } = *state;
-                bus.begin_at(devices)?;
+                bus.set_saved(devices)?;
                 Ok((Start::Saved(vcpus), Some(chips)))
             }
         }
