@@ -118,7 +118,7 @@ pub type Reactor = Arc<RemoteEndpoint<Subscriber>>;
 /// Why a device could not begin work.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The tap could not be told what the driver does by itself.
+    /// The tap's offloads could not be set to the driver's.
     #[error("the tap's offloads could not be set")]
     Offload(#[source] std::io::Error),
     /// The main loop did not take the device.

@@ -76,7 +76,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut next = error.source();
     while let Some(source) = next {
         let text = source.to_string();
-        // event_manager's errors have said it themselves.
+        // event_manager's errors include their source.
         if !message.ends_with(&text) {
             message.push_str(": ");
             message.push_str(&text);
@@ -247,7 +247,7 @@ fn send(socket: &OwnedFd, message: &FromVmm) {
         });
     if let Err(error) = sent {
         // A monitor that is gone ends the VM through the loop; there is no one to report this to.
-        tracing::debug!(%error, "the monitor could not be told");
+        tracing::debug!(%error, "a message to the monitor could not be sent");
     }
 }
 
@@ -280,7 +280,10 @@ impl Conversation {
                 send(&self.socket, &FromVmm::Report(self.sources.report()));
             }
             Some((ToVmm::OfferStream { port, stream }, mut descriptors)) => {
-                self.offer(port, descriptors.take(stream)?);
+                match descriptors.take(stream) {
+                    Ok(stream) => self.offer(port, stream),
+                    Err(error) => send_failure(&self.socket, port, &error),
+                }
             }
             Some((
                 ToVmm::AddExtents {

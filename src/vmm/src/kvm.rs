@@ -106,7 +106,7 @@ pub(crate) fn failed(ioctl: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> E
     move |source| Error::Ioctl { ioctl, source }
 }
 
-/// What KVM_CHECK_EXTENSION says: 0 for what this KVM does not have.
+/// The result of KVM_CHECK_EXTENSION: 0 for what this KVM does not have.
 fn extension(kvm: &Kvm, capability: Cap) -> Result<usize, Error> {
     // -1 is the call's failure, not KVM's answer.
     usize::try_from(kvm.check_extension_int(capability))

@@ -1,7 +1,7 @@
 //! hull-vmm: one process, one VM.
 //!
-//! It is told what to build over one socket, gets every resource as an open descriptor, opens no path and makes no
-//! socket. `arch` says what a guest expects, `devices` what a device does; this crate performs the ioctls.
+//! Over one socket it gets a configuration and every resource as an open descriptor; it opens no path and makes no
+//! socket. `arch` has what a guest expects, `devices` what a device does; this crate performs the ioctls.
 //!
 //! ```text
 //!  control socket --> main: epoll loop (control, devices) <----- kicks ------ KVM (ioeventfd)

@@ -121,7 +121,7 @@ pub struct Handle {
 }
 
 impl Block {
-    /// A device with these files, which are checked to be as long as said.
+    /// A device with these files, which must be as long as their extents.
     pub fn new(config: BlockConfig) -> Result<Self, Error> {
         let BlockConfig {
             serial,

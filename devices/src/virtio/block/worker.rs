@@ -1,7 +1,7 @@
 //! The thread of a block device: one request after the other, straight between the files and guest memory.
 //!
-//! Requests that come together are answered with one interrupt, unless they take long: the driver then hears of the first
-//! before the last is done.
+//! Requests that come together are answered with one interrupt, unless they take long: the driver is then interrupted for
+//! the first before the last is done.
 
 use std::io;
 use std::os::fd::AsRawFd;

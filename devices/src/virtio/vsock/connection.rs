@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  guest --RW--> [unsent] --writev--> fd      the buffer is used only while the fd takes no more; the guest may send as
-//!                                             much as fits it (buf_alloc), and is told what has left it (fwd_cnt)
+//!                                             much as fits it (buf_alloc), and learns what has left it (fwd_cnt)
 //!  guest <--RW--          <--readv--  fd      nothing is buffered here: without the guest's credit or a buffer of its
 //!                                             receive queue, the bytes stay in the fd
 //! ```
@@ -35,7 +35,7 @@ pub(super) struct Ports {
     pub(super) host: u32,
 }
 
-/// The guest did what the protocol forbids: the connection is reset.
+/// The guest violated the protocol: the connection is reset.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Violation;
 
@@ -60,7 +60,7 @@ pub(super) struct Connection {
     buf_alloc: u32,
     /// Bytes that came from the guest.
     received: Wrapping<u32>,
-    /// Bytes of them that have left `unsent`; and as the guest was last told.
+    /// Bytes of them that have left `unsent`; and the count in the last packet to the guest.
     forwarded: Wrapping<u32>,
     told_forwarded: Wrapping<u32>,
     writable: bool,
@@ -69,7 +69,7 @@ pub(super) struct Connection {
     /// The host may receive: its end has not been closed.
     host_receives: bool,
 
-    /// Bytes that went to the guest, and what it says of its own buffer.
+    /// Bytes that went to the guest, and the size of its own buffer as it announced it.
     sent: Wrapping<u32>,
     peer_buf_alloc: u32,
     peer_forwarded: Wrapping<u32>,
@@ -87,7 +87,7 @@ pub(super) struct Connection {
     /// Flags of the last SHUTDOWN that was sent.
     told_shutdown: u32,
 
-    /// The descriptor has failed: the connection is to be ended, and the failure told.
+    /// The descriptor has failed: the connection is to be ended, and the failure reported.
     failure: Option<StreamError>,
     /// In the worker's queue of connections with something to send.
     pub(super) queued: bool,

@@ -151,7 +151,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Puts a VM together. `stamps` and `ends` are told what its guest does.
+    /// Puts a VM together. `stamps` and `ends` record what its guest does.
     pub fn new(
         config: &VmConfig,
         descriptors: &mut Descriptors,

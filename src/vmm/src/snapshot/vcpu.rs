@@ -43,7 +43,7 @@ pub struct VcpuState {
 }
 
 impl VcpuState {
-    /// Of a vCPU that is not in the guest and has finished its last access. `msrs` are those that KVM says are to be saved.
+    /// Of a vCPU that is not in the guest and has finished its last access. `msrs` are those that KVM lists as to be saved.
     ///
     /// KVM requires the order: MP_STATE first, since reading it settles pending INITs and SIPIs.
     pub fn save(fd: &VcpuFd, msrs: &[u32]) -> Result<Self, Error> {

@@ -40,7 +40,7 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// Makes vCPU `of.index`, for [`Start::set`] to say where it begins.
+    /// Makes vCPU `of.index`; [`Start::set`] sets where it begins.
     pub fn new(vm: &Vm, of: cpuid::Vcpu, supported: &[kvm_cpuid_entry2]) -> Result<Self, Error> {
         let fd = vm.create_vcpu(of.index)?;
         let cpuid = CpuId::from_entries(&of.cpuid(supported))
@@ -159,7 +159,7 @@ pub(crate) fn set_msrs(fd: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<(), Err
     }
 }
 
-/// What vCPUs wait at until everything is in its place; clones are the same gate.
+/// What vCPUs wait at until the VM is complete; clones are the same gate.
 #[derive(Debug, Clone, Default)]
 pub struct Gate(Arc<OnceLock<()>>);
 
@@ -323,7 +323,7 @@ impl Runner {
     /// Kicked: the VM has ended, or a probe is pending.
     fn interrupted(&mut self) {
         self.counts.interrupted.fetch_add(1, Ordering::Relaxed);
-        // After this, the flag: an end that is told in between is seen before the guest is entered again.
+        // After this, the flag: an end that is reached in between is seen before the guest is entered again.
         self.fd.set_kvm_immediate_exit(0);
         if self.counts.life.load(Ordering::SeqCst) == LIFE_ASKED {
             let found = if self.is_dead() {

@@ -30,7 +30,7 @@ impl Connection {
     }
 
     /// Accounts for a write of `asked` bytes. One that fails for another reason than that the host has closed its end
-    /// (ENOBUFS, ENOMEM) is a failure to be told: a reader would take the end of the stream for the end of the output.
+    /// (ENOBUFS, ENOMEM) is a failure to report: a reader would take the end of the stream for the end of the output.
     pub(super) fn wrote(&mut self, asked: usize, done: io::Result<usize>) {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, WouldBlock};
         match done.map_err(|error| (error.kind(), error)) {
