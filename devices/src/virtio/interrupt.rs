@@ -83,7 +83,7 @@ impl Interrupt {
         &self.status
     }
 
-    /// Signals again what is pending: for a driver whose interrupt was lost with the machine that it ran on.
+    /// Signals again what is pending: for a driver that lost an interrupt with the machine it ran on.
     pub(super) fn repeat(&self) {
         if self.status.load(Ordering::SeqCst) != 0 {
             self.raise(0);

@@ -131,8 +131,8 @@ fn tsc(value: u64) -> kvm_msr_entry {
 }
 
 /// Whether the host's processor is QEMU's emulator. It looks into an I/O permission bitmap only if the task register is not
-/// marked busy (check_io in target/i386/tcg), which KVM on AMD always reads it as: a guest whose user space has been given
-/// ports, as hull's agent has, would lose them.
+/// marked busy (check_io in target/i386/tcg), which KVM on AMD always reads it as: user space in a guest that has been
+/// given ports, as hull's agent has, would lose them.
 fn is_emulated_by_qemu() -> bool {
     let name = std::arch::x86_64::__cpuid(HYPERVISOR);
     let words = [name.ebx, name.ecx, name.edx].map(u32::to_le_bytes);

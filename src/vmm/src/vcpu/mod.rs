@@ -271,7 +271,7 @@ impl Runner {
         }
         if let (Some(End::Saved), Some(saver)) = (self.shared.ends.get(), self.shared.saver.clone())
         {
-            // Finishes an access whose exit has been answered, without entering the guest (KVM documentation, 5).
+            // Finishes an access after its exit has been answered, without entering the guest (KVM documentation, 5).
             self.fd.set_kvm_immediate_exit(1);
             let _ = self.fd.run();
             let state = VcpuState::save(&self.fd, &saver.msrs);
