@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use devices::virtio::Subscriber;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
-use protocol::vmm::{End, FromVmm, MAX_PACKET_LEN, ToVmm, VmConfig};
+use protocol::vmm::{Descriptor, End, FromVmm, MAX_PACKET_LEN, PlacedExtent, ToVmm, VmConfig};
 use sys::packet;
 
 use crate::confine;
@@ -145,20 +145,7 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
     sys::thread::wait_until_confined();
     gate.open();
 
-    let mut watch = halt::Watch::default();
-    let end = loop {
-        if let Some(end) = ends.get() {
-            break end.clone();
-        }
-        match manager.run_with_timeout(watch.timeout_ms())? {
-            0 => {
-                if let Some(end) = watch.idle(&sources.vcpus) {
-                    ends.reach(end);
-                }
-            }
-            _ => watch.busy(),
-        }
-    };
+    let end = wait_for_end(&ends, &sources, &mut manager)?;
     let timeout = match end {
         // They have the state to save; the monitor has a deadline for that.
         End::Saved => None,
@@ -179,6 +166,28 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
     // The process ends now, and the kernel takes everything back at once: nothing is gained by doing it in pieces.
     std::mem::forget((vm, ram, sources, manager));
     Ok(())
+}
+
+/// Runs the loop until the VM has ended.
+fn wait_for_end(
+    ends: &Ends,
+    sources: &Sources,
+    manager: &mut EventManager<Subscriber>,
+) -> Result<End, Error> {
+    let mut watch = halt::Watch::default();
+    loop {
+        if let Some(end) = ends.get() {
+            return Ok(end.clone());
+        }
+        match manager.run_with_timeout(watch.timeout_ms())? {
+            0 => {
+                if let Some(end) = watch.idle(&sources.vcpus) {
+                    ends.reach(end);
+                }
+            }
+            _ => watch.busy(),
+        }
+    }
 }
 
 /// Calls `subscriber` when `descriptor` can be read.
@@ -274,53 +283,59 @@ struct Conversation {
 impl Conversation {
     /// Answers one message. An error here ends the VM: a monitor that cannot be understood cannot keep it.
     fn answer(&self) -> Result<(), Error> {
-        match receive(&self.socket)? {
-            None | Some((ToVmm::Stop, _)) => self.ends.reach(End::Stopped),
-            Some((ToVmm::Report, _)) => {
-                send(&self.socket, &FromVmm::Report(self.sources.report()));
-            }
-            Some((ToVmm::OfferStream { port, stream }, mut descriptors)) => {
-                match descriptors.take(stream) {
-                    Ok(stream) => self.offer(port, stream),
-                    Err(error) => send_failure(&self.socket, port, &error),
-                }
-            }
-            Some((
-                ToVmm::AddExtents {
-                    request,
-                    disk,
-                    extents,
-                },
-                mut descriptors,
-            )) => {
-                let added = self.backends.add_extents(&disk, extents, &mut descriptors);
-                let answer = match added {
-                    Ok(()) => FromVmm::Added { request },
-                    Err(error) => FromVmm::Refused {
-                        request,
-                        message: chain(&error),
-                    },
-                };
-                send(&self.socket, &answer);
-            }
-            Some((ToVmm::Start(_), _)) => {
+        let Some((message, descriptors)) = receive(&self.socket)? else {
+            self.ends.reach(End::Stopped);
+            return Ok(());
+        };
+        match message {
+            ToVmm::Stop => self.ends.reach(End::Stopped),
+            ToVmm::Report => send(&self.socket, &FromVmm::Report(self.sources.report())),
+            ToVmm::OfferStream { port, stream } => self.offer(port, stream, descriptors),
+            ToVmm::AddExtents {
+                request,
+                disk,
+                extents,
+            } => self.add_extents(request, &disk, extents, descriptors),
+            ToVmm::Start(_) => {
                 tracing::error!("the monitor asked for a second VM");
                 self.ends.reach(End::Stopped);
             }
         }
         Ok(())
     }
-}
 
-impl Conversation {
-    fn offer(&self, port: u32, stream: OwnedFd) {
+    /// Offers a stream to the guest. One that cannot be offered has failed, and nothing else.
+    fn offer(&self, port: u32, stream: Descriptor, mut descriptors: Descriptors) {
         let Some(offers) = &self.backends.offers else {
             tracing::warn!(port, "a stream was offered to a VM without vsock");
             return;
         };
-        if let Err(error) = offers.offer(port, stream) {
-            send_failure(&self.socket, port, &error);
+        match descriptors.take(stream) {
+            Ok(stream) => {
+                if let Err(error) = offers.offer(port, stream) {
+                    send_failure(&self.socket, port, &error);
+                }
+            }
+            Err(error) => send_failure(&self.socket, port, &error),
         }
+    }
+
+    fn add_extents(
+        &self,
+        request: u32,
+        disk: &str,
+        extents: Vec<PlacedExtent>,
+        mut descriptors: Descriptors,
+    ) {
+        let added = self.backends.add_extents(disk, extents, &mut descriptors);
+        let answer = match added {
+            Ok(()) => FromVmm::Added { request },
+            Err(error) => FromVmm::Refused {
+                request,
+                message: chain(&error),
+            },
+        };
+        send(&self.socket, &answer);
     }
 }
 
