@@ -97,7 +97,7 @@ pub struct VmConfig {
 pub enum Boot {
     /// With a kernel.
     Kernel(Kernel),
-    /// Where another VM was saved ([`Kernel::save_to`]): one of this build, of the same size and with the same devices, whose
+    /// Where another VM was saved ([`Kernel::save_to`]): one of this build, of the same size and with the same devices; their
     /// files may differ.
     Snapshot(Snapshot),
 }
