@@ -8,6 +8,7 @@
 )]
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 
 /// The largest signal number (SIGRTMAX of the kernel).
 pub const MAX: i32 = 64;
@@ -93,6 +94,25 @@ pub fn reset_actions() {
                 size_of::<u64>(),
             )
         };
+    }
+}
+
+/// Sends a signal, by number, to the process that a pidfd stands for: never to another that got its number.
+pub fn send(process: impl AsFd, signal: i32) -> io::Result<()> {
+    let process = process.as_fd().as_raw_fd();
+    // SAFETY: no information is given (a null pointer); the descriptor is open for the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process,
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

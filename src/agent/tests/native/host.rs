@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio as ProcessStdio};
 use std::time::Duration;
 
 use protocol::agent::{
-    Create, Done, EtcFiles, ExitStatus, Failure, FromAgent, Hello, LayerExtent, Mount, Request,
-    Stdio, Stream, ToAgent, Wake, Writable,
+    Create, Done, EtcFiles, ExitStatus, Failure, FromAgent, Hello, Layer, LayerExtent, Mount,
+    Network, PidNamespace, ProcessId, Request, Root, Stdio, Stream, ToAgent, Wake, Writable,
 };
 use protocol::frame;
 use serde_json::json;
@@ -171,22 +171,31 @@ impl Host {
     pub(crate) fn mount_request(&self, name: &str, writable: Writable) -> Request {
         Request::Mount(Mount {
             container: name.into(),
-            layers: self.layers.clone(),
-            writable,
+            root: Root::Layers {
+                layers: self.layers.iter().copied().map(Layer::Extent).collect(),
+                writable,
+            },
         })
     }
 
     /// Waits for a container's end.
     pub(crate) fn exit_of(&mut self, name: &str) -> ExitStatus {
-        let event = self
-            .events
-            .pop_front()
-            .unwrap_or_else(|| frame::read(&mut self.control).unwrap());
-        match event {
-            FromAgent::Exited {
-                container, status, ..
-            } if container == name => status,
-            event => panic!("{event:?}"),
+        self.exit_of_process(&ProcessId::first(name))
+    }
+
+    /// Waits for a process's end. Ends of others are kept for later.
+    pub(crate) fn exit_of_process(&mut self, wanted: &ProcessId) -> ExitStatus {
+        let is_it = |event: &FromAgent| matches!(event, FromAgent::Exited { process, .. } if process == wanted);
+        loop {
+            if let Some(at) = self.events.iter().position(is_it) {
+                let Some(FromAgent::Exited { status, .. }) = self.events.remove(at) else {
+                    unreachable!("looked at above");
+                };
+                return status;
+            }
+            let event = frame::read(&mut self.control).unwrap();
+            assert!(matches!(event, FromAgent::Exited { .. }), "{event:?}");
+            self.events.push_back(event);
         }
     }
 
@@ -293,7 +302,10 @@ pub(crate) fn create(name: &str, args: &[&str], stdio: Stdio) -> Create {
         init: false,
         stdio,
         etc: EtcFiles::default(),
-        interface: None,
+        groups: Vec::new(),
+        network: Network::None,
+        pid: PidNamespace::Own,
+        volumes: Vec::new(),
     }
 }
 

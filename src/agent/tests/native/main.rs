@@ -7,7 +7,9 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use host::{Host, create, text};
-use protocol::agent::{Done, ExitStatus, FailureKind, Request, Stdio, TerminalSize, Writable};
+use protocol::agent::{
+    Done, ExitStatus, FailureKind, ProcessId, Request, Stdio, TerminalSize, Writable,
+};
 
 const NO_STREAMS: Stdio = Stdio::Pipes {
     stdin: None,
@@ -39,6 +41,7 @@ fn a_container_is_made_of_layers_speaks_and_ends() {
     assert_eq!(host.exit_of("one"), ExitStatus::Code(7));
     host.ask(Request::Delete {
         container: "one".into(),
+        writable: true,
     })
     .unwrap();
     assert_eq!(host.shut_down(42), 42);
@@ -98,6 +101,7 @@ fn an_exit_is_told_only_when_the_host_has_taken_the_output() {
     let failure = host
         .ask(Request::Delete {
             container: "much".into(),
+            writable: true,
         })
         .unwrap_err();
     assert_eq!(failure.kind, FailureKind::Invalid);
@@ -138,7 +142,7 @@ fn a_terminal_is_one_and_can_be_resized() {
         columns: 132,
     };
     host.ask(Request::Resize {
-        container: "tty".into(),
+        process: ProcessId::first("tty"),
         size,
     })
     .unwrap();
@@ -163,7 +167,7 @@ fn signals_reach_the_container_and_its_end_is_told_as_one() {
     host.start_container("loop").unwrap();
     std::thread::sleep(Duration::from_millis(100));
     let signal = |signal, all| Request::Signal {
-        container: "loop".into(),
+        process: ProcessId::first("loop"),
         signal,
         all,
     };
@@ -173,7 +177,7 @@ fn signals_reach_the_container_and_its_end_is_told_as_one() {
     host.create("killed", "sleep 1000", NO_STREAMS);
     host.start_container("killed").unwrap();
     let kill = Request::Signal {
-        container: "killed".into(),
+        process: ProcessId::first("killed"),
         signal: libc::SIGKILL,
         all: true,
     };
@@ -198,6 +202,7 @@ fn failures_have_their_kind_and_leave_the_container_to_be_deleted() {
         assert_eq!(kind(host.start_container(name)), expected);
         host.ask(Request::Delete {
             container: name.into(),
+            writable: true,
         })
         .unwrap();
     }
