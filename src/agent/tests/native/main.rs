@@ -104,7 +104,7 @@ fn an_exit_is_told_only_when_the_host_has_taken_the_output() {
             writable: true,
         })
         .unwrap_err();
-    assert_eq!(failure.kind, FailureKind::Invalid);
+    assert_eq!(failure.kind, FailureKind::WrongState);
     let mut bytes = Vec::new();
     out.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes.len(), 3_000_000);
@@ -190,7 +190,7 @@ fn signals_reach_the_container_and_its_end_is_told_as_one() {
 fn failures_have_their_kind_and_leave_the_container_to_be_deleted() {
     let mut host = Host::start();
     let kind = |result: Result<Done, protocol::agent::Failure>| result.unwrap_err().kind;
-    assert_eq!(kind(host.start_container("nobody")), FailureKind::Invalid);
+    assert_eq!(kind(host.start_container("nobody")), FailureKind::NotFound);
     assert_eq!(kind(host.mount("../up")), FailureKind::Invalid);
     for (name, args, expected) in [
         ("a", vec!["nothing-like-it"], FailureKind::CommandNotFound),
@@ -207,7 +207,7 @@ fn failures_have_their_kind_and_leave_the_container_to_be_deleted() {
         .unwrap();
     }
     host.mount("c").unwrap();
-    assert_eq!(kind(host.mount("c")), FailureKind::Invalid);
+    assert_eq!(kind(host.mount("c")), FailureKind::WrongState);
     let mut request = create("c", &["sh"], NO_STREAMS);
     request.user = Some("somebody".into());
     let failure = host.ask(Request::Create(Box::new(request))).unwrap_err();

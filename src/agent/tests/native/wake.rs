@@ -42,7 +42,7 @@ fn a_machine_that_sleeps_does_nothing_else() {
         },
     ] {
         let failure = host.ask(request).unwrap_err();
-        assert_eq!(failure.kind, FailureKind::Invalid);
+        assert_eq!(failure.kind, FailureKind::WrongState);
         assert_eq!(
             failure.message,
             "the machine has not woken: the first request must be a wake that succeeds"
@@ -113,7 +113,7 @@ fn without_entropy_nothing_runs() {
         "the machine does not wake: cannot give the kernel entropy: permission denied"
     );
     for failure in &failures[1..] {
-        assert_eq!(failure.kind, FailureKind::Invalid);
+        assert_eq!(failure.kind, FailureKind::WrongState);
     }
     assert_eq!(host.woken(), "");
     assert_eq!(host.shut_down(9), 9);
@@ -124,7 +124,7 @@ fn without_entropy_nothing_runs() {
 fn a_machine_wakes_once() {
     let mut host = Host::start();
     let failure = host.ask(Request::Wake(WAKE)).unwrap_err();
-    assert_eq!(failure.kind, FailureKind::Invalid);
+    assert_eq!(failure.kind, FailureKind::WrongState);
     assert_eq!(failure.message, "the machine is awake already");
     assert_eq!(host.woken().lines().count(), 1);
     assert!(matches!(host.mount("box"), Ok(Done::Ok)));
