@@ -19,10 +19,9 @@ impl Server {
     pub(crate) fn set_to_work(&mut self, seq: u64, name: &str, request: Request) -> Begun {
         let worker = match request {
             Request::Stat { path, follow, .. } => {
-                let place = self.tree(name, &path)?;
+                let place = self.tree(name, &path);
                 Worker::start(seq, name, move |_| {
-                    place.enter()?;
-                    Ok(Done::Stat(files::stat(&path, follow)?))
+                    Ok(Done::Stat(files::stat(&place.enter()?, &path, follow)?))
                 })
             }
             Request::Archive {
@@ -31,11 +30,10 @@ impl Server {
                 stream,
                 ..
             } => {
-                let place = self.tree(name, &path)?;
+                let place = self.tree(name, &path);
                 let stream = streams::open(&stream, &self.place)?;
                 Worker::start(seq, name, move |_| {
-                    place.enter()?;
-                    files::archive(&path, follow, stream)?;
+                    files::archive(&place.enter()?, &path, follow, stream)?;
                     Ok(Done::Ok)
                 })
             }
@@ -46,15 +44,14 @@ impl Server {
                 stream,
                 ..
             } => {
-                let place = self.tree(name, &path)?;
+                let place = self.tree(name, &path);
                 let stream = streams::open(&stream, &self.place)?;
                 let options = files::Options {
                     owners,
                     no_overwrite_kind,
                 };
                 Worker::start(seq, name, move |_| {
-                    place.enter()?;
-                    files::extract(&path, options, stream)?;
+                    files::extract(&place.enter()?, &path, options, stream)?;
                     Ok(Done::Ok)
                 })
             }
@@ -117,14 +114,14 @@ impl Server {
 
     /// The tree that a path is looked up in: that of the container's processes, with all that is mounted there, while
     /// there are any; but its root file system alone for the root itself.
-    fn tree(&self, name: &str, path: &str) -> Result<files::Tree, Refusal> {
+    fn tree(&self, name: &str, path: &str) -> files::Tree {
         let root = self.containers[name].root.rootfs();
         let is_whole = path.split('/').all(|part| part.is_empty() || part == ".");
         let process = self.processes.get(&ProcessId::first(name));
         let process = process.filter(|process| {
             !is_whole && matches!(process.phase, Phase::Created(_) | Phase::Running { .. })
         });
-        Ok(files::Tree::of(root, process.map(|process| process.pid))?)
+        files::Tree::of(root, process.map(|process| process.pid))
     }
 
     /// A worker has something to say.
