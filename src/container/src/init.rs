@@ -71,3 +71,10 @@ fn code(status: WaitStatus) -> i32 {
         .exit_status()
         .unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or(0))
 }
+
+/// Reaps every process that has ended, after waiting for a child's end or another signal.
+pub(crate) fn wait_for_child() {
+    // An interruption is as good as a signal.
+    let _ = Set::all().wait();
+    while let Ok(Some(_)) | Err(Errno::INTR) = wait(WaitOptions::NOHANG) {}
+}
