@@ -13,15 +13,15 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
-use container::cgroup::Cgroup;
-use protocol::agent::{ExitStatus, ProcessId, Request};
+use container::cgroup::Events;
+use container::{Building, Created, Joinable, Starting};
+use protocol::agent::{ExitStatus, Interface, ProcessId, Request};
 use rustix::process::Pid;
 
 use crate::failure::Refusal;
 use crate::poll::Number;
 use crate::remains::Remains;
 use crate::roots::RootFs;
-use crate::spawn::{Building, Created, Joinable, Starting};
 
 /// Requests that a container's queue holds: a monitor that sends more has lost its way.
 pub(crate) const MAX_QUEUED: usize = 1024;
@@ -33,19 +33,16 @@ pub(crate) struct Container {
     pub(crate) queue: VecDeque<(u64, Request)>,
     /// A request is being carried out that the next one must wait for.
     pub(crate) is_held: bool,
-    /// What is there while its first process runs.
-    pub(crate) running: Option<Interior>,
+    /// What further processes need, while its first process runs.
+    pub(crate) running: Option<Joinable>,
+    /// Its own network namespace, with the interface that is in it: kept for the next run, since the interface comes back
+    /// to the machine only some time after the namespace has gone.
+    pub(crate) network: Option<(Interface, OwnedFd)>,
     pub(crate) freeze: Freeze,
     /// The cgroup of the last run, until it is empty and removed.
     pub(crate) remains: Option<(Number, Remains)>,
     /// A Delete that waits for the remains, and whether it removes the writable directory.
     pub(crate) removal: Option<(u64, bool)>,
-}
-
-/// What further processes need of a running container.
-pub(crate) struct Interior {
-    pub(crate) cgroup: Cgroup,
-    pub(crate) joinable: Joinable,
 }
 
 /// Whether a container's processes are frozen.
@@ -55,7 +52,7 @@ pub(crate) enum Freeze {
     Freezing {
         seq: u64,
         number: Number,
-        events: crate::remains::Events,
+        events: Events,
     },
     Frozen,
 }
@@ -66,6 +63,8 @@ pub(crate) struct Process {
     pub(crate) pid: Pid,
     /// The host's side of its terminal, until the terminal is there.
     pub(crate) stream: Option<OwnedFd>,
+    /// The interface in the network namespace that is made with it.
+    pub(crate) interface: Option<Interface>,
     /// Its terminal's master.
     pub(crate) terminal: Option<OwnedFd>,
     /// Its streams.
@@ -118,6 +117,7 @@ impl Process {
             phase,
             pid,
             stream: None,
+            interface: None,
             terminal: None,
             pumps: Vec::new(),
             deferred: Vec::new(),
@@ -141,6 +141,7 @@ impl Container {
             queue: VecDeque::new(),
             is_held: false,
             running: None,
+            network: None,
             freeze: Freeze::Thawed,
             remains: None,
             removal: None,

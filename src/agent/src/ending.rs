@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::containers::{Container, Freeze, Phase};
 use crate::failure::Refusal;
 use crate::poll::{EventFlags, Side};
-use crate::remains::{Events, Remains};
+use crate::remains::Remains;
 use crate::requests::{Begun, wrong_state};
 use crate::server::{Server, Source};
 
@@ -35,20 +35,18 @@ impl Server {
         if state != "running" {
             return Err(wrong_state(name, state, "running"));
         }
-        let path = self.place.cgroup.join(name);
-        let failed = |source| Refusal::Cgroup {
-            step: "freeze",
-            source,
-        };
-        let mut events = Events::open(&path).map_err(failed)?;
+        let container = self.containers.get_mut(name).expect("begun");
+        let cgroup = container.running.as_ref().expect("running").cgroup();
+        let mut events = cgroup.events()?;
         let number = self.poll.number();
         self.poll
             .add(&events, number, Side::From, EventFlags::PRI)
-            .map_err(failed)?;
-        let frozen = std::fs::write(path.join("cgroup.freeze"), "1").and_then(|()| events.read());
-        let container = self.containers.get_mut(name).expect("begun");
-        match frozen {
-            Ok(state) if state.is_frozen => {
+            .map_err(|source| Refusal::Wait {
+                what: "the container's cgroup",
+                source,
+            })?;
+        match cgroup.freeze().and_then(|()| events.state()) {
+            Ok(state) if state.frozen => {
                 self.poll.delete(&events);
                 container.freeze = Freeze::Frozen;
                 Ok(Some(Done::Ok))
@@ -63,9 +61,9 @@ impl Server {
                     .insert(number, Source::Freezing(name.to_owned()));
                 Ok(None)
             }
-            Err(source) => {
+            Err(error) => {
                 self.poll.delete(&events);
-                Err(failed(source))
+                Err(error.into())
             }
         }
     }
@@ -78,13 +76,10 @@ impl Server {
         let Freeze::Freezing { events, .. } = &mut container.freeze else {
             return;
         };
-        let result = match events.read() {
-            Ok(state) if !state.is_frozen => return,
+        let result = match events.state() {
+            Ok(state) if !state.frozen => return,
             Ok(_) => Ok(Done::Ok),
-            Err(source) => Err(Refusal::Cgroup {
-                step: "freeze",
-                source,
-            }),
+            Err(error) => Err(error.into()),
         };
         let after = match &result {
             Ok(_) => Freeze::Frozen,
@@ -115,12 +110,8 @@ impl Server {
         if state != "paused" {
             return Err(wrong_state(name, state, "paused"));
         }
-        std::fs::write(self.place.cgroup.join(name).join("cgroup.freeze"), "0").map_err(
-            |source| Refusal::Cgroup {
-                step: "thaw",
-                source,
-            },
-        )?;
+        let running = self.containers[name].running.as_ref();
+        running.expect("paused").cgroup().thaw()?;
         let resumed = Err(Refusal::Resumed(name.to_owned()));
         self.end_freezing(name, Freeze::Thawed, resumed);
         Ok(Some(Done::Ok))

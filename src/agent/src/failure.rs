@@ -78,26 +78,14 @@ pub(crate) enum Refusal {
     Signal(#[source] io::Error),
     #[error("the terminal's size cannot be set")]
     Resize(#[source] io::Error),
-    #[error("cannot {step} the container's cgroup")]
-    Cgroup {
-        step: &'static str,
-        source: io::Error,
-    },
-    #[error("cannot {step} the network namespace")]
-    Network {
-        step: &'static str,
-        source: io::Error,
-    },
+    #[error("cannot share a namespace")]
+    Namespace(#[source] io::Error),
     #[error("the sandbox has a network already")]
     NetworkExists,
-    #[error("cannot make the sandbox's PID namespace")]
-    PidNamespace(#[source] io::Error),
     #[error("a process for the request cannot be made")]
     Worker(#[source] io::Error),
     #[error("the process that carried the request out ended without an answer")]
     WorkerDied,
-    #[error("it is not built")]
-    NotBuilt,
     #[error("{}", .0.message)]
     Reported(Failure),
     #[error("container {0} is being removed")]
@@ -123,6 +111,7 @@ impl Refusal {
                 container::Kind::CommandNotFound => FailureKind::CommandNotFound,
                 container::Kind::CommandNotExecutable => FailureKind::CommandNotExecutable,
                 container::Kind::UnknownUser => FailureKind::UnknownUser,
+                container::Kind::NotRunning => FailureKind::WrongState,
                 container::Kind::Invalid => FailureKind::Invalid,
                 container::Kind::Other => FailureKind::Other,
             },
@@ -146,7 +135,7 @@ impl Refusal {
             | Refusal::NoSuchSignal(_)
             | Refusal::Document(_)
             | Refusal::NoLayers => FailureKind::Invalid,
-            Refusal::NoImage(_) | Refusal::NotBuilt => FailureKind::Unsupported,
+            Refusal::NoImage(_) => FailureKind::Unsupported,
             _ => FailureKind::Other,
         }
     }

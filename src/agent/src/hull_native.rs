@@ -71,6 +71,7 @@ fn run() -> Result<End, Box<dyn std::error::Error>> {
         cgroup: cgroup2_mount()?.join(CGROUP),
         layer_device: None,
         interface: container::Which::WithMac,
+        is_own_machine: false,
         // The host has its own clock and random numbers.
         wake: Box::new(|_| Ok(())),
         on_exec: Box::new(|| ()),

@@ -39,7 +39,6 @@ mod requests;
 mod roots;
 mod sandbox;
 mod server;
-mod spawn;
 mod streaming;
 mod streams;
 mod usage;
@@ -81,6 +80,8 @@ pub struct Surroundings {
     pub layer_device: Option<PathBuf>,
     /// How a network interface that has this address is found among the machine's.
     pub interface: fn([u8; 6]) -> container::Which,
+    /// The machine is the sandbox's own: containers may change what concerns all of it.
+    pub is_own_machine: bool,
     /// Wakes the machine.
     pub wake: WakeUp,
     /// Called when the first container's process has executed.

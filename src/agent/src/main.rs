@@ -68,6 +68,7 @@ fn run(machine: Option<Machine>) -> Result<End, Box<dyn std::error::Error>> {
         cgroup: PathBuf::from("/sys/fs/cgroup"),
         layer_device: None,
         interface: |_| container::Which::OnlyDevice,
+        is_own_machine: true,
         wake: guest::waker()?,
         on_exec: Box::new(move || {
             if let Some(machine) = machine {

@@ -32,6 +32,7 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
         cgroup,
         layer_device: Some(layer_device),
         interface: |_| container::Which::OnlyDevice,
+        is_own_machine: false,
         wake: Box::new(move |wake| record(wake, &woken)),
         on_exec: Box::new(|| ()),
     })?;

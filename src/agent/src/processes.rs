@@ -4,17 +4,19 @@
 //! could fail, or it is killed and its start fails (H18); a child is looked at before it is reaped, so its number is not
 //! another's while it is looked up (H19); `Exited` follows the reply to Start or Exec and the ends of the streams.
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 
-use protocol::agent::{Done, ExitStatus, FromAgent, ProcessId};
-use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
+use container::{Progress, Running};
+use protocol::agent::{Done, ExitStatus, FromAgent, Interface, ProcessId};
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, waitid, waitpid};
 use sys::{sigset, wait};
 
-use crate::containers::{Interior, Phase, Process};
+use crate::containers::{Phase, Process};
 use crate::failure::Refusal;
 use crate::poll::Number;
 use crate::server::Server;
-use crate::spawn::{Progress, Running};
 use crate::streams::join_terminal;
 
 impl Server {
@@ -32,18 +34,21 @@ impl Server {
                 self.poll.delete(&building);
                 match building.advance() {
                     Progress::Pending(building) => {
+                        let pid = building.pid();
                         let phase = Phase::Building {
                             seq,
                             number,
                             building,
                         };
-                        self.wait_on(id, Process { phase, ..process }, number, seq);
+                        self.wait_on(id, Process { phase, ..process }, pid, number, seq);
                     }
                     Progress::Done(created) => {
                         self.sources.remove(&number);
+                        let pid = created.pid();
+                        self.keep_network(id, process.interface.clone(), pid);
                         let phase = Phase::Created(created);
-                        self.processes
-                            .insert(id.clone(), Process { phase, ..process });
+                        let process = Process { phase, ..process };
+                        self.put_back(id, process, pid);
                         self.reply(seq, Ok(Done::Ok));
                         self.release(&id.container);
                     }
@@ -60,12 +65,13 @@ impl Server {
                 self.poll.delete(&starting);
                 match starting.advance() {
                     Progress::Pending(starting) => {
+                        let pid = starting.pid();
                         let phase = Phase::Starting {
                             seq,
                             number,
                             starting,
                         };
-                        self.wait_on(id, Process { phase, ..process }, number, seq);
+                        self.wait_on(id, Process { phase, ..process }, pid, number, seq);
                     }
                     Progress::Done(running) => {
                         self.sources.remove(&number);
@@ -89,8 +95,29 @@ impl Server {
         }
     }
 
+    /// Keeps the network namespace that was made with a container's process.
+    fn keep_network(&mut self, id: &ProcessId, interface: Option<Interface>, pid: Pid) {
+        let container = self.containers.get_mut(&id.container);
+        let (Some(container), Some(interface)) = (container, interface) else {
+            return;
+        };
+        // Without it, the next run may have to wait for the interface; that is all.
+        if let Ok(namespace) = File::open(format!("/proc/{}/ns/net", pid.as_raw_pid())) {
+            container.network = Some((interface, namespace.into()));
+        }
+    }
+
+    /// Puts a process back into the tables, under the number that it has by now: a process that enters a container is
+    /// followed by the one that it makes there.
+    fn put_back(&mut self, id: &ProcessId, process: Process, pid: Pid) {
+        self.children.remove(&process.pid.as_raw_pid());
+        self.children.insert(pid.as_raw_pid(), id.clone());
+        self.processes
+            .insert(id.clone(), Process { pid, ..process });
+    }
+
     /// Waits for more news of a process.
-    fn wait_on(&mut self, id: &ProcessId, process: Process, number: Number, seq: u64) {
+    fn wait_on(&mut self, id: &ProcessId, process: Process, pid: Pid, number: Number, seq: u64) {
         use crate::poll::{EventFlags, Side};
         let watched = match &process.phase {
             Phase::Building { building, .. } => {
@@ -102,9 +129,7 @@ impl Server {
             _ => Ok(()),
         };
         match watched {
-            Ok(()) => {
-                self.processes.insert(id.clone(), process);
-            }
+            Ok(()) => self.put_back(id, process, pid),
             Err(source) => {
                 let refusal = Refusal::Wait {
                     what: "the process",
@@ -176,27 +201,26 @@ impl Server {
     /// A process executes: its terminal is joined with its stream, and its start is answered.
     fn executes(&mut self, id: &ProcessId, process: Process, running: Running, seq: u64) {
         let Running {
+            pid,
             pidfd,
             terminal,
-            cgroup,
             joinable,
-            ..
         } = running;
-        let (stream, pid) = (process.stream, process.pid);
+        let is_there = is_unreaped(&pidfd);
+        let stream = process.stream;
         let deferred = process.deferred;
         let process = Process {
             phase: Phase::Running { pidfd },
-            pid,
-            stream: None,
-            terminal: None,
+            pid: process.pid,
             pumps: process.pumps,
+            stream: None,
+            interface: None,
+            terminal: None,
             deferred: Vec::new(),
         };
-        self.processes.insert(id.clone(), process);
-        if let (None, Some(cgroup)) = (&id.exec, cgroup)
-            && let Some(container) = self.containers.get_mut(&id.container)
-        {
-            container.running = Some(Interior { cgroup, joinable });
+        self.put_back(id, process, pid);
+        if let (None, Some(container)) = (&id.exec, self.containers.get_mut(&id.container)) {
+            container.running = Some(joinable);
         }
         if let Err(source) = self.add_terminal(id, terminal, stream) {
             // It would run without anyone to hear it (lifecycle H18).
@@ -216,6 +240,10 @@ impl Server {
                 Ok(None) => {}
                 Err(refusal) => self.reply(seq, Err(refusal)),
             }
+        }
+        if !is_there {
+            self.children.remove(&pid);
+            self.exited(id, ExitStatus::Signal(libc::SIGKILL as u8));
         }
         if id.exec.is_none() {
             self.release(&id.container);
@@ -250,20 +278,39 @@ impl Server {
     pub(crate) fn reap(&mut self) {
         while let Ok(Some(_)) = self.signals.take() {}
         while let Ok(Some(pid)) = wait::ended_child() {
-            let id = self.children.get(&pid.as_raw_pid()).cloned();
-            if let Some(id) = &id {
+            match self.children.get(&pid.as_raw_pid()).cloned() {
                 // It may have executed and exited already: that is learned first, since a process that has ended has
                 // said all that it will say.
-                self.advance(id);
+                Some(id) => self.advance(&id),
+                // It may be one that has just been made by a process that entered a container.
+                None => self.advance_all(),
             }
-            let status = match waitpid(Some(pid), WaitOptions::NOHANG) {
-                Ok(Some((_, status))) => status,
-                // Nobody else reaps this process's children, so it is there.
-                _ => return,
-            };
-            if let Some(id) = self.children.remove(&pid.as_raw_pid()) {
+            // Where it was given up meanwhile, it has been reaped.
+            let waited = waitpid(Some(pid), WaitOptions::NOHANG);
+            if let (Some(id), Ok(Some((_, status)))) =
+                (self.children.remove(&pid.as_raw_pid()), waited)
+            {
                 self.ended(&id, pid, status);
             }
+        }
+        container::sweep();
+    }
+
+    fn advance_all(&mut self) {
+        let is_made = |process: &Process| {
+            matches!(
+                process.phase,
+                Phase::Building { .. } | Phase::Starting { .. }
+            )
+        };
+        let ids: Vec<ProcessId> = self
+            .processes
+            .iter()
+            .filter(|(_, process)| is_made(process))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ids {
+            self.advance(&id);
         }
     }
 
@@ -272,24 +319,23 @@ impl Server {
             return;
         };
         match process.phase {
-            Phase::Created(_) => {
-                process.phase = Phase::Died;
-                return;
-            }
-            Phase::Running { .. } => {}
-            // It ended without saying why, or is no process any more.
-            _ => return self.give_up_unanswered(id),
+            Phase::Created(_) => process.phase = Phase::Died,
+            Phase::Running { .. } => self.exited(id, exit_status(status)),
+            // It ended without saying why.
+            _ => self.give_up_unanswered(id),
         }
+    }
+
+    /// A process that executed has exited: what it leaves is killed, and its streams are drained.
+    fn exited(&mut self, id: &ProcessId, status: ExitStatus) {
+        let Some(process) = self.processes.get_mut(id) else {
+            return;
+        };
         let pumps = process.pumps.clone();
         let container = self.containers.get(&id.container);
-        let interior = container.and_then(|container| container.running.as_ref());
-        let oom_killed = interior.is_some_and(|interior| interior.cgroup.usage().oom_kills > 0);
-        if let Some(process) = self.processes.get_mut(id) {
-            process.phase = Phase::Exited {
-                status: exit_status(status),
-                oom_killed,
-            };
-        }
+        let joinable = container.and_then(|container| container.running.as_ref());
+        let oom_killed = joinable.is_some_and(|joinable| joinable.cgroup().usage().oom_kills > 0);
+        process.phase = Phase::Exited { status, oom_killed };
         self.exited.insert(id.clone());
         if id.exec.is_none() {
             self.end_run(&id.container);
@@ -332,6 +378,16 @@ impl Server {
             }
         }
     }
+}
+
+/// Whether a child is still to be reaped. One that was killed while it entered a container can have been reaped as an orphan,
+/// before it was known.
+fn is_unreaped(pidfd: &OwnedFd) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(
+        waitid(WaitId::PidFd(pidfd.as_fd()), options),
+        Err(Errno::CHILD)
+    )
 }
 
 fn exit_status(status: WaitStatus) -> ExitStatus {

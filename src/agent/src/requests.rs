@@ -4,15 +4,15 @@
 //! finds it done. Only those that make, start and remove a container hold up the requests behind them. A request for
 //! an exec that is starting waits for that exec alone.
 
-use container::Spec;
+use container::{Resources, Spec};
 use protocol::agent::{Create, Done, Exec, Mount, ProcessId, Request, TerminalSize};
+use serde_json::value::RawValue;
 use sys::sigset;
 
 use crate::containers::{Container, MAX_QUEUED, Phase, Process, check_name, subject, unknown};
 use crate::failure::Refusal;
 use crate::roots::RootFs;
 use crate::server::{Server, Source};
-use crate::spawn;
 use crate::streams::Streams;
 
 /// What beginning a request has come to: its answer, or `None` when that comes later.
@@ -72,6 +72,7 @@ impl Server {
             Request::Signal { .. } | Request::Resize { .. } => self.to_process(seq, request),
             Request::Pause { .. } => self.pause(seq, name),
             Request::Resume { .. } => self.resume(name),
+            Request::Update { resources, .. } => self.update(name, &resources),
             Request::Stats { .. } => self.stats(name),
             Request::Delete { writable, .. } => self.delete(seq, name, writable),
             request => self.set_to_work(seq, name, request),
@@ -103,10 +104,14 @@ impl Server {
             pumps,
             terminal,
         } = Streams::open(&request.stdio, &self.place)?;
-        let building = spawn::create(container::Request {
+        let network = self
+            .sandbox
+            .network(&request.network, container, &self.place)?;
+        let building = container::create(container::Request {
             spec,
             rootfs: container.root.rootfs(),
             user: request.user,
+            groups: request.groups,
             seccomp: request.seccomp,
             init: request.init,
             stdio,
@@ -115,19 +120,10 @@ impl Server {
                 hostname: request.etc.hostname,
                 resolv_conf: request.etc.resolv_conf,
             },
-            interface: match request.network {
-                protocol::agent::Network::None => None,
-                protocol::agent::Network::Own(interface) => Some(interface),
-                protocol::agent::Network::Sandbox => self.sandbox.interface().cloned(),
-            }
-            .map(|interface| container::Interface {
-                which: (self.place.interface)(interface.mac),
-                mac: interface.mac,
-                address: interface.address,
-                prefix_len: interface.prefix_len,
-                gateway: interface.gateway,
-                mtu: interface.mtu,
-            }),
+            network,
+            pid: self.sandbox.processes(request.pid)?,
+            volumes: request.volumes.into_iter().map(Into::into).collect(),
+            own_machine: self.place.is_own_machine,
             cgroup: self.place.cgroup.join(&request.container),
             run_dir: container.root.files(),
         })?;
@@ -143,6 +139,9 @@ impl Server {
             },
         );
         process.stream = terminal;
+        if let protocol::agent::Network::Own(interface) = request.network {
+            process.interface = Some(interface);
+        }
         self.add_process(id, process, pumps)?;
         Ok(None)
     }
@@ -190,16 +189,27 @@ impl Server {
                 exec: id.exec.unwrap_or_default(),
             });
         }
-        let Some(interior) = container.running.as_ref().filter(|_| container.is_thawed()) else {
+        let joinable = container.running.clone();
+        let Some(joinable) = joinable.filter(|_| container.is_thawed()) else {
             let state = self.state_of(&id.container);
             return Err(wrong_state(&id.container, state, "running"));
         };
+        let process =
+            serde_json::from_str(request.document.get()).map_err(container::Unreadable::from)?;
         let Streams {
-            stdio: _,
+            stdio,
             pumps,
             terminal,
         } = Streams::open(&request.stdio, &self.place)?;
-        let starting = spawn::exec(&interior.joinable, spawn::ExecRequest {})?;
+        let starting = container::exec(
+            &joinable,
+            container::ExecRequest {
+                process,
+                user: request.user,
+                seccomp: request.seccomp,
+                stdio,
+            },
+        )?;
         let number = self.poll.number();
         let pid = starting.pid();
         let phase = Phase::Starting {
@@ -211,6 +221,17 @@ impl Server {
         process.stream = terminal;
         self.add_process(id, process, pumps)?;
         Ok(None)
+    }
+
+    fn update(&mut self, name: &str, resources: &RawValue) -> Begun {
+        let container = self.containers.get(name).expect("begun");
+        let Some(joinable) = &container.running else {
+            return Err(wrong_state(name, self.state_of(name), "running"));
+        };
+        let resources: Resources =
+            serde_json::from_str(resources.get()).map_err(container::Unreadable::from)?;
+        joinable.cgroup().update(&resources)?;
+        OK
     }
 
     /// A signal or a new size, for a process that runs, or later for one that is starting.
@@ -251,12 +272,9 @@ impl Server {
                 None => wrong_state(&id.container, process.phase.name(), "running"),
             });
         };
-        let interior = self
-            .containers
-            .get(&id.container)
-            .and_then(|c| c.running.as_ref());
-        match interior {
-            Some(interior) if all => interior.cgroup.signal(signal)?,
+        let container = self.containers.get(&id.container);
+        match container.and_then(|container| container.running.as_ref()) {
+            Some(joinable) if all => joinable.cgroup().signal(signal)?,
             _ => sigset::send(pidfd, signal).map_err(Refusal::Signal)?,
         }
         OK

@@ -9,11 +9,11 @@ use crate::server::Server;
 
 impl Server {
     pub(crate) fn stats(&mut self, name: &str) -> Begun {
-        let interior = self.containers.get(name).and_then(|c| c.running.as_ref());
-        let Some(interior) = interior else {
+        let joinable = self.containers.get(name).and_then(|c| c.running.as_ref());
+        let Some(joinable) = joinable else {
             return Err(wrong_state(name, self.state_of(name), "running"));
         };
-        let usage = interior.cgroup.usage();
+        let usage = joinable.cgroup().usage();
         Ok(Some(Done::Stats(Box::new(Stats {
             memory_bytes: usage.memory_bytes,
             cpu_us: usage.cpu_us,

@@ -78,7 +78,7 @@ impl Server {
                     Ok(Done::Processes { processes })
                 })
             }
-            _ => Err(Refusal::NotBuilt),
+            _ => unreachable!("every other request is begun elsewhere"),
         }?;
         self.add_worker(worker)?;
         Ok(None)
