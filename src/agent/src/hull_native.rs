@@ -72,6 +72,7 @@ fn run() -> Result<End, Box<dyn std::error::Error>> {
         layer_device: None,
         interface: container::Which::WithMac,
         is_own_machine: false,
+        open_files: None,
         // The host has its own clock and random numbers.
         wake: Box::new(|_| Ok(())),
         on_exec: Box::new(|| ()),

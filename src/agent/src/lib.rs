@@ -82,6 +82,8 @@ pub struct Surroundings {
     pub interface: fn([u8; 6]) -> container::Which,
     /// The machine is the sandbox's own: containers may change what concerns all of it.
     pub is_own_machine: bool,
+    /// Open files of a process, soft and hard, where its document does not say; `None` leaves it the agent's own.
+    pub open_files: Option<(u64, u64)>,
     /// Wakes the machine.
     pub wake: WakeUp,
     /// Called when the first container's process has executed.

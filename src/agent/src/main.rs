@@ -69,6 +69,7 @@ fn run(machine: Option<Machine>) -> Result<End, Box<dyn std::error::Error>> {
         layer_device: None,
         interface: |_| container::Which::OnlyDevice,
         is_own_machine: true,
+        open_files: Some(guest::OPEN_FILES),
         wake: guest::waker()?,
         on_exec: Box::new(move || {
             if let Some(machine) = machine {

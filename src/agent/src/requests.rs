@@ -4,11 +4,12 @@
 //! finds it done. Only those that make, start and remove a container hold up the requests behind them. A request for
 //! an exec that is starting waits for that exec alone.
 
-use container::{Resources, Spec};
+use container::{Resources, Rlimit, Spec};
 use protocol::agent::{Create, Done, Exec, Mount, ProcessId, Request, TerminalSize};
 use serde_json::value::RawValue;
 use sys::sigset;
 
+use crate::Surroundings;
 use crate::containers::{Container, MAX_QUEUED, Phase, Process, check_name, subject, unknown};
 use crate::failure::Refusal;
 use crate::roots::RootFs;
@@ -99,6 +100,7 @@ impl Server {
         spec.root.readonly |= container.root.is_read_only();
         // The agent's own score must not be inherited: nothing in the container could be killed for want of memory.
         spec.process.oom_score_adj.get_or_insert(0);
+        self.place.limit_files(&mut spec.process);
         let Streams {
             stdio,
             pumps,
@@ -337,6 +339,23 @@ impl Server {
                 source,
             }
         })
+    }
+}
+
+impl Surroundings {
+    /// Gives a process its limit of open files, where its document gives none.
+    fn limit_files(&self, process: &mut container::Process) {
+        const NAME: &str = "RLIMIT_NOFILE";
+        let Some((soft, hard)) = self.open_files else {
+            return;
+        };
+        if !process.rlimits.iter().any(|limit| limit.kind == NAME) {
+            process.rlimits.push(Rlimit {
+                kind: NAME.to_owned(),
+                soft,
+                hard,
+            });
+        }
     }
 }
 
