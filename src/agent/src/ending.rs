@@ -160,6 +160,15 @@ impl Server {
         self.go_on(name);
     }
 
+    /// As [`Server::clear`], for every container that has ended and has something left.
+    pub(crate) fn clear_all(&mut self) {
+        let with_remains = self.containers.iter().filter(|(_, c)| c.remains.is_some());
+        let names: Vec<String> = with_remains.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.clear(&name);
+        }
+    }
+
     pub(crate) fn delete(&mut self, seq: u64, name: &str, writable: bool) -> Begun {
         let id = ProcessId::first(name);
         match self.processes.get(&id).map(|process| &process.phase) {

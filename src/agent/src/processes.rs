@@ -268,7 +268,9 @@ impl Server {
 
     /// The container's next requests may be begun.
     fn release(&mut self, name: &str) {
-        if let Some(container) = self.containers.get_mut(name) {
+        let container = self.containers.get_mut(name);
+        // What is behind a Delete is for what comes after the container.
+        if let Some(container) = container.filter(|container| container.removal.is_none()) {
             container.is_held = false;
             self.go_on(name);
         }
@@ -294,6 +296,8 @@ impl Server {
             }
         }
         container::sweep();
+        // Of a cgroup that was removed with a process given up, no event may come.
+        self.clear_all();
     }
 
     fn advance_all(&mut self) {

@@ -83,7 +83,9 @@ impl<'a> Walk<'a> {
     /// Adds all that is in the root.
     pub(super) fn whole(&mut self, root: &OwnedFd) -> Result<(), Error> {
         self.mount = mount_of(root.as_fd());
-        self.children(root, &[], 0)
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = openat(root, ".", flags, Mode::empty()).on("open", b"/")?;
+        self.children(&dir, &[], 0)
     }
 
     pub(super) fn finish(self) -> Result<(), Error> {

@@ -1,6 +1,9 @@
 //! The agent's conversation with a monitor, natively. As root.
 
+mod exec;
+mod files;
 mod host;
+mod several;
 mod wake;
 
 use std::io::{Read, Write};
