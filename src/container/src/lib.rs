@@ -72,7 +72,7 @@ pub use error::{Error, Kind};
 pub use exec::{ExecRequest, Joinable, exec};
 pub use network::{Interface, Which};
 pub use shared::{Holder, network_namespace, pid_namespace};
-pub use spec::{Process, Resources, Spec, Unreadable};
+pub use spec::{Process, Resources, Rlimit, Spec, Unreadable};
 pub use start::{Running, Starting};
 
 /// A container to make.

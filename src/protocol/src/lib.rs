@@ -18,3 +18,14 @@ pub mod vmm;
 
 /// What both ends of every conversation must agree on: they are built from one tree.
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("HULL_BUILD"));
+
+/// An error for a person: what failed, and why, to the last cause, joined with ": ".
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -67,6 +67,13 @@ impl Cgroup {
         })
     }
 
+    /// One that was made before, at the same path, whether it is there or not: to clear it away.
+    pub fn at(path: &Path) -> Cgroup {
+        Cgroup {
+            path: path.to_owned(),
+        }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
