@@ -18,8 +18,8 @@ pub(crate) const MAX_MANIFEST_LEN: u64 = 4 << 20;
 pub(crate) const MAX_CONFIG_LEN: u64 = 8 << 20;
 /// The largest compressed layer, in bytes: bounds what one descriptor can make us store.
 pub(crate) const MAX_LAYER_LEN: u64 = 256 << 30;
-/// The most layers of an image: each is a partition of one disk in the guest, which has at most 255.
-pub(crate) const MAX_LAYERS: usize = 250;
+/// The most layers of an image: one with more could not be run.
+pub(crate) const MAX_LAYERS: usize = protocol::vmm::MAX_LAYERS;
 /// Indexes within indexes: the specification allows any number, builders make one.
 pub(crate) const MAX_INDEX_DEPTH: usize = 3;
 
@@ -86,8 +86,8 @@ pub enum Error {
     /// Indexes nested too deep.
     #[error("the image's indexes are nested more than {MAX_INDEX_DEPTH} deep")]
     Depth,
-    /// More layers than a sandbox can mount.
-    #[error("the image has {count} layers; at most {MAX_LAYERS} are supported")]
+    /// More layers than a VM can be given.
+    #[error("the image has {count} layers, and hull runs images of at most {MAX_LAYERS}")]
     TooManyLayers {
         /// How many.
         count: usize,

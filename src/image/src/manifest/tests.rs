@@ -117,3 +117,25 @@ fn what_a_stranger_names_his_platforms_does_not_reach_the_terminal_raw() {
         .to_string();
     assert!(error.ends_with(r"it has \u{1b}[2J/amd64"), "{error}");
 }
+
+#[test]
+fn an_image_of_more_layers_than_a_vm_takes_is_refused() {
+    let of = |count: usize| {
+        let layer = descriptor(LAYER_TYPES[1], 1);
+        let text = manifest(CONFIG_TYPES[0], LAYER_TYPES[1], 1).replace(
+            &format!("[{layer}]"),
+            &format!("[{}]", vec![layer; count].join(",")),
+        );
+        Document::parse(text.as_bytes())
+    };
+    assert!(of(MAX_LAYERS).is_ok());
+    let error = of(MAX_LAYERS + 1).unwrap_err();
+    assert!(matches!(error, Error::TooManyLayers { count } if count == MAX_LAYERS + 1));
+    assert!(error.to_string().contains("at most 240"), "{error}");
+    let diff_ids = vec![format!("\"{}\"", Digest::of(b"")); MAX_LAYERS + 1].join(",");
+    let config = format!(
+        r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":[{diff_ids}]}}}}"#
+    );
+    let error = Config::parse(config.into_bytes()).unwrap_err();
+    assert!(matches!(error, Error::TooManyLayers { .. }), "{error}");
+}
