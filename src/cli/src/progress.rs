@@ -83,6 +83,9 @@ impl image::Progress for Reporter {
     fn event(&self, event: Event<'_>) {
         match event {
             Event::Resolved { digest, .. } => self.note(&format!("Digest: {digest}")),
+            Event::PassedOver { what, reason } => {
+                self.note(&format!("Passed over {what}: {reason}"))
+            }
             Event::Exists(layer) => self.say(layer, "Already exists"),
             Event::Waiting(layer) => self.say(layer, "Waiting for another hull"),
             Event::Downloading {

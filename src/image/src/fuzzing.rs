@@ -11,9 +11,9 @@ pub use crate::registry::fuzzing::{credentials, registry};
 
 /// A manifest or index, and the choice among an index's entries.
 pub fn manifest(bytes: &[u8]) {
-    if let Ok(Document::Index(entries)) = Document::parse(bytes) {
+    if let Ok(Document::Index(index)) = Document::parse(bytes) {
         // What is said to a person must be sayable.
-        if let Err(error) = manifest::select(&entries) {
+        if let Err(error) = manifest::candidates(&index.entries) {
             assert!(!error.to_string().is_empty());
         }
     }

@@ -9,6 +9,7 @@ mod docker;
 mod error;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
+mod inventory;
 mod oci;
 mod tar_index;
 
@@ -19,6 +20,7 @@ use std::sync::atomic::AtomicBool;
 
 use contents::{Contents, Folder};
 pub use error::Error;
+use inventory::{Found, FoundLayer, Inventory, shown};
 use tar_index::{TarIndex, Verdict};
 
 use crate::compression::Decompressor;
@@ -36,23 +38,6 @@ pub enum Source<'a> {
     Path(&'a Path),
     /// A stream. An archive is first copied to the store's disk; a root file system is not.
     Reader(&'a mut dyn Read),
-}
-
-/// An image found in an archive, ready to be stored.
-struct Found {
-    config: Config,
-    manifest: Option<Vec<u8>>,
-    /// Bottom first, as many as the configuration has diffIDs.
-    layers: Vec<FoundLayer>,
-    names: Vec<Reference>,
-}
-
-/// Where a layer is.
-struct FoundLayer {
-    /// Its name in the archive.
-    path: String,
-    /// The digest and size that were stated for the bytes there.
-    stated: Option<(Digest, u64)>,
 }
 
 impl Store {
@@ -141,10 +126,11 @@ impl Store {
         name: Option<&Reference>,
         progress: &dyn Progress,
     ) -> Result<Vec<Image>, Cause> {
-        let mut found = match contents.read(docker::MANIFEST, crate::manifest::MAX_MANIFEST_LEN)? {
-            Some(manifest) => docker::images(contents, &manifest)?,
-            None => oci::images(contents)?,
-        };
+        let inventory = inventory::take(contents)?;
+        for (what, reason) in &inventory.passed_over {
+            progress.event(Event::PassedOver { what, reason });
+        }
+        let mut found = inventory.into_found()?;
         if let Some(name) = name {
             let [only] = found.as_mut_slice() else {
                 return Err(Error::SeveralImages { count: found.len() }.into());

@@ -4,11 +4,15 @@
 //! OCI image-spec 1.1 (manifest.md, image-index.md, config.md) and Docker's image manifest version 2, schema 2, which
 //! differ in media types only.
 
+mod select;
+
 use std::collections::HashMap;
 use std::fmt;
 
 use oci_spec::image::{Arch, ImageConfiguration, Os};
 use serde::Deserialize;
+
+pub(crate) use select::{candidates, resolve};
 
 use crate::digest::Digest;
 
@@ -33,16 +37,29 @@ const CONFIG_TYPES: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 ];
+/// What configurations are called that old Docker pushed, or that lost their type in a registry
+/// (distribution/distribution, issue 1621). Docker takes them too; the configuration itself tells whether it is one.
+const OLD_CONFIG_TYPES: [&str; 4] = [
+    "",
+    "application/json",
+    "application/octet-stream",
+    "text/html",
+];
+const MANIFEST_TYPES: [&str; 2] = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
 const INDEX_TYPES: [&str; 2] = [
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
-const LAYER_TYPES: [&str; 8] = [
+const LAYER_TYPES: [&str; 9] = [
     "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.oci.image.layer.v1.tar+gzip",
     "application/vnd.oci.image.layer.v1.tar+zstd",
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
     "application/vnd.docker.image.rootfs.diff.tar",
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
     "application/vnd.docker.image.rootfs.diff.tar.zstd",
@@ -69,11 +86,15 @@ pub enum Error {
         /// Its number.
         version: u32,
     },
-    /// Something that is not a container image, or a layer that is encrypted or for another system.
-    #[error("the {what} has media type {media_type:?}, which is not supported")]
+    /// A chart, a signature or the like.
+    #[error("it is not a container image but of type {media_type:?}")]
+    NotAnImage {
+        /// The media type of the artifact or of its configuration.
+        media_type: String,
+    },
+    /// A layer that is encrypted or for another system, or what is called a layer of something else.
+    #[error("a layer has media type {media_type:?}, which is not supported")]
     MediaType {
-        /// "layer" or "image configuration".
-        what: &'static str,
         /// Its media type.
         media_type: String,
     },
@@ -141,17 +162,14 @@ pub(crate) struct Descriptor {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
     #[serde(default)]
+    pub(crate) artifact_type: Option<String>,
+    #[serde(default)]
     pub(crate) platform: Option<Platform>,
     #[serde(default)]
     pub(crate) annotations: Option<HashMap<String, String>>,
 }
 
 impl Descriptor {
-    /// Whether it says that it leads to an index.
-    pub(crate) fn is_index(&self) -> bool {
-        INDEX_TYPES.contains(&self.media_type.as_str())
-    }
-
     pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key).map(String::as_str)
     }
@@ -202,9 +220,17 @@ impl fmt::Display for Platform {
 #[derive(Debug)]
 pub(crate) enum Document {
     /// A list of manifests.
-    Index(Vec<Descriptor>),
+    Index(Index),
     /// One image.
     Manifest(Manifest),
+}
+
+/// A list of manifests.
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub(crate) entries: Vec<Descriptor>,
+    /// What is wrong with the others, such as a digest by another algorithm.
+    pub(crate) unreadable: Vec<serde_json::Error>,
 }
 
 /// An image's parts, checked for type and size.
@@ -218,7 +244,7 @@ pub(crate) struct Manifest {
 #[serde(rename_all = "camelCase")]
 struct Raw {
     schema_version: u32,
-    manifests: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<serde_json::Value>>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
 }
@@ -237,18 +263,38 @@ impl Document {
             });
         }
         match (raw.manifests, raw.config, raw.layers) {
-            (Some(manifests), None, None) => Ok(Document::Index(manifests)),
+            (Some(manifests), None, None) => index(manifests).map(Document::Index).map_err(syntax),
             (None, Some(config), Some(layers)) => Ok(Document::Manifest(checked(config, layers)?)),
             _ => Err(Error::Shape),
         }
     }
 }
 
+/// An index of the entries that can be read; the first error if none can.
+fn index(manifests: Vec<serde_json::Value>) -> Result<Index, serde_json::Error> {
+    let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
+    for entry in manifests {
+        match serde_json::from_value(entry) {
+            Ok(entry) => entries.push(entry),
+            Err(error) => unreadable.push(error),
+        }
+    }
+    match unreadable.is_empty() || !entries.is_empty() {
+        true => Ok(Index {
+            entries,
+            unreadable,
+        }),
+        false => Err(unreadable.swap_remove(0)),
+    }
+}
+
+fn is_config_type(media_type: &str) -> bool {
+    CONFIG_TYPES.contains(&media_type) || OLD_CONFIG_TYPES.contains(&media_type)
+}
+
 fn checked(config: Descriptor, layers: Vec<Descriptor>) -> Result<Manifest, Error> {
-    if !CONFIG_TYPES.contains(&config.media_type.as_str()) {
-        let what = "image configuration";
-        return Err(Error::MediaType {
-            what,
+    if !is_config_type(&config.media_type) {
+        return Err(Error::NotAnImage {
             media_type: config.media_type,
         });
     }
@@ -257,10 +303,7 @@ fn checked(config: Descriptor, layers: Vec<Descriptor>) -> Result<Manifest, Erro
     for layer in &layers {
         if !LAYER_TYPES.contains(&layer.media_type.as_str()) {
             let media_type = layer.media_type.clone();
-            return Err(Error::MediaType {
-                what: "layer",
-                media_type,
-            });
+            return Err(Error::MediaType { media_type });
         }
         check_size("layer", layer.size, MAX_LAYER_LEN)?;
     }
@@ -280,37 +323,6 @@ pub(crate) fn check_size(what: &'static str, bytes: u64, max: u64) -> Result<(),
         true => Ok(()),
         false => Err(Error::Size { what, bytes, max }),
     }
-}
-
-/// The entry of an index that suits this machine. An entry without a platform is taken when nothing better is
-/// there: its configuration will tell.
-pub(crate) fn select(manifests: &[Descriptor]) -> Result<&Descriptor, Error> {
-    manifests
-        .iter()
-        .filter_map(|entry| {
-            let rank = entry
-                .platform
-                .as_ref()
-                .map_or(Some(u8::MAX), Platform::rank)?;
-            Some((rank, entry))
-        })
-        .min_by_key(|(rank, _)| *rank)
-        .map(|(_, entry)| entry)
-        .ok_or_else(|| Error::Platform {
-            available: platforms(manifests),
-        })
-}
-
-fn platforms(manifests: &[Descriptor]) -> Platforms {
-    let mut names: Vec<String> = manifests
-        .iter()
-        .filter_map(|entry| entry.platform.as_ref())
-        .filter(|platform| !platform.is_attestation())
-        .take(64)
-        .map(ToString::to_string)
-        .collect();
-    names.dedup();
-    Platforms(names)
 }
 
 /// An image's configuration and what follows from it.

@@ -23,6 +23,13 @@ pub enum Event<'a> {
         /// Number of layers of the image.
         layers: usize,
     },
+    /// A part of an archive is not imported, since it is not an image that can be run here.
+    PassedOver {
+        /// A name or a digest.
+        what: &'a str,
+        /// Why, for a person.
+        reason: &'a str,
+    },
     /// The store already has this layer.
     Exists(LayerName),
     /// Another process is at work on this layer; its result is awaited.

@@ -14,7 +14,7 @@ pub(crate) use layers::{Watched, wait};
 
 use crate::digest::Digest;
 use crate::error::{Cause, Error};
-use crate::manifest::{self, Config, Document, Manifest};
+use crate::manifest::{self, Config, Manifest};
 use crate::progress::{Event, Progress};
 use crate::reference::Reference;
 use crate::registry::{self, Client, Fetched, Retry};
@@ -142,16 +142,10 @@ fn resolve<'a>(
     let fetch = |which: &str, expected: Option<&Digest>| -> Result<Fetched, registry::Error> {
         retry().run(|| client.reached(), || client.manifest(which, expected))
     };
-    let mut fetched = fetch(&reference.manifest(), reference.digest())?;
+    let fetched = fetch(&reference.manifest(), reference.digest())?;
     let top = fetched.digest;
-    for _ in 0..=manifest::MAX_INDEX_DEPTH {
-        match Document::parse(&fetched.bytes)? {
-            Document::Manifest(manifest) => return Ok((top, fetched.bytes, manifest)),
-            Document::Index(entries) => {
-                let entry = manifest::select(&entries)?;
-                fetched = fetch(&entry.digest.to_string(), Some(&entry.digest))?;
-            }
-        }
-    }
-    Err(manifest::Error::Depth.into())
+    let (bytes, manifest) = manifest::resolve(fetched.bytes, |entry| -> Result<_, Cause> {
+        Ok(fetch(&entry.digest.to_string(), Some(&entry.digest))?.bytes)
+    })?;
+    Ok((top, bytes, manifest))
 }

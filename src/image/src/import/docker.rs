@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::contents::Contents;
 use super::oci::check_digest;
-use super::{Error, Found, FoundLayer};
+use super::{Error, Found, FoundLayer, Inventory, shown};
 use crate::digest::Digest;
 use crate::error::Cause;
 use crate::manifest::{Config, MAX_CONFIG_LEN};
@@ -24,8 +24,8 @@ struct Entry {
     layers: Vec<String>,
 }
 
-/// The images that `manifest.json`, given as bytes, lists.
-pub(super) fn images(contents: &Contents, manifest: &[u8]) -> Result<Vec<Found>, Cause> {
+/// The images for this machine that `manifest.json`, given as bytes, lists, and what else it lists.
+pub(super) fn images(contents: &Contents, manifest: &[u8]) -> Result<Inventory, Cause> {
     let entries: Vec<Entry> = serde_json::from_slice(manifest).map_err(|source| Error::Syntax {
         name: MANIFEST,
         source,
@@ -33,10 +33,13 @@ pub(super) fn images(contents: &Contents, manifest: &[u8]) -> Result<Vec<Found>,
     if entries.is_empty() {
         return Err(Error::Empty.into());
     }
-    entries
-        .into_iter()
-        .map(|entry| image(contents, entry))
-        .collect()
+    let mut inventory = Inventory::default();
+    for entry in entries {
+        let tag = entry.repo_tags.as_ref().and_then(|tags| tags.first());
+        let described = shown(tag.unwrap_or(&entry.config));
+        inventory.add(image(contents, entry), || described)?;
+    }
+    Ok(inventory)
 }
 
 fn image(contents: &Contents, entry: Entry) -> Result<Found, Cause> {

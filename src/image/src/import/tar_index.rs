@@ -74,7 +74,7 @@ impl TarIndex {
                 return Ok(Ok(Verdict::RootFs));
             }
             match entry.kind {
-                b'0' | 0 => {
+                b'0' | 0 | b'7' => {
                     index.0.insert(
                         name,
                         Place::File {
@@ -85,6 +85,12 @@ impl TarIndex {
                 }
                 b'2' => {
                     index.0.insert(name, Place::Link { target: entry.link });
+                }
+                // A hard link to a file before it; its target counts from the top.
+                b'1' => {
+                    if let Some((offset, size)) = index.find(&entry.link) {
+                        index.0.insert(name, Place::File { offset, size });
+                    }
                 }
                 _ => {}
             }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Error;
+use crate::error::chain;
 use crate::progress::{Event, LayerName, Progress};
 
 /// The longest pause, also when the registry asks for more.
@@ -92,18 +93,6 @@ impl<'a> Retry<'a> {
     pub(crate) fn progressed(&mut self) {
         self.attempt = 1;
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
