@@ -66,6 +66,13 @@ impl Error {
                 Cause::Manifest(manifest::Error::Platform { .. }) => {
                     Some("hull runs linux/amd64 only: choose another tag or image".to_owned())
                 }
+                Cause::Manifest(manifest::Error::NotAnImage { .. }) => Some(
+                    "hull runs container images: other artifacts have tools of their own"
+                        .to_owned(),
+                ),
+                Cause::Manifest(manifest::Error::TooManyLayers { .. }) => {
+                    Some("build the image with fewer steps, or squash its layers".to_owned())
+                }
                 Cause::Manifest(_) => None,
                 Cause::Store(error) => error.help(),
                 Cause::Archive(error) => error.help(),

@@ -69,7 +69,9 @@ impl Store {
         let _session = self.session()?;
         let path = match source {
             Source::Path(path) => path,
-            Source::Reader(reader) => return self.import_stream(reader, name, progress),
+            Source::Reader(reader) => {
+                return self.import_stream(reader, Path::new("-"), name, progress);
+            }
         };
         if path.is_dir() {
             return self.import_archive(&Contents::Folder(Folder::open(path)?), name, progress);
@@ -77,14 +79,14 @@ impl Store {
         let mut file = File::open(path).map_err(Error::reading(path))?;
         // What cannot be read twice is read as a stream.
         if !file.metadata().map_err(Error::reading(path))?.is_file() {
-            return self.import_stream(&mut file, name, progress);
+            return self.import_stream(&mut file, path, name, progress);
         }
         let packed = !Decompressor::new(&file)
             .map_err(Error::reading(path))?
             .is_plain();
         file.rewind().map_err(Error::reading(path))?;
         if packed {
-            return self.import_stream(&mut file, name, progress);
+            return self.import_stream(&mut file, path, name, progress);
         }
         match TarIndex::read(&file).map_err(Error::reading(path))?? {
             Verdict::Archive(index) => {
@@ -97,10 +99,10 @@ impl Store {
     fn import_stream(
         &self,
         reader: &mut dyn Read,
+        origin: &Path,
         name: Option<&Reference>,
         progress: &dyn Progress,
     ) -> Result<Vec<Image>, Cause> {
-        let origin = Path::new("-");
         let mut tar = Decompressor::new(reader).map_err(Error::reading(origin))?;
         let mut head = vec![0; tar_index::HEAD_LEN];
         let length = read_full(&mut tar, &mut head).map_err(Error::reading(origin))?;
@@ -110,7 +112,7 @@ impl Store {
             return self.import_rootfs(&mut tar, name, progress);
         }
         let mut spool = self.spool()?;
-        copy_to(&mut tar, &mut spool, self.root())?;
+        copy_to(&mut tar, origin, &mut spool, self.root())?;
         spool.rewind().map_err(Error::reading(origin))?;
         match TarIndex::read(&spool).map_err(Error::reading(origin))?? {
             Verdict::Archive(index) => {
@@ -311,11 +313,16 @@ fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Copies a stream to a file; tells a full disk here from a failure there.
-fn copy_to(reader: &mut impl Read, file: &mut File, folder: &Path) -> Result<(), Cause> {
+fn copy_to(
+    reader: &mut impl Read,
+    origin: &Path,
+    file: &mut File,
+    folder: &Path,
+) -> Result<(), Cause> {
     use std::io::Write;
     let mut buffer = vec![0; 128 << 10];
     loop {
-        let count = read_full(reader, &mut buffer).map_err(Error::reading(Path::new("-")))?;
+        let count = read_full(reader, &mut buffer).map_err(Error::reading(origin))?;
         if count == 0 {
             return Ok(());
         }

@@ -117,7 +117,7 @@ pub enum Error {
     #[error("the image has no layers")]
     NoLayers,
     /// The configuration and the manifest disagree.
-    #[error("the manifest lists {layers} layers, the image configuration {diff_ids}")]
+    #[error("the manifest lists {layers} layers, but the image configuration {diff_ids}")]
     LayerCount {
         /// In the manifest.
         layers: usize,

@@ -57,8 +57,10 @@ pub struct Pulled {
     pub image: Image,
     /// The digest of the manifest or index that the reference means now.
     pub digest: Digest,
-    /// Every layer was here already.
+    /// The reference had been pulled before, and means the same image still.
     pub up_to_date: bool,
+    /// How many layers had to be fetched; none if all were here, perhaps by another image or an import.
+    pub fetched_layers: usize,
 }
 
 impl Store {
@@ -110,16 +112,21 @@ impl Store {
             next: AtomicUsize::new(0),
             cancelled: &cancelled,
         };
-        let (layers, fetched) = pull.run()?;
+        let (layers, fetched_layers) = pull.run()?;
         let mut names = vec![reference.at(top)];
         if reference.digest().is_none() {
             names.push(reference.clone());
+        }
+        let mut up_to_date = fetched_layers == 0;
+        for name in &names {
+            up_to_date = up_to_date && self.names_image(name, &config.id())?;
         }
         let image = self.put_image(&config, Some(&bytes), &layers, &names)?;
         Ok(Pulled {
             image,
             digest: top,
-            up_to_date: fetched == 0,
+            up_to_date,
+            fetched_layers,
         })
     }
 

@@ -165,6 +165,12 @@ impl Store {
         Ok(self.database().image(id)?.map(|row| row.config))
     }
 
+    /// Whether this name means the image with this id.
+    pub(crate) fn names_image(&self, name: &Reference, id: &Digest) -> Result<bool> {
+        let row = self.database().image_named(&name.canonical())?;
+        Ok(row.is_some_and(|row| row.id == *id))
+    }
+
     /// Begins a pull or an import.
     pub(crate) fn session(&self) -> Result<Session> {
         self.hold_reserve()?;

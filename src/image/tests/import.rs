@@ -250,7 +250,7 @@ fn digests_that_lie_are_noticed_in_every_part() {
         let error = import(&store, layout.path()).unwrap_err();
         let text = chain(&error);
         assert!(
-            text.contains("digest") || text.contains("corrupt"),
+            text.contains("digest") || text.contains("damaged"),
             "{text}"
         );
         assert_eq!(store.images().unwrap(), []);

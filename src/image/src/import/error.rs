@@ -17,7 +17,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Not a tar.
-    #[error("it is neither a tar nor a folder with an OCI layout")]
+    #[error("it is neither an OCI layout nor a tar of images or of a root file system")]
     NotAnImage,
     /// A tar that breaks off or lies about itself.
     #[error("the tar is malformed at byte {offset}")]
@@ -90,7 +90,7 @@ pub enum Error {
         actual: Digest,
     },
     /// A name that is no reference.
-    #[error("the archive names an image {name:?}")]
+    #[error("the archive gives an image the name {name:?}, which is not valid")]
     Name {
         /// The name.
         name: String,
@@ -101,7 +101,7 @@ pub enum Error {
     #[error("the archive holds no image")]
     Empty,
     /// One name for several.
-    #[error("the archive holds {count} images, which cannot all have one name")]
+    #[error("the archive holds {count} images, and one name was given for all")]
     SeveralImages {
         /// How many.
         count: usize,
@@ -127,6 +127,11 @@ impl Error {
             Error::Digest { .. } | Error::Size { .. } | Error::Malformed { .. } => {
                 "the archive was damaged or tampered with: make or copy it again"
             }
+            Error::UnsafeName { .. } => {
+                "a layout must hold its blobs themselves, not links to them: copy it with `skopeo copy` or `cp -rL`"
+            }
+            Error::Missing { .. } => "the archive is incomplete: make or copy it again",
+            Error::Name { .. } => "give the image a name on the command line",
             _ => return None,
         };
         Some(text.to_owned())

@@ -60,7 +60,7 @@ pub enum Error {
         retry_after_s: Option<u64>,
     },
     /// Other bytes than the digest promises.
-    #[error("registry {host} sent a {what} whose digest is {actual}, not {expected}")]
+    #[error("the {what} that registry {host} sent has digest {actual}, not {expected}")]
     Digest {
         /// Host and port.
         host: String,
@@ -72,7 +72,7 @@ pub enum Error {
         actual: Digest,
     },
     /// More or fewer bytes than were promised.
-    #[error("registry {host} sent a {what} of {actual} bytes (or more), not {expected}")]
+    #[error("the {what} that registry {host} sent has {actual} bytes or more, not {expected}")]
     Size {
         /// Host and port.
         host: String,
@@ -84,7 +84,7 @@ pub enum Error {
         actual: u64,
     },
     /// A document beyond its bound.
-    #[error("registry {host} sent a {what} of more than {max} bytes")]
+    #[error("the {what} that registry {host} sent has more than {max} bytes")]
     TooLarge {
         /// Host and port.
         host: String,
@@ -94,7 +94,7 @@ pub enum Error {
         max: u64,
     },
     /// The transfer broke off.
-    #[error("the transfer of a {what} from {host} broke off")]
+    #[error("the transfer of the {what} from registry {host} broke off")]
     Interrupted {
         /// Host and port.
         host: String,
@@ -159,13 +159,13 @@ pub enum Error {
         realm: String,
     },
     /// An environment variable.
-    #[error("{variable} is not the address of an HTTP proxy")]
+    #[error("the environment variable {variable} is not the address of an HTTP proxy")]
     Proxy {
         /// Its name.
         variable: &'static str,
     },
-    /// Another layer failed, so this one was given up.
-    #[error("given up")]
+    /// Another layer failed, so this one was cancelled.
+    #[error("cancelled, since another layer failed")]
     Cancelled,
 }
 
@@ -265,6 +265,9 @@ impl Error {
                 }
             },
             Error::NotFound { .. } => "check the name and the tag",
+            Error::BlobMissing { .. } => {
+                "the image is incomplete in the registry: it must be pushed again"
+            }
             Error::Unauthorised {
                 as_user: None,
                 credentials: None,
@@ -281,11 +284,16 @@ impl Error {
             Error::Status { status: 429, .. } => "the registry limits its rate: log in, or wait",
             Error::Status { status: 500.., .. } => "the registry is in trouble: try again later",
             Error::Digest { .. } | Error::Size { .. } => {
-                "the registry, or something on the way to it, is broken or hostile: nothing of it was kept"
+                "the registry, or a proxy on the way to it, sends other bytes than it promised; they were not kept"
             }
-            Error::Interrupted { .. } => {
+            Error::Interrupted { what: "layer", .. } => {
                 "pull again: what came is kept, and the download goes on from there"
             }
+            Error::Interrupted { .. } => "pull again",
+            Error::LoginRedirect { .. } => {
+                "log in again with a password or an access token instead of an identity token"
+            }
+            Error::Proxy { .. } => "set it to http://HOST:PORT or https://HOST:PORT, or unset it",
             Error::PlainHttp { .. } => {
                 "only registries on this machine may use plain HTTP, and those named as insecure"
             }

@@ -86,7 +86,7 @@ pub enum Error {
         names: Vec<String>,
     },
     /// What the store holds of an image is not what it should.
-    #[error("image {image} is damaged: {} {damage}", .path.display())]
+    #[error("image {image} cannot be used: {} {damage}", .path.display())]
     Damaged {
         /// Name or id.
         image: String,
@@ -96,20 +96,44 @@ pub enum Error {
         damage: Damage,
     },
     /// The bytes of a layer are not those its digest promises.
-    #[error("layer {diff_id} unpacks to other contents: {actual}")]
+    #[error("the contents of layer {diff_id} have another digest: {actual}")]
     DiffId {
         /// What the image's configuration says.
         diff_id: Digest,
         /// What the bytes hash to.
         actual: Digest,
     },
-    /// A layer that is no tar, is cut short, or is hostile.
-    #[error("layer {layer} is corrupt")]
+    /// A layer that is no tar, or whose packing or tar is cut short or damaged.
+    #[error("layer {layer} is damaged")]
     Corrupt {
         /// Its diffID, or the file's name.
         layer: String,
         /// Why.
         source: Box<dyn StdError + Send + Sync>,
+    },
+    /// A layer that is whole, with something in it that cannot be taken.
+    #[error("layer {layer} is not supported")]
+    Refused {
+        /// Its diffID, or the file's name.
+        layer: String,
+        /// What it is that cannot be taken.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// What a layer is read from failed.
+    #[error("layer {layer} cannot be read")]
+    Unreadable {
+        /// Its diffID, or the file's name.
+        layer: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A layer that is in the store already, and that the one to be stored refers to.
+    #[error("a layer of the store, below layer {layer}, cannot be read")]
+    Lower {
+        /// The diffID of the layer to be stored, or its file's name.
+        layer: String,
+        /// Why.
+        source: crate::erofs::ReadError,
     },
 }
 
@@ -185,10 +209,17 @@ impl Error {
                 "remove it by one of its names, or force the removal of all"
             }
             Error::Damaged { .. } => "pull or import the image again: that mends it",
-            Error::DiffId { .. } | Error::Corrupt { .. } => {
-                "the image was built or transferred wrongly: nothing of this layer was kept"
+            Error::DiffId { .. } => {
+                "the layer and the image's configuration do not belong together: the image was built or copied wrongly"
             }
-            Error::Database { .. } | Error::Io { .. } => return None,
+            Error::Corrupt { .. } => {
+                "the layer was built wrongly, or damaged before it came here: build or copy the image again"
+            }
+            Error::Refused { .. } => "the image must be built without this to run in hull",
+            Error::Lower { .. } => {
+                "remove the image that the layer belongs to, and pull or import it again"
+            }
+            Error::Database { .. } | Error::Io { .. } | Error::Unreadable { .. } => return None,
         };
         Some(text.to_owned())
     }

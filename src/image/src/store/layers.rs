@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{Error, FileLock, LayerRow, Result, Store, is_full, sync_folder};
 use crate::compression::Decompressor;
 use crate::digest::{Digest, HashingReader};
-use crate::layer::{self, Converted, Limits, LowerLayers};
+use crate::erofs;
+use crate::layer::{self, Converted, Limits, LowerLayers, TarError};
 
 /// Part of the name of every layer's file: files of another version are not used. To be raised whenever
 /// [`layer::convert`] makes other bytes of the same tar.
@@ -47,8 +48,7 @@ impl Store {
     /// Converts a layer and enters it. `source` holds its tar, packed or not, and is read to its end.
     pub(crate) fn store_layer(&self, job: &LayerJob<'_>, source: impl Read) -> Result<LayerRow> {
         let mut temporary = Temporary::new(&self.root.join("tmp"))?;
-        let (diff_id, converted) =
-            convert(job, source, &mut temporary, &self.open_lower(job.lower)?)?;
+        let (diff_id, converted) = convert(job, source, &mut temporary, &self.open_lower(job)?)?;
         if converted.dropped_xattrs > 0 {
             tracing::warn!(%diff_id, count = converted.dropped_xattrs, "xattrs of the layer were left out");
         }
@@ -78,17 +78,65 @@ impl Store {
         self.database().put_layer(&row, chain_id.as_ref())
     }
 
-    /// The layers below, for what hard links and missing parents find there.
-    fn open_lower(&self, rows: &[LayerRow]) -> Result<LowerLayers> {
+    /// The layers below, for hard links into them, missing parents and symlinks.
+    fn open_lower(&self, job: &LayerJob<'_>) -> Result<LowerLayers> {
         let open = |row: &LayerRow| {
             let path = self.layer_path(row);
             File::open(&path).map_err(Error::io("open the layer", path))
         };
-        let files = rows.iter().map(open).collect::<Result<Vec<_>>>()?;
-        LowerLayers::open(files).map_err(|source| Error::Corrupt {
-            layer: "in the store".to_owned(),
-            source: source.into(),
+        let files = job.lower.iter().map(open).collect::<Result<Vec<_>>>()?;
+        LowerLayers::open(files).map_err(|source| Error::Lower {
+            layer: job.shown(),
+            source,
         })
+    }
+}
+
+impl LayerJob<'_> {
+    fn shown(&self) -> String {
+        self.diff_id
+            .map_or_else(|| self.name.to_owned(), Digest::to_string)
+    }
+
+    /// Whose fault it is that the layer could not be converted: the image's, the source's or this machine's.
+    fn failure(&self, error: layer::Error, output: &Path) -> Error {
+        if is_full(&error) {
+            return Error::full(output.to_owned(), None);
+        }
+        let layer = self.shown();
+        match error {
+            layer::Error::Write(erofs::Error::Io(source)) => Error::io("write", output)(source),
+            layer::Error::Lower(source) => Error::Lower { layer, source },
+            layer::Error::Read(error) => self.unreadable(error),
+            layer::Error::Tar {
+                source: TarError::Type(_),
+                ..
+            }
+            | layer::Error::Entry { .. }
+            | layer::Error::Limit { .. }
+            | layer::Error::Write(erofs::Error::TooLarge { .. }) => Error::Refused {
+                layer,
+                source: error.into(),
+            },
+            layer::Error::Tar { .. } => Error::Corrupt {
+                layer,
+                source: error.into(),
+            },
+        }
+    }
+
+    /// An error of the reader: the system's, or what the decompressor says of the bytes.
+    fn unreadable(&self, source: io::Error) -> Error {
+        let layer = self.shown();
+        if source.raw_os_error().is_some() {
+            return Error::Unreadable { layer, source };
+        }
+        let unsupported = source.kind() == io::ErrorKind::Unsupported;
+        let source = source.into();
+        match unsupported {
+            true => Error::Refused { layer, source },
+            false => Error::Corrupt { layer, source },
+        }
     }
 }
 
@@ -99,19 +147,10 @@ fn convert(
     temporary: &mut Temporary,
     lower: &LowerLayers,
 ) -> Result<(Digest, Converted)> {
-    let corrupt = |source: Box<dyn std::error::Error + Send + Sync>| Error::Corrupt {
-        layer: job
-            .diff_id
-            .map_or_else(|| job.name.to_owned(), Digest::to_string),
-        source,
-    };
-    let unpacked = Decompressor::new(source).map_err(|error| corrupt(error.into()))?;
+    let unpacked = Decompressor::new(source).map_err(|error| job.unreadable(error))?;
     let mut tar = HashingReader::new(unpacked);
     let converted = layer::convert(&mut tar, &mut temporary.file, lower, &Limits::default())
-        .map_err(|error| match is_full(&error) {
-            true => Error::full(temporary.path.clone(), None),
-            false => corrupt(error.into()),
-        })?;
+        .map_err(|error| job.failure(error, &temporary.path))?;
     // The converter has read all there is: what follows the tar's end is part of its digest.
     let (actual, _) = tar.finish();
     match job.diff_id {
