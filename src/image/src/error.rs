@@ -35,16 +35,16 @@ pub enum Error {
 /// Why a pull or an import failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
-    /// The conversation with the registry.
+    /// A request to the registry failed.
     #[error(transparent)]
     Registry(#[from] registry::Error),
-    /// What the image's documents say.
+    /// A manifest, an index or a configuration cannot be used.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The archive.
+    /// The archive cannot be imported.
     #[error(transparent)]
     Archive(#[from] import::Error),
 }
@@ -58,7 +58,7 @@ impl Error {
         }
     }
 
-    /// What a person can do about it, in one sentence, where there is something.
+    /// What the user can do about it, in one sentence, if there is something.
     pub fn help(&self) -> Option<String> {
         match self {
             Error::Pull { source, .. } | Error::Import { source, .. } => match source.as_ref() {

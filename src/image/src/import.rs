@@ -1,8 +1,8 @@
 //! Images from files: an OCI layout (a folder, or a tar of one), what `docker save` writes, or a root file system's
-//! tar. What it is, is told by its contents.
+//! tar. The kind is detected from the contents.
 //!
-//! Invariants: nothing is unpacked; nothing outside the folder or tar that was named is ever read, whatever names and
-//! links it holds; every digest that it states is checked. Deliberately absent: xz and bzip2.
+//! Invariants: nothing is unpacked; nothing outside the folder or tar is read, whatever names and links it holds; every
+//! stated digest is checked. Deliberately absent: xz and bzip2.
 
 mod contents;
 mod docker;
@@ -41,8 +41,8 @@ pub enum Source<'a> {
 }
 
 impl Store {
-    /// Brings the images that `source` holds into the store. Their names are those that it states; `name`, if given,
-    /// takes their place, and then there must be just one image.
+    /// Imports the images that `source` holds, with the names that it states. With `name`, there must be exactly one
+    /// image, and it gets that name instead. What cannot be run here is reported as [`Event::PassedOver`].
     pub fn import(
         &self,
         source: Source<'_>,
@@ -77,7 +77,7 @@ impl Store {
             return self.import_archive(&Contents::Folder(Folder::open(path)?), name, progress);
         }
         let mut file = File::open(path).map_err(Error::reading(path))?;
-        // What cannot be read twice is read as a stream.
+        // A pipe or device cannot be read twice.
         if !file.metadata().map_err(Error::reading(path))?.is_file() {
             return self.import_stream(&mut file, path, name, progress);
         }
@@ -272,7 +272,7 @@ impl Store {
     }
 }
 
-/// A reader that at its end fails unless what was read has the stated digest.
+/// A reader that fails at its end unless the bytes have the stated digest.
 struct Verified<R> {
     inner: Option<HashingReader<R>>,
     stated: Option<Digest>,
@@ -298,7 +298,7 @@ impl<R: Read> Read for Verified<R> {
     }
 }
 
-/// Fills the buffer as far as the reader goes.
+/// Fills the buffer, or reads to the end.
 fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -312,7 +312,7 @@ fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Copies a stream to a file; tells a full disk here from a failure there.
+/// Copies a stream to a file. A failed read is the archive's error, a failed write the store's.
 fn copy_to(
     reader: &mut impl Read,
     origin: &Path,

@@ -1,5 +1,5 @@
-//! Manifests, indexes and image configurations as documents: what a registry or an archive hands over, checked
-//! before anything is fetched on its word.
+//! Manifests, indexes and image configurations, from registries and archives. They are checked before anything that
+//! they refer to is fetched.
 //!
 //! OCI image-spec 1.1 (manifest.md, image-index.md, config.md) and Docker's image manifest version 2, schema 2, which
 //! differ in media types only.
@@ -22,12 +22,12 @@ pub(crate) const MAX_MANIFEST_LEN: u64 = 4 << 20;
 pub(crate) const MAX_CONFIG_LEN: u64 = 8 << 20;
 /// The largest compressed layer, in bytes: bounds what one descriptor can make us store.
 pub(crate) const MAX_LAYER_LEN: u64 = 256 << 30;
-/// The most layers of an image: one with more could not be run.
+/// The most layers of an image: one with more cannot be run.
 pub(crate) const MAX_LAYERS: usize = protocol::vmm::MAX_LAYERS;
 /// Indexes within indexes: the specification allows any number, builders make one.
 pub(crate) const MAX_INDEX_DEPTH: usize = 3;
 
-/// What manifests are asked for with.
+/// The Accept header of requests for manifests.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -98,7 +98,7 @@ pub enum Error {
         /// Its media type.
         media_type: String,
     },
-    /// Nothing for this machine.
+    /// No variant for this machine.
     #[error("the image has no variant for linux/amd64; it has {available}")]
     Platform {
         /// What there is.
@@ -113,7 +113,7 @@ pub enum Error {
         /// How many.
         count: usize,
     },
-    /// Nothing that could run.
+    /// No layers.
     #[error("the image has no layers")]
     NoLayers,
     /// The configuration and the manifest disagree.
@@ -139,13 +139,13 @@ pub enum Error {
     DiffId(#[from] crate::digest::Error),
 }
 
-/// The platforms an index offers, for people.
+/// The platforms that an index offers, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platforms(pub Vec<String>);
 
 impl fmt::Display for Platforms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // They come from a stranger and go to a terminal.
+        // Untrusted text that is printed to a terminal.
         match self.0.is_empty() {
             true => f.write_str("none"),
             false => write!(f, "{}", self.0.join(", ").escape_debug()),
@@ -186,8 +186,8 @@ pub(crate) struct Platform {
 }
 
 impl Platform {
-    /// How well it suits a linux/amd64 guest, lower is better; `None` if not at all. A variant (`v2`, `v3`) asks for
-    /// newer CPUs than plain amd64, so the plainest is taken.
+    /// How well it suits a linux/amd64 guest: lower is better, `None` if not at all. Variants (`v2`, `v3`) require newer
+    /// CPUs than plain amd64, so plain amd64 is preferred.
     fn rank(&self) -> Option<u8> {
         if self.os != "linux" || self.architecture != "amd64" {
             return None;
@@ -216,7 +216,7 @@ impl fmt::Display for Platform {
     }
 }
 
-/// What a manifest's bytes turned out to be.
+/// A manifest document.
 #[derive(Debug)]
 pub(crate) enum Document {
     /// A list of manifests.
@@ -325,7 +325,7 @@ pub(crate) fn check_size(what: &'static str, bytes: u64, max: u64) -> Result<(),
     }
 }
 
-/// An image's configuration and what follows from it.
+/// An image's configuration, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) bytes: Vec<u8>,

@@ -27,11 +27,11 @@ pub struct PullOptions {
     pub insecure_registries: Vec<String>,
     /// Downloads at once; Docker's default is 3.
     pub parallel_downloads: usize,
-    /// How often the same thing may fail for a passing reason before the pull fails.
+    /// How often one request may fail for a transient reason before the pull fails.
     pub max_attempts: u32,
-    /// Between the first and the second attempt; doubled each time.
+    /// Pause between the first and the second attempt; doubled each time.
     pub retry_pause_ms: u64,
-    /// How long a registry may be silent. Slow downloads may last for ever.
+    /// How long a registry may send nothing. The length of a download is not limited.
     pub idle_timeout_ms: u64,
     /// The folder of Docker's config.json; `DOCKER_CONFIG` or `~/.docker` if `None`.
     pub docker_config: Option<PathBuf>,
@@ -50,21 +50,21 @@ impl Default for PullOptions {
     }
 }
 
-/// What a pull brought.
+/// The result of a pull.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pulled {
     /// The image.
     pub image: Image,
     /// The digest of the manifest or index that the reference means now.
     pub digest: Digest,
-    /// The reference had been pulled before, and means the same image still.
+    /// The reference was pulled before and still means the same image.
     pub up_to_date: bool,
-    /// How many layers had to be fetched; none if all were here, perhaps by another image or an import.
+    /// Number of layers that were fetched: 0 if all were present, perhaps from another image or an import.
     pub fetched_layers: usize,
 }
 
 impl Store {
-    /// Brings the image that `reference` means now, or finds that it is here, and gives it that name.
+    /// Fetches the image that `reference` means now, unless it is present, and gives it that name.
     pub fn pull(
         &self,
         reference: &Reference,
@@ -130,7 +130,7 @@ impl Store {
         })
     }
 
-    /// The configuration of an image that is here.
+    /// The configuration of an image that is present.
     fn known_config(&self, id: &Digest) -> Result<Option<Config>, Cause> {
         let bytes = self
             .config_bytes(id)?

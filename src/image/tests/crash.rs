@@ -16,7 +16,7 @@ use support::images::{Packing, TestImage, layer, noise, tar};
 use support::server::Server;
 use support::{chain, files, quick, skip};
 
-/// Tells the child what to do: `pull` or `import`.
+/// The child's task: `pull` or `import`.
 const ROLE: &str = "HULL_TEST_ROLE";
 /// The store's folder.
 const ROOT: &str = "HULL_TEST_ROOT";

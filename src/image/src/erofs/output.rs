@@ -129,7 +129,7 @@ impl<W: Write + Seek> Output<W> {
     }
 }
 
-/// Tells images apart (overlayfs compares its layers' UUIDs); it is no protection against an attacker.
+/// Distinguishes images (overlayfs compares its layers' UUIDs). Not cryptographic.
 #[derive(Debug, Default)]
 struct Fingerprint([u64; 2]);
 

@@ -28,7 +28,7 @@ pub enum ReadError {
     /// It uses features of EROFS that our writer does not.
     #[error("the EROFS image was not written by hull")]
     Unsupported,
-    /// An inode or what belongs to it makes no sense.
+    /// An inode, its xattrs or its data map are not valid.
     #[error("inode {nid} of the EROFS image is damaged")]
     Inode {
         /// Its number.
@@ -51,7 +51,7 @@ pub struct Reader {
 pub struct Node {
     nid: u64,
     raw: RawInode,
-    /// Where what follows the inode and its xattrs begins.
+    /// Offset of the data that follows the inode and its xattrs.
     after: u64,
     /// Owner, permissions, time, xattrs.
     pub metadata: Metadata,

@@ -75,7 +75,7 @@ pub enum Kind {
     Socket,
 }
 
-/// An inode: what it is and who may use it.
+/// An inode: its metadata and its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inode {
     /// Owner, permissions, time, xattrs.
@@ -90,8 +90,8 @@ pub struct InodeId(pub(super) u32);
 
 /// Inodes and names. Inodes that no name reaches from the root are not written.
 ///
-/// Link counts are not kept: they follow from the names when the image is laid out. A directory has at most one name,
-/// and no directory lies below itself; who links directories sees to that.
+/// Link counts are not kept: the layout computes them from the names. A directory has at most one name and is not below
+/// itself; callers of [`Tree::link`] ensure that.
 #[derive(Debug)]
 pub struct Tree {
     inodes: Vec<Inode>,
@@ -123,7 +123,7 @@ impl Tree {
         self.inodes.len()
     }
 
-    /// Never: there is always a root.
+    /// Always false: a tree has a root.
     pub fn is_empty(&self) -> bool {
         false
     }

@@ -18,7 +18,7 @@ pub struct Writer<W> {
     output: Output<W>,
 }
 
-/// What became of a tree.
+/// Sizes of a finished image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
     /// Bytes of the image, a multiple of [`BLOCK_SIZE`].

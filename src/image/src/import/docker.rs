@@ -1,4 +1,4 @@
-//! What `docker save` writes: a `manifest.json` that lists images with their configuration and layers, in its old
+//! Archives of `docker save`: a `manifest.json` that lists images with their configuration and layers, in its old
 //! form (`<id>/layer.tar`) and in its new one, which is an OCI layout as well.
 //!
 //! docker/docker, image/spec/spec-v1.2.md, "Combined Image JSON + Filesystem Changeset Format".
@@ -24,7 +24,7 @@ struct Entry {
     layers: Vec<String>,
 }
 
-/// The images for this machine that `manifest.json`, given as bytes, lists, and what else it lists.
+/// Takes the inventory of an archive from the bytes of its `manifest.json`.
 pub(super) fn images(contents: &Contents, manifest: &[u8]) -> Result<Inventory, Cause> {
     let entries: Vec<Entry> = serde_json::from_slice(manifest).map_err(|source| Error::Syntax {
         name: MANIFEST,
@@ -80,12 +80,12 @@ fn image(contents: &Contents, entry: Entry) -> Result<Found, Cause> {
     })
 }
 
-/// The digest that a blob's name promises.
+/// The digest in a blob's name.
 fn blob_digest(path: &str) -> Option<Digest> {
     Digest::from_hex(path.strip_prefix("blobs/sha256/")?).ok()
 }
 
-/// The digest that a configuration's name promises: `<id>.json`, or a blob's.
+/// The digest in a configuration's name: `<id>.json`, or that of a blob.
 fn digest_in_name(path: &str) -> Option<Digest> {
     blob_digest(path).or_else(|| Digest::from_hex(path.strip_suffix(".json")?).ok())
 }

@@ -1,4 +1,4 @@
-//! What an archive holds: images that can be run here, and other things, which do not keep the images out.
+//! The contents of an archive: images that can be run here, and other content, which is passed over.
 
 use super::contents::Contents;
 use super::{Error, docker, oci};
@@ -31,14 +31,14 @@ pub(super) struct FoundLayer {
 #[derive(Default)]
 pub(super) struct Inventory {
     pub(super) found: Vec<Found>,
-    /// What is not an image for this machine, and why, both for a person.
+    /// Content that is not an image for this machine, and why, both for messages.
     pub(super) passed_over: Vec<(String, String)>,
-    /// Why the first of those was passed over.
+    /// The reason for the first of those.
     first: Option<Cause>,
 }
 
 impl Inventory {
-    /// Takes in what an entry turned out to be. An image that cannot be run here is passed over; damage, or a digest that
+    /// Adds an entry. An image that cannot be run here is passed over; damage, or a digest that
     /// is wrong, is an error of the whole archive.
     pub(super) fn add(
         &mut self,
@@ -60,7 +60,7 @@ impl Inventory {
         self.passed_over.push((what.to_owned(), chain(why)));
     }
 
-    /// The images; if there is none, the reason that the first thing was passed over for.
+    /// The images, or the reason for the first entry that was passed over if there is none.
     pub(super) fn into_found(self) -> Result<Vec<Found>, Cause> {
         match self.first {
             Some(error) if self.found.is_empty() => Err(error),
@@ -69,7 +69,7 @@ impl Inventory {
     }
 }
 
-/// Looks through an archive. A `manifest.json` that is not `docker save`'s does not hide an OCI layout.
+/// Takes the inventory of an archive. In an OCI layout, a `manifest.json` that `docker save` did not write is ignored.
 pub(super) fn take(contents: &Contents) -> Result<Inventory, Cause> {
     let Some(manifest) = contents.read(docker::MANIFEST, MAX_MANIFEST_LEN)? else {
         return oci::images(contents);

@@ -22,7 +22,7 @@ struct Layout {
     image_layout_version: String,
 }
 
-/// The images for this machine in a layout, and what else is in it.
+/// Takes the inventory of a layout.
 pub(super) fn images(contents: &Contents) -> Result<Inventory, Cause> {
     let layout = contents
         .read(LAYOUT, MAX_MANIFEST_LEN)?
@@ -49,7 +49,7 @@ pub(super) fn images(contents: &Contents) -> Result<Inventory, Cause> {
         inventory.pass_over("an entry of index.json", error);
     }
     for entry in &index.entries {
-        // One entry is an index of its own: the search for an image of this machine is the same.
+        // Each entry is searched by itself, like an index of one entry.
         let found = match manifest::candidates(std::slice::from_ref(entry)) {
             Ok(_) => image(contents, entry, &mut inventory),
             Err(error) => Err(error.into()),
@@ -57,13 +57,13 @@ pub(super) fn images(contents: &Contents) -> Result<Inventory, Cause> {
         inventory.add(found, || described(entry))?;
     }
     if inventory.found.is_empty() {
-        // All there is together: a better reason than that of one entry.
+        // All entries together give a better reason than one of them.
         manifest::candidates(&index.entries)?;
     }
     Ok(inventory)
 }
 
-/// An entry of the index, for a person.
+/// An entry of the index, for messages.
 fn described(entry: &Descriptor) -> String {
     match entry
         .annotation(CONTAINERD_NAME)
@@ -106,7 +106,7 @@ fn path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// A small blob, with its size and digest checked.
+/// A small blob; its size and digest are checked.
 fn blob(contents: &Contents, descriptor: &Descriptor, max: u64) -> Result<Vec<u8>, Error> {
     let name = path(&descriptor.digest);
     let bytes = contents.require(&name, max)?;
@@ -133,8 +133,7 @@ pub(super) fn check_digest(bytes: &[u8], expected: &Digest) -> Result<(), Error>
     }
 }
 
-/// The name that the index gives an image, if it is a whole one: a tag alone names nothing. The specification allows
-/// other texts there than names of images.
+/// The name that the index gives an image. A tag alone is not a name, and the specification allows other text.
 fn name(entry: &Descriptor, inventory: &mut Inventory) -> Option<Reference> {
     let whole = |name: &&str| name.contains([':', '/']);
     let name = entry

@@ -1,4 +1,4 @@
-//! Where things are in an archive's tar: names to offsets, read from the headers alone.
+//! An index of an archive's tar: names to offsets, from the headers alone.
 //!
 //! POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar's long names and base-256 numbers.
 //! Only plain files and symbolic links are entered, and names that lead out of the archive are refused. The layers'
@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use super::Error;
 
 const BLOCK: u64 = 512;
-/// How much of a stream is looked at to tell what it is: the headers of its first entries.
+/// How much of a stream is examined to detect its kind: the headers of its first entries.
 pub(super) const HEAD_LEN: usize = 4 << 10;
 /// The most entries of an archive of images: each image has a few dozen.
 const MAX_ENTRIES: usize = 100_000;
@@ -21,7 +21,7 @@ const MAX_EXTENDED_LEN: u64 = 64 << 10;
 /// Top folders that a root file system has and an archive of images does not.
 const ROOTFS_FOLDERS: [&str; 6] = ["bin", "dev", "etc", "lib", "sbin", "usr"];
 
-/// What a tar is.
+/// The kind of a tar.
 pub(super) enum Verdict {
     Archive(TarIndex),
     RootFs,
@@ -36,7 +36,7 @@ enum Place {
     Link { target: String },
 }
 
-/// One header, with what extended headers before it said.
+/// One header, with the extended headers before it applied.
 struct Entry {
     name: String,
     link: String,
@@ -123,7 +123,7 @@ impl TarIndex {
     }
 }
 
-/// Whether the beginning of a stream is that of an archive of images: they begin with parts of known names.
+/// Whether a stream begins like an archive of images: with a file of a known name.
 pub(super) fn begins_archive(head: &[u8]) -> Result<bool, Error> {
     let mut blocks = head.chunks_exact(BLOCK as usize);
     let Some(first) = blocks.next() else {
@@ -154,7 +154,7 @@ pub(super) fn begins_archive(head: &[u8]) -> Result<bool, Error> {
     Ok(known.contains(&top) || hexadecimal || top.starts_with("sha256:"))
 }
 
-/// What extended headers said of the next entry.
+/// Extended headers that apply to the next entry.
 #[derive(Default)]
 struct Extended {
     name: Option<String>,
@@ -170,7 +170,7 @@ struct Headers<'a> {
 }
 
 impl Headers<'_> {
-    /// The next entry that is not itself about another; `None` at the end.
+    /// The next entry, past extended headers; `None` at the end.
     fn next(&mut self) -> io::Result<Result<Option<Entry>, Error>> {
         loop {
             let at = self.offset;
@@ -303,7 +303,7 @@ fn number(field: &[u8]) -> Option<u64> {
     }
 }
 
-/// What comes before the first NUL.
+/// The text before the first NUL.
 fn text(field: &[u8]) -> String {
     let end = field.iter().position(|&b| b == 0).unwrap_or(field.len());
     String::from_utf8_lossy(&field[..end]).into_owned()
@@ -337,7 +337,7 @@ fn clean(name: &str) -> Result<String, Error> {
     }
 }
 
-/// Where a link in `folder` leads, if it stays inside.
+/// The target of a link in `folder`, if it stays inside the archive.
 fn resolve(folder: &str, target: &str) -> Option<String> {
     if target.starts_with('/') {
         return None;

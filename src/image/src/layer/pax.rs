@@ -6,7 +6,7 @@ use crate::erofs::Timestamp;
 
 use super::tar::TarError;
 
-/// What the records of one header, or of several, say. `None` where nothing or the empty string was said.
+/// The records of one or several headers. `None` where a record is absent or empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
@@ -77,7 +77,7 @@ impl Pax {
         Some(())
     }
 
-    /// These records, and those of `local` where both say something.
+    /// These records, overridden by those of `local`.
     pub(super) fn overridden_by(&self, local: Pax) -> Pax {
         let mut xattrs = self.xattrs.clone();
         xattrs.extend(local.xattrs);

@@ -171,7 +171,7 @@ impl<W: Write + Seek> Builder<'_, W> {
         Ok(Some(walk))
     }
 
-    /// What is at a name of the directory reached, and whether this layer hides what is below there.
+    /// What is at a name of the directory reached, and whether this layer hides lower layers there.
     fn look(&mut self, walk: &Walk, name: &[u8]) -> Result<(Found, bool), Error> {
         let mut hides = walk.hides();
         if let Some(dir) = walk.dir() {

@@ -1,5 +1,5 @@
-//! From what a name or an archive leads to, to the one manifest for this machine. Indexes may list what is no image for
-//! this machine, or no image at all (signatures, charts, attestations): that is passed over.
+//! Finds the manifest for this machine, through indexes. Entries that are not images for this machine, or not images at
+//! all (signatures, charts, attestations), are passed over.
 
 use super::{
     Descriptor, Document, Error, INDEX_TYPES, MANIFEST_TYPES, MAX_INDEX_DEPTH, Manifest, Platform,
@@ -10,7 +10,7 @@ use super::{
 const MAX_DOCUMENTS: usize = 32;
 
 impl Descriptor {
-    /// The type of what it leads to, where it says that this is no image and no index.
+    /// The type of its content, if the descriptor says that it is neither an image nor an index.
     pub(crate) fn foreign_type(&self) -> Option<&str> {
         let media_type = self.media_type.as_str();
         let known = [INDEX_TYPES, MANIFEST_TYPES].concat().contains(&media_type);
@@ -24,7 +24,7 @@ impl Descriptor {
 }
 
 impl Error {
-    /// Whether this is no image that hull could run, although it may be right for what it is.
+    /// Whether the document may be valid, but is not an image that hull can run.
     fn is_foreign(&self) -> bool {
         matches!(
             self,
@@ -37,7 +37,7 @@ impl Error {
 }
 
 /// Follows indexes to the manifest for this machine, from the document in `bytes`; `fetch` reads the ones that indexes
-/// list. Returns the manifest with its bytes, or the first thing that was in the way.
+/// list. Returns the manifest with its bytes, or the first error.
 pub(crate) fn resolve<E: From<Error>>(
     mut bytes: Vec<u8>,
     mut fetch: impl FnMut(&Descriptor) -> Result<Vec<u8>, E>,

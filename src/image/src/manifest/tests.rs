@@ -109,7 +109,7 @@ fn chain_ids_follow_the_specification() {
 }
 
 #[test]
-fn what_a_stranger_names_his_platforms_does_not_reach_the_terminal_raw() {
+fn names_of_platforms_do_not_reach_the_terminal_raw() {
     let error = candidates(&[entry("\u{1b}[2J", "amd64", "")])
         .unwrap_err()
         .to_string();
@@ -162,7 +162,7 @@ fn index_of(entries: &[String]) -> String {
 }
 
 #[test]
-fn an_image_is_found_among_strangers() {
+fn an_image_is_found_among_other_content() {
     let image = manifest(CONFIG_TYPES[0], LAYER_TYPES[1], 7);
     let chart = manifest(
         "application/vnd.cncf.helm.config.v1+json",
@@ -177,7 +177,7 @@ fn an_image_is_found_among_strangers() {
     );
     let documents = [image.as_str(), &chart, &signature];
     let sha512 = format!(r#"{{"digest":"sha512:{}","size":1}}"#, "0".repeat(128));
-    let strangers = [
+    let others = [
         sha512.clone(),
         listed(
             "never read",
@@ -191,16 +191,16 @@ fn an_image_is_found_among_strangers() {
             r#","platform":{"os":"unknown","architecture":"unknown"}"#,
         ),
     ];
-    let mut entries = strangers.to_vec();
+    let mut entries = others.to_vec();
     entries.push(listed(&image, ""));
     let found = resolved(&documents, &index_of(&entries)).unwrap();
     assert_eq!(found.layers[0].size, 7);
-    // Without the image, what it is that was found is said.
-    let error = resolved(&documents, &index_of(&strangers[3..])).unwrap_err();
+    // Without the image, the error says what was found.
+    let error = resolved(&documents, &index_of(&others[3..])).unwrap_err();
     assert!(error.to_string().contains("helm"), "{error}");
-    let error = resolved(&documents, &index_of(&strangers[1..3])).unwrap_err();
+    let error = resolved(&documents, &index_of(&others[1..3])).unwrap_err();
     assert!(error.to_string().contains("oci.artifact"), "{error}");
-    let error = resolved(&documents, &index_of(&strangers[..1])).unwrap_err();
+    let error = resolved(&documents, &index_of(&others[..1])).unwrap_err();
     assert!(matches!(error, Error::Syntax { .. }), "{error}");
 }
 
@@ -213,8 +213,8 @@ fn configurations_that_lost_their_type_are_taken() {
 }
 
 #[test]
-fn a_search_without_end_ends() {
-    // An index that lists 100 strangers costs a bounded number of documents.
+fn the_search_for_a_manifest_is_bounded() {
+    // An index of 100 artifacts costs a bounded number of documents.
     let chart = manifest(
         "application/vnd.cncf.helm.config.v1+json",
         LAYER_TYPES[1],

@@ -1,11 +1,11 @@
-//! Why a registry did not give us what we asked for.
+//! Why a request to a registry failed.
 
 use std::io;
 use std::sync::Arc;
 
 use crate::digest::Digest;
 
-/// Why a registry did not give us what we asked for.
+/// Why a request to a registry failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection, or it broke before an answer came.
@@ -35,7 +35,7 @@ pub enum Error {
         digest: Digest,
     },
     /// Access denied.
-    #[error("registry {host} denies access to {repository} {}", who(.as_user))]
+    #[error("registry {host} denies access to {repository} {}", user_tried(.as_user))]
     Unauthorised {
         /// Host and port.
         host: String,
@@ -47,7 +47,7 @@ pub enum Error {
         #[source]
         credentials: Option<Arc<docker_credential::CredentialRetrievalError>>,
     },
-    /// Any other answer that is not what was asked for.
+    /// An unexpected status.
     #[error("{host} answered {status} to a request for {path}")]
     Status {
         /// Host and port: of the registry, or of its authorisation server.
@@ -56,7 +56,7 @@ pub enum Error {
         path: String,
         /// HTTP status.
         status: u16,
-        /// How long the registry asks us to wait.
+        /// How long the server asks clients to wait.
         retry_after_s: Option<u64>,
     },
     /// Other bytes than the digest promises.
@@ -103,7 +103,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// Plain HTTP to another machine, without leave.
+    /// Plain HTTP to another machine, which is not allowed.
     #[error("registry {host} leads to plain HTTP at {target}, which is refused")]
     PlainHttp {
         /// Host and port of the registry.
@@ -135,7 +135,7 @@ pub enum Error {
         /// The address, cut short.
         address: String,
     },
-    /// Redirects without end.
+    /// Too many redirects.
     #[error(
         "registry {host} redirects more than {} times",
         super::http::MAX_REDIRECTS
@@ -144,7 +144,7 @@ pub enum Error {
         /// Host and port.
         host: String,
     },
-    /// A demand for authentication that makes no sense to us.
+    /// Authentication by a scheme that is not supported.
     #[error("registry {host} asks for authentication in a way that is not supported")]
     Challenge {
         /// Host and port.
@@ -175,20 +175,20 @@ fn through(proxy: &Option<String>) -> String {
         .map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"))
 }
 
-fn who(user: &Option<String>) -> String {
+fn user_tried(user: &Option<String>) -> String {
     user.as_ref().map_or_else(
         || "without credentials".to_owned(),
         |user| format!("to {user:?}"),
     )
 }
 
-/// What kept us from an answer.
+/// The class of a connection failure.
 enum Trouble {
     Refused,
     Lookup,
     Connection,
     Certificate,
-    /// The other side does not speak TLS, or not ours.
+    /// The other side does not speak TLS, or no common version.
     Tls,
     Other,
 }
@@ -208,7 +208,7 @@ fn trouble(error: &ureq::Error) -> Trouble {
             match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 Some(error) => by_tls(error),
                 None if error.kind() == io::ErrorKind::ConnectionRefused => Trouble::Refused,
-                // What std makes of getaddrinfo's errors has no kind and no number of its own.
+                // std gives getaddrinfo's errors neither a kind nor an errno.
                 None if error.to_string().starts_with("failed to lookup address") => {
                     Trouble::Lookup
                 }
@@ -220,7 +220,7 @@ fn trouble(error: &ureq::Error) -> Trouble {
 }
 
 impl Error {
-    /// Whether the same may well succeed in a moment.
+    /// Whether a retry may succeed.
     pub(crate) fn is_transient(&self, reached_before: bool) -> bool {
         match self {
             Error::Interrupted { .. } => true,
@@ -237,7 +237,7 @@ impl Error {
         }
     }
 
-    /// What a person can do about it.
+    /// What the user can do about it.
     pub fn help(&self) -> Option<String> {
         let text = match self {
             Error::Unreachable {
@@ -282,7 +282,7 @@ impl Error {
                 "this user has no access, or the password is out of date: log in again"
             }
             Error::Status { status: 429, .. } => "the registry limits its rate: log in, or wait",
-            Error::Status { status: 500.., .. } => "the registry is in trouble: try again later",
+            Error::Status { status: 500.., .. } => "the registry has a problem: try again later",
             Error::Digest { .. } | Error::Size { .. } => {
                 "the registry, or a proxy on the way to it, sends other bytes than it promised; they were not kept"
             }

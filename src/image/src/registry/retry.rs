@@ -1,4 +1,4 @@
-//! Trying again what failed for a passing reason: a bounded number of times, with growing pauses.
+//! Retries after transient failures: a bounded number of times, with growing pauses.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use crate::progress::{Event, LayerName, Progress};
 
 /// The longest pause, also when the registry asks for more.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// How soon a pause notices that the pull has failed elsewhere.
+/// How soon a pause notices that the pull was cancelled.
 const CANCEL_LATENCY: Duration = Duration::from_millis(50);
 
-/// The attempts at one thing.
+/// The attempts at one request.
 pub(crate) struct Retry<'a> {
     max_attempts: u32,
     first_pause: Duration,
@@ -89,7 +89,7 @@ impl<'a> Retry<'a> {
         Ok(())
     }
 
-    /// What was achieved counts: the attempts begin anew.
+    /// Resets the number of attempts after progress.
     pub(crate) fn progressed(&mut self) {
         self.attempt = 1;
     }

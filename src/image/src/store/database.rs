@@ -92,7 +92,7 @@ type Result<T> = std::result::Result<T, Error>;
 type Rows<T> = std::result::Result<T, rusqlite::Error>;
 
 impl Database {
-    /// Opens it, and makes it if it is not there.
+    /// Opens it, and creates it if it does not exist.
     pub(crate) fn open(path: &Path) -> Result<Database> {
         let failed = Error::database(path);
         let connection = Connection::open(path).map_err(&failed)?;
@@ -107,7 +107,7 @@ impl Database {
         match database.version()? {
             VERSION => Ok(database),
             0 => {
-                // Another process may be doing the same: whoever holds the write lock first does it.
+                // Another process may be doing the same: the first to hold the write lock creates the schema.
                 database.write(|transaction| {
                     match transaction
                         .query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?
@@ -341,7 +341,7 @@ impl Database {
         })
     }
 
-    /// Forgets the layers that no image has and that are older than this.
+    /// Deletes the rows of layers without an image that are older than this.
     pub(crate) fn delete_unused_layers(&mut self, min_age_s: i64) -> Result<()> {
         let before = now_s().saturating_sub(min_age_s);
         self.write(|db| {
@@ -392,7 +392,7 @@ fn layer_row(row: &Row<'_>) -> Rows<LayerRow> {
         diff_id: digest(row, 1)?,
         converter: row.get(2)?,
         file: row.get(3)?,
-        // A negative size, which nobody wrote, is that of no file.
+        // A negative size, which is never written, matches no file.
         size_bytes: u64::try_from(row.get::<_, i64>(4)?).unwrap_or(u64::MAX),
         opaque_root: row.get(5)?,
     })

@@ -1,4 +1,4 @@
-//! Why the store could not do what was asked.
+//! Why an operation of the store failed.
 
 use std::error::Error as StdError;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 
-/// Why the store could not do what was asked.
+/// Why an operation of the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A system call failed.
@@ -29,7 +29,7 @@ pub enum Error {
         /// What the system said.
         source: Option<io::Error>,
     },
-    /// Known beforehand: what is to come does not fit.
+    /// The downloads will not fit on the disk.
     #[error("{needed_bytes} bytes are to be downloaded to {}, where {available_bytes} are free", .path.display())]
     TooLittleSpace {
         /// Where to.
@@ -77,7 +77,7 @@ pub enum Error {
         /// As it was asked for.
         image: String,
     },
-    /// It has other names, so its id alone does not say which of them is to go.
+    /// It has several names, so its id alone does not say which one to remove.
     #[error("image {} has several names: {}", .id.short(), .names.join(", "))]
     SeveralNames {
         /// Which image.
@@ -85,7 +85,7 @@ pub enum Error {
         /// Its names.
         names: Vec<String>,
     },
-    /// What the store holds of an image is not what it should.
+    /// The store's copy of an image cannot be used.
     #[error("image {image} cannot be used: {} {damage}", .path.display())]
     Damaged {
         /// Name or id.
@@ -103,7 +103,7 @@ pub enum Error {
         /// What the bytes hash to.
         actual: Digest,
     },
-    /// A layer that is no tar, or whose packing or tar is cut short or damaged.
+    /// A layer that is not a tar, or is truncated or damaged.
     #[error("layer {layer} is damaged")]
     Corrupt {
         /// Its diffID, or the file's name.
@@ -111,15 +111,15 @@ pub enum Error {
         /// Why.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// A layer that is whole, with something in it that cannot be taken.
+    /// A layer that is intact, but has contents that are not supported.
     #[error("layer {layer} is not supported")]
     Refused {
         /// Its diffID, or the file's name.
         layer: String,
-        /// What it is that cannot be taken.
+        /// What is not supported.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// What a layer is read from failed.
+    /// The layer's source could not be read.
     #[error("layer {layer} cannot be read")]
     Unreadable {
         /// Its diffID, or the file's name.
@@ -127,7 +127,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A layer that is in the store already, and that the one to be stored refers to.
+    /// A lower layer of the store that the layer to be stored refers to.
     #[error("a layer of the store, below layer {layer}, cannot be read")]
     Lower {
         /// The diffID of the layer to be stored, or its file's name.
@@ -140,13 +140,13 @@ pub enum Error {
 /// What is wrong with a file of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
-    /// It is gone.
+    /// The file is missing.
     #[error("is missing")]
     Missing,
-    /// It is not as long as it was written.
+    /// Its size has changed.
     #[error("has another size than when it was written")]
     Size,
-    /// Its bytes have another digest.
+    /// Its digest has changed.
     #[error("has other contents than when it was written")]
     Contents,
     /// It was written by another version of the converter.
@@ -190,7 +190,7 @@ impl Error {
         }
     }
 
-    /// What a person can do about it.
+    /// What the user can do about it.
     pub fn help(&self) -> Option<String> {
         let text = match self {
             Error::DiskFull { .. } | Error::TooLittleSpace { .. } => {
@@ -248,7 +248,7 @@ pub(crate) fn is_full(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-/// What the file system of `path`, or of its nearest folder that is there, has for this user; 0 if it cannot say.
+/// Bytes that are available to this user on the file system of `path`, or of its nearest existing parent; 0 if unknown.
 pub(crate) fn available_bytes(path: &Path) -> u64 {
     path.ancestors()
         .find_map(|path| rustix::fs::statvfs(path).ok())

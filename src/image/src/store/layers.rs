@@ -27,7 +27,7 @@ pub(crate) struct LayerJob<'a> {
 }
 
 impl Store {
-    /// A layer that is already here and whole, for this diffID above just the layers that make this chainID.
+    /// A layer of the store with this diffID, valid above the layers of this chainID.
     pub(crate) fn find_layer(
         &self,
         diff_id: &Digest,
@@ -39,7 +39,7 @@ impl Store {
         Ok(row.filter(|row| self.check_layer(row).is_ok()))
     }
 
-    /// Takes the right to convert this layer: `None` while another has it.
+    /// Takes the lock for converting this layer; `None` while another process holds it.
     pub(crate) fn try_lock_layer(&self, diff_id: &Digest) -> Result<Option<FileLock>> {
         let path = self.root.join("locks").join(diff_id.hex());
         FileLock::try_exclusive(&path).map_err(Error::io("lock", path))
@@ -98,7 +98,7 @@ impl LayerJob<'_> {
             .map_or_else(|| self.name.to_owned(), Digest::to_string)
     }
 
-    /// Whose fault it is that the layer could not be converted: the image's, the source's or this machine's.
+    /// The store's error for a failed conversion, by its cause: the layer, its source, or this machine.
     fn failure(&self, error: layer::Error, output: &Path) -> Error {
         if is_full(&error) {
             return Error::full(output.to_owned(), None);
@@ -125,7 +125,7 @@ impl LayerJob<'_> {
         }
     }
 
-    /// An error of the reader: the system's, or what the decompressor says of the bytes.
+    /// The store's error for a failed read: the system's, or of the decompressor.
     fn unreadable(&self, source: io::Error) -> Error {
         let layer = self.shown();
         if source.raw_os_error().is_some() {
@@ -140,7 +140,7 @@ impl LayerJob<'_> {
     }
 }
 
-/// Streams the tar through the converter; returns its digest, and what became of it.
+/// Streams the tar through the converter; returns its digest and the result.
 fn convert(
     job: &LayerJob<'_>,
     source: impl Read,
@@ -151,7 +151,7 @@ fn convert(
     let mut tar = HashingReader::new(unpacked);
     let converted = layer::convert(&mut tar, &mut temporary.file, lower, &Limits::default())
         .map_err(|error| job.failure(error, &temporary.path))?;
-    // The converter has read all there is: what follows the tar's end is part of its digest.
+    // The converter has read to the end of the stream: bytes after the tar's end are part of the digest.
     let (actual, _) = tar.finish();
     match job.diff_id {
         Some(diff_id) if *diff_id != actual => Err(Error::DiffId {
@@ -176,7 +176,7 @@ fn chained(below: &Digest, next: &Digest) -> Digest {
 }
 
 impl Store {
-    /// A file for the life of a session: it has no name, so that it cannot stay behind.
+    /// A temporary file without a name, so that it cannot be left behind.
     pub(crate) fn spool(&self) -> Result<File> {
         let mut temporary = Temporary::new(&self.root.join("tmp"))?;
         std::fs::remove_file(&temporary.path).map_err(Error::io("unlink", &temporary.path))?;

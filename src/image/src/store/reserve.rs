@@ -1,4 +1,4 @@
-//! A little of the disk, held back for the day it is full: to delete an image, the database needs room for its journal.
+//! A reserve of disk space: on a full disk, the database needs room for its journal to delete an image.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -1,4 +1,4 @@
-//! Archives with other things in them than images for this machine: those are passed over, and told.
+//! Archives with other content than images for this machine: it is passed over and reported.
 
 mod support;
 
@@ -61,18 +61,18 @@ fn artifacts_beside_an_image_in_a_layout_are_passed_over_and_named() {
         "platform": { "os": "linux", "architecture": "arm64" },
     });
     let mut entry = image.entry("linux", "amd64");
-    // A name that none could have is no reason either.
+    // A name that is not a reference does not refuse the image either.
     entry["annotations"] =
         serde_json::json!({ "org.opencontainers.image.ref.name": "UPPER/\u{1b}[2J:1" });
-    let strangers = [chart, signature, old_artifact, foreign, arm];
-    let mut entries = strangers.to_vec();
+    let others = [chart, signature, old_artifact, foreign, arm];
+    let mut entries = others.to_vec();
     entries.push(entry);
     std::fs::write(folder.path().join("index.json"), index(&entries)).unwrap();
     let (_folder, store) = store();
     let (found, progress) = import(&store, folder.path());
     let found = found.unwrap();
     assert_eq!((found.len(), found[0].id), (1, image.id()));
-    assert_eq!(progress.count("PassedOver"), strangers.len() + 1);
+    assert_eq!(progress.count("PassedOver"), others.len() + 1);
     for part in [
         "helm",
         "simplesigning",
@@ -88,7 +88,7 @@ fn artifacts_beside_an_image_in_a_layout_are_passed_over_and_named() {
         );
     }
     // With nothing else in it, the layout is refused for what it holds.
-    std::fs::write(folder.path().join("index.json"), index(&strangers[..1])).unwrap();
+    std::fs::write(folder.path().join("index.json"), index(&others[..1])).unwrap();
     let (error, _) = import(&store, folder.path());
     let error = error.unwrap_err();
     assert!(
