@@ -1,5 +1,5 @@
-//! Decompression of layers and archives. The format is detected from the first bytes: media types and file names may
-//! be wrong.
+//! Decompression of layers and archives. The format is detected from the first bytes: media types
+//! and file names may be wrong.
 
 use std::io::{self, BufReader, Chain, Cursor, Read};
 
@@ -23,7 +23,8 @@ enum Packing {
 const MAGIC_LEN: usize = 6;
 const BUFFER_LEN: usize = 128 << 10;
 
-/// A compression format that is not supported; the source of an [`io::Error`] of kind `Unsupported`.
+/// A compression format that is not supported; the source of an [`io::Error`] of kind
+/// `Unsupported`.
 #[derive(Debug, thiserror::Error)]
 #[error("{packing} compression is not supported: only gzip, zstd and none are")]
 pub(crate) struct Unsupported {

@@ -1,4 +1,5 @@
-//! The crate's one error for callers: what was attempted, on what, and a hint on what to do; the cause is its source.
+//! The crate's one error for callers: what was attempted, on what, and a hint on what to do; the
+//! cause is its source.
 
 use std::path::PathBuf;
 

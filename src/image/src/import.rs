@@ -1,8 +1,8 @@
-//! Images from files: an OCI layout (a folder, or a tar of one), what `docker save` writes, or a root file system's
-//! tar. The kind is detected from the contents.
+//! Images from files: an OCI layout (a folder, or a tar of one), what `docker save` writes, or a
+//! root file system's tar. The kind is detected from the contents.
 //!
-//! Invariants: nothing is unpacked; nothing outside the folder or tar is read, whatever names and links it holds; every
-//! stated digest is checked. Deliberately absent: xz and bzip2.
+//! Invariants: nothing is unpacked; nothing outside the folder or tar is read, whatever names and
+//! links it holds; every stated digest is checked. Deliberately absent: xz and bzip2.
 
 mod contents;
 mod docker;
@@ -41,8 +41,9 @@ pub enum Source<'a> {
 }
 
 impl Store {
-    /// Imports the images that `source` holds, with the names that it states. With `name`, there must be exactly one
-    /// image, and it gets that name instead. What cannot be run here is reported as [`Event::PassedOver`].
+    /// Imports the images that `source` holds, with the names that it states. With `name`, there
+    /// must be exactly one image, and it gets that name instead. What cannot be run here is
+    /// reported as [`Event::PassedOver`].
     pub fn import(
         &self,
         source: Source<'_>,
@@ -228,7 +229,8 @@ impl Store {
         Ok(row)
     }
 
-    /// A root file system as an image of one layer. The same tar makes the same image: no time is put into it.
+    /// A root file system as an image of one layer. The same tar makes the same image: no time is
+    /// put into it.
     fn import_rootfs(
         &self,
         tar: &mut dyn Read,

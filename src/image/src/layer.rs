@@ -1,26 +1,29 @@
 //! A layer: its tar stream as one EROFS image.
 //!
-//! [`convert`] reads the (decompressed) tar once, to its very end, and writes the image as it goes. Nothing is unpacked
-//! and no path is resolved on the host, so no privileges are needed.
+//! [`convert`] reads the (decompressed) tar once, to its very end, and writes the image as it goes.
+//! Nothing is unpacked and no path is resolved on the host, so no privileges are needed.
 //!
 //! How entries are converted:
 //!
-//! - Paths are taken from the layer's root: leading `/` and `.` are dropped, `..` is refused. Symlinks among a path's
-//!   directories, of this layer or the ones below, are followed inside the root (`resolve`); anything else there that
-//!   is not a directory refuses the entry. Missing parents appear as the lower layers have them, else as 0755 root:root.
+//! - Paths are taken from the layer's root: leading `/` and `.` are dropped, `..` is refused.
+//!   Symlinks among a path's directories, of this layer or the ones below, are followed inside the
+//!   root (`resolve`); anything else there that is not a directory refuses the entry. Missing
+//!   parents appear as the lower layers have them, else as 0755 root:root.
 //! - An entry for the root gives the root's attributes. Without one the root is marked
 //!   ([`protocol::layer::IMPLIED_ROOT_XATTR`]): the attributes of the next layer below count.
 //! - Of several entries for a path the last wins; a directory over a directory keeps its contents.
-//! - OCI whiteouts (image-spec 1.1, layer.md) become overlayfs's: `.wh.NAME` a character device 0:0,
-//!   `.wh..wh..opq` the xattr `trusted.overlay.opaque`. They hide entries of lower layers, never of this layer. AUFS's
-//!   own files (`.wh..wh.*` in the root) are left out.
+//! - OCI whiteouts (image-spec 1.1, layer.md) become overlayfs's: `.wh.NAME` a character device
+//!   0:0, `.wh..wh..opq` the xattr `trusted.overlay.opaque`. They hide entries of lower layers,
+//!   never of this layer. AUFS's own files (`.wh..wh.*` in the root) are left out.
 //! - Hard links share an inode; one into a lower layer copies the file from there.
-//! - Xattrs are kept, except those in namespaces that EROFS cannot store and `trusted.overlay.*`, which is reserved for
-//!   overlayfs. Dropped xattrs are counted. Textual ACLs (`SCHILY.acl.*`) are ignored, as in Docker.
+//! - Xattrs are kept, except those in namespaces that EROFS cannot store and `trusted.overlay.*`,
+//!   which is reserved for overlayfs. Dropped xattrs are counted. Textual ACLs (`SCHILY.acl.*`) are
+//!   ignored, as in Docker.
 //! - Device nodes are kept: only a guest sees them.
 //!
-//! Invariants: the same tar gives the same bytes, unless [`Converted::depends_on_lower`]; memory is bounded by
-//! [`Limits`]. Deliberately absent: decompression and digests (the caller's reader does both).
+//! Invariants: the same tar gives the same bytes, unless [`Converted::depends_on_lower`]; memory is
+//! bounded by [`Limits`]. Deliberately absent: decompression and digests (the caller's reader does
+//! both).
 
 mod builder;
 mod header;
@@ -59,7 +62,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Larger than any known layer: a full desktop has 300,000 files, images for machine learning have 50 GiB.
+    /// Larger than any known layer: a full desktop has 300,000 files, images for machine learning
+    /// have 50 GiB.
     fn default() -> Limits {
         Limits {
             entries: 1 << 20,
@@ -83,8 +87,8 @@ pub struct Converted {
     pub inodes: u64,
     /// Xattrs that were left out.
     pub dropped_xattrs: u64,
-    /// The tar hides all layers below it. overlayfs ignores opaqueness of a root directory, so those layers must not be
-    /// mounted.
+    /// The tar hides all layers below it. overlayfs ignores opaqueness of a root directory, so
+    /// those layers must not be mounted.
     pub opaque_root: bool,
     /// The image depends on the lower layers: it is valid for this tar only above the same layers.
     pub depends_on_lower: bool,
@@ -151,8 +155,9 @@ impl std::fmt::Display for Unit {
 
 /// Reads a layer's tar to the end of the reader and writes its image to an empty output.
 ///
-/// `lower` are the layers below, which are consulted for hard links, missing parents and symlinks. The output is flushed,
-/// not synchronised; after an error it holds a part of an image without a superblock.
+/// `lower` are the layers below, which are consulted for hard links, missing parents and symlinks.
+/// The output is flushed, not synchronised; after an error it holds a part of an image without a
+/// superblock.
 pub fn convert(
     tar: impl Read,
     output: impl Write + Seek,

@@ -1,8 +1,8 @@
-//! Manifests, indexes and image configurations, from registries and archives. They are checked before anything that
-//! they refer to is fetched.
+//! Manifests, indexes and image configurations, from registries and archives. They are checked
+//! before anything that they refer to is fetched.
 //!
-//! OCI image-spec 1.1 (manifest.md, image-index.md, config.md) and Docker's image manifest version 2, schema 2, which
-//! differ in media types only.
+//! OCI image-spec 1.1 (manifest.md, image-index.md, config.md) and Docker's image manifest version
+//! 2, schema 2, which differ in media types only.
 
 mod select;
 
@@ -16,7 +16,8 @@ pub(crate) use select::{candidates, resolve};
 
 use crate::digest::Digest;
 
-/// The largest manifest or index, in bytes: what registries accept (distribution-spec 1.1, "Pushing Manifests").
+/// The largest manifest or index, in bytes: what registries accept (distribution-spec 1.1, "Pushing
+/// Manifests").
 pub(crate) const MAX_MANIFEST_LEN: u64 = 4 << 20;
 /// The largest image configuration, in bytes. Real ones are below 100 KiB; history is what grows.
 pub(crate) const MAX_CONFIG_LEN: u64 = 8 << 20;
@@ -38,7 +39,8 @@ const CONFIG_TYPES: [&str; 2] = [
     "application/vnd.docker.container.image.v1+json",
 ];
 /// What configurations are called that old Docker pushed, or that lost their type in a registry
-/// (distribution/distribution, issue 1621). Docker takes them too; the configuration itself tells whether it is one.
+/// (distribution/distribution, issue 1621). Docker takes them too; the configuration itself tells
+/// whether it is one.
 const OLD_CONFIG_TYPES: [&str; 4] = [
     "",
     "application/json",
@@ -92,7 +94,8 @@ pub enum Error {
         /// The media type of the artifact or of its configuration.
         media_type: String,
     },
-    /// A layer that is encrypted or for another system, or what is called a layer of something else.
+    /// A layer that is encrypted or for another system, or what is called a layer of something
+    /// else.
     #[error("a layer has media type {media_type:?}, which is not supported")]
     MediaType {
         /// Its media type.
@@ -186,8 +189,8 @@ pub(crate) struct Platform {
 }
 
 impl Platform {
-    /// How well it suits a linux/amd64 guest: lower is better, `None` if not at all. Variants (`v2`, `v3`) require newer
-    /// CPUs than plain amd64, so plain amd64 is preferred.
+    /// How well it suits a linux/amd64 guest: lower is better, `None` if not at all. Variants
+    /// (`v2`, `v3`) require newer CPUs than plain amd64, so plain amd64 is preferred.
     fn rank(&self) -> Option<u8> {
         if self.os != "linux" || self.architecture != "amd64" {
             return None;
@@ -250,7 +253,8 @@ struct Raw {
 }
 
 impl Document {
-    /// Reads a manifest or an index. A document that is both is refused: two clients could see two images in it.
+    /// Reads a manifest or an index. A document that is both is refused: two clients could see two
+    /// images in it.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Document, Error> {
         let syntax = |source| Error::Syntax {
             document: "manifest",

@@ -7,8 +7,8 @@ use crate::digest::Digest;
 pub struct LayerName {
     /// Its position in the image, 0 at the bottom.
     pub index: usize,
-    /// The digest that identifies it to users: of its compressed form when pulled, its diffID when imported. `None` for
-    /// a root file system: its digest is known only at its end.
+    /// The digest that identifies it to users: of its compressed form when pulled, its diffID when
+    /// imported. `None` for a root file system: its digest is known only at its end.
     pub digest: Option<Digest>,
 }
 

@@ -1,4 +1,5 @@
-//! From a registry into the store: several downloads at once, layers converted bottom first as they come.
+//! From a registry into the store: several downloads at once, layers converted bottom first as they
+//! come.
 //!
 //! ```text
 //!  resolve -> config -> for each layer: download to partial/ (worker threads) -> convert (this thread) -> enter
@@ -23,7 +24,8 @@ use crate::store::{Image, Store};
 /// How to pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullOptions {
-    /// Registries (`host` or `host:port`) that may be spoken to in plain HTTP, besides those on this machine.
+    /// Registries (`host` or `host:port`) that may be spoken to in plain HTTP, besides those on
+    /// this machine.
     pub insecure_registries: Vec<String>,
     /// Downloads at once; Docker's default is 3.
     pub parallel_downloads: usize,
@@ -59,7 +61,8 @@ pub struct Pulled {
     pub digest: Digest,
     /// The reference was pulled before and still means the same image.
     pub up_to_date: bool,
-    /// Number of layers that were fetched: 0 if all were present, perhaps from another image or an import.
+    /// Number of layers that were fetched: 0 if all were present, perhaps from another image or an
+    /// import.
     pub fetched_layers: usize,
 }
 
@@ -139,8 +142,8 @@ impl Store {
     }
 }
 
-/// Follows indexes to the manifest for this machine. Returns the digest of what the reference named, and the
-/// manifest.
+/// Follows indexes to the manifest for this machine. Returns the digest of what the reference
+/// named, and the manifest.
 fn resolve<'a>(
     client: &Client,
     reference: &Reference,

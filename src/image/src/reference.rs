@@ -1,8 +1,9 @@
 //! Image references as users type them: Docker's grammar and its resolution of short names.
 //!
 //! The grammar is that of github.com/distribution/reference (regexp.go, normalize.go). `nginx` is
-//! `docker.io/library/nginx:latest`; a first component with a dot, a colon or a capital, or `localhost`, is a registry.
-//! Deliberately absent: any meaning of a name (`demo` is a name like others here).
+//! `docker.io/library/nginx:latest`; a first component with a dot, a colon or a capital, or
+//! `localhost`, is a registry. Deliberately absent: any meaning of a name (`demo` is a name like
+//! others here).
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,7 +25,8 @@ const MAX_NAME_LEN: usize = 255;
 /// distribution/reference: TagRegexp.
 const MAX_TAG_LEN: usize = 128;
 
-/// The name of an image: registry, repository, and a tag or a digest (or both: then the digest decides).
+/// The name of an image: registry, repository, and a tag or a digest (or both: then the digest
+/// decides).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reference {
     domain: String,
@@ -130,8 +132,8 @@ impl Reference {
         format!("{}/{}", self.domain, self.path)
     }
 
-    /// The name under which the store knows an image; the inverse of parsing. A tag beside a digest is dropped, as
-    /// Docker does: nothing has checked that it belongs to it.
+    /// The name under which the store knows an image; the inverse of parsing. A tag beside a digest
+    /// is dropped, as Docker does: nothing has checked that it belongs to it.
     pub(crate) fn canonical(&self) -> String {
         match &self.digest {
             Some(digest) => format!("{}@{digest}", self.full_repository()),

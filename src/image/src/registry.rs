@@ -1,10 +1,12 @@
-//! A registry: manifests and blobs by the OCI distribution protocol (distribution-spec 1.1), read only.
+//! A registry: manifests and blobs by the OCI distribution protocol (distribution-spec 1.1), read
+//! only.
 //!
-//! A blocking client on ureq: a pull is a few concurrent downloads, for which threads suffice. The client crates that
-//! exist do not offer what is needed here: resuming, redirects without credentials, limits on silence and size.
-//! Invariants: what [`Client::manifest`] and [`Client::config`] return has the digest that was asked for; bodies are
-//! bounded; credentials go to the registry and its authorisation server only. Deliberately absent: pushing, mirrors,
-//! the v1 protocol.
+//! A blocking client on ureq: a pull is a few concurrent downloads, for which threads suffice. The
+//! client crates that exist do not offer what is needed here: resuming, redirects without
+//! credentials, limits on silence and size. Invariants: what [`Client::manifest`] and
+//! [`Client::config`] return has the digest that was asked for; bodies are bounded; credentials go
+//! to the registry and its authorisation server only. Deliberately absent: pushing, mirrors, the v1
+//! protocol.
 
 mod auth;
 mod download;
@@ -58,8 +60,8 @@ pub(crate) struct Fetched {
 }
 
 impl Client {
-    /// Chooses the scheme. Only a registry that may use plain HTTP is probed, HTTPS first, as Docker does; for all others
-    /// it is HTTPS.
+    /// Chooses the scheme. Only a registry that may use plain HTTP is probed, HTTPS first, as
+    /// Docker does; for all others it is HTTPS.
     pub(crate) fn connect(reference: &Reference, options: &PullOptions) -> Result<Client, Error> {
         let host = reference.host().to_owned();
         let idle = Duration::from_millis(options.idle_timeout_ms);
@@ -169,7 +171,8 @@ impl Client {
     /// Sends a request, and answers the registry's challenge if there is one.
     fn get(&self, path: &str, request: &Request<'_>) -> Result<Response<Body>, Error> {
         let url = http::address(&format!("{}{path}", self.base))?;
-        // Another thread may have replaced the header, and a token may have expired: hence several attempts.
+        // Another thread may have replaced the header, and a token may have expired: hence several
+        // attempts.
         for _ in 0..3 {
             let used = self.authorization();
             let attempt = Request {

@@ -11,10 +11,11 @@
 //! lock                      held shared by every pull and import, exclusively by a sweep
 //! ```
 //!
-//! Consistency: a layer is written to `tmp/`, synced, renamed into `layers/`, and only then entered in the database; an
-//! image is entered in one transaction once all its layers are present. Leftovers of a killed process are in `tmp/` or
-//! have no row; a sweep, which holds `lock` exclusively, removes them. Locks are flock(2)'s: they end with their holder,
-//! so no process ids are compared.
+//! Consistency: a layer is written to `tmp/`, synced, renamed into `layers/`, and only then entered
+//! in the database; an image is entered in one transaction once all its layers are present.
+//! Leftovers of a killed process are in `tmp/` or have no row; a sweep, which holds `lock`
+//! exclusively, removes them. Locks are flock(2)'s: they end with their holder, so no process ids
+//! are compared.
 
 mod database;
 mod error;
@@ -53,8 +54,9 @@ pub struct Store {
     database: Mutex<Database>,
 }
 
-/// Keeps an image from being deleted while the lease exists. It is a lock on a descriptor: a process that inherits the
-/// descriptor, or is sent it, keeps the lease too, until the last copy is closed.
+/// Keeps an image from being deleted while the lease exists. It is a lock on a descriptor: a
+/// process that inherits the descriptor, or is sent it, keeps the lease too, until the last copy is
+/// closed.
 #[derive(Debug)]
 pub struct Lease(FileLock);
 
@@ -74,8 +76,8 @@ impl From<Lease> for OwnedFd {
 pub(crate) struct Session(#[expect(dead_code, reason = "held for its lock")] FileLock);
 
 impl Store {
-    /// Opens the store in this folder, which is created if missing. Leftovers of killed processes are removed, unless
-    /// a pull or an import is in progress.
+    /// Opens the store in this folder, which is created if missing. Leftovers of killed processes
+    /// are removed, unless a pull or an import is in progress.
     pub fn open(root: &Path) -> Result<Store> {
         let store = Store::open_unswept(root)?;
         if store.has_leftovers()? {
@@ -109,8 +111,8 @@ impl Store {
         row.map(|row| self.load(row, Check::Files)).transpose()
     }
 
-    /// The image of this name or id (whole, or its first digits; with or without `sha256:`). A name takes precedence over
-    /// a prefix of an id. `None` for text that is neither.
+    /// The image of this name or id (whole, or its first digits; with or without `sha256:`). A name
+    /// takes precedence over a prefix of an id. `None` for text that is neither.
     pub fn find(&self, text: &str) -> Result<Option<Image>> {
         if let Ok(name) = text.parse::<Reference>()
             && let Some(image) = self.image(&name)?
@@ -132,7 +134,8 @@ impl Store {
             .collect()
     }
 
-    /// Keeps the image while the lease exists. Fails with [`Error::NotFound`] if it has been removed meanwhile.
+    /// Keeps the image while the lease exists. Fails with [`Error::NotFound`] if it has been
+    /// removed meanwhile.
     pub fn lease(&self, image: &Image) -> Result<Lease> {
         let path = self.lease_path(&image.id);
         let lock = FileLock::shared(&path).map_err(Error::io("lock", path))?;

@@ -254,7 +254,8 @@ fn wrong_digests_are_noticed_in_every_part() {
             "{text}"
         );
         assert_eq!(store.images().unwrap(), []);
-        // The bottom layer may have been stored before a wrong digest higher up; a layer with a wrong digest never is.
+        // The bottom layer may have been stored before a wrong digest higher up; a layer with a
+        // wrong digest never is.
         let bad = digest.hex();
         assert!(
             !files(&folder.path().join("store"), "layers")

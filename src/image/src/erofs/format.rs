@@ -1,4 +1,5 @@
-//! The on-disk structures that are used, as fs/erofs/erofs_fs.h (Linux 6.12) defines them. All fields are little-endian.
+//! The on-disk structures that are used, as fs/erofs/erofs_fs.h (Linux 6.12) defines them. All
+//! fields are little-endian.
 
 use super::tree::{Device, Timestamp};
 

@@ -144,7 +144,8 @@ impl Fingerprint {
                 u64::from_le_bytes(low.try_into().expect("8")),
                 u64::from_le_bytes(high.try_into().expect("8")),
             );
-            // The multiplier is 2^64 divided by the golden ratio, as in Knuth's multiplicative hashing.
+            // The multiplier is 2^64 divided by the golden ratio, as in Knuth's multiplicative
+            // hashing.
             a = (a ^ low)
                 .wrapping_mul(0x9e37_79b9_7f4a_7c15)
                 .rotate_left(29)

@@ -37,7 +37,8 @@ impl<W: Write + Seek> Writer<W> {
         })
     }
 
-    /// Starts the data of a file of this size, at most [`super::FileData::MAX_SIZE`]; it panics beyond that.
+    /// Starts the data of a file of this size, at most [`super::FileData::MAX_SIZE`]; it panics
+    /// beyond that.
     pub fn file(&mut self, size: u64, density: Density) -> FileWriter<'_, W> {
         FileWriter::new(&mut self.output, size, density)
     }

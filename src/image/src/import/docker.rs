@@ -1,5 +1,5 @@
-//! Archives of `docker save`: a `manifest.json` that lists images with their configuration and layers, in its old
-//! form (`<id>/layer.tar`) and in its new one, which is an OCI layout as well.
+//! Archives of `docker save`: a `manifest.json` that lists images with their configuration and
+//! layers, in its old form (`<id>/layer.tar`) and in its new one, which is an OCI layout as well.
 //!
 //! docker/docker, image/spec/spec-v1.2.md, "Combined Image JSON + Filesystem Changeset Format".
 

@@ -1,4 +1,5 @@
-//! The contents of an archive: images that can be run here, and other content, which is passed over.
+//! The contents of an archive: images that can be run here, and other content, which is passed
+//! over.
 
 use super::contents::Contents;
 use super::{Error, docker, oci};
@@ -69,7 +70,8 @@ impl Inventory {
     }
 }
 
-/// Takes the inventory of an archive. In an OCI layout, a `manifest.json` that `docker save` did not write is ignored.
+/// Takes the inventory of an archive. In an OCI layout, a `manifest.json` that `docker save` did
+/// not write is ignored.
 pub(super) fn take(contents: &Contents) -> Result<Inventory, Cause> {
     let Some(manifest) = contents.read(docker::MANIFEST, MAX_MANIFEST_LEN)? else {
         return oci::images(contents);

@@ -133,7 +133,8 @@ pub(super) fn check_digest(bytes: &[u8], expected: &Digest) -> Result<(), Error>
     }
 }
 
-/// The name that the index gives an image. A tag alone is not a name, and the specification allows other text.
+/// The name that the index gives an image. A tag alone is not a name, and the specification allows
+/// other text.
 fn name(entry: &Descriptor, inventory: &mut Inventory) -> Option<Reference> {
     let whole = |name: &&str| name.contains([':', '/']);
     let name = entry

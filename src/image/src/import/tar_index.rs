@@ -1,8 +1,9 @@
 //! An index of an archive's tar: names to offsets, from the headers alone.
 //!
-//! POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar's long names and base-256 numbers.
-//! Only plain files and symbolic links are entered, and names that lead out of the archive are refused. The layers'
-//! own tars are not read here: that is the converter's work.
+//! POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar's long names
+//! and base-256 numbers. Only plain files and symbolic links are entered, and names that lead out
+//! of the archive are refused. The layers' own tars are not read here: that is the converter's
+//! work.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -106,8 +107,8 @@ impl TarIndex {
         }))
     }
 
-    /// Offset and size of a file, reached perhaps by one symbolic link (old `docker save` made them for layers that
-    /// several images share).
+    /// Offset and size of a file, reached perhaps by one symbolic link (old `docker save` made them
+    /// for layers that several images share).
     pub(super) fn find(&self, name: &str) -> Option<(u64, u64)> {
         let name = clean(name).ok()?;
         match self.0.get(&name)? {
@@ -176,7 +177,8 @@ impl Headers<'_> {
             let at = self.offset;
             let malformed = || Ok(Err(Error::Malformed { offset: at }));
             if self.length.saturating_sub(at) < BLOCK {
-                // A tar without its two blocks of zeros ends at the file's end; half a block is damage.
+                // A tar without its two blocks of zeros ends at the file's end; half a block is
+                // damage.
                 return match at == self.length && at > 0 {
                     true => Ok(Ok(None)),
                     false if at == 0 => Ok(Err(Error::NotAnImage)),

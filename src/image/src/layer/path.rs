@@ -15,7 +15,8 @@ pub enum Problem {
     /// The path exceeds 4095 bytes or one of its names 255, or contains NUL.
     #[error("its path is too long or not valid")]
     Path,
-    /// The layer has something that is neither a directory nor a symlink in the place of one of the path's directories.
+    /// The layer has something that is neither a directory nor a symlink in the place of one of the
+    /// path's directories.
     #[error("its path leads through something that is not a directory")]
     ThroughNonDirectory,
     /// The path leads through more than 40 symlinks, or in circles.

@@ -28,7 +28,8 @@ pub(super) struct PaxSparse {
     pub(super) name: Option<Vec<u8>>,
     /// `GNU.sparse.size` or `GNU.sparse.realsize`
     pub(super) size: Option<u64>,
-    /// Offsets and lengths in turn, from `GNU.sparse.map` or `GNU.sparse.offset` and `GNU.sparse.numbytes`.
+    /// Offsets and lengths in turn, from `GNU.sparse.map` or `GNU.sparse.offset` and
+    /// `GNU.sparse.numbytes`.
     pub(super) map: Vec<u64>,
 }
 
@@ -130,7 +131,8 @@ pub(super) fn decimal(value: &[u8]) -> Option<u64> {
         .ok()
 }
 
-/// `[-]SECONDS[.FRACTION]`, `Some(None)` for the empty string. Digits beyond nanoseconds are cut off.
+/// `[-]SECONDS[.FRACTION]`, `Some(None)` for the empty string. Digits beyond nanoseconds are cut
+/// off.
 fn timestamp(value: &[u8]) -> Option<Option<Timestamp>> {
     if value.is_empty() {
         return Some(None);

@@ -1,7 +1,7 @@
 //! The tar stream: ustar, PAX and GNU, entry by entry, within bounds.
 //!
-//! The `tar` crate is not used: it reads extended headers of any length into memory, drops the maps of sparse files
-//! and does not know PAX's.
+//! The `tar` crate is not used: it reads extended headers of any length into memory, drops the maps
+//! of sparse files and does not know PAX's.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -27,7 +27,8 @@ pub enum TarError {
     /// A header's checksum does not match.
     #[error("a header's checksum is wrong")]
     Checksum,
-    /// A single block of zeros with data after it: two blocks end an archive, and readers disagree about one.
+    /// A single block of zeros with data after it: two blocks end an archive, and readers disagree
+    /// about one.
     #[error("a single block of zeros is followed by data")]
     LoneZeros,
     /// A header's number is not one, or out of range.
@@ -116,7 +117,8 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// The next entry; `None` at the archive's end, after which [`Self::finish`] reads the rest of the stream.
+    /// The next entry; `None` at the archive's end, after which [`Self::finish`] reads the rest of
+    /// the stream.
     pub(super) fn next(&mut self) -> Result<Option<Entry>, Error> {
         let mut extended = Extended::default();
         loop {
@@ -180,7 +182,8 @@ impl<R: Read> TarReader<R> {
         Ok(read)
     }
 
-    /// Reads what follows the archive's end, to the end of the stream, and returns the number of bytes of it all.
+    /// Reads what follows the archive's end, to the end of the stream, and returns the number of
+    /// bytes of it all.
     pub(super) fn finish(mut self) -> Result<u64, Error> {
         let mut buffer = vec![0; 64 << 10];
         while self.read_some(&mut buffer)? > 0 {}

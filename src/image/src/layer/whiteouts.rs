@@ -1,4 +1,5 @@
-//! Whiteouts, made once all entries are known: OCI's apply to lower layers, wherever they stand in the tar.
+//! Whiteouts, made once all entries are known: OCI's apply to lower layers, wherever they stand in
+//! the tar.
 
 use std::collections::BTreeSet;
 use std::io::{Seek, Write};
@@ -64,7 +65,8 @@ impl<W: Write + Seek> Builder<'_, W> {
         let covered = self.covered(opaque_root);
         let mut whiteout = None;
         for (dir, name) in &self.hidden {
-            // In a directory that does not merge, overlayfs would list the whiteout as a broken file.
+            // In a directory that does not merge, overlayfs would list the whiteout as a broken
+            // file.
             if covered.contains(dir) || self.tree.child(*dir, name).is_some() {
                 continue;
             }

@@ -1,5 +1,5 @@
-//! Finds the manifest for this machine, through indexes. Entries that are not images for this machine, or not images at
-//! all (signatures, charts, attestations), are passed over.
+//! Finds the manifest for this machine, through indexes. Entries that are not images for this
+//! machine, or not images at all (signatures, charts, attestations), are passed over.
 
 use super::{
     Descriptor, Document, Error, INDEX_TYPES, MANIFEST_TYPES, MAX_INDEX_DEPTH, Manifest, Platform,
@@ -36,8 +36,8 @@ impl Error {
     }
 }
 
-/// Follows indexes to the manifest for this machine, from the document in `bytes`; `fetch` reads the ones that indexes
-/// list. Returns the manifest with its bytes, or the first error.
+/// Follows indexes to the manifest for this machine, from the document in `bytes`; `fetch` reads
+/// the ones that indexes list. Returns the manifest with its bytes, or the first error.
 pub(crate) fn resolve<E: From<Error>>(
     mut bytes: Vec<u8>,
     mut fetch: impl FnMut(&Descriptor) -> Result<Vec<u8>, E>,
@@ -71,8 +71,8 @@ pub(crate) fn resolve<E: From<Error>>(
     Err(first_error.unwrap_or(Error::Depth).into())
 }
 
-/// The entries of an index that may lead to an image for this machine, the best first. An entry without a platform
-/// comes last: only its configuration tells what it is for.
+/// The entries of an index that may lead to an image for this machine, the best first. An entry
+/// without a platform comes last: only its configuration tells what it is for.
 pub(crate) fn candidates(entries: &[Descriptor]) -> Result<Vec<&Descriptor>, Error> {
     let rank = |entry: &Descriptor| {
         let platform = entry.platform.as_ref();

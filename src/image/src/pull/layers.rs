@@ -1,7 +1,8 @@
 //! The layers of a pull: fetched by worker threads, converted by the caller's.
 //!
-//! Between processes: a partial file's lock is held while the file is written, a layer's lock while the layer is
-//! converted. Neither is held while waiting for the other, so concurrent pulls share the work and cannot deadlock.
+//! Between processes: a partial file's lock is held while the file is written, a layer's lock while
+//! the layer is converted. Neither is held while waiting for the other, so concurrent pulls share
+//! the work and cannot deadlock.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -122,7 +123,8 @@ impl Pull<'_> {
         let path = self.store.partial_path(&self.layers[index].digest);
         if let Some(row) = self.find(index)? {
             self.progress.event(Event::Exists(layer));
-            // Left by a process that was killed after converting it. A process that has it open is not disturbed.
+            // Left by a process that was killed after converting it. A process that has it open is
+            // not disturbed.
             remove_if_there(&path)?;
             return Ok(Fetch::Stored(row));
         }
@@ -173,7 +175,8 @@ impl Pull<'_> {
         for (index, result) in done {
             match result {
                 Ok(fetch) => early[index] = Some(fetch),
-                // The first failure is the cause, but workers that it cancelled may report before it.
+                // The first failure is the cause, but workers that it cancelled may report before
+                // it.
                 Err(error) if failure.as_ref().is_none_or(is_cancelled) => failure = Some(error),
                 Err(_) => {}
             }
@@ -203,7 +206,8 @@ impl Pull<'_> {
         }
     }
 
-    /// Converts the next layer above those stored, unless another process has done so meanwhile (then `false`).
+    /// Converts the next layer above those stored, unless another process has done so meanwhile
+    /// (then `false`).
     fn convert(
         &self,
         lower: &[LayerRow],

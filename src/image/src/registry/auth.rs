@@ -1,8 +1,9 @@
-//! Authentication: challenges (RFC 9110, section 11), tokens (distribution's "Token Authentication Specification" and
-//! "OAuth2 Token Specification"), and the credentials that `docker login` left.
+//! Authentication: challenges (RFC 9110, section 11), tokens (distribution's "Token Authentication
+//! Specification" and "OAuth2 Token Specification"), and the credentials that `docker login` left.
 //!
-//! Challenges are read by code of our own: `http-auth` refuses what the grammar does not allow, and with it the whole
-//! header, while Docker, and so the registries that were tested with it, get by with parameters that lack their quotes.
+//! Challenges are read by code of our own: `http-auth` refuses what the grammar does not allow, and
+//! with it the whole header, while Docker, and so the registries that were tested with it, get by
+//! with parameters that lack their quotes.
 
 use std::fs::File;
 use std::io::Read;
@@ -125,7 +126,8 @@ impl Credentials {
                 Credentials::Password { user, password }
             }
             Ok(_) | Err(CredentialRetrievalError::NoCredentialConfigured) => Credentials::None,
-            // How a helper reports that it has none (docker-credential-helpers, credentials/error.go).
+            // How a helper reports that it has none (docker-credential-helpers,
+            // credentials/error.go).
             Err(CredentialRetrievalError::HelperFailure { stdout, .. })
                 if stdout.contains("credentials not found") =>
             {
@@ -176,7 +178,8 @@ impl TokenAnswer {
     }
 }
 
-/// Answers a challenge: the value of an Authorization header, or `None` if access is denied with these credentials.
+/// Answers a challenge: the value of an Authorization header, or `None` if access is denied with
+/// these credentials.
 pub(super) fn authorise(
     http: &Http,
     host: &str,

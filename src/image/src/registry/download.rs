@@ -18,7 +18,8 @@ use crate::store;
 
 const WHAT: &str = "layer";
 const BUFFER_LEN: usize = 128 << 10;
-/// Progress after which the count of failures is reset: with the blob's size, this bounds the number of attempts.
+/// Progress after which the count of failures is reset: with the blob's size, this bounds the
+/// number of attempts.
 const MIN_PROGRESS_BYTES: u64 = 1 << 20;
 
 /// A layer's blob to be fetched into a file that this process alone writes.
@@ -36,7 +37,8 @@ pub(crate) struct Download<'a> {
 struct State {
     hasher: Hasher,
     bytes: u64,
-    /// Some of it is from an earlier download and may be damaged: a wrong digest is then retried from the start.
+    /// Some of it is from an earlier download and may be damaged: a wrong digest is then retried
+    /// from the start.
     inherited: bool,
 }
 
@@ -176,7 +178,8 @@ impl Download<'_> {
         }
     }
 
-    /// Checks the digest. If it is wrong, the file is truncated: `false` if it is to be fetched again.
+    /// Checks the digest. If it is wrong, the file is truncated: `false` if it is to be fetched
+    /// again.
     fn verify(&mut self, state: &mut State) -> Result<bool, Cause> {
         let actual = std::mem::take(&mut state.hasher).finish();
         if actual == self.descriptor.digest {

@@ -1,8 +1,8 @@
-//! HTTP for registries: redirects by rules of our own, the proxies that the environment names, and time limits on
-//! silence instead of on the whole transfer.
+//! HTTP for registries: redirects by rules of our own, the proxies that the environment names, and
+//! time limits on silence instead of on the whole transfer.
 //!
-//! Redirects: at most [`MAX_REDIRECTS`]. Credentials, in a header or in a form, never leave the origin that they are
-//! for, and no redirect leads to plain HTTP unless it is allowed there.
+//! Redirects: at most [`MAX_REDIRECTS`]. Credentials, in a header or in a form, never leave the
+//! origin that they are for, and no redirect leads to plain HTTP unless it is allowed there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -204,7 +204,8 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Whether an address is of this machine, or of a host (on any port) or a host with a port that is in `names`.
+/// Whether an address is of this machine, or of a host (on any port) or a host with a port that is
+/// in `names`.
 fn is_insecure(url: &Url, names: &[String]) -> bool {
     let with_port = format!(
         "{}:{}",
@@ -221,8 +222,8 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-/// Where a Location leads from here; `None` if it is empty, no address, or one with a user name, which could only be
-/// meant to mislead.
+/// Where a Location leads from here; `None` if it is empty, no address, or one with a user name,
+/// which could only be meant to mislead.
 pub(super) fn join(base: &Url, location: &str) -> Option<Url> {
     if location.is_empty() {
         return None;

@@ -1,6 +1,7 @@
 //! Resolves host names within a time limit.
 //!
-//! ureq's resolver panics if no thread can be started. This one returns an error, and starts no thread for an address.
+//! ureq's resolver panics if no thread can be started. This one returns an error, and starts no
+//! thread for an address.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -53,7 +54,8 @@ impl Resolver for Names {
     }
 }
 
-/// Resolves in a thread, which is abandoned after the time limit: the system's resolver cannot be cancelled.
+/// Resolves in a thread, which is abandoned after the time limit: the system's resolver cannot be
+/// cancelled.
 fn look_up(place: String, timeout: NextTimeout) -> Result<Vec<SocketAddr>, ureq::Error> {
     let (answer, answered) = mpsc::sync_channel(1);
     let work = move || {
@@ -61,7 +63,8 @@ fn look_up(place: String, timeout: NextTimeout) -> Result<Vec<SocketAddr>, ureq:
         // The receiver is gone after the time limit.
         let _ = answer.send(found);
     };
-    // With the default stack size: the system's resolver loads the modules that the host is configured with.
+    // With the default stack size: the system's resolver loads the modules that the host is
+    // configured with.
     std::thread::Builder::new()
         .name("resolve".into())
         .spawn(work)?;

@@ -19,7 +19,8 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// No space left, a quota reached, or a file too large for the file system or the process's limit.
+    /// No space left, a quota reached, or a file too large for the file system or the process's
+    /// limit.
     #[error("no space left for {}: {available_bytes} bytes are free", .path.display())]
     DiskFull {
         /// What was being written.
@@ -248,7 +249,8 @@ pub(crate) fn is_full(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-/// Bytes that are available to this user on the file system of `path`, or of its nearest existing parent; 0 if unknown.
+/// Bytes that are available to this user on the file system of `path`, or of its nearest existing
+/// parent; 0 if unknown.
 pub(crate) fn available_bytes(path: &Path) -> u64 {
     path.ancestors()
         .find_map(|path| rustix::fs::statvfs(path).ok())

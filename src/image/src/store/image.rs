@@ -22,7 +22,8 @@ pub struct Image {
     pub digests: Vec<Reference>,
     /// Its configuration.
     pub config: ImageConfiguration,
-    /// The layers to be mounted, bottom first; never empty. Those that one above hides altogether are left out.
+    /// The layers to be mounted, bottom first; never empty. Those that one above hides altogether
+    /// are left out.
     pub layers: Vec<Layer>,
     /// When it was built, in seconds since 1970, if its configuration states it.
     pub created_s: Option<i64>,
@@ -53,7 +54,8 @@ impl Image {
 }
 
 impl Store {
-    /// Makes an [`Image`] from its row. With [`Check::Files`], a missing or truncated layer is an error.
+    /// Makes an [`Image`] from its row. With [`Check::Files`], a missing or truncated layer is an
+    /// error.
     pub(super) fn load(&self, row: ImageRow, check: Check) -> Result<Image> {
         let names = self.database().names(&row.id)?;
         let rows = self.database().layers(&row.id)?;
@@ -77,7 +79,8 @@ impl Store {
                     .map_err(|damage| damaged(self.layer_path(layer), damage))?;
             }
         }
-        // overlayfs ignores opaqueness of a root directory, so the layers below such a layer are not mounted.
+        // overlayfs ignores opaqueness of a root directory, so the layers below such a layer are
+        // not mounted.
         let bottom = rows.iter().rposition(|row| row.opaque_root).unwrap_or(0);
         let layers: Vec<Layer> = rows[bottom..]
             .iter()
@@ -153,7 +156,8 @@ fn seconds_of_rfc3339(text: &str) -> Option<i64> {
             sign * (hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60)
         }
     };
-    // Days since 1970-01-01 of a Gregorian date, counting years from March so that leap days come last.
+    // Days since 1970-01-01 of a Gregorian date, counting years from March so that leap days come
+    // last.
     let (y, m) = if month <= 2 {
         (year - 1, month + 9)
     } else {

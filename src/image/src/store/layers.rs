@@ -12,8 +12,8 @@ use crate::digest::{Digest, HashingReader};
 use crate::erofs;
 use crate::layer::{self, Converted, Limits, LowerLayers, TarError};
 
-/// Part of the name of every layer's file: files of another version are not used. To be raised whenever
-/// [`layer::convert`] makes other bytes of the same tar.
+/// Part of the name of every layer's file: files of another version are not used. To be raised
+/// whenever [`layer::convert`] makes other bytes of the same tar.
 pub(super) const CONVERTER_VERSION: u32 = 2;
 
 /// A layer to be stored.
@@ -45,7 +45,8 @@ impl Store {
         FileLock::try_exclusive(&path).map_err(Error::io("lock", path))
     }
 
-    /// Converts a layer and enters it. `source` holds its tar, packed or not, and is read to its end.
+    /// Converts a layer and enters it. `source` holds its tar, packed or not, and is read to its
+    /// end.
     pub(crate) fn store_layer(&self, job: &LayerJob<'_>, source: impl Read) -> Result<LayerRow> {
         let mut temporary = Temporary::new(&self.root.join("tmp"))?;
         let (diff_id, converted) = convert(job, source, &mut temporary, &self.open_lower(job)?)?;
@@ -98,7 +99,8 @@ impl LayerJob<'_> {
             .map_or_else(|| self.name.to_owned(), Digest::to_string)
     }
 
-    /// The store's error for a failed conversion, by its cause: the layer, its source, or this machine.
+    /// The store's error for a failed conversion, by its cause: the layer, its source, or this
+    /// machine.
     fn failure(&self, error: layer::Error, output: &Path) -> Error {
         if is_full(&error) {
             return Error::full(output.to_owned(), None);
@@ -151,7 +153,8 @@ fn convert(
     let mut tar = HashingReader::new(unpacked);
     let converted = layer::convert(&mut tar, &mut temporary.file, lower, &Limits::default())
         .map_err(|error| job.failure(error, &temporary.path))?;
-    // The converter has read to the end of the stream: bytes after the tar's end are part of the digest.
+    // The converter has read to the end of the stream: bytes after the tar's end are part of the
+    // digest.
     let (actual, _) = tar.finish();
     match job.diff_id {
         Some(diff_id) if *diff_id != actual => Err(Error::DiffId {
@@ -199,7 +202,8 @@ impl Temporary {
     fn new(folder: &Path) -> Result<Temporary> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         loop {
-            // Unique in this process by the number and among processes by O_EXCL; the id only makes clashes rare.
+            // Unique in this process by the number and among processes by O_EXCL; the id only makes
+            // clashes rare.
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             let path = folder.join(format!("{}-{number}", std::process::id()));
             let file = OpenOptions::new()

@@ -1,5 +1,5 @@
-//! Advisory locks on files by flock(2). They are held by an open file description, so they end with the last process that
-//! has it, however it ends. No process ids are compared.
+//! Advisory locks on files by flock(2). They are held by an open file description, so they end with
+//! the last process that has it, however it ends. No process ids are compared.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-/// A held lock on a file that its path names: a file that was unlinked while its lock was awaited does not count.
+/// A held lock on a file that its path names: a file that was unlinked while its lock was awaited
+/// does not count.
 #[derive(Debug)]
 pub(crate) struct FileLock {
     file: File,

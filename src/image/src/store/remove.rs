@@ -9,16 +9,18 @@ use crate::reference::Reference;
 pub struct Removed {
     /// The names that were removed, in full.
     pub untagged: Vec<String>,
-    /// The image, if it was removed too. If a running container uses it, it is deleted when the container ends.
+    /// The image, if it was removed too. If a running container uses it, it is deleted when the
+    /// container ends.
     pub deleted: Option<Digest>,
     /// The space that was freed, in bytes.
     pub freed_bytes: u64,
 }
 
 impl Store {
-    /// Removes a name or, if `text` is an id or the image's last name, the image; then its layers, unless others
-    /// have them. An image that a running container uses is refused, and so is an id with several names; with `force`
-    /// all names go, and the image as soon as no container uses it.
+    /// Removes a name or, if `text` is an id or the image's last name, the image; then its layers,
+    /// unless others have them. An image that a running container uses is refused, and so is an id
+    /// with several names; with `force` all names go, and the image as soon as no container uses
+    /// it.
     pub fn remove(&self, text: &str, force: bool) -> Result<Removed> {
         match self.try_remove(text, force) {
             // Deleting rows needs room for the journal.
@@ -83,8 +85,8 @@ impl Store {
         Ok(removed)
     }
 
-    /// The image's names that go with this one, and those that stay: with the last tag of a repository go that
-    /// repository's digests.
+    /// The image's names that go with this one, and those that stay: with the last tag of a
+    /// repository go that repository's digests.
     fn split_names(&self, id: &Digest, name: &Reference) -> Result<(Vec<String>, Vec<String>)> {
         let names = self.database().names(id)?;
         let (canonical, repository) = (name.canonical(), name.full_repository());

@@ -1,4 +1,5 @@
-//! Removal of unused files: leftovers of killed processes, layers without an image, old partial downloads.
+//! Removal of unused files: leftovers of killed processes, layers without an image, old partial
+//! downloads.
 
 use std::fs;
 use std::io;
@@ -8,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use super::{Error, FileLock, Result, Store, sync_folder};
 use crate::digest::Digest;
 
-/// The age at which a partial download, or a layer without an image, is removed. A repeated pull resumes from them, but
-/// rarely after a day.
+/// The age at which a partial download, or a layer without an image, is removed. A repeated pull
+/// resumes from them, but rarely after a day.
 pub(super) const UNUSED_MAX_AGE_S: i64 = 24 * 3600;
 
 /// The result of a sweep.
@@ -24,8 +25,8 @@ pub struct Swept {
 }
 
 impl Store {
-    /// Removes leftovers of killed processes and unused files. Does nothing while a pull or an import is in progress, in
-    /// this process or another.
+    /// Removes leftovers of killed processes and unused files. Does nothing while a pull or an
+    /// import is in progress, in this process or another.
     pub fn repair(&self) -> Result<Swept> {
         self.sweep(UNUSED_MAX_AGE_S)
     }
@@ -52,7 +53,8 @@ impl Store {
         };
         let path = self.root.join("lock");
         let lock = FileLock::try_exclusive(&path).map_err(Error::io("lock", path))?;
-        // Held to the end: no pull or import is in progress, so everything in tmp/ and locks/ is a leftover.
+        // Held to the end: no pull or import is in progress, so everything in tmp/ and locks/ is a
+        // leftover.
         let Some(_alone) = lock else { return Ok(swept) };
         swept.done = true;
         self.delete_doomed()?;
@@ -60,7 +62,8 @@ impl Store {
         swept.folder(&self.root.join("tmp"), |_, _| true)?;
         swept.folder(&self.root.join("locks"), |_, _| true)?;
         swept.folder(&self.root.join("partial"), |_, metadata| is_old(metadata))?;
-        // First the rows, then the files: an interruption leaves files without rows, which the next sweep removes.
+        // First the rows, then the files: an interruption leaves files without rows, which the next
+        // sweep removes.
         self.database().delete_unused_layers(layer_max_age_s)?;
         let known: std::collections::HashSet<String> =
             self.database().layer_files()?.into_iter().collect();

@@ -1,5 +1,5 @@
-//! Random stacks of layers against a model that is as simple as it can be: each layer's changes made to one map of whole
-//! paths. The images are merged as overlayfs does it.
+//! Random stacks of layers against a model that is as simple as it can be: each layer's changes
+//! made to one map of whole paths. The images are merged as overlayfs does it.
 
 use std::collections::BTreeMap;
 
@@ -112,7 +112,8 @@ impl Layer<'_> {
     }
 }
 
-/// A random layer over `lower`: its tar, and what the stack shows then; `None` if it should be refused.
+/// A random layer over `lower`: its tar, and what the stack shows then; `None` if it should be
+/// refused.
 fn random_layer(random: &mut Random, lower: &Tree, next: &mut usize) -> (Vec<u8>, Option<Tree>) {
     let mut archive = Archive::default();
     let mut layer = Layer {
