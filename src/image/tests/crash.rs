@@ -1,5 +1,5 @@
 //! The process is killed, or the disk is full, at every point of a pull or an import: what is
-//! served afterwards is whole, and another try succeeds.
+//! served afterwards is whole, and a retry succeeds.
 //!
 //! The work is done by a child: this test's own program, started again with [`ROLE`] set.
 

@@ -1,5 +1,5 @@
-//! What the environment says: proxies, certificates, credential helpers. Variables are set for a
-//! child, which is this test's own program started again.
+//! Settings from the environment: proxies, certificates, credential helpers. Variables are set for
+//! a child, which is this test's own program started again.
 
 mod support;
 

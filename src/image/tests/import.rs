@@ -197,7 +197,7 @@ fn a_root_file_system_becomes_an_image_of_one_layer() {
     assert_eq!(found[0].layers[0].diff_id, Digest::of(&rootfs));
     assert_eq!(found[0].created_s, None);
     assert_eq!(progress.count("Stored"), 1);
-    // However it comes, it is the same image.
+    // The same image results from every packing.
     for packed in [
         rootfs.clone(),
         gzip(&rootfs),

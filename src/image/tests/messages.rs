@@ -1,4 +1,4 @@
-//! Messages that name the cause: what is at fault, and not something else.
+//! Messages name the real cause of a failure.
 
 mod support;
 

@@ -324,7 +324,7 @@ fn a_layer_with_another_diff_id_than_configured_is_refused() {
     let server = Server::honest();
     let mut image = TestImage::sample(1);
     let other = layer(tar(&[("other", b"")]), Packing::Gzip);
-    // The manifest names another layer, truthfully; the configuration knows nothing of it.
+    // The manifest lists another layer, with its true digest; the configuration does not list it.
     let text = String::from_utf8(image.manifest.clone()).unwrap();
     let text = text.replace(
         &image.layers[0].digest().to_string(),

@@ -18,7 +18,7 @@ pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// What AUFS's own files begin with; one name of these is the opaque whiteout.
 const AUFS: &[u8] = b".wh..wh.";
 pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
-/// What every symlink has on Linux, whatever the tar says (symlink(7)).
+/// The permissions of every symlink on Linux (symlink(7)); those in the tar are ignored.
 const SYMLINK_PERMISSIONS: u16 = 0o777;
 /// Data passes through a buffer of this size.
 pub(super) const COPY_BUFFER: usize = 128 << 10;
@@ -186,7 +186,7 @@ impl<'a, W: Write + Seek> Builder<'a, W> {
 
     /// Whether this layer hides what the lower ones have under this name.
     pub(super) fn hides(&self, dir: InodeId, name: &[u8]) -> bool {
-        // Most layers have no whiteouts, and then there is no key to make.
+        // Most layers have no whiteouts: no key needs to be allocated then.
         self.opaque.contains(&dir)
             || !self.hidden.is_empty() && self.hidden.contains(&(dir, name.into()))
     }

@@ -1,9 +1,9 @@
 //! Authentication: challenges (RFC 9110, section 11), tokens (distribution's "Token Authentication
 //! Specification" and "OAuth2 Token Specification"), and the credentials that `docker login` left.
 //!
-//! Challenges are read by code of our own: `http-auth` refuses what the grammar does not allow, and
-//! with it the whole header, while Docker, and so the registries that were tested with it, get by
-//! with parameters that lack their quotes.
+//! Challenges are parsed here, not by the `http-auth` crate: that refuses a whole header for one
+//! parameter that lacks its quotes, which Docker tolerates, and so do the registries tested with
+//! it.
 
 use std::fs::File;
 use std::io::Read;

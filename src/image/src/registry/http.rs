@@ -176,7 +176,7 @@ pub(super) fn address(text: &str) -> Result<Url, Error> {
     })
 }
 
-/// Host and port as a person would write them.
+/// `host[:port]`, without a default port.
 pub(super) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     match url.port() {
@@ -269,6 +269,20 @@ mod tests {
         for location in ["", "https://user:pw@h/x", "http://", "https://a b/"] {
             assert_eq!(join(&base, location), None, "{location}");
         }
+    }
+
+    #[test]
+    fn hosts_of_every_ascii_form_are_addresses() {
+        for host in [
+            "xn--mnchen-3ya.example",
+            "a_b.example",
+            "A.example:5000",
+            "[::1]:5000",
+        ] {
+            let url = address(&format!("https://{host}/v2/")).unwrap();
+            assert_eq!(authority(&url), host.to_lowercase());
+        }
+        assert!(address("https://münchen.example/").is_err());
     }
 
     #[test]

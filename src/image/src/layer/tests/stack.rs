@@ -169,7 +169,7 @@ fn add(random: &mut Random, archive: &mut Archive, layer: &mut Layer<'_>) -> Opt
             layer.put(path, Thing::Link(link.into()))
         }
         11..=13 => {
-            // Of what there is, as a rule: most random targets would be refused.
+            // Mostly existing targets: most random ones would be refused.
             let known: Vec<_> = layer.lower.keys().chain(layer.own.things.keys()).collect();
             let target = match random.below(4) {
                 0 => random_path(random),
