@@ -131,8 +131,10 @@ impl RootFs {
         let place = self.writable_place(kind, &request.container, disks)?;
         let over = |writable: &Path| {
             let (upper, work) = (writable.join("upper"), writable.join("work"));
-            make_upper(&upper, &mounted[mounted.len() - 1])?;
+            make_dir(&upper)?;
             make_dir(&work)?;
+            let images: Vec<&Path> = mounted.iter().map(PathBuf::as_path).collect();
+            rootfs::copy_root(&images, protocol::layer::IMPLIED_ROOT_XATTR, &upper)?;
             let upper = Upper {
                 upper: &upper,
                 work: &work,
@@ -285,24 +287,6 @@ pub(crate) fn overlay(
         Err(error) if older::needs_one_string(&error) => older::overlay(&lowers, upper, target),
         mounted => Ok(mounted?),
     }
-}
-
-/// The directory of the writes: the root has its owner and permissions, so they are those of the image's root.
-fn make_upper(upper: &Path, image: &Path) -> Result<(), Refusal> {
-    use std::os::unix::fs::{MetadataExt, chown};
-    if upper.is_dir() {
-        return Ok(());
-    }
-    make_dir(upper)?;
-    let like_the_image = || {
-        let root = fs::metadata(image)?;
-        chown(upper, Some(root.uid()), Some(root.gid()))?;
-        fs::set_permissions(upper, root.permissions())
-    };
-    like_the_image().map_err(|source| Refusal::Directory {
-        path: upper.to_owned(),
-        source,
-    })
 }
 
 fn make_targets(dir: &Path) -> Result<(), Refusal> {
