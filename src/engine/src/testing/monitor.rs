@@ -66,7 +66,7 @@ struct Monitor {
 impl Monitor {
     fn serve(mut self, listener: OwnedFd) {
         let mut next = 0;
-        while !self.is_over() {
+        while next == 0 || !self.is_over() {
             let ids: Vec<u64> = self.clients.keys().copied().collect();
             let mut fds = vec![PollFd::new(&listener, PollFlags::IN)];
             for client in self.clients.values() {
