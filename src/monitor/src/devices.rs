@@ -223,6 +223,7 @@ mod tests {
             initramfs: path.clone(),
             cmdline: "x".repeat(4096),
             memory_mib: 128,
+            cpu_shares: None,
             cpu_milli: None,
             vcpus: 1,
             jail: Default::default(),
@@ -230,11 +231,11 @@ mod tests {
             template: None,
             show_console: true,
         };
-        let layer = || Layer {
+        let layer = || LayerFile {
             path: path.clone(),
             len_bytes: LAYERS_LEN_BYTES,
         };
-        let layers: Vec<Layer> = std::iter::repeat_with(layer).take(MAX_LAYERS).collect();
+        let layers: Vec<LayerFile> = std::iter::repeat_with(layer).take(MAX_LAYERS).collect();
         let own = Own {
             begin: Begin::ToBeSaved(SavedVm {
                 state: file(),
@@ -242,6 +243,7 @@ mod tests {
             }),
             layers: &layers,
             folder: folder.path(),
+            keeps_disk: false,
             console: file().into(),
             tap: Some(Tap {
                 tap: file().into(),
