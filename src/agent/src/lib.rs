@@ -23,13 +23,27 @@ mod asleep;
 mod connection;
 mod containers;
 mod disks;
+mod ending;
 mod failure;
+mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod layers;
+mod older;
+mod poll;
+mod processes;
 mod pump;
 mod rehearsal;
+mod remains;
+mod requests;
 mod roots;
+mod sandbox;
 mod server;
+mod streaming;
+mod streams;
+mod usage;
+mod worker;
+mod working;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -64,6 +78,12 @@ pub struct Surroundings {
     pub cgroup: PathBuf,
     /// The block device of the layers; `None` finds it by its virtio serial.
     pub layer_device: Option<PathBuf>,
+    /// How a network interface that has this address is found among the machine's.
+    pub interface: fn([u8; 6]) -> container::Which,
+    /// The machine is the sandbox's own: containers may change what concerns all of it.
+    pub is_own_machine: bool,
+    /// Open files of a process, soft and hard, where its document does not say; `None` leaves it the agent's own.
+    pub open_files: Option<(u64, u64)>,
     /// Wakes the machine.
     pub wake: WakeUp,
     /// Called when the first container's process has executed.

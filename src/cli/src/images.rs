@@ -57,9 +57,9 @@ pub(crate) struct RmiArgs {
 }
 
 fn store() -> anyhow::Result<Store> {
-    let root = engine::install::state_root()?;
-    engine::run::sweep(&root)?;
-    Ok(engine::images::open_store(&root)?)
+    let engine = engine::Engine::find()?;
+    engine.sweep()?;
+    Ok(engine.images()?)
 }
 
 /// An error of the image crate, with its advice.
@@ -90,10 +90,10 @@ pub(crate) fn pull(args: PullArgs) -> anyhow::Result<u8> {
         .pull(&reference, &options, progress)
         .map_err(explained)?;
     if !args.quiet {
-        let status = if pulled.up_to_date {
-            "Image is up to date for"
-        } else {
-            "Downloaded newer image for"
+        let status = match (pulled.up_to_date, pulled.fetched_layers) {
+            (true, _) => "Image is up to date for",
+            (false, 0) => "Every layer was here already for",
+            (false, _) => "Downloaded newer image for",
         };
         out(&format!(
             "Digest: {}\nStatus: {status} {reference}\n",

@@ -8,17 +8,22 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod containers;
 mod doctor;
 mod grammar;
 mod images;
 mod not_built;
 mod progress;
 mod run_args;
+mod session;
 mod table;
 mod timing;
 mod values;
 
-use run_args::{RunArgs, TimingFormat};
+use containers::control::{Containers, KillArgs, RenameArgs, RmArgs, StopArgs};
+use containers::exec::ExecArgs;
+use containers::run::{AttachArgs, StartArgs};
+use run_args::{CreateArgs, RunArgs};
 
 /// Exit code of hull's own failures, as Docker's.
 const FAILED: u8 = 125;
@@ -39,6 +44,22 @@ struct Hull {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Box<RunArgs>),
+    Create(Box<CreateArgs>),
+    Start(StartArgs),
+    Attach(AttachArgs),
+    Exec(ExecArgs),
+    Stop(StopArgs),
+    /// Stop containers and start them again
+    Restart(StopArgs),
+    Kill(KillArgs),
+    /// Wait until containers have ended, and print their codes
+    Wait(Containers),
+    Rm(RmArgs),
+    Rename(RenameArgs),
+    /// Freeze all processes of containers
+    Pause(Containers),
+    /// Let frozen containers go on
+    Unpause(Containers),
     Pull(images::PullArgs),
     Import(images::ImportArgs),
     Images(images::ImagesArgs),
@@ -73,7 +94,19 @@ pub fn main() -> ExitCode {
 
 fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
     match command {
-        Command::Run(args) => Ok(run(*args, started)),
+        Command::Run(args) => Ok(containers::run::run(*args, started)),
+        Command::Create(args) => containers::run::create(*args),
+        Command::Start(args) => containers::run::start(args),
+        Command::Attach(args) => containers::run::attach(args),
+        Command::Exec(args) => containers::exec::exec(args),
+        Command::Stop(args) => containers::control::stop(args),
+        Command::Restart(args) => containers::control::restart(args),
+        Command::Kill(args) => containers::control::kill(args),
+        Command::Wait(args) => containers::control::wait(args),
+        Command::Rm(args) => containers::control::rm(args),
+        Command::Rename(args) => containers::control::rename(args),
+        Command::Pause(args) => containers::control::pause(args),
+        Command::Unpause(args) => containers::control::unpause(args),
         Command::Pull(args) => images::pull(args),
         Command::Import(args) => images::import(args),
         Command::Images(args) => images::list(args),
@@ -87,46 +120,6 @@ fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
                 engine::protocol::BUILD
             ))?;
             Ok(0)
-        }
-    }
-}
-
-fn run(args: RunArgs, started: u64) -> u8 {
-    let format = args.timing();
-    let options = match args.options() {
-        Ok(options) => options,
-        Err(error) => {
-            complain(&error);
-            return FAILED;
-        }
-    };
-    let reporter = progress::Reporter::new();
-    let hooks = engine::run::Hooks {
-        notice: &|text| say(text),
-        progress: &reporter,
-        started,
-    };
-    match engine::run::run(&options, &hooks) {
-        Ok(outcome) => {
-            if outcome.oom_killed {
-                say("the container ran out of memory; give it more with -m");
-            }
-            match (&outcome.timing, format) {
-                (Some(measured), Some(TimingFormat::Text)) => err(&timing::text(measured)),
-                (Some(measured), Some(TimingFormat::Json)) => {
-                    err(&format!("{}\n", timing::json(measured)))
-                }
-                _ => {}
-            }
-            outcome.code
-        }
-        Err(error) => {
-            let (code, help) = (error.exit_code(), error.help());
-            complain(&error.into());
-            if let Some(help) = help {
-                say(&help);
-            }
-            code
         }
     }
 }

@@ -18,6 +18,7 @@ mod resources;
 mod security;
 
 use container::ContainerArgs;
+pub(crate) use container::variables;
 
 /// Run a command in a new container, in a virtual machine of its own
 #[derive(Debug, Args)]

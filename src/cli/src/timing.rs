@@ -2,8 +2,18 @@
 
 use engine::protocol::monitor::{Began, Measured};
 use engine::protocol::timeline::{Nanos, Timeline};
-use engine::run::Timing;
 use serde_json::json;
+
+/// What `--timing` prints.
+#[derive(Debug)]
+pub(crate) struct Timing {
+    /// T0 to T6.
+    pub(crate) timeline: Timeline,
+    /// At the container's end.
+    pub(crate) at_end: Measured,
+    /// Two seconds after its first output, if it ran so long.
+    pub(crate) idle: Option<Measured>,
+}
 
 /// The stages of DESIGN.md, "Time".
 fn stages(timeline: &Timeline) -> [(&'static str, &'static str, Option<Nanos>); 9] {

@@ -3,6 +3,8 @@
 //! An exec may be created first and started later, by another client (Docker's API): what it is to be lies in the
 //! container's folder until the container goes. Deliberately absent: the way from a user's options to the OCI document.
 
+mod document;
+
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
@@ -20,6 +22,8 @@ use crate::error::{Error, Refusal, Subject};
 use crate::files;
 use crate::id;
 use crate::session::Session;
+
+pub use document::{ExecError, ExecOptions, prepare};
 
 /// A process to execute.
 #[derive(Debug)]

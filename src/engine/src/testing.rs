@@ -189,7 +189,7 @@ pub(crate) fn running() -> State {
     }
 }
 
-fn config(name: &str) -> ContainerConfig {
+pub(crate) fn config(name: &str) -> ContainerConfig {
     let id = id::new_id();
     let spec = json!({
         "ociVersion": "1.2.0",
@@ -217,6 +217,8 @@ fn config(name: &str) -> ContainerConfig {
                 stdin_once: false,
             },
             etc: EtcFiles::default(),
+            own_names: Vec::new(),
+            gateway_names: Vec::new(),
             layers: Vec::new(),
             read_only: false,
             volumes: Vec::new(),

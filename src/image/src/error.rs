@@ -1,4 +1,5 @@
-//! The crate's one error for callers: what was attempted, on what, and a hint on what to do; the cause is its source.
+//! The crate's one error for callers: what was attempted, on what, and a hint on what to do; the
+//! cause is its source.
 
 use std::path::PathBuf;
 
@@ -35,16 +36,16 @@ pub enum Error {
 /// Why a pull or an import failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
-    /// The conversation with the registry.
+    /// A request to the registry failed.
     #[error(transparent)]
     Registry(#[from] registry::Error),
-    /// What the image's documents say.
+    /// A manifest, an index or a configuration cannot be used.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The archive.
+    /// The archive cannot be imported.
     #[error(transparent)]
     Archive(#[from] import::Error),
 }
@@ -58,13 +59,20 @@ impl Error {
         }
     }
 
-    /// What a person can do about it, in one sentence, where there is something.
+    /// What the user can do about it, in one sentence, if there is something.
     pub fn help(&self) -> Option<String> {
         match self {
             Error::Pull { source, .. } | Error::Import { source, .. } => match source.as_ref() {
                 Cause::Registry(error) => error.help(),
                 Cause::Manifest(manifest::Error::Platform { .. }) => {
                     Some("hull runs linux/amd64 only: choose another tag or image".to_owned())
+                }
+                Cause::Manifest(manifest::Error::NotAnImage { .. }) => Some(
+                    "hull runs container images: other artifacts have tools of their own"
+                        .to_owned(),
+                ),
+                Cause::Manifest(manifest::Error::TooManyLayers { .. }) => {
+                    Some("build the image with fewer steps, or squash its layers".to_owned())
                 }
                 Cause::Manifest(_) => None,
                 Cause::Store(error) => error.help(),
@@ -73,4 +81,16 @@ impl Error {
             Error::Store(error) => error.help(),
         }
     }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -1,13 +1,16 @@
-//! Container images: their names, where they come from, and the store that keeps them as EROFS layers.
+//! Container images: their names, where they come from, and the store that keeps them as EROFS
+//! layers.
 //!
-//! - [`Reference`]: what `nginx:1.27` means.
-//! - [`Store`]: what is here. [`Store::pull`] brings an image from a registry, [`Store::import`] from a file;
-//!   [`Store::image`] finds it, [`Store::lease`] keeps it while a sandbox runs, [`Store::remove`] lets it go.
+//! - [`Reference`]: an image's name, such as `nginx:1.27`.
+//! - [`Store`]: the local images. [`Store::pull`] fetches one from a registry, [`Store::import`]
+//!   from a file; [`Store::image`] finds it, [`Store::lease`] keeps it while a sandbox runs,
+//!   [`Store::remove`] removes it.
 //! - `layer` and `erofs`: a layer's tar stream as a read-only file system image.
 //!
-//! Invariants: nothing is served whose digest has not been checked; a layer's file and an image's rows appear whole or
-//! not at all, whenever the process or the machine stops; no path of an image is ever resolved on the host.
-//! Deliberately absent: printing, async, building and pushing images, platforms other than linux/amd64.
+//! Invariants: every digest is checked before content is used; a layer's file and an image's rows
+//! appear whole or not at all, even if the process or the machine stops; no path of an image is
+//! resolved on the host. Deliberately absent: printing, async, building and pushing images,
+//! platforms other than linux/amd64.
 
 mod compression;
 mod digest;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! dist/bin/hull
-//! dist/libexec/hull/{hull-vmm, hull-monitor, hull-agent, vmlinux, bzImage, initramfs.cpio, demo.tar, scratch.ext4}
+//! dist/libexec/hull/{hull-vmm, hull-monitor, hull-native, hull-agent, vmlinux, bzImage, initramfs.cpio, demo.tar, scratch.ext4}
 //! ```
 //!
 //! `hull` finds its parts from its own place. Every file is replaced by a rename, so that running VMs keep theirs.
@@ -53,7 +53,12 @@ pub(crate) fn build(debug: bool) -> Result<()> {
         cargo(debug, &["--package", "hull", "--bin", "hull"])
     })?;
     install(&native.join("hull"), &paths::dist().join("bin/hull"))?;
-    for (package, program) in [("vmm", "hull-vmm"), ("monitor", "hull-monitor")] {
+    let programs = [
+        ("vmm", "hull-vmm"),
+        ("monitor", "hull-monitor"),
+        ("agent", "hull-native"),
+    ];
+    for (package, program) in programs {
         step(program, || {
             cargo(
                 debug,

@@ -9,8 +9,8 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use protocol::agent::{
-    CONTROL_PORT, ExitStatus, Failure, FailureKind, FromAgent, HOST_CID, Hello, Request, Stdio,
-    ToAgent,
+    CONTROL_PORT, ExitStatus, Failure, FailureKind, FromAgent, HOST_CID, Hello, ProcessId, Request,
+    Stdio, ToAgent,
 };
 use protocol::frame;
 use protocol::timeline::control;
@@ -99,7 +99,7 @@ fn lies() -> io::Result<u32> {
         send(
             &monitor,
             &FromAgent::Exited {
-                container: format!("{seq}/../../etc/passwd"),
+                process: ProcessId::first(format!("{seq}/../../etc/passwd")),
                 status: ExitStatus::Signal(255),
                 oom_killed: true,
             },

@@ -208,7 +208,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
 }
 
 /// Files first, so that `-e` wins.
-fn variables(files: &[PathBuf], variables: &[String]) -> anyhow::Result<Vec<Variable>> {
+pub(crate) fn variables(files: &[PathBuf], variables: &[String]) -> anyhow::Result<Vec<Variable>> {
     let mut env = Vec::new();
     for path in files {
         let of_file = environment::env_file(&read(path)?, environment::of_host)

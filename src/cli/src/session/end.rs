@@ -2,12 +2,12 @@
 
 use std::io;
 
-use protocol::agent::{ExitStatus, Failure};
-use protocol::monitor::Measured;
+use engine::protocol::agent::Failure;
+use engine::protocol::monitor::{Exit, Measured};
 
 /// Why the client could not go on.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Waiting failed.
     #[error("cannot wait for the container")]
     Wait(#[source] io::Error),
@@ -20,39 +20,27 @@ pub enum Error {
     /// What the container wrote could not be passed on.
     #[error("cannot pass the container's output on")]
     Output(#[source] io::Error),
-    /// The monitor cannot be talked to.
-    #[error("cannot talk to the sandbox's monitor")]
-    Monitor(#[source] io::Error),
-    /// The monitor is gone.
-    #[error("the sandbox's monitor ended unexpectedly ({0})")]
-    MonitorGone(String),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
 }
 
-/// How a container ended, for its client.
+/// How a session ended.
 #[derive(Debug)]
-pub enum End {
-    /// Its process did.
+pub(crate) enum End {
+    /// The process did.
     Exited {
         /// How.
-        status: ExitStatus,
-        /// For want of memory.
-        oom_killed: bool,
-        /// What was measured at the end.
-        measured: Box<Measured>,
+        exit: Box<Exit>,
         /// What was measured two seconds after the first output, if it ran so long.
         idle: Option<Box<Measured>>,
-        /// T6.
+        /// When the first byte of output was passed on.
         first_output: Option<u64>,
     },
-    /// It could not be made or started.
+    /// It could not be attached to or started.
     Failed(Failure),
-    /// The sandbox broke.
-    Broken {
-        /// What happened.
-        message: String,
-        /// The guest's last lines.
-        console: Vec<String>,
-    },
-    /// The user ended it, by this signal.
+    /// The user ended the session, by this signal.
     Interrupted(i32),
+    /// The user left, by the detach keys or by closing the terminal.
+    Detached,
 }

@@ -1,93 +1,119 @@
-//! `hull run`'s side of a running sandbox: streams, signals, the terminal, the end.
+//! The command's side of a process that it stays with: streams, signals, the terminal, the end.
 //!
 //! ```text
-//! stdin --thread--> container's stdin      container's stdout, stderr --threads--> ours
-//! signals, sizes --loop--> monitor --loop--> started, failed, exited
+//! stdin --thread--> the process's stdin      its stdout, stderr --threads--> ours
+//! signals, sizes --loop--> engine --loop--> attached, started, exited, failed
 //! ```
 //!
-//! Invariants: every signal that would end the client is read here, so that the terminal is restored and the monitor
-//! has ended before the client does; the container's output is written to its end before its code is returned.
+//! Invariants: every signal that would end the command is read here, so that the terminal is restored; the process's
+//! output is written to its end before its code is returned.
 
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::OwnedFd;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
-use protocol::monitor::{FromMonitor, Measured, ToMonitor};
-use protocol::vmm::MAX_PACKET_LEN;
+use engine::protocol::agent::ExitStatus;
+use engine::protocol::monitor::{Exit, Measured};
+use engine::session::{Event, Session};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::stdio;
 use rustix::termios::isatty;
 use sys::signalfd::SignalFd;
 
-mod end;
-mod pump;
-pub mod terminal;
+use crate::values::lifecycle::DetachKeys;
 
-pub use end::{End, Error};
-use pump::{Failed, FirstOutput, Output};
+mod end;
+mod keys;
+mod pump;
+pub(crate) mod terminal;
+
+pub(crate) use end::{End, Error};
+use pump::{Failed, FirstOutput, Input, Output};
 use terminal::RawMode;
 
-/// Signals passed on to the container, as Docker's sig-proxy does, and the two that are only the client's.
-const SIGNALS: [i32; 8] = [
-    libc::SIGHUP,
-    libc::SIGINT,
-    libc::SIGQUIT,
-    libc::SIGTERM,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-    libc::SIGALRM,
-    libc::SIGWINCH,
+/// Signals of the command's own: the terminal's size, what a child's end and a closed pipe mean to this process, and those
+/// that no process can read.
+const OWN_SIGNALS: [i32; 5] = [
+    libc::SIGCHLD,
+    libc::SIGPIPE,
+    libc::SIGURG,
+    libc::SIGKILL,
+    libc::SIGSTOP,
 ];
-/// So many requests to end that the container ignores end it by force, as in Docker.
+/// Signals of faults of this process itself.
+const FAULTS: [i32; 7] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGILL,
+    libc::SIGFPE,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGSYS,
+];
+/// So many requests to end that the process ignores end the session by force, as in Docker.
 const FORCED_AFTER: u32 = 3;
-/// How long a container may go on after its terminal was closed.
+/// How long a process may go on after its terminal was closed.
 const HANGUP_GRACE: Duration = Duration::from_secs(2);
 /// How long output of a broken sandbox may take to come to its end.
 const BROKEN_GRACE: Duration = Duration::from_secs(1);
 /// When an idle container's memory is measured, counted from its first output.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
 
-/// Which streams the client gives.
-#[derive(Debug, Clone, Copy)]
-pub struct Streams {
+/// How to stay with a process.
+#[derive(Debug, Clone)]
+pub(crate) struct Manner {
     /// Pass standard input on.
-    pub input: bool,
-    /// The container has a terminal.
-    pub terminal: bool,
+    pub(crate) input: bool,
+    /// The process has a terminal.
+    pub(crate) terminal: bool,
+    /// Pass signals on.
+    pub(crate) sig_proxy: bool,
+    /// What detaches from a terminal.
+    pub(crate) detach_keys: DetachKeys,
+    /// Measure two seconds after the first output.
+    pub(crate) measure: bool,
+    /// The process executes already.
+    pub(crate) started: bool,
 }
 
-/// Blocks the signals that the session will read. Called before the sandbox exists, so that none kills the client
+/// Blocks the signals that the session will read. Called before the container exists, so that none kills the command
 /// between its making and its end.
-pub fn take_signals() -> io::Result<SignalFd> {
+pub(crate) fn take_signals() -> io::Result<SignalFd> {
     // A signal that we were started with ignored, as nohup does, stays ignored.
     let ignored = ignored_signals();
-    let wanted: Vec<i32> = SIGNALS
-        .into_iter()
+    let wanted: Vec<i32> = (1..=sys::sigset::MAX)
+        .filter(|signal| !OWN_SIGNALS.contains(signal) && !FAULTS.contains(signal))
+        // The two that the C library keeps for itself (nptl(7)).
+        .filter(|signal| !(32..34).contains(signal))
         .filter(|signal| ignored >> (signal - 1) & 1 == 0)
         .collect();
     SignalFd::new(&wanted)
 }
 
-/// Attaches to the sandbox, starts its container and stays until its end.
-pub fn run(
-    socket: OwnedFd,
-    monitor: &mut Child,
+/// Stays with a process until its end, or until the user leaves.
+pub(crate) fn stay(
+    session: &mut Session<'_>,
     signals: SignalFd,
-    streams: Streams,
-    measure: bool,
+    manner: Manner,
 ) -> Result<End, Error> {
     let (done, pump_end) = io::pipe().map_err(Error::Wait)?;
-    let mut session = Session {
-        socket,
+    let (left, leaving) = io::pipe().map_err(Error::Wait)?;
+    // Set before anything can be typed for the process.
+    let raw = match manner.input && manner.terminal && terminal::input_is_terminal() {
+        true => Some(RawMode::enter().map_err(Error::Terminal)?),
+        false => None,
+    };
+    let stay = Stay {
+        session,
         signals,
-        streams,
-        measure,
+        started: manner.started,
+        manner,
         done: Some(done),
         pump_end: Some(pump_end),
         first_output: FirstOutput::default(),
         output_failed: Failed::default(),
-        started: false,
+        left: Some(left),
+        leaving: Some(leaving),
         attached: false,
         ends_asked: 0,
         hung_up: None,
@@ -95,15 +121,9 @@ pub fn run(
         idle: None,
         end: None,
         ended: None,
-        // Set before anything can be typed for the container.
-        raw: None,
+        raw,
     };
-    if streams.input && streams.terminal {
-        session.raw = Some(RawMode::enter().map_err(Error::Terminal)?);
-    }
-    session.send(&ToMonitor::Attach)?;
-    session.send(&ToMonitor::Start)?;
-    session.serve(monitor)
+    stay.serve()
 }
 
 #[derive(Debug)]
@@ -112,21 +132,24 @@ struct Woken {
     pump_spoke: bool,
     spoken_to: bool,
     hung_up: bool,
+    left: bool,
 }
 
-#[derive(Debug)]
-struct Session {
-    socket: OwnedFd,
+struct Stay<'s, 'e> {
+    session: &'s mut Session<'e>,
     signals: SignalFd,
-    streams: Streams,
-    measure: bool,
-    /// Hangs up when every output has been pumped to its end; a byte says that one had no reader any more. `None` once
-    /// it has hung up.
+    manner: Manner,
+    /// Hangs up when every output has been pumped to its end; a byte says that one could not be. `None` once it has hung
+    /// up.
     done: Option<PipeReader>,
     /// Given to the pumps; ours goes when the streams are there or will never be.
     pump_end: Option<PipeWriter>,
     first_output: FirstOutput,
     output_failed: Failed,
+    /// A byte here says that the user leaves. `None` once nobody types any more.
+    left: Option<PipeReader>,
+    /// Given to the pump of the input.
+    leaving: Option<PipeWriter>,
     started: bool,
     attached: bool,
     ends_asked: u32,
@@ -138,9 +161,12 @@ struct Session {
     raw: Option<RawMode>,
 }
 
-impl Session {
-    fn serve(mut self, monitor: &mut Child) -> Result<End, Error> {
+impl Stay<'_, '_> {
+    fn serve(mut self) -> Result<End, Error> {
         let watched_terminal = isatty(stdio::stdin());
+        if self.manner.started {
+            self.resize()?;
+        }
         loop {
             let woken = self.wait(watched_terminal)?;
             if woken.signalled {
@@ -153,6 +179,11 @@ impl Session {
             if woken.hung_up {
                 self.hang_up()?;
             }
+            if woken.left && self.leaves()? {
+                self.session.detach()?;
+                drop(self.raw.take());
+                return Ok(End::Detached);
+            }
             if woken.pump_spoke && self.pump_failed()? {
                 if let Some(error) = self.output_failed.take() {
                     return Err(Error::Output(error));
@@ -161,30 +192,34 @@ impl Session {
                 return Ok(End::Interrupted(libc::SIGPIPE));
             }
             if woken.spoken_to {
-                self.listen(monitor)?;
+                while let Some(event) = self.session.next_ready()? {
+                    self.hear(event)?;
+                }
             }
             if self.hung_up.is_some_and(|at| at.elapsed() >= HANGUP_GRACE) {
-                return Ok(End::Interrupted(libc::SIGHUP));
+                return Ok(End::Detached);
             }
             self.ask_idle()?;
-            let finished = match &self.end {
-                None => false,
-                // All that it wrote is still to be passed on.
-                Some(End::Exited { .. }) => self.done.is_none() || !self.attached,
-                Some(End::Broken { .. }) => {
-                    self.done.is_none()
-                        || !self.attached
-                        || self.ended.is_some_and(|at| at.elapsed() >= BROKEN_GRACE)
-                }
-                Some(End::Failed(_) | End::Interrupted(_)) => true,
-            };
-            if finished {
+            if self.is_finished() {
                 break;
             }
         }
         drop(self.raw.take());
         let end = self.end.take().expect("the loop ends with an end");
         Ok(self.complete(end))
+    }
+
+    /// The end is known, and all that the process wrote has been passed on.
+    fn is_finished(&self) -> bool {
+        let drained = self.done.is_none() || !self.attached;
+        match &self.end {
+            None => false,
+            Some(End::Exited { exit, .. }) => {
+                let late = self.ended.is_some_and(|at| at.elapsed() >= BROKEN_GRACE);
+                drained || (exit.error.is_some() && late)
+            }
+            Some(_) => true,
+        }
     }
 
     fn wait(&self, watched_terminal: bool) -> Result<Woken, Error> {
@@ -196,11 +231,15 @@ impl Session {
         }
         let socket = fds.len();
         if self.end.is_none() {
-            fds.push(PollFd::new(&self.socket, PollFlags::IN));
+            fds.push(PollFd::new(&*self.session, PollFlags::IN));
         }
         let terminal = fds.len();
         if watched_terminal && self.hung_up.is_none() {
             fds.push(PollFd::from_borrowed_fd(stdio::stdin(), PollFlags::empty()));
+        }
+        let leaving = fds.len();
+        if let Some(left) = &self.left {
+            fds.push(PollFd::new(left, PollFlags::IN));
         }
         wait(&mut fds, self.timeout())?;
         let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
@@ -208,8 +247,21 @@ impl Session {
             signalled: ready(0),
             pump_spoke: done.is_some() && ready(1),
             spoken_to: self.end.is_none() && ready(socket),
-            hung_up: ready(terminal),
+            hung_up: terminal < leaving && ready(terminal),
+            left: self.left.is_some() && ready(leaving),
         })
+    }
+
+    /// Whether the user leaves; otherwise nobody types any more.
+    fn leaves(&mut self) -> Result<bool, Error> {
+        let Some(left) = &mut self.left else {
+            return Ok(false);
+        };
+        let leaves = left.read(&mut [0]).map_err(Error::Wait)? > 0;
+        if !leaves {
+            self.left = None;
+        }
+        Ok(leaves)
     }
 
     /// Whether a pump could not go on; otherwise all have come to their ends.
@@ -227,15 +279,8 @@ impl Session {
 
     fn complete(&mut self, end: End) -> End {
         match end {
-            End::Exited {
-                status,
-                oom_killed,
-                measured,
-                ..
-            } => End::Exited {
-                status,
-                oom_killed,
-                measured,
+            End::Exited { exit, .. } => End::Exited {
+                exit,
                 idle: self.idle.take(),
                 first_output: self.first_output.at(),
             },
@@ -243,42 +288,27 @@ impl Session {
         }
     }
 
-    fn listen(&mut self, monitor: &mut Child) -> Result<(), Error> {
-        let mut buffer = vec![0; MAX_PACKET_LEN];
-        let packet = match sys::packet::receive(&self.socket, &mut buffer) {
-            Ok(packet) if packet.len > 0 => packet,
-            Ok(_) => return Err(gone(monitor)),
-            Err(error) => return Err(Error::Monitor(io::Error::other(error))),
-        };
-        let message = serde_json::from_slice(&buffer[..packet.len])
-            .map_err(|error| Error::Monitor(error.into()))?;
-        match message {
-            FromMonitor::Attached { terminal, pipes } => {
-                self.attach(terminal, pipes, packet.descriptors)?
+    fn hear(&mut self, event: Event) -> Result<(), Error> {
+        match event {
+            Event::Attached(streams) => self.attach(streams)?,
+            Event::Started { .. } => {
+                self.started = true;
+                // It may have changed since the container was created.
+                self.resize()?;
             }
-            FromMonitor::Started => self.started = true,
-            FromMonitor::Failed(failure) => self.end = Some(End::Failed(failure)),
-            FromMonitor::Exited {
-                status,
-                oom_killed,
-                measured,
-            } => {
+            Event::Failed(failure) => self.end = Some(End::Failed(failure)),
+            Event::Exited(exit) => {
                 self.end = Some(End::Exited {
-                    status,
-                    oom_killed,
-                    measured,
+                    exit,
                     idle: None,
                     first_output: None,
                 });
             }
-            FromMonitor::Measured(measured) => self.idle = Some(measured),
-            FromMonitor::Broken { message, console } => {
-                self.end = Some(End::Broken { message, console })
-            }
-            FromMonitor::Console { text } => show_console(&text, self.raw.is_some()),
-            FromMonitor::Notice { text } => {
+            Event::Measured(measured) => self.idle = Some(measured),
+            Event::Console(text) => show(&text, self.raw.is_some()),
+            Event::Notice(text) => {
                 let text = text.replace(|c: char| c.is_control(), " ");
-                show_console(&format!("hull: {text}\n"), self.raw.is_some());
+                show(&format!("hull: {text}\n"), self.raw.is_some());
             }
         }
         if self.end.is_some() {
@@ -289,35 +319,19 @@ impl Session {
         Ok(())
     }
 
-    fn attach(
-        &mut self,
-        terminal: bool,
-        pipes: [bool; 3],
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<(), Error> {
-        let mut descriptors = descriptors.into_iter();
+    fn attach(&mut self, streams: engine::Streams) -> Result<(), Error> {
         let mut outputs = Vec::new();
-        let input = if terminal {
-            let Some(stream) = descriptors.next() else {
-                return Ok(());
-            };
-            let input = stream.try_clone().map_err(Error::Streams)?;
-            outputs.push(Output {
-                name: "terminal",
-                from: stream,
-                to: stdio::stdout(),
-            });
-            Some(input)
-        } else {
-            let input = if pipes[0] { descriptors.next() } else { None };
-            let targets = [("stdout", stdio::stdout()), ("stderr", stdio::stderr())];
-            for (there, (name, to)) in pipes[1..].iter().zip(targets) {
-                if let (true, Some(from)) = (*there, descriptors.next()) {
-                    outputs.push(Output { name, from, to });
-                }
-            }
-            input
-        };
+        let terminal = streams.terminal.as_ref();
+        let typed = terminal.map(OwnedFd::try_clone).transpose();
+        let input = typed.map_err(Error::Streams)?.or(streams.stdin);
+        let named = [
+            ("terminal", streams.terminal, stdio::stdout()),
+            ("stdout", streams.stdout, stdio::stdout()),
+            ("stderr", streams.stderr, stdio::stderr()),
+        ];
+        for (name, from, to) in named {
+            outputs.extend(from.map(|from| Output { name, from, to }));
+        }
         let done = self.pump_end.take();
         for output in outputs {
             let Some(done) = &done else { break };
@@ -325,21 +339,25 @@ impl Session {
             let (first, failed) = (self.first_output.clone(), self.output_failed.clone());
             pump::output(output, first, failed, done).map_err(Error::Streams)?;
         }
-        if let (Some(input), true) = (input, self.streams.input) {
-            pump::input(input).map_err(Error::Streams)?;
+        if let (Some(to), true) = (input, self.manner.input) {
+            let keys = match self.manner.terminal {
+                true => self.manner.detach_keys.clone(),
+                false => DetachKeys(Vec::new()),
+            };
+            if let Some(left) = self.leaving.take() {
+                pump::input(Input { to, keys, left }).map_err(Error::Streams)?;
+            }
         }
+        // Without an input nobody can leave by keys.
+        self.leaving = None;
         self.attached = true;
         Ok(())
     }
 
-    /// Passes a signal on. Returns an end when the container is to end now.
+    /// Passes a signal on. Returns an end when the session is to end now.
     fn signal(&mut self, signal: i32) -> Result<Option<End>, Error> {
-        if signal == libc::SIGWINCH {
-            if self.streams.terminal
-                && let Some(size) = terminal::size()
-            {
-                self.send(&ToMonitor::Resize { size })?;
-            }
+        if signal == libc::SIGWINCH && self.manner.terminal {
+            self.resize()?;
             return Ok(None);
         }
         let asks_end = matches!(
@@ -349,33 +367,43 @@ impl Session {
         if asks_end {
             self.ends_asked += 1;
             // Nothing runs yet that could mind, or it has had its chance, or only our own output is stuck.
-            if !self.started || self.ends_asked >= FORCED_AFTER || self.end.is_some() {
+            let forced = self.ends_asked >= FORCED_AFTER || !self.manner.sig_proxy;
+            if !self.started || forced || self.end.is_some() {
                 return Ok(Some(End::Interrupted(signal)));
             }
         }
-        self.send(&ToMonitor::Signal { signal })?;
+        if self.manner.sig_proxy && self.started {
+            self.session.signal(signal)?;
+        }
         Ok(None)
     }
 
-    /// The terminal was closed: the container is told, and ends soon.
+    fn resize(&mut self) -> Result<(), Error> {
+        if self.manner.terminal
+            && let Some(size) = terminal::size()
+        {
+            self.session.resize(size)?;
+        }
+        Ok(())
+    }
+
+    /// The terminal was closed: the process is told, and ends soon.
     fn hang_up(&mut self) -> Result<(), Error> {
         self.hung_up = Some(Instant::now());
-        self.send(&ToMonitor::Signal {
-            signal: libc::SIGHUP,
-        })
+        Ok(self.session.signal(libc::SIGHUP)?)
     }
 
     fn ask_idle(&mut self) -> Result<(), Error> {
         if self.idle_due() == Some(Duration::ZERO) {
             self.idle_asked = true;
-            self.send(&ToMonitor::Measure)?;
+            self.session.measure()?;
         }
         Ok(())
     }
 
     /// Until the idle container is to be measured.
     fn idle_due(&self) -> Option<Duration> {
-        if !self.measure || self.idle_asked || !self.started || self.end.is_some() {
+        if !self.manner.measure || self.idle_asked || !self.started || self.end.is_some() {
             return None;
         }
         // Until it says something, it is looked after from time to time.
@@ -391,7 +419,9 @@ impl Session {
             .hung_up
             .map(|at| HANGUP_GRACE.saturating_sub(at.elapsed()));
         let broken = match (&self.end, self.ended) {
-            (Some(End::Broken { .. }), Some(at)) => Some(BROKEN_GRACE.saturating_sub(at.elapsed())),
+            (Some(End::Exited { exit, .. }), Some(at)) if exit.error.is_some() => {
+                Some(BROKEN_GRACE.saturating_sub(at.elapsed()))
+            }
             _ => None,
         };
         [hangup, broken, self.idle_due()]
@@ -399,31 +429,22 @@ impl Session {
             .flatten()
             .min()
     }
+}
 
-    fn send(&self, message: &ToMonitor) -> Result<(), Error> {
-        let bytes = serde_json::to_vec(message).map_err(|error| Error::Monitor(error.into()))?;
-        match sys::packet::send(&self.socket, &bytes, &[]) {
-            // It has ended: what it said last is still to be read.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
-            other => other.map_err(Error::Monitor),
-        }
+/// The code that a command which stayed with a process exits with.
+pub(crate) fn code(exit: &Exit) -> u8 {
+    match (exit.status, &exit.error) {
+        // It did not end by itself: hull's own failure.
+        (ExitStatus::Signal(_), Some(_)) => crate::FAILED,
+        (status, _) => status.code(),
     }
 }
 
-fn gone(monitor: &mut Child) -> Error {
-    Error::MonitorGone(match monitor.wait() {
-        Ok(status) => status.to_string(),
-        Err(error) => error.to_string(),
-    })
-}
-
-fn show_console(text: &str, raw: bool) {
+fn show(text: &str, raw: bool) {
     use std::io::Write;
-    let text = if raw {
-        text.replace('\n', "\r\n")
-    } else {
-        text.to_owned()
+    let text = match raw {
+        true => text.replace('\n', "\r\n"),
+        false => text.to_owned(),
     };
     // A standard error that is closed shows nothing, which is what its owner wants.
     let _ = io::stderr().write_all(text.as_bytes());

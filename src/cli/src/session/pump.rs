@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::keys::Filter;
+use crate::values::lifecycle::DetachKeys;
 use rustix::fs::{FileType, fstat};
 use rustix::net::{Shutdown, shutdown};
 
@@ -48,6 +50,16 @@ impl Failed {
     }
 }
 
+/// What an input pump is given.
+pub(super) struct Input {
+    /// The process's end.
+    pub(super) to: OwnedFd,
+    /// What the user leaves by.
+    pub(super) keys: DetachKeys,
+    /// A byte here says that the user has left.
+    pub(super) left: PipeWriter,
+}
+
 /// What an output pump is given.
 pub(super) struct Output {
     /// Its thread's name: `terminal` for a terminal's.
@@ -84,26 +96,39 @@ pub(super) fn output(
     Ok(())
 }
 
-/// Pumps standard input to the container until it ends; then the container sees its end.
-pub(super) fn input(to: OwnedFd) -> io::Result<()> {
+/// Pumps standard input to the process until it ends, which the process then sees, or until the user leaves.
+pub(super) fn input(input: Input) -> io::Result<()> {
+    let Input { to, keys, mut left } = input;
     let from = rustix::stdio::stdin().try_clone_to_owned()?;
     // Never waited for: it may block on a terminal for ever.
     sys::thread::spawn("stdin", move || {
         let mut to = File::from(to);
-        if let Err(error) = copy(&mut File::from(from), &mut to) {
-            tracing::debug!(%error, "input ended early");
+        match copy(&mut File::from(from), &mut to, &mut Filter::new(keys)) {
+            Ok(false) => stop_writing(&to),
+            // Fails only when the session has ended, which needs no telling.
+            Ok(true) => drop(left.write_all(b"!")),
+            Err(error) => {
+                tracing::debug!(%error, "input ended early");
+                stop_writing(&to);
+            }
         }
-        stop_writing(&to);
     })?;
     Ok(())
 }
 
-fn copy(from: &mut File, to: &mut File) -> io::Result<()> {
+/// True if the user has left, false at the end of the input.
+fn copy(from: &mut File, to: &mut File, keys: &mut Filter) -> io::Result<bool> {
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         match from.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(len) => to.write_all(&buffer[..len])?,
+            Ok(0) => return Ok(false),
+            Ok(len) => {
+                let (typed, left) = keys.pass(&buffer[..len]);
+                to.write_all(&typed)?;
+                if left {
+                    return Ok(true);
+                }
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => wait_readable(from)?,
             Err(error) => return Err(error),

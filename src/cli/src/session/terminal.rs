@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, PoisonError};
 
-use protocol::agent::TerminalSize;
+use engine::protocol::agent::TerminalSize;
 use rustix::stdio;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 
@@ -16,11 +16,11 @@ static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// The terminal on standard input is raw while this lives.
 #[derive(Debug)]
-pub struct RawMode(());
+pub(crate) struct RawMode(());
 
 impl RawMode {
     /// Makes the terminal raw: every byte goes to the container, none is interpreted here.
-    pub fn enter() -> io::Result<RawMode> {
+    pub(crate) fn enter() -> io::Result<RawMode> {
         let saved = tcgetattr(stdio::stdin())?;
         let mut raw = saved.clone();
         raw.make_raw();
@@ -51,12 +51,12 @@ fn restore() {
 }
 
 /// Whether standard input is a terminal.
-pub fn input_is_terminal() -> bool {
+pub(crate) fn input_is_terminal() -> bool {
     isatty(stdio::stdin())
 }
 
 /// The size of the terminal on standard output or input.
-pub fn size() -> Option<TerminalSize> {
+pub(crate) fn size() -> Option<TerminalSize> {
     [stdio::stdout(), stdio::stdin()]
         .into_iter()
         .find_map(|fd: BorrowedFd<'_>| {

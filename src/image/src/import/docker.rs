@@ -1,5 +1,5 @@
-//! What `docker save` writes: a `manifest.json` that lists images with their configuration and layers, in its old
-//! form (`<id>/layer.tar`) and in its new one, which is an OCI layout as well.
+//! Archives of `docker save`: a `manifest.json` that lists images with their configuration and
+//! layers, in its old form (`<id>/layer.tar`) and in its new one, which is an OCI layout as well.
 //!
 //! docker/docker, image/spec/spec-v1.2.md, "Combined Image JSON + Filesystem Changeset Format".
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::contents::Contents;
 use super::oci::check_digest;
-use super::{Error, Found, FoundLayer};
+use super::{Error, Found, FoundLayer, Inventory, shown};
 use crate::digest::Digest;
 use crate::error::Cause;
 use crate::manifest::{Config, MAX_CONFIG_LEN};
@@ -24,8 +24,8 @@ struct Entry {
     layers: Vec<String>,
 }
 
-/// The images that `manifest.json`, given as bytes, lists.
-pub(super) fn images(contents: &Contents, manifest: &[u8]) -> Result<Vec<Found>, Cause> {
+/// Takes the inventory of an archive from the bytes of its `manifest.json`.
+pub(super) fn images(contents: &Contents, manifest: &[u8]) -> Result<Inventory, Cause> {
     let entries: Vec<Entry> = serde_json::from_slice(manifest).map_err(|source| Error::Syntax {
         name: MANIFEST,
         source,
@@ -33,10 +33,13 @@ pub(super) fn images(contents: &Contents, manifest: &[u8]) -> Result<Vec<Found>,
     if entries.is_empty() {
         return Err(Error::Empty.into());
     }
-    entries
-        .into_iter()
-        .map(|entry| image(contents, entry))
-        .collect()
+    let mut inventory = Inventory::default();
+    for entry in entries {
+        let tag = entry.repo_tags.as_ref().and_then(|tags| tags.first());
+        let described = shown(tag.unwrap_or(&entry.config));
+        inventory.add(image(contents, entry), || described)?;
+    }
+    Ok(inventory)
 }
 
 fn image(contents: &Contents, entry: Entry) -> Result<Found, Cause> {
@@ -77,12 +80,12 @@ fn image(contents: &Contents, entry: Entry) -> Result<Found, Cause> {
     })
 }
 
-/// The digest that a blob's name promises.
+/// The digest in a blob's name.
 fn blob_digest(path: &str) -> Option<Digest> {
     Digest::from_hex(path.strip_prefix("blobs/sha256/")?).ok()
 }
 
-/// The digest that a configuration's name promises: `<id>.json`, or a blob's.
+/// The digest in a configuration's name: `<id>.json`, or that of a blob.
 fn digest_in_name(path: &str) -> Option<Digest> {
     blob_digest(path).or_else(|| Digest::from_hex(path.strip_suffix(".json")?).ok())
 }

@@ -228,7 +228,7 @@ impl Session {
             Err(failure) => return self.start_failed(id, failure),
         };
         let (network, pid) = (self.network_of(id), self.setting.shared_pid);
-        let interface = self.setting.interface.as_ref();
+        let interface = self.setting.interface.clone();
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
@@ -238,7 +238,7 @@ impl Session {
         container.first.lost = None;
         container.measured = None;
         let run = &container.config.run;
-        let etc = run.etc_with(interface.filter(|_| run.network));
+        let etc = run.etc_with(interface.as_ref().filter(|_| run.network));
         let create = Create {
             container: id.to_owned(),
             spec: run.spec.clone(),
