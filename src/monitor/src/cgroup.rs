@@ -213,15 +213,9 @@ fn limits(vm: &Vm) -> Vec<(&'static str, String)> {
     limits
 }
 
-<<<<<<< HEAD
-/// A weight of cgroup v1 (2 to 262144) on the scale of v2 (1 to 10000), as the OCI's runtimes convert it.
-fn weight(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
-=======
 /// cgroup v1's shares, 2 to 262144, as cgroup v2's weight, 1 to 10000: the way of runc and crun.
 fn weight(shares: u64) -> u64 {
     1 + shares.clamp(2, 262_144).saturating_sub(2) * 9999 / 262_142
->>>>>>> w/core
 }
 
 #[cfg(test)]
@@ -229,17 +223,9 @@ mod tests {
     use super::*;
 
     #[test]
-<<<<<<< HEAD
-    fn a_weight_is_on_the_scale_of_version_2() {
-        assert_eq!(
-            [0, 2, 1024, 262_144, u64::MAX].map(weight),
-            [1, 1, 39, 10_000, 10_000]
-        );
-=======
     fn shares_and_weights_have_the_same_ends() {
         assert_eq!((weight(0), weight(2)), (1, 1));
         assert_eq!((weight(1024), weight(262_144)), (39, 10_000));
->>>>>>> w/core
     }
 
     #[test]
