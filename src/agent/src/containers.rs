@@ -61,6 +61,8 @@ pub(crate) enum Freeze {
 pub(crate) struct Process {
     pub(crate) phase: Phase,
     pub(crate) pid: Pid,
+    /// How it ended, if it was reaped before it was known to execute.
+    pub(crate) reaped: Option<ExitStatus>,
     /// The host's side of its terminal, until the terminal is there.
     pub(crate) stream: Option<OwnedFd>,
     /// The interface in the network namespace that is made with it.
@@ -116,6 +118,7 @@ impl Process {
         Process {
             phase,
             pid,
+            reaped: None,
             stream: None,
             interface: None,
             terminal: None,
