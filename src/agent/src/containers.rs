@@ -215,3 +215,19 @@ pub(crate) fn unknown(id: &ProcessId, state: &'static str) -> Refusal {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_directories_of_their_own() {
+        for name in ["a", "0123456789abcdef", "web_1.x-y"] {
+            assert!(check_name("a name", name).is_ok(), "{name}");
+        }
+        let long = "x".repeat(129);
+        for name in ["", ".", "..", "a/b", "-rf", "a b", "\0", "\u{e9}", &long] {
+            assert!(check_name("a name", name).is_err(), "{name:?}");
+        }
+    }
+}
