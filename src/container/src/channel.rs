@@ -54,7 +54,8 @@ pub(crate) enum Message {
 /// The parent's end, and the processes at the other. Dropping it kills them.
 #[derive(Debug)]
 pub(crate) struct Line {
-    channel: OwnedFd,
+    /// Taken only by drop.
+    channel: Option<OwnedFd>,
     /// The process that entered namespaces for the other one.
     entering: Option<fork::Child>,
     /// The process that becomes the command.
@@ -67,7 +68,7 @@ impl Line {
     /// To a process that becomes the command itself.
     pub(crate) fn direct(channel: OwnedFd, process: fork::Child, cgroup: Cgroup) -> Line {
         Line {
-            channel,
+            channel: Some(channel),
             entering: None,
             process: Some(process),
             cgroup: Some(cgroup),
@@ -81,7 +82,7 @@ impl Line {
         cgroup: Option<Cgroup>,
     ) -> Line {
         Line {
-            channel,
+            channel: Some(channel),
             entering: Some(entering),
             process: None,
             cgroup,
@@ -107,14 +108,14 @@ impl Line {
         self.process = Some(fork::Child { pid, pidfd });
         // What it had to do is done, and it ends.
         if let Some(entering) = self.entering.take() {
-            abandoned::leave(entering.pidfd, None);
+            abandoned::leave(entering.pidfd);
         }
         Ok(())
     }
 
     /// Lets the process go on.
     pub(crate) fn go(&self) -> Result<(), Error> {
-        match packet::send(&self.channel, GO, &[]) {
+        match packet::send(self, GO, &[]) {
             // It has ended: its last words tell why.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             result => result.at(Step::Start, ""),
@@ -123,26 +124,12 @@ impl Line {
 
     /// The next message, without waiting for one.
     pub(crate) fn next(&self) -> Result<Message, Error> {
-        let mut buffer = [0; MAX_REPORT_LEN];
-        let mut packet = match packet::receive(&self.channel, &mut buffer) {
-            Ok(packet) => packet,
-            Err(packet::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                return Ok(Message::Nothing);
-            }
-            Err(_) => return Err(Refusal::ChildDied).at(Step::Start, ""),
-        };
-        if packet.len == 0 {
-            return Ok(Message::Closed);
-        }
-        match serde_json::from_slice(&buffer[..packet.len]) {
-            Ok(report) => Ok(Message::Report(report, packet.descriptors.pop())),
-            Err(_) => Err(Refusal::ChildDied).at(Step::Start, ""),
-        }
+        next(self)
     }
 
     /// Waits until there is a message.
     pub(crate) fn wait(&self) -> Result<(), Error> {
-        let mut channel = [PollFd::new(&self.channel, PollFlags::IN)];
+        let mut channel = [PollFd::new(self, PollFlags::IN)];
         loop {
             match poll(&mut channel, None) {
                 Err(Errno::INTR) => {}
@@ -160,18 +147,18 @@ impl Line {
 
 impl AsFd for Line {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
+        self.channel.as_ref().expect("taken only by drop").as_fd()
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let mut cgroup = self.cgroup.take();
-        for child in [self.entering.take(), self.process.take()]
-            .into_iter()
-            .flatten()
+        let cgroup = self.cgroup.take();
+        if let Some(process) = self.process.take() {
+            abandoned::kill(process.pidfd, cgroup);
+        } else if let (Some(channel), Some(entering)) = (self.channel.take(), self.entering.take())
         {
-            abandoned::kill(child.pidfd, cgroup.take());
+            abandoned::leave_entering(channel, entering.pidfd, cgroup);
         }
     }
 }
@@ -181,6 +168,25 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
     let (ours, theirs) = packet::pair().at(Step::Fork, "")?;
     sys::nonblocking::set_nonblocking(&ours).at(Step::Fork, "")?;
     Ok((ours, theirs))
+}
+
+/// The next message of a parent's end, without waiting for one.
+pub(crate) fn next(channel: impl AsFd) -> Result<Message, Error> {
+    let mut buffer = [0; MAX_REPORT_LEN];
+    let mut packet = match packet::receive(channel, &mut buffer) {
+        Ok(packet) => packet,
+        Err(packet::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            return Ok(Message::Nothing);
+        }
+        Err(_) => return Err(Refusal::ChildDied).at(Step::Start, ""),
+    };
+    if packet.len == 0 {
+        return Ok(Message::Closed);
+    }
+    match serde_json::from_slice(&buffer[..packet.len]) {
+        Ok(report) => Ok(Message::Report(report, packet.descriptors.pop())),
+        Err(_) => Err(Refusal::ChildDied).at(Step::Start, ""),
+    }
 }
 
 /// In the process: waits for the parent to say go. Without a parent there is nothing to go on for.

@@ -11,6 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD, FileType};
 use rustix::io::Errno;
 
 use crate::error::{Attempt, Cause, Error, Kind, Refusal, Step};
+use crate::interpreter;
 
 /// What Docker gives an image without a PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -70,10 +71,17 @@ impl Command {
             Ok(path) => path,
             Err(error) => return error,
         };
-        let Ok(path) = CString::new(path.into_os_string().as_bytes()) else {
+        let Ok(file) = CString::new(path.as_os_str().as_bytes()) else {
             return Error::new(Step::Exec, self.name.as_str(), Refusal::ZeroByte);
         };
-        self.failure(sys::fork::execve(&path, &self.arguments, &self.environment))
+        let error = sys::fork::execve(&file, &self.arguments, &self.environment);
+        if error.raw_os_error() == Some(libc::ENOENT)
+            && let Some(missing) = interpreter::missing(&path)
+        {
+            let subject = format!("{} of {}", missing.display(), self.name);
+            return Error::new(Step::Interpreter, subject, error).of_kind(Kind::CommandNotFound);
+        }
+        self.failure(error)
     }
 
     fn failure(&self, cause: impl Into<Cause>) -> Error {
@@ -156,6 +164,16 @@ mod tests {
             command(&["x"], &["HOME=/mine"], Some("/home/x")),
             "HOME=/home/x"
         ));
+    }
+
+    #[test]
+    fn an_empty_command_is_not_found_and_says_so() {
+        for words in [&[][..], &[String::new()], &[String::new(), "x".into()]] {
+            let error = Command::new(words, &[]).unwrap_err();
+            assert_eq!(error.kind, Kind::CommandNotFound);
+            assert_eq!(error.to_string(), "cannot execute");
+            assert_eq!(error.cause.to_string(), "the command is empty");
+        }
     }
 
     #[test]

@@ -96,6 +96,13 @@ pub struct Process {
     pub oom_score_adj: Option<i32>,
 }
 
+impl Process {
+    /// Reads a `process` document.
+    pub fn from_json(document: &[u8]) -> Result<Process, Unreadable> {
+        Ok(serde_json::from_slice(document)?)
+    }
+}
+
 /// `process.user`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -266,6 +273,13 @@ pub struct Resources {
     pub hugepage_limits: Vec<HugepageLimit>,
     /// Files of the cgroup and what to write to them.
     pub unified: BTreeMap<String, String>,
+}
+
+impl Resources {
+    /// Reads a `linux.resources` document.
+    pub fn from_json(document: &[u8]) -> Result<Resources, Unreadable> {
+        Ok(serde_json::from_slice(document)?)
+    }
 }
 
 /// `linux.resources.devices`

@@ -81,7 +81,8 @@ fn by_number(root: &Root, document: &spec::User) -> Result<Identity, Error> {
     if let Some(number) = numbers.find(|&&number| number == u32::MAX) {
         return Err(Refusal::OutOfRange).at(Step::User, number);
     }
-    let passwd = read(root, "/etc/passwd")?;
+    // A file that cannot be read names no home; nothing else of it is needed.
+    let passwd = read(root, "/etc/passwd").unwrap_or_default();
     let home = accounts(&passwd)
         .find(|account| account.uid == document.uid)
         .map(|a| a.home.to_owned());
@@ -119,6 +120,7 @@ fn by_name(root: &Root, wanted: &str) -> Result<Identity, Error> {
                 groups_of(&file)
                     .filter(is_member)
                     .map(|g| g.gid)
+                    .filter(|&gid| gid <= MAX_ID)
                     .take(MAX_GROUPS),
             );
             in_range(account.gid, wanted)?
@@ -199,12 +201,18 @@ fn in_range(number: u32, wanted: &str) -> Result<u32, Error> {
     }
 }
 
+/// A number of the image's files. One that is larger than the kernel's is as good as its largest: out of range.
+fn number(text: &str) -> Option<u32> {
+    let number: u64 = text.parse().ok()?;
+    Some(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
 fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
     passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
-        let uid = fields.nth(1)?.parse().ok()?;
-        let gid = fields.next()?.parse().ok()?;
+        let uid = number(fields.nth(1)?)?;
+        let gid = number(fields.next()?)?;
         let home = fields.nth(1).unwrap_or("");
         Some(Account {
             name,
@@ -219,7 +227,7 @@ fn groups_of(group: &str) -> impl Iterator<Item = Group<'_>> {
     group.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
-        let gid = fields.nth(1)?.parse().ok()?;
+        let gid = number(fields.nth(1)?)?;
         Some(Group {
             name,
             gid,
@@ -310,21 +318,47 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_are_their_own_kind_of_error() {
-        let (_dir, root) = image();
+    fn unknown_names_and_numbers_out_of_range_are_told_apart() {
+        let (dir, root) = image();
+        let passwd = dir.path().join("etc/passwd");
+        let text = fs::read_to_string(&passwd).unwrap();
+        let more = "minus:x:4294967295:0::/:\nhuge:x:99999999999:0::/:\nbig:x:5:3000000000::/:\n";
+        fs::write(&passwd, text + more).unwrap();
+        let cause = |wanted: &str, groups: &[&str]| {
+            let error = named(&root, wanted, groups).unwrap_err();
+            assert_eq!(error.kind, Kind::UnknownUser, "{wanted}");
+            error.cause
+        };
+        let refused = crate::error::Cause::Refused;
+        for wanted in ["nobody", "-x", "+1"] {
+            assert_eq!(cause(wanted, &[]), refused(Refusal::NoSuchUser), "{wanted}");
+        }
         for wanted in [
-            "nobody",
-            "web:nogroup",
             "-1",
+            "3000000000",
             "4294967295",
-            "web:99999999999",
+            "99999999999999999999999",
+            "web:2147483648",
+            ":3000000000",
+            // The kernel would take -1 as "no change", and leave the process to root.
+            "minus",
+            "huge",
+            "big",
         ] {
             assert_eq!(
-                named(&root, wanted, &[]).unwrap_err().kind,
-                Kind::UnknownUser,
+                cause(wanted, &[]),
+                refused(Refusal::IdOutOfRange),
                 "{wanted}"
             );
         }
+        assert_eq!(cause("web:nogroup", &[]), refused(Refusal::NoSuchGroup));
+        assert_eq!(cause("web", &["nogroup"]), refused(Refusal::NoSuchGroup));
+        assert_eq!(
+            cause("web", &["3000000000"]),
+            refused(Refusal::IdOutOfRange)
+        );
+        let last = named(&root, "2147483647:2147483647", &["2147483647"]).unwrap();
+        assert_eq!((last.uid, last.gid), (2_147_483_647, 2_147_483_647));
     }
 
     #[test]
@@ -340,6 +374,31 @@ mod tests {
         fs::remove_file(&passwd).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", &passwd).unwrap();
         assert!(named(&root, "web", &[]).is_err());
+    }
+
+    #[test]
+    fn a_documents_number_may_be_any_but_minus_one() {
+        let (_dir, root) = image();
+        let find = |uid, gid, group| {
+            let document = spec::User {
+                uid,
+                gid,
+                additional_gids: vec![group],
+                ..spec::User::default()
+            };
+            let wanted = Wanted {
+                user: None,
+                document: &document,
+                groups: &["audio".to_owned()],
+            };
+            super::find(&root, &wanted)
+        };
+        let found = find(3_000_000_000, u32::MAX - 1, 7).unwrap();
+        assert_eq!(found.uid, 3_000_000_000);
+        assert_eq!(found.groups, [7, 45, u32::MAX - 1]);
+        for (uid, gid, group) in [(u32::MAX, 0, 0), (0, u32::MAX, 0), (0, 0, u32::MAX)] {
+            assert_eq!(find(uid, gid, group).unwrap_err().kind, Kind::Invalid);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! looking at a container without a virtual machine.
 //!
 //! ```text
-//! run-bundle [--user USER] [--group GROUP]… [--seccomp FILE] [--init] [--terminal] [--resolv-conf TEXT] [--hosts TEXT]
+//! run-bundle [--user USER] [--group GROUP]… [--seccomp FILE] [--init] [--terminal | --null] [--resolv-conf TEXT] [--hosts TEXT]
 //!            [--volume PATH]… [--own-machine] [--interface MAC[=NEW-MAC],ADDRESS/PREFIX,GATEWAY]
 //!            CGROUP BUNDLE
 //! ```
@@ -49,17 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<u8, Box<dyn std::error::Error>> {
-    let mut request = request()?;
-    if let Stdio::Pipes {
-        stdin,
-        stdout,
-        stderr,
-    } = &mut request.stdio
-    {
-        *stdin = Some(std::io::stdin().as_fd().try_clone_to_owned()?);
-        *stdout = Some(std::io::stdout().as_fd().try_clone_to_owned()?);
-        *stderr = Some(std::io::stderr().as_fd().try_clone_to_owned()?);
-    }
+    let request = request()?;
     let Running {
         pidfd,
         terminal,
@@ -113,7 +103,9 @@ fn request() -> Result<Request, Box<dyn std::error::Error>> {
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
-            "--init" | "--terminal" | "--own-machine" => options.push((word, String::new())),
+            "--init" | "--terminal" | "--own-machine" | "--null" => {
+                options.push((word, String::new()))
+            }
             option if option.starts_with("--") => {
                 let value = words.next().ok_or("an option without its value")?;
                 options.push((word, value));
@@ -132,9 +124,9 @@ fn request() -> Result<Request, Box<dyn std::error::Error>> {
         seccomp: None,
         init: false,
         stdio: Stdio::Pipes {
-            stdin: None,
-            stdout: None,
-            stderr: None,
+            stdin: Some(std::io::stdin().as_fd().try_clone_to_owned()?),
+            stdout: Some(std::io::stdout().as_fd().try_clone_to_owned()?),
+            stderr: Some(std::io::stderr().as_fd().try_clone_to_owned()?),
         },
         etc: EtcFiles::default(),
         groups: Vec::new(),
@@ -161,6 +153,13 @@ fn request() -> Result<Request, Box<dyn std::error::Error>> {
             "--interface" => request.network = Network::Interface(interface(&value)?),
             "--group" => request.groups.push(value),
             "--volume" => request.volumes.push(value.into()),
+            "--null" => {
+                request.stdio = Stdio::Pipes {
+                    stdin: None,
+                    stdout: None,
+                    stderr: None,
+                }
+            }
             "--own-machine" => request.own_machine = true,
             option => return Err(format!("unknown option {option}").into()),
         }
