@@ -50,6 +50,7 @@ pub const TARGETS: &[Target] = &[
     ("frame", wire::frame),
     ("from_agent", wire::from_agent),
     ("to_agent", wire::to_agent),
+    ("untar", wire::untar),
     ("to_vmm", wire::to_vmm),
     ("from_vmm", wire::from_vmm),
     ("guest_console", wire::guest_console),

@@ -79,6 +79,23 @@ impl Hull {
     }
 }
 
+impl Drop for Hull {
+    /// Containers outlive the commands that started them: those that are left go with their store.
+    fn drop(&mut self) {
+        let entries = std::fs::read_dir(self.root().join("containers"));
+        let names = entries.into_iter().flatten().flatten();
+        let left: Vec<_> = names
+            .map(|entry| entry.file_name())
+            .filter(|name| !name.to_string_lossy().starts_with('.'))
+            .collect();
+        if !left.is_empty() {
+            let arguments = ["rm", "-f"].map(Into::into).into_iter().chain(left);
+            // A test that has failed already is not to fail twice.
+            let _ = self.command::<std::ffi::OsString>(arguments).output();
+        }
+    }
+}
+
 /// `run --network none OPTIONS… demo sh -c SCRIPT`.
 fn words<'a>(options: &[&'a str], script: &'a str) -> Vec<&'a str> {
     let mut words = vec!["run", "--network", "none"];

@@ -27,7 +27,7 @@ use crate::disks::Disks;
 use crate::failure::Refusal;
 use crate::poll::Poll;
 use crate::server::Server;
-use crate::{Broken, End, Rehearsal, Surroundings, WakeUp, rehearsal};
+use crate::{Broken, End, Rehearsal, Surroundings, WakeUp, rehearsal, roots};
 
 /// An agent without a connection.
 pub struct Asleep {
@@ -53,6 +53,8 @@ impl Asleep {
     ///
     /// From here on, every child of this process is reaped by the agent.
     pub fn new(mut place: Surroundings) -> Result<Asleep, Broken> {
+        roots::make_targets(&place.run_dir)
+            .map_err(|refusal| io::Error::other(protocol::chain(&refusal)))?;
         Ok(Asleep {
             disks: Disks::find(place.layer_device.take()),
             place,

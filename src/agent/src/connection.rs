@@ -103,3 +103,34 @@ impl AsFd for Connection {
         self.stream.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::agent::{Done, ProcessEntry};
+    use protocol::frame;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_no_frame_holds_is_a_failure() {
+        let (ours, theirs) = sys::packet::stream_pair().unwrap();
+        let mut connection = Connection::new(ours).unwrap();
+        let process = ProcessEntry {
+            command: "x".repeat(2 * MAX_REPLY_LEN),
+            ..ProcessEntry::default()
+        };
+        let processes = vec![process];
+        connection.send(&FromAgent::Reply {
+            seq: 7,
+            result: Ok(Done::Processes { processes }),
+        });
+        connection.flush().unwrap();
+        match frame::read(File::from(theirs)).unwrap() {
+            FromAgent::Reply {
+                seq: 7,
+                result: Err(failure),
+            } => assert_eq!(failure.kind, FailureKind::Other),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -61,6 +61,8 @@ pub(crate) enum Freeze {
 pub(crate) struct Process {
     pub(crate) phase: Phase,
     pub(crate) pid: Pid,
+    /// How it ended, if it was reaped before it was known to execute.
+    pub(crate) reaped: Option<ExitStatus>,
     /// The host's side of its terminal, until the terminal is there.
     pub(crate) stream: Option<OwnedFd>,
     /// The interface in the network namespace that is made with it.
@@ -116,6 +118,7 @@ impl Process {
         Process {
             phase,
             pid,
+            reaped: None,
             stream: None,
             interface: None,
             terminal: None,
@@ -210,5 +213,21 @@ pub(crate) fn unknown(id: &ProcessId, state: &'static str) -> Refusal {
             state,
             wanted: "running",
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_directories_of_their_own() {
+        for name in ["a", "0123456789abcdef", "web_1.x-y"] {
+            assert!(check_name("a name", name).is_ok(), "{name}");
+        }
+        let long = "x".repeat(129);
+        for name in ["", ".", "..", "a/b", "-rf", "a b", "\0", "\u{e9}", &long] {
+            assert!(check_name("a name", name).is_err(), "{name:?}");
+        }
     }
 }

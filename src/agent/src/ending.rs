@@ -175,7 +175,11 @@ impl Server {
             None | Some(Phase::Created(_) | Phase::Died) => {}
             Some(_) => {
                 let state = self.state_of(name);
-                return Err(wrong_state(name, state, "mounted, created or exited"));
+                return Err(wrong_state(
+                    name,
+                    state,
+                    "not running, with all of its output taken",
+                ));
             }
         }
         let container = self.containers.get_mut(name).expect("begun");

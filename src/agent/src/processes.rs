@@ -110,10 +110,17 @@ impl Server {
     /// Puts a process back into the tables, under the number that it has by now: a process that enters a container is
     /// followed by the one that it makes there.
     fn put_back(&mut self, id: &ProcessId, process: Process, pid: Pid) {
-        self.children.remove(&process.pid.as_raw_pid());
-        self.children.insert(pid.as_raw_pid(), id.clone());
-        self.processes
-            .insert(id.clone(), Process { pid, ..process });
+        let reaped = process.reaped.filter(|_| pid == process.pid);
+        if reaped.is_none() {
+            self.children.remove(&process.pid.as_raw_pid());
+            self.children.insert(pid.as_raw_pid(), id.clone());
+        }
+        let process = Process {
+            pid,
+            reaped,
+            ..process
+        };
+        self.processes.insert(id.clone(), process);
     }
 
     /// Waits for more news of a process.
@@ -206,12 +213,14 @@ impl Server {
             terminal,
             joinable,
         } = running;
-        let is_there = is_unreaped(&pidfd);
+        let reaped = process.reaped.filter(|_| pid == process.pid);
+        let reaped = reaped.or_else(|| was_reaped(&pidfd));
         let stream = process.stream;
         let deferred = process.deferred;
         let process = Process {
             phase: Phase::Running { pidfd },
             pid: process.pid,
+            reaped: process.reaped,
             pumps: process.pumps,
             stream: None,
             interface: None,
@@ -235,15 +244,15 @@ impl Server {
         let pid = pid.as_raw_pid();
         self.reply(seq, Ok(Done::Started { pid }));
         for (seq, request) in deferred {
-            match self.to_process(seq, request) {
+            match self.reach_process(seq, request) {
                 Ok(Some(done)) => self.reply(seq, Ok(done)),
                 Ok(None) => {}
                 Err(refusal) => self.reply(seq, Err(refusal)),
             }
         }
-        if !is_there {
-            self.children.remove(&pid);
-            self.exited(id, ExitStatus::Signal(libc::SIGKILL as u8));
+        if let Some(status) = reaped {
+            self.children.retain(|_, child| child != id);
+            self.exited(id, status);
         }
         if id.exec.is_none() {
             self.release(&id.container);
@@ -325,8 +334,11 @@ impl Server {
         match process.phase {
             Phase::Created(_) => process.phase = Phase::Died,
             Phase::Running { .. } => self.exited(id, exit_status(status)),
-            // It ended without saying why.
-            _ => self.give_up_unanswered(id),
+            // Another process may still hold the descriptor that tells how far it had come: the one that it was made by.
+            Phase::Building { .. } | Phase::Starting { .. } => {
+                process.reaped = Some(exit_status(status));
+            }
+            Phase::Died | Phase::Exited { .. } => {}
         }
     }
 
@@ -345,16 +357,6 @@ impl Server {
             self.end_run(&id.container);
         }
         self.drain(&pumps);
-    }
-
-    /// A process ended while it was built or started, and what it had said was not the end of that.
-    fn give_up_unanswered(&mut self, id: &ProcessId) {
-        let seq = match self.processes.get(id).map(|process| &process.phase) {
-            Some(Phase::Building { seq, .. } | Phase::Starting { seq, .. }) => *seq,
-            _ => return,
-        };
-        self.reply(seq, Err(Refusal::ProcessEnded));
-        self.give_up(id);
     }
 
     /// Tells the monitor of the processes that have exited and whose output is on its way.
@@ -384,14 +386,14 @@ impl Server {
     }
 }
 
-/// Whether a child is still to be reaped. One that was killed while it entered a container can have been reaped as an orphan,
-/// before it was known.
-fn is_unreaped(pidfd: &OwnedFd) -> bool {
+/// How a child ended that has been reaped already: one that is killed while it enters a container can be taken for an orphan,
+/// before it is known.
+fn was_reaped(pidfd: &OwnedFd) -> Option<ExitStatus> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    !matches!(
-        waitid(WaitId::PidFd(pidfd.as_fd()), options),
-        Err(Errno::CHILD)
-    )
+    match waitid(WaitId::PidFd(pidfd.as_fd()), options) {
+        Err(Errno::CHILD) => Some(ExitStatus::Signal(libc::SIGKILL as u8)),
+        _ => None,
+    }
 }
 
 fn exit_status(status: WaitStatus) -> ExitStatus {

@@ -245,3 +245,81 @@ enum Step {
     Blocked(Side),
     End,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Write};
+
+    use rustix::pipe::{PipeFlags, pipe_with};
+    use sys::nonblocking::set_nonblocking;
+
+    use super::*;
+
+    /// An output: where a process writes, the pump, and where the host reads.
+    fn output() -> (File, Pump, File) {
+        let (from, process) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let (to, host) = sys::packet::stream_pair().unwrap();
+        set_nonblocking(&to).unwrap();
+        let pump = Pump::splicing(from, to, Direction::Output);
+        (process.into(), pump, host.into())
+    }
+
+    #[test]
+    fn an_output_waits_for_its_process_and_ends_with_the_last_writer() {
+        let (mut process, mut pump, mut host) = output();
+        assert_eq!(pump.turn(), Turn::Wait(Side::From));
+        process.write_all(b"word").unwrap();
+        assert_eq!(pump.turn(), Turn::Wait(Side::From));
+        drop(process);
+        assert_eq!(pump.turn(), Turn::Done);
+        let mut text = String::new();
+        host.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "word");
+    }
+
+    /// Lifecycle H15.
+    #[test]
+    fn a_drained_output_ends_with_what_was_there_though_a_writer_is_left() {
+        let (mut process, mut pump, mut host) = output();
+        process.write_all(b"before").unwrap();
+        pump.drain();
+        process.write_all(b"after").unwrap();
+        assert_eq!(pump.turn(), Turn::Done);
+        let mut text = String::new();
+        host.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "before");
+    }
+
+    #[test]
+    fn a_drained_output_waits_for_a_host_that_does_not_read() {
+        let (mut process, mut pump, mut host) = output();
+        let block = [7; 32 << 10];
+        while pump.turn() == Turn::Wait(Side::From) {
+            process.write_all(&block).unwrap();
+        }
+        pump.drain();
+        assert_eq!(pump.turn(), Turn::Wait(Side::To));
+        let mut count = 0;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            if pump.turn() == Turn::Done {
+                drop(pump);
+                break;
+            }
+            count += host.read(&mut buffer).unwrap();
+        }
+        count += host.read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!(count % block.len(), 0, "nothing is lost");
+    }
+
+    #[test]
+    fn output_for_a_host_that_is_gone_is_thrown_away() {
+        let (mut process, mut pump, host) = output();
+        drop(host);
+        process.write_all(b"word").unwrap();
+        assert_eq!(pump.turn(), Turn::Wait(Side::From));
+        drop(process);
+        assert_eq!(pump.turn(), Turn::Done);
+    }
+}

@@ -70,7 +70,7 @@ impl Server {
             Request::Create(create) => self.create(seq, *create),
             Request::Start { .. } => self.start(seq, name),
             Request::Exec(exec) => self.exec(seq, *exec),
-            Request::Signal { .. } | Request::Resize { .. } => self.to_process(seq, request),
+            Request::Signal { .. } | Request::Resize { .. } => self.reach_process(seq, request),
             Request::Pause { .. } => self.pause(seq, name),
             Request::Resume { .. } => self.resume(name),
             Request::Update { resources, .. } => self.update(name, &resources),
@@ -237,7 +237,7 @@ impl Server {
     }
 
     /// A signal or a new size, for a process that runs, or later for one that is starting.
-    pub(crate) fn to_process(&mut self, seq: u64, request: Request) -> Begun {
+    pub(crate) fn reach_process(&mut self, seq: u64, request: Request) -> Begun {
         let (Request::Signal { process: id, .. } | Request::Resize { process: id, .. }) = &request
         else {
             unreachable!("no other request comes here");
@@ -268,12 +268,7 @@ impl Server {
             return Err(Refusal::NoSuchSignal(signal));
         }
         let process = self.processes.get(id).expect("looked at by the caller");
-        let Some(pidfd) = process.pidfd() else {
-            return Err(match id.exec {
-                Some(_) => Refusal::ProcessEnded,
-                None => wrong_state(&id.container, process.phase.name(), "running"),
-            });
-        };
+        let pidfd = process.pidfd().ok_or_else(|| not_running(id, process))?;
         let container = self.containers.get(&id.container);
         match container.and_then(|container| container.running.as_ref()) {
             Some(joinable) if all => joinable.cgroup().signal(signal)?,
@@ -285,7 +280,7 @@ impl Server {
     fn resize(&mut self, id: &ProcessId, size: TerminalSize) -> Begun {
         let process = self.processes.get(id).expect("looked at by the caller");
         if process.pidfd().is_none() {
-            return Err(Refusal::ProcessEnded);
+            return Err(not_running(id, process));
         }
         let terminal = process.terminal.as_ref().ok_or(Refusal::NoTerminal)?;
         container::set_terminal_size(terminal, size.rows, size.columns).map_err(Refusal::Resize)?;
@@ -356,6 +351,13 @@ impl Surroundings {
                 hard,
             });
         }
+    }
+}
+
+fn not_running(id: &ProcessId, process: &Process) -> Refusal {
+    match id.exec {
+        Some(_) => Refusal::ProcessEnded,
+        None => wrong_state(&id.container, process.phase.name(), "running"),
     }
 }
 

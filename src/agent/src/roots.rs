@@ -123,7 +123,6 @@ impl RootFs {
             self.layers.push(layer.clone());
         }
         let targets = self.run_dir().join("targets");
-        make_targets(&targets)?;
         let all = std::iter::once(targets).chain(mounted.iter().cloned());
         let lowers: Vec<PathBuf> = all.collect();
         let target = self.rootfs();
@@ -289,7 +288,9 @@ pub(crate) fn overlay(
     }
 }
 
-fn make_targets(dir: &Path) -> Result<(), Refusal> {
+/// Makes what [`RootFs::mount`] puts below every container, in the directory of all containers' directories.
+pub(crate) fn make_targets(run_dir: &Path) -> Result<(), Refusal> {
+    let dir = run_dir.join("targets");
     for target in TARGET_DIRS {
         make_dir(&dir.join(target))?;
     }

@@ -15,7 +15,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use protocol::agent::{Done, FromAgent, ProcessId, Request};
-use protocol::frame;
 use sys::signalfd::SignalFd;
 
 use crate::asleep::Asleep;
@@ -134,22 +133,23 @@ impl Server {
             .modify(&self.connection, CONTROL, Side::From, flags)
     }
 
-    /// Takes what has come over the control connection.
+    /// Takes what has come over the control connection, unless too much waits to be sent: then there is an event when the
+    /// host has taken some of it.
     fn requests(&mut self) -> Option<End> {
         loop {
-            match self.connection.next() {
+            let next = self
+                .connection
+                .flush()
+                .and_then(|()| self.connection.next());
+            match next {
+                Err(error) => return Some(End::ControlLost(error)),
                 Ok(None) => return None,
                 Ok(Some(message)) => match message.request {
                     Request::Shutdown { code } => return Some(End::Shutdown(code)),
                     request => self.take(message.seq, request),
                 },
-                Err(error) => return Some(self.lost(error)),
             }
         }
-    }
-
-    fn lost(&mut self, error: frame::Error) -> End {
-        End::ControlLost(error)
     }
 
     /// Something has news, unless it is gone.

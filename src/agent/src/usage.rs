@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use container::cgroup::Cgroup;
 use protocol::agent::{Done, InterfaceStats, MAX_PROCESSES, ProcessEntry, ProcessId, Stats};
@@ -61,11 +60,11 @@ impl Server {
 }
 
 /// The processes of a cgroup, by number, as many as a reply holds. One that ends meanwhile is left out.
-pub(crate) fn processes(cgroup: &Path) -> Vec<ProcessEntry> {
+pub(crate) fn processes(cgroup: &Cgroup) -> Vec<ProcessEntry> {
     let booted_s = machine(&read("/proc/stat")).booted_s;
     let mut entries = Vec::new();
     let mut len = 0;
-    for pid in Cgroup::at(cgroup).pids().unwrap_or_default() {
+    for pid in cgroup.pids().unwrap_or_default() {
         let of = |file: &str| read(&format!("/proc/{}/{file}", pid.as_raw_pid()));
         let Some(entry) = entry(&of("stat"), &of("status"), &of("cmdline"), booted_s) else {
             continue;

@@ -13,6 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use protocol::agent::{Done, Failure};
 use protocol::frame::MAX_REPLY_LEN;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::stdio::{stderr, stdin, stdout};
 use sys::fork::{self, Child, InChild};
 use sys::nonblocking::set_nonblocking;
 use sys::sigset::{self, Set};
@@ -34,20 +36,22 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Forks a process that does `work`, which holds whatever it needs.
+    /// Forks a process that does `work`. Of the agent's descriptors it has the standard streams and those of `keep`: others
+    /// would keep a container's input open that the agent has closed.
     pub(crate) fn start(
         seq: u64,
         container: &str,
-        work: impl FnOnce(&InChild) -> Result<Done, Refusal>,
+        keep: &[BorrowedFd<'_>],
+        work: impl FnOnce() -> Result<Done, Refusal>,
     ) -> Result<Worker, Refusal> {
         let begin = || -> io::Result<(Child, OwnedFd)> {
             let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
             set_nonblocking(&ours)?;
             let child = fork::fork(0, None, |in_child| {
-                // The agent waits for signals, this process for none: one that it must not survive has to end it. Of a
-                // stream that the host has closed, an error tells.
-                let _ = Set::of(&[libc::SIGPIPE]).block_only();
-                let result: Result<Done, Failure> = work(&in_child).map_err(Into::into);
+                let mut keep = keep.to_vec();
+                keep.extend([stdin(), stdout(), stderr(), theirs.as_fd()]);
+                let result = alone(&in_child, &keep).and_then(|()| work());
+                let result: Result<Done, Failure> = result.map_err(Into::into);
                 let report = serde_json::to_vec(&result).unwrap_or_default();
                 i32::from(File::from(theirs).write_all(&report).is_err())
             })?;
@@ -88,6 +92,16 @@ impl Worker {
         // It may have ended by itself.
         let _ = sigset::send(&self.child.pidfd, libc::SIGKILL);
     }
+}
+
+/// Makes the process one that works: nothing of the agent's is open, signals end it, and so does the agent's end.
+fn alone(in_child: &InChild, keep: &[BorrowedFd<'_>]) -> Result<(), Refusal> {
+    // The agent waits for signals, a worker for none. Of a stream that the host has closed, an error tells.
+    let signals = Set::of(&[libc::SIGPIPE]).block_only();
+    let closed = signals.and_then(|()| in_child.close_all_but(keep));
+    closed
+        .and_then(|()| Ok(set_parent_process_death_signal(Some(Signal::KILL))?))
+        .map_err(Refusal::Worker)
 }
 
 impl AsFd for Worker {

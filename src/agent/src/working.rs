@@ -1,5 +1,6 @@
 //! Requests that workers carry out.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use protocol::agent::{Done, ProcessId, Request};
@@ -8,7 +9,7 @@ use crate::containers::Phase;
 use crate::failure::Refusal;
 use crate::files;
 use crate::poll::{EventFlags, Number, Side};
-use crate::requests::Begun;
+use crate::requests::{Begun, wrong_state};
 use crate::server::{Server, Source};
 use crate::streams;
 use crate::usage;
@@ -19,9 +20,9 @@ impl Server {
     pub(crate) fn set_to_work(&mut self, seq: u64, name: &str, request: Request) -> Begun {
         let worker = match request {
             Request::Stat { path, follow, .. } => {
-                let place = self.tree(name, &path);
-                Worker::start(seq, name, move |_| {
-                    Ok(Done::Stat(files::stat(&place.enter()?, &path, follow)?))
+                let tree = self.tree(name, &path);
+                Worker::start(seq, name, &tree.descriptors(), || {
+                    Ok(Done::Stat(files::stat(&tree.enter()?, &path, follow)?))
                 })
             }
             Request::Archive {
@@ -30,10 +31,11 @@ impl Server {
                 stream,
                 ..
             } => {
-                let place = self.tree(name, &path);
+                let tree = self.tree(name, &path);
                 let stream = streams::open(&stream, &self.place)?;
-                Worker::start(seq, name, move |_| {
-                    files::archive(&place.enter()?, &path, follow, stream)?;
+                let keep = [&tree.descriptors()[..], &[stream.as_fd()]].concat();
+                Worker::start(seq, name, &keep, || {
+                    files::archive(&tree.enter()?, &path, follow, stream.as_fd())?;
                     Ok(Done::Ok)
                 })
             }
@@ -44,37 +46,41 @@ impl Server {
                 stream,
                 ..
             } => {
-                let place = self.tree(name, &path);
+                let tree = self.tree(name, &path);
                 let stream = streams::open(&stream, &self.place)?;
                 let options = files::Options {
                     owners,
                     no_overwrite_kind,
                 };
-                Worker::start(seq, name, move |_| {
-                    files::extract(&place.enter()?, &path, options, stream)?;
+                let keep = [&tree.descriptors()[..], &[stream.as_fd()]].concat();
+                Worker::start(seq, name, &keep, || {
+                    files::extract(&tree.enter()?, &path, options, stream.as_fd())?;
                     Ok(Done::Ok)
                 })
             }
             Request::Diff { stream, .. } => {
-                let layers = self.containers[name].root.overlay(name)?;
+                let overlay = self.containers[name].root.overlay(name)?;
                 let stream = streams::open(&stream, &self.place)?;
-                Worker::start(seq, name, move |_| {
-                    files::diff(&layers, stream)?;
+                Worker::start(seq, name, &[stream.as_fd()], || {
+                    files::diff(&overlay, stream.as_fd())?;
                     Ok(Done::Ok)
                 })
             }
             Request::Changes { stream, .. } => {
-                let layers = self.containers[name].root.overlay(name)?;
+                let overlay = self.containers[name].root.overlay(name)?;
                 let stream = streams::open(&stream, &self.place)?;
-                Worker::start(seq, name, move |_| {
-                    files::changes(&layers, stream)?;
+                Worker::start(seq, name, &[stream.as_fd()], || {
+                    files::changes(&overlay, stream.as_fd())?;
                     Ok(Done::Ok)
                 })
             }
             Request::Processes { .. } => {
-                let cgroup = self.place.cgroup.join(name);
-                Worker::start(seq, name, move |_| {
-                    let processes = usage::processes(&cgroup);
+                let running = self.containers[name].running.as_ref();
+                let Some(joinable) = running else {
+                    return Err(wrong_state(name, self.state_of(name), "running"));
+                };
+                Worker::start(seq, name, &[], || {
+                    let processes = usage::processes(joinable.cgroup());
                     Ok(Done::Processes { processes })
                 })
             }
@@ -91,7 +97,7 @@ impl Server {
         name: &str,
         directory: PathBuf,
     ) -> Result<(), Refusal> {
-        let mut worker = Worker::start(seq, name, move |_| {
+        let mut worker = Worker::start(seq, name, &[], || {
             files::remove_tree(&directory).map_err(|source| Refusal::Removal {
                 path: directory,
                 source,

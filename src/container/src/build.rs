@@ -26,7 +26,7 @@ use crate::mounts::{self, Cgroup, Detached};
 use crate::options::Options;
 use crate::plan::Plan;
 use crate::streams::{self, Place};
-use crate::{Stdio, devices, namespaces, network, paths, spec, sysctl, volumes};
+use crate::{Stdio, destinations, devices, namespaces, network, paths, spec, sysctl, volumes};
 
 /// Builds the process up. Gives back the standard streams, and the master if they are a terminal.
 pub(crate) fn build(
@@ -156,8 +156,9 @@ pub(crate) fn become_root() -> Result<(), Error> {
 
 /// The container's /dev is made by us, unless the document mounts one of the outside there.
 fn has_own_dev(plan: &Plan) -> bool {
-    let is_theirs =
-        |mount: &spec::Mount| mounts::is_bind(mount) && mounts::is_at(mount, Path::new("/dev"));
+    let is_theirs = |mount: &spec::Mount| {
+        destinations::is_bind(mount) && destinations::is_at(mount, Path::new("/dev"))
+    };
     !plan.spec.mounts.iter().any(is_theirs)
 }
 

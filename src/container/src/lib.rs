@@ -35,6 +35,7 @@ mod child;
 mod command;
 mod copy;
 mod create;
+mod destinations;
 mod devices;
 mod draft;
 mod enter;

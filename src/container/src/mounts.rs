@@ -9,7 +9,7 @@
 //! only be mounted where others like them are visible (proc, sysfs in a user namespace) still can be.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, OFlags};
 use rustix::mount::{
@@ -18,97 +18,11 @@ use rustix::mount::{
 };
 use sys::mount::{Attributes, set_attributes};
 
+use crate::destinations::{self, is_bind};
 use crate::error::{Attempt, Error, Refusal, Step};
 use crate::inside::{Make, Root, is_directory};
 use crate::options::Options;
 use crate::spec;
-
-/// Puts mounts whose destination lies below another's behind it, and leaves the others in the document's order: what is
-/// mounted first would be hidden by a mount above it. (The specification has the listed order; a document that obeys it
-/// and hides a mount by a later one above it does not get what it asks for.)
-pub(crate) fn order(mounts: &mut Vec<spec::Mount>) {
-    let mut ordered: Vec<(PathBuf, spec::Mount)> = Vec::with_capacity(mounts.len());
-    for mount in mounts.drain(..) {
-        let place = clean(&mount.destination);
-        let is_below = |other: &PathBuf| *other != place && other.starts_with(&place);
-        let at = ordered.iter().position(|(other, _)| is_below(other));
-        ordered.insert(at.unwrap_or(ordered.len()), (place, mount));
-    }
-    mounts.extend(ordered.into_iter().map(|(_, mount)| mount));
-}
-
-/// Whether a mount is at exactly this path.
-pub(crate) fn is_at(mount: &spec::Mount, path: &Path) -> bool {
-    clean(&mount.destination) == clean(path)
-}
-
-/// Refuses destinations on which the container, or hull, relies.
-pub(crate) fn check(mount: &spec::Mount) -> Result<(), Error> {
-    let target = &mount.destination;
-    let refuse = |refusal| {
-        let kind = mount.kind.as_deref().unwrap_or("none");
-        Err(refusal).at(Step::Mount, format_args!("{kind} on {}", target.display()))
-    };
-    if !target.is_absolute() {
-        return Err(Refusal::NotAnAbsolutePath).at(Step::Mount, target.display());
-    }
-    let place = clean(target);
-    let kind = match mount.kind.as_deref() {
-        _ if is_bind(mount) => "bind",
-        kind => kind.unwrap_or("none"),
-    };
-    let (proc, sys) = (Path::new("/proc"), Path::new("/sys"));
-    if place == Path::new("/") {
-        refuse(Refusal::OverRoot)
-    } else if place == proc && !matches!(kind, "proc" | "bind")
-        || place == sys && !matches!(kind, "sysfs" | "bind")
-    {
-        refuse(Refusal::KernelFileSystem)
-    } else if place.starts_with(proc) && place != proc && !is_allowed_in_proc(&place) {
-        refuse(Refusal::InsideProc)
-    } else {
-        Ok(())
-    }
-}
-
-/// Files of /proc that show the whole machine, for which others (LXCFS) have files that show the container. As runc.
-const ALLOWED_IN_PROC: [&str; 11] = [
-    "/proc/cpuinfo",
-    "/proc/diskstats",
-    "/proc/meminfo",
-    "/proc/stat",
-    "/proc/swaps",
-    "/proc/uptime",
-    "/proc/loadavg",
-    "/proc/slabinfo",
-    "/proc/net/dev",
-    "/proc/sys/kernel/ns_last_pid",
-    "/proc/sys/crypto/fips_enabled",
-];
-
-fn is_allowed_in_proc(place: &Path) -> bool {
-    ALLOWED_IN_PROC.iter().any(|path| place == Path::new(path))
-}
-
-/// Whether a mount shows what is mounted elsewhere.
-pub(crate) fn is_bind(mount: &spec::Mount) -> bool {
-    let is_bind_option = |option: &String| option == "bind" || option == "rbind";
-    matches!(mount.kind.as_deref(), None | Some("bind" | "none"))
-        || mount.options.iter().any(is_bind_option)
-}
-
-/// A path without `.`, `..` and repeated slashes, as it would be without symlinks.
-pub(crate) fn clean(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::from("/");
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => _ = clean.pop(),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    clean
-}
 
 /// A mount that is attached to nothing yet.
 #[derive(Debug)]
@@ -133,7 +47,7 @@ pub(crate) fn prepare(mount: &spec::Mount, cgroup: &Cgroup<'_>) -> Result<Detach
     let target = &mount.destination;
     let options = Options::parse(&mount.options)?;
     let kind = mount.kind.as_deref().unwrap_or("none");
-    if options.bind.is_some() || matches!(kind, "bind" | "none") {
+    if is_bind(mount) {
         let Some(source) = &mount.source else {
             return Err(Error::new(
                 Step::BindMount,
@@ -271,6 +185,7 @@ impl Detached {
     /// Puts the mount on its target inside `root`, made when missing.
     pub(crate) fn attach(self, root: &Root) -> Result<(), Error> {
         let name = self.target.display();
+        let on_name = || format!("on {name}");
         let target = if self.refuses_symlinks {
             root.get_without_symlinks(&self.target, OFlags::PATH)
                 .or_else(|errno| match errno {
@@ -280,11 +195,10 @@ impl Detached {
         } else {
             root.get_or_make(&self.target, self.make)
         };
-        move_onto(
-            &self.mount,
-            target.at(Step::Mount, format_args!("on {name}"))?,
-        )
-        .at(Step::Mount, format_args!("on {name}"))
+        let target = target.at(Step::Mount, on_name())?;
+        destinations::check_target(&self.target, &target, &self.mount)
+            .and_then(|()| Ok(move_onto(&self.mount, target)?))
+            .at(Step::Mount, on_name())
     }
 }
 

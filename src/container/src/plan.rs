@@ -12,7 +12,7 @@ use crate::namespaces::{Elsewhere, Namespaces};
 use crate::network::Interface;
 use crate::spec::{self, Spec};
 use crate::user::{self, Wanted};
-use crate::{EtcFiles, Network, PidNamespace, Request, mounts, options, sysctl, volumes};
+use crate::{EtcFiles, Network, PidNamespace, Request, destinations, options, sysctl, volumes};
 
 /// What a container's process is built from.
 #[derive(Debug)]
@@ -64,8 +64,8 @@ impl Plan {
                     .at(Step::Propagation, word)?,
             ),
         };
-        mounts::order(&mut spec.mounts);
-        spec.mounts.iter().try_for_each(mounts::check)?;
+        destinations::order(&mut spec.mounts);
+        spec.mounts.iter().try_for_each(destinations::check)?;
         let root = Root::open(&request.rootfs).at(Step::PivotRoot, request.rootfs.display())?;
         let wanted = Wanted {
             user: request.user.as_deref(),
@@ -131,7 +131,11 @@ fn check_namespaces(
 fn etc_paths(etc: &EtcFiles, run_dir: &Path, mounts: &[spec::Mount]) -> Vec<(PathBuf, PathBuf)> {
     named(etc)
         .map(|(name, _)| (run_dir.join(name), Path::new("/etc").join(name)))
-        .filter(|(_, target)| !mounts.iter().any(|mount| mounts::is_at(mount, target)))
+        .filter(|(_, target)| {
+            !mounts
+                .iter()
+                .any(|mount| destinations::is_at(mount, target))
+        })
         .collect()
 }
 

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use rustix::fs::OFlags;
 
+use crate::destinations::{self, clean};
 use crate::error::{Attempt, Error, Refusal, Step};
 use crate::inside::{Make, Root, is_directory};
-use crate::mounts::{self, clean};
 use crate::{copy, spec};
 
 /// The volumes that the document mounts nothing on, parents first.
@@ -20,7 +20,10 @@ pub(crate) fn list(volumes: Vec<PathBuf>, mounts: &[spec::Mount]) -> Result<Vec<
         if !volume.is_absolute() || clean(&volume).file_name().is_none() {
             return Err(Refusal::NotAnAbsolutePath).at(Step::Volume, volume.display());
         }
-        if !mounts.iter().any(|mount| mounts::is_at(mount, &volume)) {
+        if !mounts
+            .iter()
+            .any(|mount| destinations::is_at(mount, &volume))
+        {
             list.push(clean(&volume));
         }
     }

@@ -331,6 +331,7 @@ impl Speaker {
                 return Ok(());
             }
             for action in actions {
+                tracing::debug!(?action, "to be done");
                 self.carry_out(action)?;
             }
         }

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::error::{Attempt, Error};
 use super::tree::{Inside, check, open_from};
 use super::untar::{Header, Reader};
-use super::{BUFFER_LEN, MAX_DEPTH, shown};
+use super::{BUFFER_LEN, MAX_DEPTH, Stream, shown};
 
 /// Directories that get their time at the end, when nothing more is made in them.
 const MAX_DIRS: usize = 100_000;
@@ -37,15 +37,14 @@ pub(crate) fn extract(
     inside: &Inside,
     path: &str,
     options: Options,
-    stream: OwnedFd,
+    stream: BorrowedFd<'_>,
 ) -> Result<(), Error> {
     check(path)?;
     let top = match inside.open(path, OFlags::PATH | OFlags::DIRECTORY) {
         Err(Errno::NOTDIR) => return Err(Error::NotADirectory(path.into())),
         top => top.on("find", path.as_bytes())?,
     };
-    let stream = File::from(stream);
-    let buffered = io::BufReader::with_capacity(BUFFER_LEN, &stream);
+    let buffered = io::BufReader::with_capacity(BUFFER_LEN, Stream(stream));
     let mut reader = Reader::new(buffered);
     let mut target = Target {
         top,
@@ -57,7 +56,7 @@ pub(crate) fn extract(
         target.put(&header, &mut reader)?;
     }
     target.finish();
-    super::end(&stream.into());
+    Stream(stream).end();
     Ok(())
 }
 

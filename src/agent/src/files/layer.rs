@@ -1,8 +1,7 @@
 //! A container's changes against its image: as an OCI layer, and as a list.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
@@ -11,7 +10,7 @@ use rustix::io::Errno;
 use super::error::{Attempt, Error};
 use super::tree::Tree;
 use super::walk::{Walk, is_opaque, is_whiteout};
-use super::{BUFFER_LEN, MAX_DEPTH, shown};
+use super::{BUFFER_LEN, MAX_DEPTH, Stream, shown};
 use crate::roots;
 
 /// An image's layers and the changes to them.
@@ -26,7 +25,7 @@ pub(crate) struct Overlay {
 }
 
 /// Writes the changes as a layer to a stream.
-pub(crate) fn diff(overlay: &Overlay, stream: OwnedFd) -> Result<(), Error> {
+pub(crate) fn diff(overlay: &Overlay, stream: BorrowedFd<'_>) -> Result<(), Error> {
     let inside = Tree::of(overlay.upper.clone(), None).enter()?;
     let root = inside.open("/", OFlags::PATH | OFlags::DIRECTORY);
     let root = root.on("open", b"/")?;
@@ -36,23 +35,19 @@ pub(crate) fn diff(overlay: &Overlay, stream: OwnedFd) -> Result<(), Error> {
 }
 
 /// Writes the list of changes to a stream.
-pub(crate) fn changes(overlay: &Overlay, stream: OwnedFd) -> Result<(), Error> {
+pub(crate) fn changes(overlay: &Overlay, stream: BorrowedFd<'_>) -> Result<(), Error> {
     let image = image(overlay)?;
     let inside = Tree::of(overlay.upper.clone(), None).enter()?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let root = inside.open("/", flags).on("open", b"/")?;
-    let buffered = BufWriter::with_capacity(BUFFER_LEN, File::from(stream));
+    let buffered = BufWriter::with_capacity(BUFFER_LEN, Stream(stream));
     let mut list = List {
         image,
         to: buffered,
     };
     list.directory(&root, b"", false, 0)?;
     list.to.flush().map_err(Error::Send)?;
-    let stream = list
-        .to
-        .into_inner()
-        .map_err(|e| Error::Send(e.into_error()))?;
-    super::end(&stream.into());
+    list.to.get_ref().end();
     Ok(())
 }
 
@@ -68,12 +63,12 @@ fn image(overlay: &Overlay) -> Result<OwnedFd, Error> {
     openat(CWD, &overlay.scratch, flags, Mode::empty()).on("open the image's", b"/")
 }
 
-struct List {
+struct List<'a> {
     image: OwnedFd,
-    to: BufWriter<File>,
+    to: BufWriter<Stream<'a>>,
 }
 
-impl List {
+impl List<'_> {
     /// Lists the changes in a directory of the upper tree. `path` is empty or begins with a slash; in a directory that
     /// `is_new`, everything is.
     fn directory(

@@ -20,7 +20,7 @@ mod untar;
 mod walk;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 pub(crate) use error::Error;
@@ -43,10 +43,32 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Ends a stream that was written to, or read to its end.
-fn end(stream: &OwnedFd) {
-    // It fails only when the host has gone.
-    let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Write);
+/// A stream to the host. Closing it is up to the process that opened it.
+#[derive(Debug, Clone, Copy)]
+struct Stream<'a>(BorrowedFd<'a>);
+
+impl Stream<'_> {
+    /// Tells the host that nothing more will be sent.
+    fn end(self) {
+        // It fails only when the host has gone.
+        let _ = rustix::net::shutdown(self.0, rustix::net::Shutdown::Write);
+    }
+}
+
+impl io::Read for Stream<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::read(self.0, buffer)?)
+    }
+}
+
+impl io::Write for Stream<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(self.0, bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A name in a message: as text, whatever it holds.

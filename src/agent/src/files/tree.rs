@@ -1,7 +1,7 @@
 //! The tree of files that a container sees, to be entered by a worker.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
@@ -36,6 +36,11 @@ impl Tree {
             mounts: path.and_then(|path| File::open(path).ok()),
             root,
         }
+    }
+
+    /// What a worker needs to enter it.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.mounts.iter().map(AsFd::as_fd).collect()
     }
 
     /// Makes it the root of this process, which must be a worker.

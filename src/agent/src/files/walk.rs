@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::error::{Attempt, Error};
 use super::tar::{Entry, Kind, Writer};
 use super::tree::{Inside, check, last_part};
-use super::{BUFFER_LEN, MAX_DEPTH, end};
+use super::{BUFFER_LEN, MAX_DEPTH, Stream};
 
 /// Files of several links that are remembered; of more, each link becomes a file of its own.
 const MAX_LINKS: usize = 1 << 20;
@@ -38,7 +38,7 @@ pub(crate) fn archive(
     inside: &Inside,
     path: &str,
     follow: bool,
-    stream: OwnedFd,
+    stream: BorrowedFd<'_>,
 ) -> Result<(), Error> {
     check(path)?;
     let flags = if follow {
@@ -59,7 +59,7 @@ pub(crate) fn archive(
 /// A walk, and where it is written to.
 pub(super) struct Walk<'a> {
     inside: &'a Inside,
-    writer: Writer<BufWriter<File>>,
+    writer: Writer<BufWriter<Stream<'a>>>,
     /// Files of several links: where each is in the archive.
     links: BTreeMap<(u64, u64), Vec<u8>>,
     /// The mount that is not left, if that matters.
@@ -69,8 +69,8 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(inside: &'a Inside, stream: OwnedFd, is_upper: bool) -> Walk<'a> {
-        let buffered = BufWriter::with_capacity(BUFFER_LEN, File::from(stream));
+    pub(super) fn new(inside: &'a Inside, stream: BorrowedFd<'a>, is_upper: bool) -> Walk<'a> {
+        let buffered = BufWriter::with_capacity(BUFFER_LEN, Stream(stream));
         Walk {
             inside,
             writer: Writer::new(buffered),
@@ -89,12 +89,9 @@ impl<'a> Walk<'a> {
     }
 
     pub(super) fn finish(self) -> Result<(), Error> {
-        let mut stream = self.writer.finish().map_err(Error::Send)?;
-        stream.flush().map_err(Error::Send)?;
-        let stream = stream
-            .into_inner()
-            .map_err(|e| Error::Send(e.into_error()))?;
-        end(&stream.into());
+        let mut buffered = self.writer.finish().map_err(Error::Send)?;
+        buffered.flush().map_err(Error::Send)?;
+        buffered.get_ref().end();
         Ok(())
     }
 

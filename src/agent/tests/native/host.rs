@@ -384,8 +384,8 @@ pub(crate) fn create(name: &str, args: &[&str], stdio: Stdio) -> Create {
     }
 }
 
-/// Two layers of EROFS one after the other: busybox, and one file that is over another.
-fn layer_device(dir: &Path) -> (PathBuf, Vec<LayerExtent>) {
+/// Two layers of EROFS: busybox, and one file that is over another.
+pub(crate) fn erofs_images(dir: &Path) -> [PathBuf; 2] {
     let lower = dir.join("lower");
     for path in ["bin", "etc", "proc", "dev", "tmp", "deleted", "remade"] {
         std::fs::create_dir_all(lower.join(path)).unwrap();
@@ -423,9 +423,7 @@ fn layer_device(dir: &Path) -> (PathBuf, Vec<LayerExtent>) {
     let upper = dir.join("upper");
     std::fs::create_dir_all(upper.join("etc")).unwrap();
     std::fs::write(upper.join("etc/which"), "upper\n").unwrap();
-    let mut device = Vec::new();
-    let mut layers = Vec::new();
-    for layer in [lower, upper] {
+    [lower, upper].map(|layer| {
         let image = layer.with_extension("erofs");
         output(
             Command::new("mkfs.erofs")
@@ -433,11 +431,24 @@ fn layer_device(dir: &Path) -> (PathBuf, Vec<LayerExtent>) {
                 .arg(&image)
                 .arg(&layer),
         );
+        // As hull makes them: of whole pages.
+        let file = std::fs::File::options().write(true).open(&image).unwrap();
+        let len = file.metadata().unwrap().len().next_multiple_of(4096);
+        file.set_len(len).unwrap();
+        image
+    })
+}
+
+/// The layers one after the other, on one device.
+fn layer_device(dir: &Path) -> (PathBuf, Vec<LayerExtent>) {
+    let mut device = Vec::new();
+    let mut layers = Vec::new();
+    for image in erofs_images(dir) {
         let bytes = std::fs::read(image).unwrap();
         device.resize(device.len().next_multiple_of(ALIGN as usize), 0);
         layers.push(LayerExtent {
             offset_bytes: device.len() as u64,
-            len_bytes: (bytes.len() as u64).next_multiple_of(4096),
+            len_bytes: bytes.len() as u64,
         });
         device.extend(bytes);
     }

@@ -3,6 +3,7 @@
 mod exec;
 mod files;
 mod host;
+mod hull_native;
 mod several;
 mod wake;
 
