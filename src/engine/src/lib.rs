@@ -60,8 +60,11 @@ mod watch;
 
 pub use connection::{Connection, Message, Streams};
 pub use container::Container;
+pub use control::{Ended, Stop, WaitCondition};
+pub use create::NewContainer;
 pub use engine::Engine;
 pub use error::{Error, Kind, Refusal, Subject};
+pub use remove::Remove;
 
 // What front ends show of the crates below: they depend on the engine alone.
 pub use image;
