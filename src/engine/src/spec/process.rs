@@ -9,7 +9,7 @@ use oci_spec::runtime::{
 
 use super::{Error, Inputs};
 use crate::capabilities;
-use crate::options::{Isolation, Options, Variable};
+use crate::options::{Isolation, Options, Ulimit, Variable};
 
 /// Docker's PATH where an image sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
