@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn complain(error: &dyn std::error::Error) -> ExitCode {
-    // Where nobody listens there is nothing else to be done about it.
+    // If standard error is closed, there is no other place to say it.
     let _ = writeln!(io::stderr(), "hull-native: {}", protocol::chain(error));
     ExitCode::FAILURE
 }

@@ -3,21 +3,23 @@
 //! ```text
 //! Asleep (set up, then connected) --Wake--> Server
 //!
-//! monitor ==control==> Connection ---+
-//!                                    |      Server (one epoll loop, one thread)
-//! container's pipes <=== Pump ==> streams to the host (a connection each)
-//!                                    |
-//! SIGCHLD ---------------------------+--> Containers: mounted, created, running, exited
+//! monitor ==control==> Connection --> a queue for each container --+
+//!                                                                  |   Server (one epoll loop, one thread)
+//! container's pipes <=== Pump ==> streams to the host              |
+//! (a connection each)                                              +--> Container, Process
+//! SIGCHLD, cgroup.events, container's descriptors -----------------+
+//!                                                                  '--> Worker (a forked process): files
 //! ```
 //!
 //! - [`Asleep`] is an agent before its first request, [`Asleep::serve`] its whole life from there to the [`End`].
 //! - It knows neither vsock nor virtual machines: the streams come from a function, the places from
-//!   [`Surroundings`]; so it runs natively in tests.
+//!   [`Surroundings`]; so it runs on the host as well.
 //!
-//! Invariants: one thread (spawning requires it); nothing blocks on the host but the opening of a stream; memory
-//! held for a stream is a pipe, or one small buffer for a terminal.
+//! Invariants: one thread (spawning requires it); nothing in the loop waits but the opening of a stream, which the host
+//! answers at once; memory held for a stream is a pipe, or one small buffer for a terminal.
 //!
-//! Deliberately absent: what only PID 1 of a guest does (main.rs, `guest`), and executing in a running container.
+//! Deliberately absent: what only PID 1 of a guest does (main.rs, `guest`), and what only the host's form does
+//! (hull_native.rs).
 
 mod asleep;
 mod connection;

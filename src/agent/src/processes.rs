@@ -359,7 +359,7 @@ impl Server {
         self.drain(&pumps);
     }
 
-    /// Tells the monitor of the processes that have exited and whose output is on its way.
+    /// Reports the processes that have exited, once all of their output has been sent.
     pub(crate) fn report_exits(&mut self) {
         let mut over = Vec::new();
         for id in &self.exited {

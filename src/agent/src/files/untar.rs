@@ -83,7 +83,7 @@ impl<R: Read> Reader<R> {
                 b'x' => extension.read(&self.extension(header.len)?)?,
                 b'L' => extension.name = Some(long_name(self.extension(header.len)?)),
                 b'K' => extension.link = Some(long_name(self.extension(header.len)?)),
-                // It says something of all entries: of their time, of who packed them. Nothing of it is kept.
+                // It says something of all entries: their time, their packer. None of that is kept.
                 b'g' => drop(self.extension(header.len)?),
                 _ => {
                     extension.apply(&mut header);
