@@ -22,6 +22,7 @@ use sys::mount::{Attributes, set_attributes};
 use crate::error::{Attempt, Error, Step};
 use crate::execute::Streams;
 use crate::inside::{Make, Root};
+use crate::limits::ManyFiles;
 use crate::mounts::{self, Cgroup, Detached};
 use crate::options::Options;
 use crate::plan::Plan;
@@ -34,6 +35,7 @@ pub(crate) fn build(
     stdio: &Stdio,
     in_child: &InChild,
 ) -> Result<(Streams, Option<OwnedFd>), Error> {
+    let _many_files = ManyFiles::allow();
     umask(Mode::empty());
     enter_namespaces(plan, in_child)?;
     let prepared = prepare(plan)?;

@@ -122,6 +122,12 @@ impl Line {
         }
     }
 
+    /// Ends the conversation: both ends are readable, and the process ends.
+    pub(crate) fn close(&self) {
+        // It may be closed already.
+        let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both);
+    }
+
     /// The next message, without waiting for one.
     pub(crate) fn next(&self) -> Result<Message, Error> {
         next(self)

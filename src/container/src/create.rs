@@ -11,10 +11,11 @@ use crate::channel::{Line, Message, Report, pair};
 use crate::enter::{Entrance, fork_inside};
 use crate::error::{Attempt, Error, Refusal, Step};
 use crate::exec::Joinable;
+use crate::limits::{Outside, raise_machines};
 use crate::plan::{Plan, write_etc};
 use crate::start::Starting;
 use crate::streams::give_pipes;
-use crate::{Progress, Request, Stdio, child, limits, namespaces};
+use crate::{Progress, Request, Stdio, child, namespaces};
 
 /// A container whose process builds itself up. Readable (as a descriptor) when [`Building::advance`] has news. Dropping
 /// it kills the process and removes the cgroup.
@@ -31,6 +32,7 @@ pub struct Created {
     line: Line,
     terminal: Option<OwnedFd>,
     joinable: Joinable,
+    outside: Outside,
 }
 
 /// Begins to make a container, up to the point where its process would execute.
@@ -49,7 +51,7 @@ pub fn create(mut request: Request) -> Result<Building, Error> {
     );
     let plan = Box::new(Plan::new(request)?);
     if own_machine {
-        limits::raise_machines(&plan.execution.rlimits)?;
+        raise_machines(&plan.execution.limits)?;
     }
     give_pipes(&stdio, plan.outside_uid())?;
     write_etc(&etc, &run_dir)?;
@@ -112,9 +114,11 @@ impl Building {
     fn prepare(&self) -> Result<(), Error> {
         let pid = self.pid();
         let plan = &self.plan;
-        if let Some(score) = plan.spec.process.oom_score_adj {
-            limits::set_oom_score(pid, score)?;
-        }
+        let outside = Outside {
+            oom_score_adj: plan.spec.process.oom_score_adj,
+            limits: Vec::new(),
+        };
+        outside.apply(pid)?;
         if plan.namespaces.makes(libc::CLONE_NEWUSER) {
             namespaces::map_ids(pid, &plan.spec.linux)?;
         }
@@ -153,11 +157,20 @@ impl Building {
         let Some(process) = self.line.process() else {
             return Progress::Failed(Error::new(Step::Start, "", Refusal::ChildDied));
         };
+        // Not before: with a low limit, the process might not have been built up.
+        let limits = match self.plan.namespaces.makes(libc::CLONE_NEWUSER) {
+            true => self.plan.execution.limits.clone(),
+            false => Vec::new(),
+        };
         match Joinable::new(process, &self.plan, self.cgroup) {
             Ok(joinable) => Progress::Done(Created {
                 line: self.line,
                 terminal,
                 joinable,
+                outside: Outside {
+                    oom_score_adj: None,
+                    limits,
+                },
             }),
             Err(error) => Progress::Failed(error),
         }
@@ -184,7 +197,7 @@ impl Created {
 
     /// Lets the process execute.
     pub fn start(self) -> Starting {
-        Starting::new(self.line, self.terminal, self.joinable)
+        Starting::new(self.line, self.terminal, self.joinable, &self.outside)
     }
 }
 

@@ -28,6 +28,10 @@ const DEFAULTS: [(&str, u32, u32); 6] = [
     ("/dev/tty", 5, 0),
 ];
 
+/// The largest device numbers (linux/kdev_t.h: 12 and 20 bits). mknod would cut larger ones off, to another device's.
+const MAX_MAJOR: u32 = 0xfff;
+const MAX_MINOR: u32 = 0xf_ffff;
+
 /// The number of /dev/null.
 const NULL: u64 = 1 << 8 | 3;
 
@@ -72,6 +76,12 @@ pub(crate) fn list(document: &[spec::Device]) -> Result<Vec<Device>, Error> {
         let refuse = |refusal| Error::new(Step::Device, device.path.display().to_string(), refusal);
         if !device.path.is_absolute() || device.path.file_name().is_none() {
             return Err(refuse(Refusal::NotAnAbsolutePath));
+        }
+        if device.major > MAX_MAJOR || device.minor > MAX_MINOR {
+            return Err(refuse(Refusal::OutOfRange));
+        }
+        if device.uid == u32::MAX || device.gid == u32::MAX {
+            return Err(refuse(Refusal::OutOfRange));
         }
         devices.push(Device {
             path: device.path.clone(),
@@ -255,4 +265,24 @@ pub fn set_terminal_size(terminal: impl AsFd, rows: u16, columns: u16) -> std::i
         ws_ypixel: 0,
     };
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_mknod_would_cut_are_refused() {
+        let of = |major: u32, minor: u32, uid: u32| {
+            let json = serde_json::json!(
+                { "path": "/dev/x", "type": "c", "major": major, "minor": minor, "uid": uid }
+            );
+            let device: spec::Device = serde_json::from_value(json).unwrap();
+            list(&[device]).map(|devices| devices.last().unwrap().number)
+        };
+        assert_eq!(of(0xfff, 0xf_ffff, 0).unwrap(), makedev(0xfff, 0xf_ffff));
+        assert!(of(0x1000, 3, 0).is_err());
+        assert!(of(1, 0x10_0000, 0).is_err());
+        assert!(of(1, 3, u32::MAX).is_err());
+    }
 }

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit};
 
 use crate::capabilities::Capabilities;
 use crate::command::Command;
 use crate::error::{Attempt, Error, Refusal, Step};
 use crate::execute::Execution;
+use crate::limits::Limit;
 use crate::spec;
 use crate::user::Identity;
 
@@ -19,7 +19,7 @@ const MAX_UMASK: u32 = 0o777;
 #[derive(Debug)]
 pub(crate) struct Draft {
     capabilities: Capabilities,
-    rlimits: Vec<(Resource, Rlimit)>,
+    limits: Vec<Limit>,
     command: Command,
     cwd: PathBuf,
     umask: Mode,
@@ -47,10 +47,10 @@ impl Draft {
         {
             return Err(Refusal::OutOfRange).at(Step::OomScore, score);
         }
-        let rlimits = process.rlimits.iter().map(rlimit);
+        let limits = process.rlimits.iter().map(Limit::parse);
         Ok(Draft {
             capabilities: Capabilities::parse(&process.capabilities)?,
-            rlimits: rlimits.collect::<Result<_, _>>()?,
+            limits: limits.collect::<Result<_, _>>()?,
             command: Command::new(&process.args, &process.env)?,
             cwd: process.cwd.clone(),
             umask: Mode::from_raw_mode(umask),
@@ -60,13 +60,18 @@ impl Draft {
         })
     }
 
+    /// Its resource limits.
+    pub(crate) fn limits(&self) -> &[Limit] {
+        &self.limits
+    }
+
     /// The process, now that its user is known.
     pub(crate) fn finish(self, identity: Identity) -> Result<Execution, Error> {
         Ok(Execution {
             command: self.command.with_home(identity.home.as_deref())?,
             identity,
             capabilities: self.capabilities,
-            rlimits: self.rlimits,
+            limits: self.limits,
             cwd: self.cwd,
             umask: self.umask,
             no_new_privileges: self.no_new_privileges,
@@ -74,41 +79,4 @@ impl Draft {
             init: self.init,
         })
     }
-}
-
-const RESOURCES: [(&str, Resource); 16] = [
-    ("RLIMIT_CPU", Resource::Cpu),
-    ("RLIMIT_FSIZE", Resource::Fsize),
-    ("RLIMIT_DATA", Resource::Data),
-    ("RLIMIT_STACK", Resource::Stack),
-    ("RLIMIT_CORE", Resource::Core),
-    ("RLIMIT_RSS", Resource::Rss),
-    ("RLIMIT_NPROC", Resource::Nproc),
-    ("RLIMIT_NOFILE", Resource::Nofile),
-    ("RLIMIT_MEMLOCK", Resource::Memlock),
-    ("RLIMIT_AS", Resource::As),
-    ("RLIMIT_LOCKS", Resource::Locks),
-    ("RLIMIT_SIGPENDING", Resource::Sigpending),
-    ("RLIMIT_MSGQUEUE", Resource::Msgqueue),
-    ("RLIMIT_NICE", Resource::Nice),
-    ("RLIMIT_RTPRIO", Resource::Rtprio),
-    ("RLIMIT_RTTIME", Resource::Rttime),
-];
-
-fn rlimit(limit: &spec::Rlimit) -> Result<(Resource, Rlimit), Error> {
-    let found = RESOURCES.iter().find(|(name, _)| *name == limit.kind);
-    let (_, resource) = found
-        .ok_or(Refusal::UnknownName)
-        .at(Step::ResourceLimit, &limit.kind)?;
-    if limit.soft > limit.hard {
-        return Err(Refusal::OutOfRange).at(Step::ResourceLimit, &limit.kind);
-    }
-    let bound = |value: u64| Some(value).filter(|&value| value != u64::MAX);
-    Ok((
-        *resource,
-        Rlimit {
-            current: bound(limit.soft),
-            maximum: bound(limit.hard),
-        },
-    ))
 }

@@ -111,6 +111,8 @@ pub enum Refusal {
     KernelFileSystem,
     #[error("nothing can be mounted over the kernel's files in /proc")]
     InsideProc,
+    #[error("it is more than the machine allows (its fs.nr_open)")]
+    MoreThanMachine,
     #[error("a container's root cannot be mounted over")]
     OverRoot,
 }

@@ -22,6 +22,7 @@ use crate::enter::{Entrance, fork_inside};
 use crate::error::{Attempt, Error, Step};
 use crate::execute::{Execution, Streams};
 use crate::inside::Root;
+use crate::limits::Outside;
 use crate::plan::Plan;
 use crate::start::Starting;
 use crate::streams::{self, Place, give_pipes};
@@ -89,8 +90,13 @@ pub fn exec(into: &Joinable, request: ExecRequest) -> Result<Starting, Error> {
     let inner = &*into.0;
     let in_user_namespace = inner.namespaces & libc::CLONE_NEWUSER != 0;
     let draft = Draft::new(&request.process, request.seccomp.clone(), false)?;
+    let mut outside = Outside {
+        oom_score_adj: request.process.oom_score_adj.or(inner.oom_score_adj),
+        limits: Vec::new(),
+    };
     if in_user_namespace {
         open_pipes(&request.stdio)?;
+        outside.limits = draft.limits().to_vec();
     }
     let directory = inner.cgroup.open_for_new_process(inner.pid)?;
     let entrance = Entrance {
@@ -110,8 +116,7 @@ pub fn exec(into: &Joinable, request: ExecRequest) -> Result<Starting, Error> {
         report(channel, &Report::Failed(error), None);
         FAILED
     })?;
-    let oom_score_adj = request.process.oom_score_adj.or(inner.oom_score_adj);
-    Ok(Starting::entering(line, into.clone(), oom_score_adj))
+    Ok(Starting::entering(line, into.clone(), outside))
 }
 
 /// Lets everybody who has such a pipe open it again: what user it belongs to cannot be told across a user namespace.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::process::{Resource, Rlimit, Signal, fchdir, setrlimit, umask};
+use rustix::process::{Signal, fchdir, umask};
 use rustix::thread::{
     set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
     set_thread_res_uid,
@@ -25,6 +25,7 @@ use crate::command::Command;
 use crate::error::{Attempt, Error, Refusal, Step};
 use crate::init;
 use crate::inside::Root;
+use crate::limits::Limit;
 use crate::user::Identity;
 
 /// What a process is when it executes its command.
@@ -32,7 +33,7 @@ use crate::user::Identity;
 pub(crate) struct Execution {
     pub(crate) identity: Identity,
     pub(crate) capabilities: Capabilities,
-    pub(crate) rlimits: Vec<(Resource, Rlimit)>,
+    pub(crate) limits: Vec<Limit>,
     pub(crate) command: Command,
     pub(crate) cwd: PathBuf,
     pub(crate) umask: Mode,
@@ -75,9 +76,7 @@ impl Execution {
         in_child
             .close_from(3, Some(channel))
             .at(Step::Stdio, "descriptors")?;
-        for (resource, limit) in &self.rlimits {
-            setrlimit(*resource, *limit).at(Step::ResourceLimit, format_args!("{resource:?}"))?;
-        }
+        self.limits.iter().try_for_each(Limit::set)?;
         sigset::reset_actions();
         umask(self.umask);
         Ok(is_terminal)

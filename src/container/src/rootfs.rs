@@ -1,9 +1,9 @@
 //! Putting a root file system together: layers, and overlayfs on top.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, XattrFlags, chmod, chown, getxattr, setxattr, stat};
+use rustix::fs::{CWD, Mode, OFlags, XattrFlags, chmod, chown, getxattr, openat, setxattr, stat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
@@ -12,6 +12,9 @@ use rustix::mount::{
 
 use crate::error::{Attempt, Error, Step};
 use crate::mounts::explanation;
+
+/// The longest string that fsconfig(2) takes, in bytes.
+const MAX_STRING_LEN: usize = 255;
 
 /// Where an overlay's writes go: two directories of one file system.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +40,8 @@ pub fn mount(
 ) -> Result<(), Error> {
     let name = || format!("{kind} of {} on {}", source.display(), target.display());
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Mount, name())?;
-    fsconfig_set_string(&context, "source", source).at(Step::Mount, name())?;
+    let mut opened = Vec::new();
+    set_path(&context, "source", source, &mut opened).at(Step::Mount, name())?;
     if read_only {
         fsconfig_set_flag(&context, "ro").at(Step::Mount, name())?;
     }
@@ -68,15 +72,16 @@ pub fn overlay(lowers: &[&Path], upper: Option<Upper<'_>>, target: &Path) -> Res
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Overlay, &name)?;
     fsconfig_set_string(&context, "source", "overlay").at(Step::Overlay, &name)?;
     // From the highest down; one call each, as a single string of them all would be limited to a page.
+    let mut opened = Vec::new();
     for lower in lowers.iter().rev() {
-        fsconfig_set_string(&context, "lowerdir+", *lower).at(
+        set_path(&context, "lowerdir+", lower, &mut opened).at(
             Step::Overlay,
             format_args!("{name}: layer {}{}", lower.display(), explanation(&context)),
         )?;
     }
     if let Some(Upper { upper, work }) = upper {
-        fsconfig_set_string(&context, "upperdir", upper).at(Step::Overlay, &name)?;
-        fsconfig_set_string(&context, "workdir", work).at(Step::Overlay, &name)?;
+        set_path(&context, "upperdir", upper, &mut opened).at(Step::Overlay, &name)?;
+        set_path(&context, "workdir", work, &mut opened).at(Step::Overlay, &name)?;
     }
     finish(&context, false, target).map_err(|errno| {
         Error::new(
@@ -125,7 +130,24 @@ fn has_xattr(path: &Path, name: &str) -> Result<bool, Errno> {
     }
 }
 
-fn finish(context: &OwnedFd, read_only: bool, target: &Path) -> Result<(), rustix::io::Errno> {
+/// Sets a path, however long it is: the kernel takes 255 bytes. A longer one goes through a descriptor, which has to be
+/// open until the file system is made.
+fn set_path(
+    context: &OwnedFd,
+    key: &str,
+    path: &Path,
+    opened: &mut Vec<OwnedFd>,
+) -> Result<(), Errno> {
+    if path.as_os_str().len() <= MAX_STRING_LEN {
+        return fsconfig_set_string(context, key, path);
+    }
+    let file = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let short = format!("/proc/self/fd/{}", file.as_raw_fd());
+    opened.push(file);
+    fsconfig_set_string(context, key, short)
+}
+
+fn finish(context: &OwnedFd, read_only: bool, target: &Path) -> Result<(), Errno> {
     fsconfig_create(context)?;
     let attributes = if read_only {
         MountAttrFlags::MOUNT_ATTR_RDONLY

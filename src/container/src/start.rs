@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::Pid;
 use sys::fork;
 
+use crate::Progress;
 use crate::abandoned::sweep;
 use crate::channel::{Line, Message, Report};
 use crate::error::{Error, Refusal, Step};
 use crate::exec::Joinable;
-use crate::{Progress, limits};
+use crate::limits::Outside;
 
 /// A process that is about to execute. Readable (as a descriptor) when [`Starting::advance`] has news. Dropping it kills
 /// the process; and removes the cgroup, if it is the container's first.
@@ -18,7 +19,8 @@ pub struct Starting {
     line: Line,
     terminal: Option<OwnedFd>,
     joinable: Joinable,
-    oom_score_adj: Option<i32>,
+    /// What a process that enters is to be given.
+    outside: Outside,
     /// Why the process could not be told to go on.
     failure: Option<Error>,
 }
@@ -38,24 +40,33 @@ pub struct Running {
 
 impl Starting {
     /// A container's first process, which waits for the word to execute.
-    pub(crate) fn new(line: Line, terminal: Option<OwnedFd>, joinable: Joinable) -> Starting {
-        let failure = line.go().err();
+    pub(crate) fn new(
+        line: Line,
+        terminal: Option<OwnedFd>,
+        joinable: Joinable,
+        outside: &Outside,
+    ) -> Starting {
+        let failure = outside.apply(line.pid()).and_then(|()| line.go()).err();
+        if failure.is_some() {
+            // The descriptor tells that there is news.
+            line.close();
+        }
         Starting {
             line,
             terminal,
             joinable,
-            oom_score_adj: None,
+            outside: Outside::default(),
             failure,
         }
     }
 
     /// A process that enters a container.
-    pub(crate) fn entering(line: Line, joinable: Joinable, oom_score_adj: Option<i32>) -> Starting {
+    pub(crate) fn entering(line: Line, joinable: Joinable, outside: Outside) -> Starting {
         Starting {
             line,
             terminal: None,
             joinable,
-            oom_score_adj,
+            outside,
             failure: None,
         }
     }
@@ -91,9 +102,7 @@ impl Starting {
 
     fn entered(&mut self, pid: i32, pidfd: Option<OwnedFd>) -> Result<(), Error> {
         self.line.entered(pid, pidfd)?;
-        if let Some(score) = self.oom_score_adj {
-            limits::set_oom_score(self.pid(), score)?;
-        }
+        self.outside.apply(self.pid())?;
         self.line.go()
     }
 

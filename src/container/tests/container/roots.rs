@@ -25,15 +25,24 @@ fn a_hundred_and_thirty_layers_lie_on_top_of_each_other() {
         std::fs::create_dir_all(&path).unwrap();
         path
     };
+    // Some of them by paths that are longer than fsconfig takes.
+    let long = "long".repeat(40);
     let layers: Vec<PathBuf> = (0..130)
-        .map(|number| path(&format!("layers/{number}")))
+        .map(|number| match number % 2 {
+            0 => path(&format!("layers/{number}")),
+            _ => path(&format!("{long}/{long}/{number}")),
+        })
         .collect();
     for (number, layer) in layers.iter().enumerate() {
         std::fs::write(layer.join("top"), number.to_string()).unwrap();
         std::fs::write(layer.join(format!("own-{number}")), "").unwrap();
     }
     let layers: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
-    let (upper, work, target) = (path("upper"), path("work"), path("target"));
+    let (upper, work, target) = (
+        path(&format!("{long}/{long}/upper")),
+        path(&format!("{long}/{long}/work")),
+        path("target"),
+    );
     rootfs::overlay(
         &layers,
         Some(Upper {
