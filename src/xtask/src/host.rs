@@ -12,6 +12,7 @@ pub(crate) mod client;
 mod copy;
 pub(crate) mod machine;
 pub(crate) mod serve;
+pub(crate) mod start;
 pub(crate) mod wire;
 
 use std::env;
