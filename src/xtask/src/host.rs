@@ -13,6 +13,7 @@ mod copy;
 pub(crate) mod machine;
 pub(crate) mod serve;
 pub(crate) mod start;
+mod watch;
 pub(crate) mod wire;
 
 use std::env;
@@ -24,7 +25,9 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::paths;
+use client::Started;
 use machine::{Endpoint, Machine};
+use watch::Watch;
 
 /// Longer than any start takes.
 const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
@@ -36,6 +39,9 @@ pub(crate) const OWN_KERNEL: &str = "linux-image-cloud-amd64";
 /// The test host that commands run in; one that was started for this purpose ends when this is dropped.
 pub(crate) struct Host {
     endpoint: Endpoint,
+    /// Made when it is first asked for.
+    watch: Option<Watch>,
+    console: PathBuf,
     /// Kept alive, and ended by its drop.
     _machine: Option<Machine>,
 }
@@ -49,31 +55,25 @@ impl Host {
     /// Uses the kept host when one runs; starts one otherwise, which stays when `keep` says so. Its kernel is the package's
     /// that HULL_HOST_KERNEL names, if that is set.
     pub(crate) fn reach(keep: bool) -> Result<Host> {
-        let kernel = env::var("HULL_HOST_KERNEL");
-        let kernel = kernel.as_deref().unwrap_or(NEW_KERNEL);
+        let kernel = &kernel();
         let folder = folder();
         fs::create_dir_all(&folder)?;
         // Two commands that start a kept host at once would start two.
         let starting = File::create(folder.join("starting"))?;
         flock(&starting, FlockOperation::LockExclusive)?;
         remove_abandoned(&folder)?;
-        if let Some(endpoint) = kept()? {
-            return Ok(Host {
-                endpoint,
-                _machine: None,
-            });
+        let kept = folder.join("kept");
+        let kept_host = |endpoint| Host::new(endpoint, &kept, None);
+        if let Some(endpoint) = self::kept()? {
+            return Ok(kept_host(endpoint));
         }
         if keep {
-            let kept = folder.join("kept");
             if kept.exists() {
                 fs::remove_dir_all(&kept)?;
             }
             let (machine, endpoint) = Machine::start(&kept, true, kernel)?;
             machine.leave_running();
-            return Ok(Host {
-                endpoint,
-                _machine: None,
-            });
+            return Ok(kept_host(endpoint));
         }
         drop(starting);
         Self::start(kernel)
@@ -87,10 +87,27 @@ impl Host {
             .prefix("run-")
             .tempdir_in(&folder)?;
         let (machine, endpoint) = Machine::start(scratch.path(), false, kernel)?;
-        Ok(Host {
+        let path = scratch.path().to_path_buf();
+        Ok(Host::new(endpoint, &path, Some(machine.owning(scratch))))
+    }
+
+    fn new(endpoint: Endpoint, folder: &Path, machine: Option<Machine>) -> Host {
+        Host {
             endpoint,
-            _machine: Some(machine.owning(scratch)),
-        })
+            watch: None,
+            console: folder.join("console"),
+            _machine: machine,
+        }
+    }
+
+    /// What answers at this endpoint, with a file `console` in this folder, as a host.
+    #[cfg(test)]
+    pub(crate) fn fake(port: u16, folder: &Path) -> Host {
+        let endpoint = Endpoint {
+            port,
+            token: String::new(),
+        };
+        Host::new(endpoint, folder, None)
     }
 
     /// Runs a command in the host with our standard streams, and gives back its exit code.
@@ -98,10 +115,21 @@ impl Host {
         client::run(&self.endpoint, argv, &cwd())
     }
 
-    /// Runs a command in the host without input, shows its output, and lets `see` look at each line.
-    pub(crate) fn run_seen(&self, argv: &[String], see: &mut dyn FnMut(&str)) -> Result<u8> {
-        client::run_seen(&self.endpoint, argv, &cwd(), see)
+    /// Starts a command in the host without input: see [`client::start`].
+    pub(crate) fn start_command(&self, argv: &[String], refresh: bool) -> Result<Started> {
+        client::start(&self.endpoint, argv, &cwd(), refresh)
     }
+
+    /// What the host's server and kernel do from the first call on.
+    pub(crate) fn watch(&mut self) -> &mut Watch {
+        let watch = || Watch::new(&self.endpoint, &self.console);
+        self.watch.get_or_insert_with(watch)
+    }
+}
+
+/// The package of the kernel that hosts have: the one that HULL_HOST_KERNEL names, or the newest.
+pub(crate) fn kernel() -> String {
+    env::var("HULL_HOST_KERNEL").unwrap_or_else(|_| NEW_KERNEL.to_owned())
 }
 
 /// Where we are, when that is in the checkout; the checkout otherwise.

@@ -47,6 +47,9 @@ enum Verb {
     Test {
         /// Part of the tests' names
         filter: Option<String>,
+        /// First what differs from where this branch began, then everything
+        #[arg(long)]
+        changed: bool,
     },
     /// Fuzz the targets of fuzz/, each for some minutes; print what was covered, and fail if something is found
     Fuzz(fuzz::Options),
@@ -113,10 +116,14 @@ fn perform(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Build { debug } => dist::build(debug)?,
         Verb::Check => check::check()?,
-        Verb::Test { filter } => test::test(filter.as_deref())?,
+        Verb::Test { filter, changed } => test::test(filter.as_deref(), changed)?,
         Verb::Fuzz(options) => fuzz::fuzz(&options)?,
-        Verb::Run { arguments } => return hull(arguments),
+        Verb::Run { arguments } => {
+            place::foresee()?;
+            return hull(arguments);
+        }
         Verb::Bench { name } => {
+            place::foresee()?;
             dist::build(false)?;
             if name.as_deref() == Some("start") {
                 dist::time_starts()?;
@@ -124,7 +131,10 @@ fn perform(verb: Verb) -> Result<ExitCode> {
             }
             return hull(["bench".to_string()].into_iter().chain(name).collect());
         }
-        Verb::Soak { minutes } => soak::soak(minutes)?,
+        Verb::Soak { minutes } => {
+            place::foresee()?;
+            soak::soak(minutes)?;
+        }
         Verb::SoakInside { minutes } => soak::inside(minutes)?,
         Verb::Kernel => {
             let kernel = step::step("guest kernel", kernel::kernel)?;

@@ -1,12 +1,14 @@
 //! Where hull's VMs can run: on this machine, or in a test host.
 
+use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result};
 
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::paths;
 use crate::step::succeeds;
 
@@ -21,14 +23,22 @@ pub(crate) enum Place {
 impl Place {
     /// Asks the built `hull` whether this machine's KVM boots a stock kernel, and says so when it does not.
     pub(crate) fn find() -> Result<Place> {
-        let hull = paths::dist().join("bin/hull");
-        if succeeds(Command::new(hull).args(["doctor", "--boots"])) {
+        if Place::is_here() {
             return Ok(Place::Here);
         }
-        eprintln!(
-            "==> this machine's KVM cannot boot a stock kernel, or there is none: using the test host"
-        );
         Ok(Place::TestHost(Box::new(Host::reach(false)?)))
+    }
+
+    /// Whether VMs run on this machine, as the built `hull` finds; says so when they do not.
+    pub(crate) fn is_here() -> bool {
+        let hull = paths::dist().join("bin/hull");
+        let is_here = succeeds(Command::new(hull).args(["doctor", "--boots"]));
+        if !is_here {
+            eprintln!(
+                "==> this machine's KVM cannot boot a stock kernel, or there is none: using the test host"
+            );
+        }
+        is_here
     }
 
     /// Runs a command with our own streams, and gives back its exit code.
@@ -39,16 +49,46 @@ impl Place {
         }
     }
 
-    /// Runs a command without input, shows its output line by line, and lets `see` look at each line.
-    pub(crate) fn run_seen(&self, argv: &[String], see: &mut dyn FnMut(&str)) -> Result<u8> {
+    /// The last `count` lines of a test host's console.
+    pub(crate) fn last_lines(&mut self, count: usize) -> Option<Vec<String>> {
         match self {
-            Place::Here => seen(&mut command(argv)?, see),
-            Place::TestHost(host) => host.run_seen(argv, see),
+            Place::Here => None,
+            Place::TestHost(host) => Some(host.watch().last_lines(count)),
         }
     }
 }
 
-fn command(argv: &[String]) -> Result<Command> {
+/// Checks early that there will be a place where VMs run: before hull is built, KVM cannot be asked, but a processor
+/// without VT-x or AMD-V, or no /dev/kvm, tells that it takes a test host.
+pub(crate) fn foresee() -> Result<Foreseen> {
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let has_kvm = Path::new("/dev/kvm").exists();
+    if has_kvm && has_virtualization(&flags) {
+        return Ok(Foreseen::PerhapsHere);
+    }
+    host::start::require()?;
+    Ok(Foreseen::TestHost)
+}
+
+/// What [`foresee`] tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Foreseen {
+    /// This machine's KVM may boot a stock kernel.
+    PerhapsHere,
+    /// It takes a test host, and one can be started as far as can be seen.
+    TestHost,
+}
+
+/// Whether a processor has VT-x or AMD-V, by the `flags` lines of /proc/cpuinfo.
+fn has_virtualization(cpuinfo: &str) -> bool {
+    let mut flags = cpuinfo.lines().filter(|line| line.starts_with("flags"));
+    flags.any(|line| {
+        line.split_whitespace()
+            .any(|flag| ["vmx", "svm"].contains(&flag))
+    })
+}
+
+pub(crate) fn command(argv: &[String]) -> Result<Command> {
     let (program, arguments) = argv.split_first().context("no command")?;
     let mut path = paths::dist().join("bin").into_os_string();
     path.push(":");
@@ -113,4 +153,20 @@ pub(crate) fn code(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt;
     let signal = status.signal().map(|signal| 128 + signal);
     status.code().or(signal).unwrap_or(255) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn virtualization_is_read_from_the_flags_alone() {
+        assert!(has_virtualization(
+            "model name : x\nflags\t\t: fpu svm sse\n"
+        ));
+        assert!(has_virtualization("flags : vmx\nvmx flags : vnmi\n"));
+        assert!(!has_virtualization(
+            "model name : svm\nflags : fpu\nvmx flags : vmx\n"
+        ));
+    }
 }

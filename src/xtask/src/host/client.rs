@@ -19,7 +19,6 @@ use super::machine::Endpoint;
 use super::wire::{FromClient, Hello, Outcome, Part, Size, Task};
 use crate::kernel::hex;
 use crate::paths;
-use crate::place::show;
 
 /// What a shell says when it cannot run a command.
 const NOT_RUN: u8 = 127;
@@ -31,7 +30,7 @@ pub(crate) fn run(endpoint: &Endpoint, argv: &[String], cwd: &Path) -> Result<u8
     } else {
         None
     };
-    let mut session = Session::open(endpoint, argv, cwd, terminal)?;
+    let mut session = Session::open(endpoint, argv, cwd, terminal, true)?;
     if terminal.is_some() {
         on_terminal(
             session.connect(Part::Terminal)?,
@@ -44,22 +43,43 @@ pub(crate) fn run(endpoint: &Endpoint, argv: &[String], cwd: &Path) -> Result<u8
             session.connect(Part::Stderr)?,
         )?;
     }
-    session.outcome()
+    outcome(&mut session.control)
 }
 
-/// Runs a command without input, shows its output, and lets `see` look at each line.
-pub(crate) fn run_seen(
+/// A command that was started with [`start`].
+pub(crate) struct Started {
+    stdout: TcpStream,
+    stderr: TcpStream,
+    control: TcpStream,
+}
+
+impl Started {
+    /// Its output and its error output.
+    pub(crate) fn outputs(&self) -> io::Result<(TcpStream, TcpStream)> {
+        Ok((self.stdout.try_clone()?, self.stderr.try_clone()?))
+    }
+
+    /// Waits for the command's exit code, as [`run`] has it. Both outputs are to be read meanwhile.
+    pub(crate) fn outcome(mut self) -> Result<u8> {
+        outcome(&mut self.control)
+    }
+}
+
+/// Starts a command without input. It is interrupted, then killed, when what this returns is dropped. Without `refresh`
+/// the host sees the files that it has seen, as they were.
+pub(crate) fn start(
     endpoint: &Endpoint,
     argv: &[String],
     cwd: &Path,
-    see: &mut dyn FnMut(&str),
-) -> Result<u8> {
-    let mut session = Session::open(endpoint, argv, cwd, None)?;
+    refresh: bool,
+) -> Result<Started> {
+    let session = Session::open(endpoint, argv, cwd, None, refresh)?;
     session.connect(Part::Stdin)?.shutdown(Shutdown::Write)?;
-    let stdout = session.connect(Part::Stdout)?;
-    let stderr = session.connect(Part::Stderr)?;
-    show(stdout, stderr, see)?;
-    session.outcome()
+    Ok(Started {
+        stdout: session.connect(Part::Stdout)?,
+        stderr: session.connect(Part::Stderr)?,
+        control: session.control,
+    })
 }
 
 /// A command in a host, and what its connections have in common.
@@ -75,6 +95,7 @@ impl Session<'_> {
         argv: &[String],
         cwd: &Path,
         terminal: Option<Size>,
+        refresh: bool,
     ) -> Result<Session<'a>> {
         let mut random = [0; 16];
         File::open("/dev/urandom")?.read_exact(&mut random)?;
@@ -83,6 +104,7 @@ impl Session<'_> {
             argv: argv.to_vec(),
             env: environment()?,
             cwd: cwd.to_path_buf(),
+            refresh,
             terminal,
         };
         let control = connect(endpoint, &name, Part::Control(Box::new(task)))?;
@@ -96,14 +118,14 @@ impl Session<'_> {
     fn connect(&self, part: Part) -> Result<TcpStream> {
         connect(self.endpoint, &self.name, part)
     }
+}
 
-    fn outcome(&mut self) -> Result<u8> {
-        match frame::read(&mut self.control).context("the test host has ended")? {
-            Outcome::Ended(code) => Ok(code),
-            Outcome::Failed(message) => {
-                eprintln!("error: in the test host: {message}");
-                Ok(NOT_RUN)
-            }
+fn outcome(control: &mut TcpStream) -> Result<u8> {
+    match frame::read(control).context("the test host has ended")? {
+        Outcome::Ended(code) => Ok(code),
+        Outcome::Failed(message) => {
+            eprintln!("error: in the test host: {message}");
+            Ok(NOT_RUN)
         }
     }
 }
@@ -114,7 +136,7 @@ pub(crate) fn power_off(endpoint: &Endpoint) -> Result<()> {
     Ok(())
 }
 
-fn connect(endpoint: &Endpoint, session: &str, part: Part) -> Result<TcpStream> {
+pub(super) fn connect(endpoint: &Endpoint, session: &str, part: Part) -> Result<TcpStream> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, endpoint.port))
         .context("cannot reach the test host")?;
     stream.set_nodelay(true)?;

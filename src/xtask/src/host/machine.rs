@@ -198,10 +198,7 @@ fn boot(folder: &Path, artifacts: &Artifacts, keep: bool) -> Result<(Machine, En
 /// second that could come: for one alone it makes `lock` and `xchg` plain loads and stores, the kernel's barriers between its
 /// virtqueues and virtiofsd are none, and an interrupt is lost in some hours of load: all that waits for a file waits for ever.
 fn qemu_arguments(port: u16) -> Vec<String> {
-    let memory = env::var("HULL_HOST_MEMORY_MIB")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(MEMORY_MIB);
+    let memory = memory_mib();
     let arguments = format!(
         "-machine q35,memory-backend=memory -accel tcg,thread=multi -cpu {CPU} -smp 1,maxcpus=2 -m {memory} \
          -object memory-backend-memfd,id=memory,size={memory}M,share=on \
@@ -215,6 +212,14 @@ fn qemu_arguments(port: u16) -> Vec<String> {
     arguments.push("-append".to_string());
     arguments.push("console=ttyS0 quiet panic=-1 tsc=reliable".to_string());
     arguments
+}
+
+/// Memory of an emulated machine, in MiB.
+pub(crate) fn memory_mib() -> u32 {
+    env::var("HULL_HOST_MEMORY_MIB")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(MEMORY_MIB)
 }
 
 /// Writes a file that only its owner can read.

@@ -20,7 +20,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::copy;
 use super::machine::{SERVER_PORT, State};
-use super::wire::{FromClient, Hello, Outcome, Part, Size, Task};
+use super::wire::{BEAT, FromClient, Hello, Outcome, Part, Size, Task};
 use crate::step::run;
 
 /// A client that has connected says who it is at once.
@@ -84,8 +84,10 @@ fn accept(mut stream: TcpStream, state: &State, sessions: &Sessions) -> Result<(
     if hello.token != state.token {
         bail!("a client does not know the secret");
     }
-    if let Part::PowerOff = hello.part {
-        return power_off();
+    match hello.part {
+        Part::PowerOff => return power_off(),
+        Part::Beats => return beat(stream),
+        _ => {}
     }
     let mut waiting = sessions.lock().expect("no holder panics");
     let parts = waiting.entry(hello.session.clone()).or_default();
@@ -127,7 +129,7 @@ impl Session {
                 Part::Stdin => pipes[0] = Some(stream),
                 Part::Stdout => pipes[1] = Some(stream),
                 Part::Stderr => pipes[2] = Some(stream),
-                Part::PowerOff => {}
+                Part::PowerOff | Part::Beats => {}
             }
         }
         let (task, control) = control.context("a session without control")?;
@@ -152,7 +154,8 @@ fn session(session: Session, state: &State) -> Result<()> {
         mut control,
         streams,
     } = session;
-    let outcome = match refresh(state).and_then(|()| perform(&task, &control, &streams)) {
+    let ready = if task.refresh { refresh(state) } else { Ok(()) };
+    let outcome = match ready.and_then(|()| perform(&task, &control, &streams)) {
         Ok(status) => {
             let signal = status.signal().map(|signal| 128 + signal);
             Outcome::Ended(status.code().or(signal).unwrap_or(255) as u8)
@@ -170,6 +173,14 @@ fn session(session: Session, state: &State) -> Result<()> {
 /// No more of this stream. It may be gone already.
 fn end(stream: &TcpStream) {
     stream.shutdown(Shutdown::Both).ok();
+}
+
+/// Tells a watcher that the host's processes run, until it is gone.
+fn beat(mut stream: TcpStream) -> Result<()> {
+    while stream.write_all(&[0]).is_ok() {
+        thread::sleep(BEAT);
+    }
+    Ok(())
 }
 
 /// Sees what the machine's files are now (virtio-fs caches for ever), and copies the installation.
@@ -353,6 +364,7 @@ mod tests {
             argv: ["sh", "-c", script].map(str::to_string).to_vec(),
             env: vec![("PATH".to_string(), "/usr/bin:/bin".to_string())],
             cwd: "/".into(),
+            refresh: false,
             terminal: None,
         }
     }

@@ -4,8 +4,12 @@
 //! each standard stream, so that none holds up another and an end of input is an end of a connection.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+/// Between two beats of [`Part::Beats`].
+pub(crate) const BEAT: Duration = Duration::from_secs(2);
 
 /// The first frame of every connection.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,6 +37,8 @@ pub(crate) enum Part {
     Terminal,
     /// Power the host off; a session of its own.
     PowerOff,
+    /// A byte from the server every [`BEAT`], for as long as it can; a session of its own.
+    Beats,
 }
 
 /// A command to run.
@@ -42,6 +48,9 @@ pub(crate) struct Task {
     /// The whole environment.
     pub(crate) env: Vec<(String, String)>,
     pub(crate) cwd: PathBuf,
+    /// Look at the machine's files anew and copy the installation first; not needed when nothing has changed since the
+    /// last command.
+    pub(crate) refresh: bool,
     /// The size of the client's terminal, when the command is to have one.
     pub(crate) terminal: Option<Size>,
 }
