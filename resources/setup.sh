@@ -15,6 +15,7 @@ erofs-utils           # fsck.erofs checks our EROFS writer
 e2fsprogs             # mkfs.ext4 makes the template of writable layers
 qemu-system-x86       # the test host
 qemu-system-common    # virtiofsd for the test host
+dpkg-dev              # dpkg-shlibdeps: what a package of hull depends on
 procps                # kill, for tests
 util-linux            # setpriv, setsid, unshare for the test host
 nftables iproute2     # hull run --network bridge, and its tests

@@ -10,6 +10,7 @@ mod host;
 mod image;
 mod initramfs;
 mod kernel;
+mod package;
 mod paths;
 mod place;
 mod scratch;
@@ -77,6 +78,12 @@ enum Verb {
         #[arg(long)]
         minutes: u64,
     },
+    /// Pack the installation: a .deb and a .tar.gz in target/package
+    Package {
+        /// Install the .deb in a test host that does not see the checkout, and run a container there
+        #[arg(long = "try")]
+        try_it: bool,
+    },
     /// Build the guest kernel (once per machine; HULL_KERNEL_SOURCE names another source) and print where it is
     Kernel,
     /// Run a command in the test host: an emulated machine with a KVM of its own
@@ -136,6 +143,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
             soak::soak(minutes)?;
         }
         Verb::SoakInside { minutes } => soak::inside(minutes)?,
+        Verb::Package { try_it } => package::package(try_it)?,
         Verb::Kernel => {
             let kernel = step::step("guest kernel", kernel::kernel)?;
             println!("{}", kernel.folder.display());
