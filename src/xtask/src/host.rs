@@ -11,6 +11,7 @@ pub(crate) mod artifacts;
 pub(crate) mod client;
 mod copy;
 pub(crate) mod machine;
+mod monitor;
 pub(crate) mod serve;
 pub(crate) mod start;
 mod watch;
@@ -39,9 +40,7 @@ pub(crate) const OWN_KERNEL: &str = "linux-image-cloud-amd64";
 /// The test host that commands run in; one that was started for this purpose ends when this is dropped.
 pub(crate) struct Host {
     endpoint: Endpoint,
-    /// Made when it is first asked for.
-    watch: Option<Watch>,
-    console: PathBuf,
+    watch: Watch,
     /// Kept alive, and ended by its drop.
     _machine: Option<Machine>,
 }
@@ -93,9 +92,8 @@ impl Host {
 
     fn new(endpoint: Endpoint, folder: &Path, machine: Option<Machine>) -> Host {
         Host {
+            watch: Watch::new(&endpoint, &folder.join("console")),
             endpoint,
-            watch: None,
-            console: folder.join("console"),
             _machine: machine,
         }
     }
@@ -120,10 +118,9 @@ impl Host {
         client::start(&self.endpoint, argv, &cwd(), refresh)
     }
 
-    /// What the host's server and kernel do from the first call on.
+    /// What the host's server and kernel do.
     pub(crate) fn watch(&mut self) -> &mut Watch {
-        let watch = || Watch::new(&self.endpoint, &self.console);
-        self.watch.get_or_insert_with(watch)
+        &mut self.watch
     }
 }
 

@@ -49,11 +49,14 @@ impl Place {
         }
     }
 
-    /// The last `count` lines of a test host's console.
+    /// What a test host does that hangs: the last `count` lines of its console, and the emulated processor's state.
     pub(crate) fn last_lines(&mut self, count: usize) -> Option<Vec<String>> {
         match self {
             Place::Here => None,
-            Place::TestHost(host) => Some(host.watch().last_lines(count)),
+            Place::TestHost(host) => {
+                let watch = host.watch();
+                Some([watch.last_lines(count), watch.processor()].concat())
+            }
         }
     }
 }

@@ -202,7 +202,7 @@ fn qemu_arguments(port: u16) -> Vec<String> {
     let arguments = format!(
         "-machine q35,memory-backend=memory -accel tcg,thread=multi -cpu {CPU} -smp 1,maxcpus=2 -m {memory} \
          -object memory-backend-memfd,id=memory,size={memory}M,share=on \
-         -nodefaults -display none -no-reboot -device virtio-rng-pci -initrd initramfs -serial file:console \
+         -nodefaults -display none -no-reboot -device virtio-rng-pci -initrd initramfs -serial file:console -monitor unix:monitor.socket,server=on,wait=off \
          -chardev socket,id=root,path=root.socket -device vhost-user-fs-pci,chardev=root,tag=root \
          -chardev socket,id=results,path=results.socket -device vhost-user-fs-pci,chardev=results,tag=results \
          -drive if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file=disk -device virtio-blk-pci,drive=disk \

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -20,7 +20,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::copy;
 use super::machine::{SERVER_PORT, State};
-use super::wire::{BEAT, FromClient, Hello, Outcome, Part, Size, Task};
+use super::wire::{FromClient, Hello, Outcome, Part, Size, Task};
 use crate::step::run;
 
 /// A client that has connected says who it is at once.
@@ -175,11 +175,10 @@ fn end(stream: &TcpStream) {
     stream.shutdown(Shutdown::Both).ok();
 }
 
-/// Tells a watcher that the host's processes run, until it is gone.
+/// Answers a watcher, which learns by it that the host's processes run, until it is gone.
 fn beat(mut stream: TcpStream) -> Result<()> {
-    while stream.write_all(&[0]).is_ok() {
-        thread::sleep(BEAT);
-    }
+    let mut beat = [0];
+    while stream.read_exact(&mut beat).is_ok() && stream.write_all(&beat).is_ok() {}
     Ok(())
 }
 
@@ -348,8 +347,6 @@ fn power_off() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
 
     /// The server's and the client's end of a connection.

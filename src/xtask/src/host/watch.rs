@@ -1,7 +1,14 @@
-//! Following a test host from outside: its server's beats, and its console.
+//! Following a test host from outside: whether its server answers, and its console.
+//!
+//! The beats are for the host as well. QEMU's emulator can lose an interrupt: `vmrun` marks a virtual interrupt as pending
+//! with a plain read and write of the word in which another thread marks a device's (`helper_vmrun` in QEMU 7.2's
+//! target/i386/tcg/sysemu/svm_helper.c; KVM asks for virtual interrupts when a guest that has its interrupts off is to
+//! get one). The local APIC then holds an interrupt that the processor does not see until the next one comes from
+//! anywhere. If it was the timer's, and the guest spins, the kernel stands still, as in "soft lockup - CPU#0 stuck for
+//! 332s!". A packet from outside is an interrupt, and ends it.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::client;
 use super::machine::Endpoint;
-use super::wire::Part;
+use super::wire::{BEAT, Part};
+use super::{client, monitor};
 
 /// What is read of a console at once; more comes at the next look.
 const MOST_CONSOLE_BYTES: u64 = 1 << 20;
@@ -43,16 +50,23 @@ impl Heard {
 }
 
 impl Watch {
-    /// Asks the host's server for beats; its console is the file at `console`. A server that does not answer is found
+    /// Begins to send beats to the host's server; its console is the file at `console`. A server that does not answer is found
     /// silent.
     pub(super) fn new(endpoint: &Endpoint, console: &Path) -> Watch {
         let heard = Heard {
             since: Instant::now(),
             last: Arc::default(),
         };
-        if let Ok(stream) = client::connect(endpoint, "", Part::Beats) {
+        let stream = client::connect(endpoint, "", Part::Beats);
+        if let Ok((mut to, from)) = stream.and_then(|stream| Ok((stream.try_clone()?, stream))) {
             let heard = heard.clone();
-            thread::spawn(move || listen(stream, &heard));
+            thread::spawn(move || listen(from, &heard));
+            // Until the host is gone.
+            thread::spawn(move || {
+                while to.write_all(&[0]).is_ok() {
+                    thread::sleep(BEAT);
+                }
+            });
         }
         Watch {
             heard,
@@ -83,6 +97,12 @@ impl Watch {
         Ok(lines)
     }
 
+    /// What the emulated processor does, in a few lines, as QEMU's monitor tells it; empty if that does not answer.
+    pub(crate) fn processor(&self) -> Vec<String> {
+        let folder = self.console.parent().unwrap_or(Path::new("/"));
+        monitor::processor(folder).unwrap_or_default()
+    }
+
     /// The last `count` lines of the console.
     pub(crate) fn last_lines(&self, count: usize) -> Vec<String> {
         // Shown beside a failure: a console that is gone does not replace it.
@@ -104,7 +124,6 @@ fn listen(mut stream: TcpStream, heard: &Heard) {
 #[cfg(test)]
 mod tests {
     use std::fs::OpenOptions;
-    use std::io::Write;
     use std::net::{Ipv4Addr, TcpListener};
 
     use super::*;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Between two beats of [`Part::Beats`].
-pub(crate) const BEAT: Duration = Duration::from_secs(2);
+pub(crate) const BEAT: Duration = Duration::from_secs(1);
 
 /// The first frame of every connection.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub(crate) enum Part {
     Terminal,
     /// Power the host off; a session of its own.
     PowerOff,
-    /// A byte from the server every [`BEAT`], for as long as it can; a session of its own.
+    /// A byte from the client every [`BEAT`], and each back from the server; a session of its own.
     Beats,
 }
 

@@ -1,7 +1,7 @@
 //! Telling from outside that a test or its host hangs: a test host whose kernel is stuck ends no test by itself.
 //!
-//! Three things are looked at while a test runs: how long it has run, when the host's server was last heard (a beat
-//! every [`crate::host::wire::BEAT`]), and what the host's kernel prints on its console.
+//! Three things are looked at while a test runs: how long it has run, when the host's server was last heard (it answers
+//! a beat every [`crate::host::wire::BEAT`]), and what the host's kernel prints on its console.
 
 use std::fmt;
 use std::time::Duration;
