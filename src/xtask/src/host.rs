@@ -5,7 +5,7 @@
 //! overlay. Inside, [`serve`] runs commands for [`client`], which reaches it over a port of the loopback interface with
 //! a secret that lies in a file that only its owner can read. How it is put together: resources/README.md.
 //!
-//! Deliberately absent: any way to write to the machine from inside but the results folder.
+//! Deliberately absent: any way to write to the machine from inside, except in the results folder.
 
 pub(crate) mod artifacts;
 pub(crate) mod client;
@@ -30,10 +30,10 @@ use client::Started;
 use machine::{Endpoint, Machine};
 use watch::Watch;
 
-/// Longer than any start takes.
+/// A folder without a QEMU that is older than this was abandoned: no start takes as long.
 const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
-/// The packages that name the newest of Debian 12's kernels for clouds; and its own, which most users of it have.
+/// Debian 12's newest cloud kernel, and its own, which most of its users have.
 const NEW_KERNEL: &str = "linux-image-6.12-cloud-amd64";
 pub(crate) const OWN_KERNEL: &str = "linux-image-cloud-amd64";
 
@@ -41,7 +41,7 @@ pub(crate) const OWN_KERNEL: &str = "linux-image-cloud-amd64";
 pub(crate) struct Host {
     endpoint: Endpoint,
     watch: Watch,
-    /// Kept alive, and ended by its drop.
+    /// Ends the machine when it is dropped.
     _machine: Option<Machine>,
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn kernel() -> String {
     env::var("HULL_HOST_KERNEL").unwrap_or_else(|_| NEW_KERNEL.to_owned())
 }
 
-/// Where we are, when that is in the checkout; the checkout otherwise.
+/// The working directory if it is in the checkout; the checkout otherwise.
 fn cwd() -> PathBuf {
     let checkout = paths::checkout();
     env::current_dir()
@@ -154,13 +154,13 @@ fn remove_abandoned(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a QEMU lives that was given this endpoint.
+/// Whether the QEMU that was given this endpoint is running.
 fn held(endpoint: &Path) -> bool {
     File::open(endpoint)
         .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_err())
 }
 
-/// The kept host, when it lives: QEMU holds a lock on the file of its endpoint for as long as it does.
+/// The kept host, if it runs: QEMU holds a lock on its endpoint's file until it ends.
 fn kept() -> Result<Option<Endpoint>> {
     let path = folder().join("kept/endpoint.json");
     if !held(&path) {

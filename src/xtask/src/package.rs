@@ -29,7 +29,7 @@ const SHIPPED: [&str; 4] = ["hull", "vmm", "monitor", "agent"];
 const SPARSE: &str = "scratch.ext4";
 const SPARSE_ARCHIVE: &str = "scratch.tar";
 
-/// What was made.
+/// The two packages.
 struct Made {
     deb: PathBuf,
     archive: PathBuf,
@@ -87,7 +87,7 @@ fn epoch() -> Result<String> {
     first_line(&mut git).context("set SOURCE_DATE_EPOCH where there is no git checkout")
 }
 
-/// Licences, and what they ask to be told.
+/// Writes the licences, and the notices that they require.
 fn write_documents(folder: &Path) -> Result<()> {
     fs::create_dir(folder)?;
     let pinned = fs::read_to_string(paths::resource("kernel/source"))?;
@@ -105,7 +105,7 @@ fn write_documents(folder: &Path) -> Result<()> {
     copy(&config, &folder.join("kernel-config"))
 }
 
-/// The crates of others that are linked in, with version and licence, one a line.
+/// Third-party crates that are linked in, with version and licence, one a line.
 fn crates() -> Result<String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
@@ -225,7 +225,7 @@ fn libraries(root: &Path) -> Result<String> {
         .with_context(|| format!("dpkg-shlibdeps prints {line:?}"))
 }
 
-/// What a folder takes, in KiB.
+/// The size of a folder, in KiB.
 fn kib(folder: &Path) -> Result<u64> {
     let line = first_line(
         Command::new("du")
@@ -239,7 +239,7 @@ fn kib(folder: &Path) -> Result<u64> {
     size.with_context(|| format!("du prints {line:?}"))
 }
 
-/// Copies a folder with what is in it, and sparse files as such. One that is not there has nothing in it.
+/// Copies a folder with its contents, keeping files sparse; does nothing if there is no such folder.
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     if !from.exists() {
         return Ok(());
@@ -257,7 +257,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         .map(drop)
 }
 
-/// Modes that do not depend on the umask of who builds.
+/// Sets modes that do not depend on the builder's umask.
 fn set_modes(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

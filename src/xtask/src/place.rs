@@ -16,7 +16,7 @@ use crate::step::succeeds;
 pub(crate) enum Place {
     /// This machine's KVM boots a stock kernel.
     Here,
-    /// It does not.
+    /// Otherwise.
     TestHost(Box<Host>),
 }
 
@@ -49,7 +49,7 @@ impl Place {
         }
     }
 
-    /// What a test host does that hangs: the last `count` lines of its console, and the emulated processor's state.
+    /// The state of a test host that hangs: the last `count` lines of its console, and the emulated processor's state.
     pub(crate) fn last_lines(&mut self, count: usize) -> Option<Vec<String>> {
         match self {
             Place::Here => None,
@@ -62,7 +62,7 @@ impl Place {
 }
 
 /// Checks early that there will be a place where VMs run: before hull is built, KVM cannot be asked, but a processor
-/// without VT-x or AMD-V, or no /dev/kvm, tells that it takes a test host.
+/// without VT-x or AMD-V, or a missing /dev/kvm, means that a test host is needed.
 pub(crate) fn foresee() -> Result<Foreseen> {
     let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let has_kvm = Path::new("/dev/kvm").exists();
@@ -73,12 +73,12 @@ pub(crate) fn foresee() -> Result<Foreseen> {
     Ok(Foreseen::TestHost)
 }
 
-/// What [`foresee`] tells.
+/// The result of [`foresee`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Foreseen {
     /// This machine's KVM may boot a stock kernel.
     PerhapsHere,
-    /// It takes a test host, and one can be started as far as can be seen.
+    /// A test host is needed, and nothing that can be checked now keeps it from starting.
     TestHost,
 }
 
@@ -151,7 +151,7 @@ pub(crate) fn show(
     Ok(())
 }
 
-/// As a shell has it: 128 + n for signal n.
+/// The exit code that a shell would report: 128 + n for signal n.
 pub(crate) fn code(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt;
     let signal = status.signal().map(|signal| 128 + signal);

@@ -20,7 +20,7 @@ use super::wire::{FromClient, Hello, Outcome, Part, Size, Task};
 use crate::kernel::hex;
 use crate::paths;
 
-/// What a shell says when it cannot run a command.
+/// A shell's exit code for a command that cannot be run.
 const NOT_RUN: u8 = 127;
 
 /// Runs a command with our own streams, and gives back its exit code: 128 + n when signal n ended it.
@@ -82,7 +82,7 @@ pub(crate) fn start(
     })
 }
 
-/// A command in a host, and what its connections have in common.
+/// A command in a host; all of its connections share the session's name.
 struct Session<'a> {
     endpoint: &'a Endpoint,
     name: String,
@@ -149,18 +149,18 @@ pub(super) fn connect(endpoint: &Endpoint, session: &str, part: Part) -> Result<
     Ok(stream)
 }
 
-/// Ours, with the installation's programs first on the path.
+/// Our environment, with the installation's programs first on the path.
 fn environment() -> Result<Vec<(String, String)>> {
     let mut path = paths::dist().join("bin").into_os_string();
     path.push(":");
     path.push(env::var_os("PATH").unwrap_or_default());
     path.push(":/root/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin");
     let mut variables: Vec<(String, String)> = Vec::new();
-    // LD_LIBRARY_PATH is cargo's, for what it runs itself: every program would be looked for in folders of ours first.
+    // cargo sets LD_LIBRARY_PATH for the programs that it runs: in the host, every library would be looked up there first.
     let left_out = ["PATH", "TMPDIR", "LD_LIBRARY_PATH"];
     for (name, value) in env::vars_os().filter(|(name, _)| !left_out.iter().any(|out| name == out))
     {
-        // What is not UTF-8 cannot travel; no variable that matters here is.
+        // The protocol carries UTF-8 alone; no variable that matters here is anything else.
         if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
             variables.push((name, value));
         }
@@ -186,7 +186,7 @@ fn on_pipes(mut stdin: TcpStream, stdout: TcpStream, stderr: TcpStream) -> Resul
     Ok(())
 }
 
-/// Until either end is gone; when it is ours, the connection closes and the command gets to know.
+/// Copies until either end is gone; if it is our end, the connection closes and the command is ended.
 fn copy_out(mut from: TcpStream, mut to: impl Write) {
     copy::until_the_end(&mut from, &mut to);
     from.shutdown(Shutdown::Both).ok();
@@ -210,7 +210,7 @@ fn on_terminal(stream: TcpStream, mut control: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Waits until our terminal has a new size, and tells it.
+/// Waits until our terminal has a new size, and sends it.
 fn tell_size(resized: &mut SignalFd, control: &mut TcpStream) -> Result<()> {
     poll(&mut [PollFd::new(resized, PollFlags::IN)], None)?;
     while resized.take()?.is_some() {}
@@ -226,7 +226,7 @@ fn size() -> Result<Size> {
     })
 }
 
-/// Our terminal hands every key over as it is, until this is dropped.
+/// Keeps our terminal in raw mode until this is dropped.
 struct Raw(Termios);
 
 impl Raw {

@@ -35,15 +35,15 @@ const DISK_BYTES: u64 = 64 << 30;
 /// The emulated processor: a small one with nested paging, and without AVX, as TCG's SVM does not intercept XSETBV: KVM
 /// would not learn of the AVX state that a guest has switched on.
 const CPU: &str = "EPYC,+svm,+npt,-avx,-avx2,-f16c,-fma";
-/// Memory, which is taken as it is touched, unless HULL_HOST_MEMORY_MIB says otherwise.
+/// Memory of a host, taken from the machine as it is touched; HULL_HOST_MEMORY_MIB replaces it.
 const MEMORY_MIB: u32 = 6144;
-/// An emulated boot takes seconds; one that takes this long has failed.
+/// An emulated boot takes seconds, or a minute on a busy machine; one that takes this long has failed.
 const START_LIMIT: Duration = Duration::from_secs(180);
-/// Attempts at a start: another program may take the port before QEMU does, and an emulated kernel can trip over the
-/// emulator (QEMU 7.2 with threads, while the kernel patches its own text).
+/// Attempts at a start: another program may take the port before QEMU does, and a boot can fail in the emulator itself
+/// (QEMU 7.2 with threads, while the kernel patches its own text).
 const ATTEMPTS: usize = 3;
 
-/// How to reach a host.
+/// The address of a host's server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Endpoint {
     /// Port on 127.0.0.1.
@@ -52,7 +52,7 @@ pub(crate) struct Endpoint {
     pub(crate) token: String,
 }
 
-/// What the server inside reads, from the host's folder.
+/// The server's configuration, which it reads from the host's folder.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct State {
     /// The secret.
@@ -150,7 +150,7 @@ fn boot(folder: &Path, artifacts: &Artifacts, keep: bool) -> Result<(Machine, En
     let mut command = if keep {
         Command::new("qemu-system-x86_64")
     } else {
-        // Ends with us, however we end.
+        // The kernel kills it when the thread that starts it ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         command
@@ -161,7 +161,7 @@ fn boot(folder: &Path, artifacts: &Artifacts, keep: bool) -> Result<(Machine, En
         .arg(&artifacts.kernel)
         // QEMU's options take no comma in a path: it finds its files from where it is.
         .current_dir(folder);
-    // QEMU holds this lock until it ends, whatever becomes of us: see `kept`.
+    // QEMU holds this lock until it ends, also after our own end: see `kept`.
     let lock = File::open(&endpoint_path)?;
     flock(&lock, FlockOperation::LockExclusive)?;
     fcntl_setfd(lock.as_fd(), FdFlags::empty())?;
@@ -180,7 +180,7 @@ fn boot(folder: &Path, artifacts: &Artifacts, keep: bool) -> Result<(Machine, En
         _folder: None,
     };
     wait_until_ready(folder, &ready, &token, pid)?;
-    // The disk's and the sockets' names are not needed any more.
+    // All of these are open by now, and not opened again.
     for name in [
         "disk",
         "initramfs",
@@ -304,7 +304,10 @@ fn share(folder: &Path, name: &str, source: &Path, read_only: bool) -> Result<()
     Ok(())
 }
 
-/// Waits for the server's word, for QEMU's end, or for the limit, whichever comes first.
+/// Waits until the server reports that it is ready.
+///
+/// # Errors
+/// QEMU ends, or the limit is reached, before that.
 fn wait_until_ready(folder: &Path, ready: &TcpListener, token: &str, qemu: Pid) -> Result<()> {
     let qemu = pidfd_open(qemu, PidfdFlags::empty())?;
     let limit = Instant::now() + START_LIMIT;

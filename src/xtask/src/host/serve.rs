@@ -23,14 +23,14 @@ use super::machine::{SERVER_PORT, State};
 use super::wire::{FromClient, Hello, Outcome, Part, Size, Task};
 use crate::step::run;
 
-/// A client that has connected says who it is at once.
+/// A client sends its hello as soon as it has connected.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
-/// How long a command whose client is gone may take to end by itself before it is killed.
+/// After its client is gone, a command has this long to end before it is killed.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// How long output is awaited from what a command left behind with its streams open.
+/// How long to wait for output from processes that a command left behind with its streams open.
 const LEFTOVERS: Duration = Duration::from_secs(5);
 
-/// The connections of the sessions that are not complete yet.
+/// Connections of sessions that are not complete yet.
 type Sessions = Mutex<HashMap<String, Vec<(Part, TcpStream)>>>;
 
 /// PID 1: starts the server as a child and reaps everything. Returns only when something fails.
@@ -79,7 +79,7 @@ pub(crate) fn serve(state: &Path) -> Result<ExitCode> {
 fn accept(mut stream: TcpStream, state: &State, sessions: &Sessions) -> Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(HELLO_LIMIT))?;
-    let hello: Hello = frame::read(&mut stream).context("a client says nothing that we know")?;
+    let hello: Hello = frame::read(&mut stream).context("a client's hello is not one")?;
     stream.set_read_timeout(None)?;
     if hello.token != state.token {
         bail!("a client does not know the secret");
@@ -170,19 +170,19 @@ fn session(session: Session, state: &State) -> Result<()> {
     Ok(())
 }
 
-/// No more of this stream. It may be gone already.
+/// Shuts a stream down, which may be closed already.
 fn end(stream: &TcpStream) {
     stream.shutdown(Shutdown::Both).ok();
 }
 
-/// Answers a watcher, which learns by it that the host's processes run, until it is gone.
+/// Answers a watcher's beats until it is gone: each answer tells that the host's processes run.
 fn beat(mut stream: TcpStream) -> Result<()> {
     let mut beat = [0];
     while stream.read_exact(&mut beat).is_ok() && stream.write_all(&beat).is_ok() {}
     Ok(())
 }
 
-/// Sees what the machine's files are now (virtio-fs caches for ever), and copies the installation.
+/// Drops what virtio-fs has cached of the machine's files, which it never does itself, and copies the installation.
 fn refresh(state: &State) -> Result<()> {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().expect("no holder panics");
@@ -221,7 +221,7 @@ fn perform(task: &Task, control: &TcpStream, streams: &Streams) -> Result<ExitSt
     Ok(status)
 }
 
-/// What moves a command's streams.
+/// The threads that copy a command's streams.
 struct Pumps {
     terminal: bool,
     /// The main side of the terminal.
@@ -332,7 +332,7 @@ fn watch(mut control: TcpStream, main: Option<OwnedFd>, pid: Pid, ended: mpsc::R
         if ended.try_recv() == Err(mpsc::TryRecvError::Disconnected) {
             return;
         }
-        // The client went first. A group that is gone already is not an error.
+        // The client is gone. A group that is gone already is not an error.
         kill_process_group(pid, Signal::INT).ok();
         ended.recv_timeout(FAREWELL).ok();
         kill_process_group(pid, Signal::KILL).ok();

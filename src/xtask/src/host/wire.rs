@@ -1,4 +1,4 @@
-//! What client and server of the test host say to each other, as frames of `protocol::frame`.
+//! The protocol between client and server of the test host, in frames of `protocol::frame`.
 //!
 //! A command is a session of several connections, each of which opens with a [`Hello`]: one for control and one for
 //! each standard stream, so that none holds up another and an end of input is an end of a connection.
@@ -16,7 +16,7 @@ pub(crate) const BEAT: Duration = Duration::from_secs(1);
 pub(crate) struct Hello {
     /// The host's secret.
     pub(crate) token: String,
-    /// What the connections of one command have in common.
+    /// The same for all connections of one command.
     pub(crate) session: String,
     /// What this connection carries.
     pub(crate) part: Part,
@@ -62,14 +62,14 @@ pub(crate) struct Size {
     pub(crate) columns: u16,
 }
 
-/// What follows on the control connection. When it closes, the command is interrupted, then killed.
+/// What the client sends on the control connection. When that closes, the command is interrupted, then killed.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromClient {
     /// The client's terminal has a new size.
     Resize(Size),
 }
 
-/// How it ended.
+/// How a command ended.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Outcome {
     /// Its exit code, or 128 + the number of the signal that ended it.

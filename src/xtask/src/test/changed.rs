@@ -9,7 +9,7 @@ use super::list::Test;
 use crate::paths;
 use crate::step::{first_line, output, succeeds};
 
-/// Branches that others begin at, the first that exists.
+/// Candidates for the main branch: the first that exists is it.
 const MAIN: [&str; 4] = ["origin/main", "origin/master", "main", "master"];
 
 /// What differs.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::paths;
 
-/// A test that was never seen.
+/// The expected duration of a test that has not run yet.
 const UNKNOWN: Duration = Duration::from_secs(15);
 
 /// Seconds by [`super::list::Test::title`].
@@ -34,7 +34,7 @@ impl Durations {
         Ok(durations)
     }
 
-    /// What is expected of a test.
+    /// The expected duration of a test.
     pub(crate) fn of(&self, title: &str) -> Duration {
         self.0
             .get(title)

@@ -25,7 +25,7 @@ const CONSOLE_LINES: usize = 20;
 
 /// Tests that need the same kind of host.
 pub(crate) struct Part {
-    /// The kernel, for those who read the output; empty where there is no choice.
+    /// The kernel's name in the output; empty where there is no choice.
     pub(crate) name: &'static str,
     /// The kernel's package.
     pub(crate) kernel: String,
@@ -36,13 +36,13 @@ pub(crate) struct Part {
 pub(crate) struct Lanes<'a> {
     pub(crate) count: usize,
     pub(crate) limits: Limits,
-    /// What is known of the tests.
+    /// Expected durations.
     pub(crate) known: Durations,
     /// Starts a place with a kernel.
     pub(crate) start: &'a (dyn Fn(&str) -> Result<Place> + Sync),
 }
 
-/// What came of one test.
+/// The end of one test.
 struct Ended {
     result: Result<(), String>,
     took: Duration,
@@ -63,10 +63,10 @@ struct Report<'a> {
 }
 
 impl Lanes<'_> {
-    /// Runs the parts one after the other. What was measured of those that passed.
+    /// Runs the parts one after the other. Returns the durations of tests that passed.
     ///
     /// # Errors
-    /// Hosts cannot be started, and so tests were not run.
+    /// A host cannot be started, and tests were not run for that reason.
     pub(crate) fn run(&self, parts: Vec<Part>, tally: &mut Tally) -> Result<Durations> {
         let mut measured = Durations::default();
         for part in parts.into_iter().filter(|part| !part.tests.is_empty()) {
@@ -104,7 +104,7 @@ impl Lanes<'_> {
         Ok(measured)
     }
 
-    /// Changed ones stay in front, as [`super::changed`] has put them there.
+    /// Urgent tests first, and of each kind the longest first.
     fn longest_first(&self, mut tests: Vec<Test>) -> VecDeque<Test> {
         tests.sort_by_key(|test| {
             let known = self.known.of(&test.title);

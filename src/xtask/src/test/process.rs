@@ -13,9 +13,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::place::{self, Place};
 
-/// How much of a test's output is kept, in bytes: the first so many.
+/// The most output of a test that is kept, in bytes, from its beginning.
 const MOST_OUTPUT: usize = 1 << 20;
-/// How long output is awaited of what a test left behind with its streams open.
+/// How long to wait for output from processes that a test left behind with its streams open.
 const LEFTOVERS: Duration = Duration::from_secs(10);
 
 /// A process that runs.
@@ -73,7 +73,7 @@ impl Process {
         String::from_utf8_lossy(&output).into_owned()
     }
 
-    /// Kills it where it runs here. In a test host, the end of the host is its end.
+    /// Kills a process on this machine. One in a test host ends with the host.
     pub(crate) fn kill(&self) {
         if let Some(group) = self.group {
             // A group that is gone already is not an error.
@@ -95,9 +95,9 @@ fn follow(
     let (tell, outcome) = mpsc::channel();
     thread::spawn(move || {
         let code = wait();
-        // Nothing is ever sent: both have come to their ends, or this takes too long.
+        // Nothing is ever sent: this ends when both outputs have, or at the limit.
         closed.recv_timeout(LEFTOVERS).ok();
-        // The receiver is gone when the process was given up.
+        // The receiver is gone if the process was given up.
         tell.send(code).ok();
     });
     Process {

@@ -1,4 +1,4 @@
-//! Telling from outside that a test or its host hangs: a test host whose kernel is stuck ends no test by itself.
+//! Detecting from outside that a test or its host hangs: a host whose kernel is stuck cannot report anything.
 //!
 //! Three things are looked at while a test runs: how long it has run, when the host's server was last heard (it answers
 //! a beat every [`crate::host::wire::BEAT`]), and what the host's kernel prints on its console.
@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Bounds of what is waited for.
+/// How long to wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// A test may take this long at least,
@@ -15,12 +15,12 @@ pub(crate) struct Limits {
     pub(crate) most: Duration,
     /// and in between this many times as long as it is known to take.
     pub(crate) factor: u32,
-    /// A server that was silent for so long does not come back.
+    /// A server that has not answered for this long is taken for dead.
     pub(crate) silence: Duration,
 }
 
 impl Limits {
-    /// For emulated machines that share this one with other work.
+    /// For emulated machines on a machine that may be busy with other work.
     pub(crate) const USUAL: Limits = Limits {
         least: Duration::from_secs(5 * 60),
         most: Duration::from_secs(20 * 60),
@@ -37,7 +37,7 @@ impl Limits {
 /// A soft lockup that is shorter can be the emulator waiting for a processor of a busy machine.
 const LOCKUP_SECONDS: u64 = 60;
 
-/// What a kernel prints when it is not to be relied on any more.
+/// Messages of a kernel that cannot be relied on any more.
 const FATAL: [&str; 6] = [
     "Kernel panic",
     "Oops:",
