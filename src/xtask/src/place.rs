@@ -2,15 +2,24 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
+use std::mem;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::host::{self, Host};
 use crate::paths;
 use crate::step::succeeds;
+
+/// A command that prints nothing for this long hangs; compiling everything on a busy machine takes less.
+const SILENCE: Duration = Duration::from_secs(20 * 60);
+/// The exit code of a command that was killed for its silence, as timeout(1) has it.
+const TIMED_OUT: u8 = 124;
 
 /// Where commands that start VMs are run.
 pub(crate) enum Place {
@@ -101,8 +110,13 @@ pub(crate) fn command(argv: &[String]) -> Result<Command> {
     Ok(command)
 }
 
-/// Runs a command, shows both its outputs, and lets `see` look at each line.
+/// Runs a command, shows both its outputs, and lets `see` look at each line. One that prints nothing for [`SILENCE`] is
+/// killed with everything that it has started.
 pub(crate) fn seen(command: &mut Command, see: &mut dyn FnMut(&str)) -> Result<u8> {
+    seen_within(command, SILENCE, see)
+}
+
+fn seen_within(command: &mut Command, silence: Duration, see: &mut dyn FnMut(&str)) -> Result<u8> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -111,36 +125,28 @@ pub(crate) fn seen(command: &mut Command, see: &mut dyn FnMut(&str)) -> Result<u
         .with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))?;
     let stdout = child.stdout.take().context("stdout is a pipe")?;
     let stderr = child.stderr.take().context("stderr is a pipe")?;
-    show(stdout, stderr, see)?;
-    Ok(code(child.wait()?))
-}
-
-/// Shows two outputs until both have ended, line by line.
-pub(crate) fn show(
-    stdout: impl io::Read + Send + 'static,
-    stderr: impl io::Read + Send + 'static,
-    see: &mut dyn FnMut(&str),
-) -> Result<()> {
-    let (lines, receiver) = std::sync::mpsc::channel();
-    let errors = lines.clone();
-    let forward = |from: Box<dyn io::Read + Send>, to: std::sync::mpsc::Sender<_>, error| {
-        thread::spawn(move || {
-            let mut from = BufReader::new(from);
-            let mut line = Vec::new();
-            while from
-                .read_until(b'\n', &mut line)
-                .is_ok_and(|count| count > 0)
-            {
-                if to.send((error, std::mem::take(&mut line))).is_err() {
-                    return;
+    let (lines, receiver) = mpsc::channel();
+    forward(stdout, false, lines.clone());
+    forward(stderr, true, lines);
+    loop {
+        let (is_error, line) = match receiver.recv_timeout(silence) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => return Ok(code(child.wait()?)),
+            Err(RecvTimeoutError::Timeout) => {
+                let program = command.get_program().to_string_lossy().into_owned();
+                eprintln!(
+                    "error: {program} has printed nothing for {} s: it is killed",
+                    silence.as_secs()
+                );
+                for process in below(Pid::from_child(&child)) {
+                    // One that is gone already is not an error.
+                    kill_process(process, Signal::KILL).ok();
                 }
+                child.wait()?;
+                return Ok(TIMED_OUT);
             }
-        })
-    };
-    forward(Box::new(stdout), lines, false);
-    forward(Box::new(stderr), errors, true);
-    for (error, line) in receiver {
-        if error {
+        };
+        if is_error {
             io::stderr().write_all(&line)?;
         } else {
             io::stdout().write_all(&line)?;
@@ -148,7 +154,41 @@ pub(crate) fn show(
         }
         see(String::from_utf8_lossy(&line).trim_end());
     }
-    Ok(())
+}
+
+/// Sends each line of a stream with `is_error`, until the stream ends.
+fn forward(
+    from: impl io::Read + Send + 'static,
+    is_error: bool,
+    to: mpsc::Sender<(bool, Vec<u8>)>,
+) {
+    thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        while from
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|count| count > 0)
+        {
+            if to.send((is_error, mem::take(&mut line))).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// A process and all of its descendants.
+pub(crate) fn below(pid: Pid) -> Vec<Pid> {
+    let mut found = vec![pid];
+    let mut at = 0;
+    while let Some(pid) = found.get(at).copied() {
+        at += 1;
+        let number = pid.as_raw_pid();
+        let path = format!("/proc/{number}/task/{number}/children");
+        let children = fs::read_to_string(path).unwrap_or_default();
+        let children = children.split_whitespace();
+        found.extend(children.filter_map(|child| Pid::from_raw(child.parse().ok()?)));
+    }
+    found
 }
 
 /// The exit code that a shell would report: 128 + n for signal n.
@@ -161,6 +201,17 @@ pub(crate) fn code(status: ExitStatus) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_falls_silent_is_killed_with_what_it_started() {
+        let mut lines = Vec::new();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo begun; sleep 1000 & sleep 1000"]);
+        let mut see = |line: &str| lines.push(line.to_owned());
+        let code = seen_within(&mut command, Duration::from_millis(300), &mut see).unwrap();
+        assert_eq!(code, TIMED_OUT);
+        assert_eq!(lines, ["begun"]);
+    }
 
     #[test]
     fn virtualization_is_read_from_the_flags_alone() {

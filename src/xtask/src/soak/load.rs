@@ -14,6 +14,8 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tests::registry::{Image, Registry};
 
+use crate::place::below;
+
 /// Longer than any action takes in an emulated machine with much to do.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// How long a killed process may take to be gone.
@@ -326,21 +328,6 @@ fn any_process(one: &str, other: &str) -> Result<bool> {
         }
     }
     Ok(false)
-}
-
-/// A process and all that it has started.
-fn below(pid: Pid) -> Vec<Pid> {
-    let mut found = vec![pid];
-    let mut at = 0;
-    while let Some(pid) = found.get(at).copied() {
-        at += 1;
-        let number = pid.as_raw_pid();
-        let path = format!("/proc/{number}/task/{number}/children");
-        let children = fs::read_to_string(path).unwrap_or_default();
-        let children = children.split_whitespace();
-        found.extend(children.filter_map(|child| Pid::from_raw(child.parse().ok()?)));
-    }
-    found
 }
 
 fn hex(bytes: &[u8]) -> String {

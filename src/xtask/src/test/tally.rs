@@ -65,7 +65,7 @@ impl Tally {
             };
             match pair[1] {
                 "passed" => self.passed += count,
-                "failed" => self.failed += count,
+                "failed" | "timed" => self.failed += count,
                 _ => {}
             }
         }
@@ -81,8 +81,9 @@ mod tests {
         let mut tally = Tally::default();
         tally.see("test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out");
         tally.see("     Summary [   0.004s] 5 tests run: 4 passed (1 slow), 1 failed, 7 skipped");
+        tally.see("     Summary [ 300.0s] 3 tests run: 1 passed, 1 failed, 1 timed out, 0 skipped");
         tally.see("test it::works ... ok");
-        assert_eq!((tally.passed, tally.failed), (7, 2));
+        assert_eq!((tally.passed, tally.failed), (8, 4));
     }
 
     #[test]
