@@ -1,11 +1,9 @@
 //! Following a test host from outside: whether its server answers, and its console.
 //!
-//! The beats are for the host as well. QEMU's emulator can lose an interrupt: `vmrun` marks a virtual interrupt as pending
-//! with a plain read and write of the word in which another thread marks a device's (`helper_vmrun` in QEMU 7.2's
-//! target/i386/tcg/sysemu/svm_helper.c; KVM asks for virtual interrupts when a guest that has its interrupts off is to
-//! get one). The local APIC then holds an interrupt that the processor does not see until the next one comes from
-//! anywhere. If it was the timer's, and the guest spins, the kernel stands still, as in "soft lockup - CPU#0 stuck for
-//! 332s!". A packet from outside is an interrupt, and ends it.
+//! The beats are for the host as well. By its source, QEMU's emulator can lose an interrupt: `vmrun` marks a virtual
+//! interrupt as pending with a plain read and write of the word in which another thread marks a device's (`helper_vmrun`
+//! in QEMU 7.2's target/i386/tcg/sysemu/svm_helper.c). The local APIC then holds an interrupt that the processor does not
+//! see until the next one comes from anywhere; a packet is one. docs/design.md says what was seen.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
