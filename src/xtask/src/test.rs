@@ -135,7 +135,7 @@ fn first(changed: &Changed) -> Result<()> {
     }
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(paths::checkout());
-    cargo.args(["test", "--quiet", "--lib", "--bins"]);
+    cargo.args(["test", "--quiet"]);
     for package in packages {
         cargo.args(["--package", package]);
     }
@@ -184,7 +184,6 @@ fn faults(filter: Option<&str>, tally: &mut Tally) -> Result<Durations> {
         start: &|_| Ok(Place::Here),
     };
     let part = Part {
-        name: "here",
         kernel: String::new(),
         tests,
     };
@@ -202,7 +201,6 @@ fn end_to_end(
     let of_vms = tests("tests", Marked::Ordinary, filter)?;
     let mut parts = match is_here {
         true => vec![Part {
-            name: "",
             kernel: String::new(),
             tests: of_vms,
         }],
@@ -238,12 +236,10 @@ fn in_test_hosts(of_vms: Vec<Test>, filter: Option<&str>) -> Result<Vec<Part>> {
     let newest = [of_vmm, of_vms].concat();
     Ok(vec![
         Part {
-            name: "Linux 6.12",
             kernel: host::kernel(),
             tests: newest,
         },
         Part {
-            name: "Linux 6.1",
             kernel: host::OWN_KERNEL.to_owned(),
             tests: older,
         },

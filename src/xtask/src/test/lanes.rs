@@ -25,9 +25,7 @@ const CONSOLE_LINES: usize = 20;
 
 /// Tests that need the same kind of host.
 pub(crate) struct Part {
-    /// The kernel's name in the output; empty where there is no choice.
-    pub(crate) name: &'static str,
-    /// The kernel's package.
+    /// The kernel's package; empty where tests run on this machine.
     pub(crate) kernel: String,
     pub(crate) tests: Vec<Test>,
 }
@@ -81,8 +79,8 @@ impl Lanes<'_> {
             let lanes = self.count.min(lock(&shared.waiting).len());
             let failures: Vec<anyhow::Error> = thread::scope(|scope| {
                 let lane = |number| {
-                    let (shared, name, kernel) = (&shared, part.name, &*part.kernel);
-                    scope.spawn(move || self.lane(number, name, kernel, shared))
+                    let (shared, kernel) = (&shared, &*part.kernel);
+                    scope.spawn(move || self.lane(number, kernel, shared))
                 };
                 let lanes: Vec<_> = (1..=lanes).map(lane).collect();
                 let joined = lanes.into_iter().map(|lane| lane.join());
@@ -113,7 +111,7 @@ impl Lanes<'_> {
         tests.into()
     }
 
-    fn lane(&self, number: usize, name: &str, kernel: &str, shared: &Shared<'_>) -> Result<()> {
+    fn lane(&self, number: usize, kernel: &str, shared: &Shared<'_>) -> Result<()> {
         let mut place = None;
         loop {
             // A statement of its own: the lock is not held while the test runs.
@@ -136,9 +134,9 @@ impl Lanes<'_> {
             if ended.lost.is_some() {
                 place = None;
             }
-            let lane = match name {
+            let lane = match short_name(kernel) {
                 "" => format!("{number}"),
-                name => format!("{number}, {name}"),
+                name => format!("{number} on {name}"),
             };
             lock(&shared.report).add(&test, &lane, ended);
         }
@@ -197,6 +195,11 @@ impl Lanes<'_> {
         };
         Ok(hang(&sight, limit, &self.limits))
     }
+}
+
+/// A kernel's name in the output: that of its package without what all have.
+fn short_name(kernel: &str) -> &str {
+    kernel.trim_start_matches("linux-image-")
 }
 
 /// Whether libtest has run one test that passed.

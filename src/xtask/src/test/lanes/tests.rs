@@ -91,7 +91,6 @@ fn run(behaviours: &[Behaviour]) -> (Result<Durations>, Tally, usize) {
         start: &start,
     };
     let part = Part {
-        name: "",
         kernel: "kernel".to_owned(),
         tests: vec![Test::example("a"), Test::example("b")],
     };
