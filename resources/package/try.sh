@@ -5,7 +5,8 @@ package=$1
 shift
 cp "$package" /tmp/hull.deb
 for folder; do
-	mount -t tmpfs -o mode=755 hidden "$folder"
+	# One that lies below another is hidden already.
+	[ ! -d "$folder" ] || mount -t tmpfs -o mode=755 hidden "$folder"
 done
 cd /
 dpkg --install --force-depends /tmp/hull.deb

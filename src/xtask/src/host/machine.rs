@@ -37,8 +37,8 @@ const DISK_BYTES: u64 = 64 << 30;
 const CPU: &str = "EPYC,+svm,+npt,-avx,-avx2,-f16c,-fma";
 /// Memory of a host, taken from the machine as it is touched; HULL_HOST_MEMORY_MIB replaces it.
 const MEMORY_MIB: u32 = 6144;
-/// An emulated boot takes seconds, or a minute on a busy machine; one that takes this long has failed.
-const START_LIMIT: Duration = Duration::from_secs(180);
+/// An emulated boot takes seconds, or two minutes on a busy machine; one that takes this long has failed.
+const START_LIMIT: Duration = Duration::from_secs(300);
 /// Attempts at a start: another program may take the port before QEMU does, and a boot can fail in the emulator itself
 /// (QEMU 7.2 with threads, while the kernel patches its own text).
 const ATTEMPTS: usize = 3;
