@@ -28,8 +28,14 @@ const ITS_OWN: [&str; 7] = [
 
 /// What the init script's own messages begin with.
 const SAID_BY_INIT: &str = "test host: ";
-/// What QEMU and virtiofsd always say, and what means nothing.
-const NOISE: [&str; 2] = ["TCG doesn't support requested feature", "vhost-user"];
+/// What QEMU, virtiofsd and the kernel print at every start.
+const NOISE: [&str; 5] = [
+    "TCG doesn't support requested feature",
+    "vhost-user",
+    "virtio_loop: ",
+    "fv_queue_",
+    "Invalid ELF header magic",
+];
 /// Lines of each log that are shown at most.
 const SHOWN: usize = 15;
 
