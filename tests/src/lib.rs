@@ -1,4 +1,4 @@
-//! The fixture of the end-to-end tests: run `hull`, look at what came out.
+//! The fixture of the end-to-end tests: runs `hull` and gives access to its output.
 //!
 //! `cargo xtask test` runs them where VMs can run, with the built `hull` first on the PATH. Each [`Hull`] has a store of
 //! its own, so that tests do not see each other.
@@ -104,7 +104,7 @@ fn words<'a>(options: &[&'a str], script: &'a str) -> Vec<&'a str> {
     words
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Outcome(Output);
 
