@@ -3,6 +3,7 @@
 //! ```text
 //! images.db                 names, images, layers (SQLite)
 //! layers/<diffID>-v<n>.erofs  read-only; <n> is the converter's version
+//! records/<the same name>     what the layer's image does not hold of its tar
 //! partial/<digest>          downloads, complete or not, until their layer is converted
 //! tmp/                      files being written
 //! locks/<diffID>            held while a layer is converted, so that one process does it and others wait
@@ -21,6 +22,7 @@ mod error;
 mod image;
 mod layers;
 mod lock;
+mod records;
 mod remove;
 mod reserve;
 mod sweep;
@@ -38,6 +40,7 @@ pub(crate) use error::{available_bytes, is_full};
 pub use image::{Image, Layer};
 pub(crate) use layers::LayerJob;
 pub(crate) use lock::FileLock;
+pub(crate) use records::LayerTar;
 pub use remove::Removed;
 pub use sweep::Swept;
 
@@ -86,8 +89,9 @@ impl Store {
 
     fn open_unswept(root: &Path) -> Result<Store> {
         let database = root.join("images.db");
-        if !database.exists() {
-            for folder in ["", "layers", "partial", "tmp", "locks", "leases"] {
+        // The folder that came last: stores of earlier versions lack it.
+        if !database.exists() || !root.join("records").exists() {
+            for folder in ["", "layers", "partial", "tmp", "locks", "leases", "records"] {
                 let folder = root.join(folder);
                 std::fs::DirBuilder::new()
                     .recursive(true)

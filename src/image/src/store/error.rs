@@ -128,6 +128,9 @@ pub enum Damage {
     /// It was written by another version of the converter.
     #[error("was written by another version of hull")]
     Outdated,
+    /// It was stored by a hull that kept no record of the layer's tar, so the tar cannot be rebuilt.
+    #[error("is missing: the layer was stored before hull kept what saving and pushing need")]
+    NoRecord,
 }
 
 impl Error {
@@ -184,6 +187,10 @@ impl Error {
             Error::SeveralNames { .. } => {
                 "remove it by one of its names, or force the removal of all"
             }
+            Error::Damaged {
+                damage: Damage::NoRecord,
+                ..
+            } => "pull or import the image again: that stores what is needed",
             Error::Damaged { .. } => "pull or import the image again: that mends it",
             Error::DiffId { .. } | Error::Corrupt { .. } => {
                 "the image was built or transferred wrongly: nothing of this layer was kept"

@@ -35,7 +35,8 @@ impl Store {
         let row = self
             .database()
             .layer(diff_id, chain_id, CONVERTER_VERSION)?;
-        Ok(row.filter(|row| self.check_layer(row).is_ok()))
+        // One without a record can run, but not leave this store again: it is stored anew.
+        Ok(row.filter(|row| self.check_layer(row).is_ok() && self.has_record(row)))
     }
 
     /// Takes the right to convert this layer: `None` while another has it.
@@ -47,8 +48,9 @@ impl Store {
     /// Converts a layer and enters it. `source` holds its tar, packed or not, and is read to its end.
     pub(crate) fn store_layer(&self, job: &LayerJob<'_>, source: impl Read) -> Result<LayerRow> {
         let mut temporary = Temporary::new(&self.root.join("tmp"))?;
-        let (diff_id, converted) =
-            convert(job, source, &mut temporary, &self.open_lower(job.lower)?)?;
+        let mut record = Temporary::new(&self.root.join("tmp"))?;
+        let lower = self.open_lower(job.lower)?;
+        let (diff_id, converted) = convert(job, source, &mut temporary, &record, &lower)?;
         if converted.dropped_xattrs > 0 {
             tracing::warn!(%diff_id, count = converted.dropped_xattrs, "xattrs of the layer were left out");
         }
@@ -64,9 +66,15 @@ impl Store {
                 chain.hex()
             ),
         };
-        let folder = self.layers_folder();
-        temporary.rename(&folder.join(&file))?;
-        sync_folder(&folder).map_err(Error::io("sync the folder", folder))?;
+        record.finish()?;
+        // The record first: a layer that is there has one.
+        for (temporary, folder) in [
+            (record, self.records_folder()),
+            (temporary, self.layers_folder()),
+        ] {
+            temporary.rename(&folder.join(&file))?;
+            sync_folder(&folder).map_err(Error::io("sync the folder", folder))?;
+        }
         let row = LayerRow {
             id: 0,
             diff_id,
@@ -97,6 +105,7 @@ fn convert(
     job: &LayerJob<'_>,
     source: impl Read,
     temporary: &mut Temporary,
+    record: &Temporary,
     lower: &LowerLayers,
 ) -> Result<(Digest, Converted)> {
     let corrupt = |source: Box<dyn std::error::Error + Send + Sync>| Error::Corrupt {
@@ -107,7 +116,10 @@ fn convert(
     };
     let unpacked = Decompressor::new(source).map_err(|error| corrupt(error.into()))?;
     let mut tar = HashingReader::new(unpacked);
-    let converted = layer::convert(&mut tar, &mut temporary.file, lower, &Limits::default())
+    let record_file = record.file.try_clone();
+    let record_file = record_file.map_err(Error::io("open", &record.path))?;
+    let (output, limits) = (&mut temporary.file, Limits::default());
+    let converted = layer::convert_recorded(&mut tar, output, lower, &limits, record_file)
         .map_err(|error| match is_full(&error) {
             true => Error::full(temporary.path.clone(), None),
             false => corrupt(error.into()),
