@@ -18,10 +18,15 @@
 //! they end with their holder, so no process id is ever guessed at.
 
 mod database;
+mod delete;
+mod details;
 mod error;
+mod glob;
 mod image;
 mod layers;
+mod list;
 mod lock;
+mod prune;
 mod records;
 mod remove;
 mod reserve;
@@ -34,12 +39,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use database::Database;
-pub(crate) use database::{LayerRow, NewName};
+pub(crate) use database::{BlobRow, LayerRow, NewName};
+pub use delete::{DeleteError, DeleteOptions, Deleted, Deletion, ImageUser, User};
+pub use details::{Details, DiskUsage, HistoryEntry, ImageUsage};
 pub use error::{Damage, Error};
 pub(crate) use error::{available_bytes, is_full};
+pub use glob::{Pattern, PatternError};
 pub use image::{Image, Layer};
 pub(crate) use layers::LayerJob;
+pub use list::{LabelFilter, ListFilter};
 pub(crate) use lock::FileLock;
+pub use prune::PruneOptions;
 pub(crate) use records::LayerTar;
 pub use remove::Removed;
 pub use sweep::Swept;
@@ -188,14 +198,7 @@ impl Store {
     ) -> Result<Image> {
         let id = config.id();
         let layers: Vec<i64> = layers.iter().map(|layer| layer.id).collect();
-        let names: Vec<NewName> = names
-            .iter()
-            .map(|name| NewName {
-                name: name.canonical(),
-                repository: name.full_repository(),
-                is_digest: name.digest().is_some(),
-            })
-            .collect();
+        let names: Vec<NewName> = names.iter().map(NewName::of).collect();
         self.database()
             .put_image(&id, &config.bytes, manifest, &layers, &names)?;
         let row = self.database().image(&id)?;

@@ -85,6 +85,12 @@ pub enum Error {
         /// Its names.
         names: Vec<String>,
     },
+    /// A name that is to be given to an image has a digest in it, which only the image's contents can give it.
+    #[error("{name} cannot be given to an image: it has a digest in it")]
+    DigestAsTag {
+        /// The name.
+        name: String,
+    },
     /// What the store holds of an image is not what it should.
     #[error("image {image} is damaged: {} {damage}", .path.display())]
     Damaged {
@@ -195,6 +201,7 @@ impl Error {
             Error::DiffId { .. } | Error::Corrupt { .. } => {
                 "the image was built or transferred wrongly: nothing of this layer was kept"
             }
+            Error::DigestAsTag { .. } => "give it a name with a tag, such as name:tag",
             Error::Database { .. } | Error::Io { .. } => return None,
         };
         Some(text.to_owned())

@@ -121,7 +121,7 @@ impl Store {
 }
 
 /// RFC 3339, section 5.6: the seconds since 1970 of `2026-11-22T09:40:28.5Z` or the like.
-fn seconds_of_rfc3339(text: &str) -> Option<i64> {
+pub(super) fn seconds_of_rfc3339(text: &str) -> Option<i64> {
     let number = |from: usize, to: usize| -> Option<i64> {
         let digits = text.get(from..to)?;
         digits
