@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::reference::Reference;
-use crate::{import, manifest, registry, store};
+use crate::{import, manifest, registry, save, store};
 
 /// A result with the crate's error.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -27,6 +27,14 @@ pub enum Error {
         /// Why not.
         source: Box<Cause>,
     },
+    /// Saving to an archive failed.
+    #[error("cannot save {names}")]
+    Save {
+        /// What was to be saved.
+        names: String,
+        /// Why not.
+        source: Box<Cause>,
+    },
     /// The store itself.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -47,13 +55,18 @@ pub enum Cause {
     /// The archive.
     #[error(transparent)]
     Archive(#[from] import::Error),
+    /// The archive that is being written.
+    #[error(transparent)]
+    Save(#[from] save::Error),
 }
 
 impl Error {
     /// Why a pull or an import failed.
     pub fn cause(&self) -> Option<&Cause> {
         match self {
-            Error::Pull { source, .. } | Error::Import { source, .. } => Some(source),
+            Error::Pull { source, .. }
+            | Error::Import { source, .. }
+            | Error::Save { source, .. } => Some(source),
             Error::Store(_) => None,
         }
     }
@@ -61,16 +74,29 @@ impl Error {
     /// What a person can do about it, in one sentence, where there is something.
     pub fn help(&self) -> Option<String> {
         match self {
-            Error::Pull { source, .. } | Error::Import { source, .. } => match source.as_ref() {
-                Cause::Registry(error) => error.help(),
-                Cause::Manifest(manifest::Error::Platform { .. }) => {
-                    Some("hull runs linux/amd64 only: choose another tag or image".to_owned())
-                }
-                Cause::Manifest(_) => None,
-                Cause::Store(error) => error.help(),
-                Cause::Archive(error) => error.help(),
-            },
             Error::Store(error) => error.help(),
+            _ => self.cause()?.help(),
+        }
+    }
+}
+
+impl Cause {
+    fn help(&self) -> Option<String> {
+        match self {
+            Cause::Registry(error) => error.help(),
+            Cause::Manifest(manifest::Error::Platform { .. }) => {
+                Some("choose another tag or image, or one of these platforms".to_owned())
+            }
+            Cause::Manifest(_) => None,
+            Cause::Store(error) => error.help(),
+            Cause::Archive(error) => error.help(),
+            Cause::Save(save::Error::Output(error)) if store::is_full(error) => {
+                Some("free some space where the archive is written".to_owned())
+            }
+            Cause::Save(save::Error::Output(_)) => None,
+            Cause::Save(save::Error::Layer { .. }) => {
+                Some("pull or import the image again: that mends it".to_owned())
+            }
         }
     }
 }

@@ -24,7 +24,7 @@ use tar_index::{TarIndex, Verdict};
 use crate::compression::Decompressor;
 use crate::digest::{Digest, HashingReader};
 use crate::error::{Cause, Error as TopError};
-use crate::manifest::Config;
+use crate::manifest::{Config, Platform};
 use crate::progress::{Event, LayerName, Progress};
 use crate::pull::{Watched, wait};
 use crate::reference::Reference;
@@ -36,6 +36,26 @@ pub enum Source<'a> {
     Path(&'a Path),
     /// A stream. An archive is first copied to the store's disk; a root file system is not.
     Reader(&'a mut dyn Read),
+}
+
+/// An image that [`Store::load_archive`] brought.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The image.
+    pub image: Image,
+    /// The names that the archive gives it, without those that it had before. May be empty.
+    pub names: Vec<Reference>,
+}
+
+/// What is expected of a source.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    /// Takes the place of the names in an archive.
+    name: Option<&'a Reference>,
+    /// A root file system's tar is an image, too.
+    rootfs: bool,
+    /// Of which platform an OCI layout's images should be; what there is if `None`.
+    platform: Option<&'a Platform>,
 }
 
 /// An image found in an archive, ready to be stored.
@@ -55,6 +75,16 @@ struct FoundLayer {
     stated: Option<(Digest, u64)>,
 }
 
+impl Source<'_> {
+    /// For messages.
+    fn origin(&self) -> PathBuf {
+        match self {
+            Source::Path(path) => path.to_path_buf(),
+            Source::Reader(_) => PathBuf::from("-"),
+        }
+    }
+}
+
 impl Store {
     /// Brings the images that `source` holds into the store. Their names are those that it states; `name`, if given,
     /// takes their place, and then there must be just one image.
@@ -64,11 +94,36 @@ impl Store {
         name: Option<&Reference>,
         progress: &dyn Progress,
     ) -> crate::Result<Vec<Image>> {
-        let origin = match &source {
-            Source::Path(path) => path.to_path_buf(),
-            Source::Reader(_) => PathBuf::from("-"),
+        let origin = source.origin();
+        let wanted = Wanted {
+            name,
+            rootfs: true,
+            platform: None,
         };
-        self.import_source(source, name, progress)
+        let images = self.import_source(source, wanted, progress);
+        let images = images.map(|all| all.into_iter().map(|loaded| loaded.image).collect());
+        images.map_err(|source| TopError::Import {
+            origin,
+            source: source.into(),
+        })
+    }
+
+    /// Brings the images of an archive into the store: what [`Store::save`] or `docker save` wrote, or an OCI layout,
+    /// packed or not. Of an index that lists several platforms, this one's images are taken, or this machine's if it is
+    /// `None`; where an archive has only others, those.
+    pub fn load_archive(
+        &self,
+        source: Source<'_>,
+        platform: Option<&Platform>,
+        progress: &dyn Progress,
+    ) -> crate::Result<Vec<Loaded>> {
+        let origin = source.origin();
+        let wanted = Wanted {
+            name: None,
+            rootfs: false,
+            platform,
+        };
+        self.import_source(source, wanted, progress)
             .map_err(|source| TopError::Import {
                 origin,
                 source: source.into(),
@@ -78,43 +133,43 @@ impl Store {
     fn import_source(
         &self,
         source: Source<'_>,
-        name: Option<&Reference>,
+        wanted: Wanted<'_>,
         progress: &dyn Progress,
-    ) -> Result<Vec<Image>, Cause> {
+    ) -> Result<Vec<Loaded>, Cause> {
         let _session = self.session()?;
         let path = match source {
             Source::Path(path) => path,
-            Source::Reader(reader) => return self.import_stream(reader, name, progress),
+            Source::Reader(reader) => return self.import_stream(reader, wanted, progress),
         };
         if path.is_dir() {
-            return self.import_archive(&Contents::Folder(Folder::open(path)?), name, progress);
+            return self.import_archive(&Contents::Folder(Folder::open(path)?), wanted, progress);
         }
         let mut file = File::open(path).map_err(Error::reading(path))?;
         // What cannot be read twice is read as a stream.
         if !file.metadata().map_err(Error::reading(path))?.is_file() {
-            return self.import_stream(&mut file, name, progress);
+            return self.import_stream(&mut file, wanted, progress);
         }
         let packed = !Decompressor::new(&file)
             .map_err(Error::reading(path))?
             .is_plain();
         file.rewind().map_err(Error::reading(path))?;
         if packed {
-            return self.import_stream(&mut file, name, progress);
+            return self.import_stream(&mut file, wanted, progress);
         }
         match TarIndex::read(&file).map_err(Error::reading(path))?? {
             Verdict::Archive(index) => {
-                self.import_archive(&Contents::Tar(index, file), name, progress)
+                self.import_archive(&Contents::Tar(index, file), wanted, progress)
             }
-            Verdict::RootFs => self.import_rootfs(&mut file, name, progress),
+            Verdict::RootFs => self.import_rootfs(&mut file, wanted, progress),
         }
     }
 
     fn import_stream(
         &self,
         reader: &mut dyn Read,
-        name: Option<&Reference>,
+        wanted: Wanted<'_>,
         progress: &dyn Progress,
-    ) -> Result<Vec<Image>, Cause> {
+    ) -> Result<Vec<Loaded>, Cause> {
         let origin = Path::new("-");
         let mut tar = Decompressor::new(reader).map_err(Error::reading(origin))?;
         let mut head = vec![0; tar_index::HEAD_LEN];
@@ -122,39 +177,43 @@ impl Store {
         head.truncate(length);
         let mut tar = io::Cursor::new(&head).chain(tar);
         if !tar_index::begins_archive(&head)? {
-            return self.import_rootfs(&mut tar, name, progress);
+            return self.import_rootfs(&mut tar, wanted, progress);
         }
         let mut spool = self.spool()?;
         copy_to(&mut tar, &mut spool, self.root())?;
         spool.rewind().map_err(Error::reading(origin))?;
         match TarIndex::read(&spool).map_err(Error::reading(origin))?? {
             Verdict::Archive(index) => {
-                self.import_archive(&Contents::Tar(index, spool), name, progress)
+                self.import_archive(&Contents::Tar(index, spool), wanted, progress)
             }
-            Verdict::RootFs => self.import_rootfs(&mut spool, name, progress),
+            Verdict::RootFs => self.import_rootfs(&mut spool, wanted, progress),
         }
     }
 
     fn import_archive(
         &self,
         contents: &Contents,
-        name: Option<&Reference>,
+        wanted: Wanted<'_>,
         progress: &dyn Progress,
-    ) -> Result<Vec<Image>, Cause> {
+    ) -> Result<Vec<Loaded>, Cause> {
         let mut found = match contents.read(docker::MANIFEST, crate::manifest::MAX_MANIFEST_LEN)? {
             Some(manifest) => docker::images(contents, &manifest)?,
-            None => oci::images(contents)?,
+            None => oci::images(contents, wanted.platform)?,
         };
-        if let Some(name) = name {
+        if let Some(name) = wanted.name {
             let [only] = found.as_mut_slice() else {
                 return Err(Error::SeveralImages { count: found.len() }.into());
             };
             only.names = vec![name.clone()];
         }
-        found
-            .iter()
-            .map(|found| self.import_image(contents, found, progress))
-            .collect()
+        let load = |found: Found| {
+            let image = self.import_image(contents, &found, progress)?;
+            Ok(Loaded {
+                image,
+                names: found.names,
+            })
+        };
+        found.into_iter().map(load).collect()
     }
 
     fn import_image(
@@ -244,9 +303,12 @@ impl Store {
     fn import_rootfs(
         &self,
         tar: &mut dyn Read,
-        name: Option<&Reference>,
+        wanted: Wanted<'_>,
         progress: &dyn Progress,
-    ) -> Result<Vec<Image>, Cause> {
+    ) -> Result<Vec<Loaded>, Cause> {
+        if !wanted.rootfs {
+            return Err(Error::NotAnImage.into());
+        }
         let layer = LayerName {
             index: 0,
             digest: None,
@@ -279,8 +341,9 @@ impl Store {
             "history": [{ "created_by": "hull import" }],
         });
         let config = Config::parse(config.to_string().into_bytes())?;
-        let names: Vec<Reference> = name.into_iter().cloned().collect();
-        Ok(vec![self.put_image(&config, None, &[row], &names)?])
+        let names: Vec<Reference> = wanted.name.into_iter().cloned().collect();
+        let image = self.put_image(&config, None, &[row], &names)?;
+        Ok(vec![Loaded { image, names }])
     }
 }
 

@@ -22,12 +22,14 @@ mod progress;
 mod pull;
 pub mod reference;
 pub mod registry;
+pub mod save;
 pub mod store;
 
 pub use digest::Digest;
 pub use digest::Error as DigestError;
 pub use error::{Cause, Error, Result};
-pub use import::Source;
+pub use import::{Loaded, Source};
+pub use manifest::Platform;
 pub use progress::{Event, LayerName, Progress};
 pub use pull::{PullOptions, Pulled};
 pub use reference::Reference;

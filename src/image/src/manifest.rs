@@ -4,11 +4,15 @@
 //! OCI image-spec 1.1 (manifest.md, image-index.md, config.md) and Docker's image manifest version 2, schema 2, which
 //! differ in media types only.
 
+mod platform;
+
 use std::collections::HashMap;
 use std::fmt;
 
-use oci_spec::image::{Arch, ImageConfiguration, Os};
+use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
+
+pub use platform::{Platform, PlatformError};
 
 use crate::digest::Digest;
 
@@ -29,17 +33,20 @@ pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v2+json";
 
-const CONFIG_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.docker.container.image.v1+json",
-];
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(crate) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+const CONFIG_TYPES: [&str; 2] = [OCI_CONFIG, "application/vnd.docker.container.image.v1+json"];
 const INDEX_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.index.v1+json",
+    OCI_INDEX,
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
 const LAYER_TYPES: [&str; 8] = [
-    "application/vnd.oci.image.layer.v1.tar",
-    "application/vnd.oci.image.layer.v1.tar+gzip",
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
     "application/vnd.oci.image.layer.v1.tar+zstd",
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
@@ -78,8 +85,10 @@ pub enum Error {
         media_type: String,
     },
     /// Nothing for this machine.
-    #[error("the image has no variant for linux/amd64; it has {available}")]
+    #[error("the image has no variant for {wanted}; it has {available}")]
     Platform {
+        /// What was asked for.
+        wanted: Platform,
         /// What there is.
         available: Platforms,
     },
@@ -152,49 +161,16 @@ impl Descriptor {
         INDEX_TYPES.contains(&self.media_type.as_str())
     }
 
+    /// Whether it is an image of this platform, or of any if it is `None`, so far as it says.
+    pub(crate) fn suits(&self, wanted: Option<&Platform>) -> bool {
+        self.platform.as_ref().is_none_or(|platform| match wanted {
+            Some(wanted) => platform.rank_for(wanted).is_some(),
+            None => !platform.is_attestation(),
+        })
+    }
+
     pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key).map(String::as_str)
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct Platform {
-    #[serde(default)]
-    architecture: String,
-    #[serde(default)]
-    os: String,
-    #[serde(default)]
-    variant: Option<String>,
-}
-
-impl Platform {
-    /// How well it suits a linux/amd64 guest, lower is better; `None` if not at all. A variant (`v2`, `v3`) asks for
-    /// newer CPUs than plain amd64, so the plainest is taken.
-    fn rank(&self) -> Option<u8> {
-        if self.os != "linux" || self.architecture != "amd64" {
-            return None;
-        }
-        match self.variant.as_deref() {
-            None | Some("" | "v1") => Some(0),
-            Some("v2") => Some(1),
-            Some("v3") => Some(2),
-            Some(_) => Some(3),
-        }
-    }
-
-    /// Builders list attestations under this platform (BuildKit, attestation-storage.md).
-    fn is_attestation(&self) -> bool {
-        self.os == "unknown"
-    }
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        match &self.variant {
-            Some(variant) if !variant.is_empty() => write!(f, "/{variant}"),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -282,21 +258,31 @@ pub(crate) fn check_size(what: &'static str, bytes: u64, max: u64) -> Result<(),
     }
 }
 
-/// The entry of an index that suits this machine. An entry without a platform is taken when nothing better is
-/// there: its configuration will tell.
+/// The entry of an index that suits this machine.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn select(manifests: &[Descriptor]) -> Result<&Descriptor, Error> {
+    select_for(manifests, &Platform::native())
+}
+
+/// The entry of an index that suits a platform. An entry without one is taken when nothing better is there: its
+/// configuration will tell.
+pub(crate) fn select_for<'a>(
+    manifests: &'a [Descriptor],
+    wanted: &Platform,
+) -> Result<&'a Descriptor, Error> {
     manifests
         .iter()
         .filter_map(|entry| {
             let rank = entry
                 .platform
                 .as_ref()
-                .map_or(Some(u8::MAX), Platform::rank)?;
+                .map_or(Some(u8::MAX), |platform| platform.rank_for(wanted))?;
             Some((rank, entry))
         })
         .min_by_key(|(rank, _)| *rank)
         .map(|(_, entry)| entry)
         .ok_or_else(|| Error::Platform {
+            wanted: wanted.clone(),
             available: platforms(manifests),
         })
 }
@@ -323,13 +309,25 @@ pub(crate) struct Config {
 impl Config {
     /// Reads a configuration and checks that it is for this machine.
     pub(crate) fn parse(bytes: Vec<u8>) -> Result<Config, Error> {
+        Config::parse_for(bytes, &Platform::native())
+    }
+
+    /// Reads a configuration and checks that it is for this platform, whatever its variant.
+    pub(crate) fn parse_for(bytes: Vec<u8>, wanted: &Platform) -> Result<Config, Error> {
         let parsed = parse_config(&bytes)?;
-        if *parsed.os() != Os::Linux || *parsed.architecture() != Arch::Amd64 {
-            let only = format!("{}/{}", parsed.os(), parsed.architecture());
-            return Err(Error::Platform {
-                available: Platforms(vec![only]),
-            });
+        let platform = Platform::of(&parsed);
+        match (&platform.os, &platform.architecture) == (&wanted.os, &wanted.architecture) {
+            true => Config::parse_any(bytes),
+            false => Err(Error::Platform {
+                wanted: wanted.clone(),
+                available: Platforms(vec![platform.to_string()]),
+            }),
         }
+    }
+
+    /// Reads a configuration, for whatever platform it is.
+    pub(crate) fn parse_any(bytes: Vec<u8>) -> Result<Config, Error> {
+        let parsed = parse_config(&bytes)?;
         check_layer_count(parsed.rootfs().diff_ids().len())?;
         let diff_ids = parsed
             .rootfs()

@@ -77,6 +77,15 @@ pub enum Event<'a> {
         /// Of its EROFS image.
         size_bytes: u64,
     },
+    /// The layer's tar is being written to an archive.
+    Saving {
+        /// Which.
+        layer: LayerName,
+        /// Of its tar.
+        total_bytes: u64,
+    },
+    /// The layer is in the archive.
+    Saved(LayerName),
 }
 
 /// Takes the events of a pull or an import, from several threads.

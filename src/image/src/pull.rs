@@ -14,7 +14,7 @@ pub(crate) use layers::{Watched, wait};
 
 use crate::digest::Digest;
 use crate::error::{Cause, Error};
-use crate::manifest::{self, Config, Document, Manifest};
+use crate::manifest::{self, Config, Document, Manifest, Platform};
 use crate::progress::{Event, Progress};
 use crate::reference::Reference;
 use crate::registry::{self, Client, Fetched, Retry};
@@ -35,6 +35,8 @@ pub struct PullOptions {
     pub idle_timeout_ms: u64,
     /// The folder of Docker's config.json; `DOCKER_CONFIG` or `~/.docker` if `None`.
     pub docker_config: Option<PathBuf>,
+    /// Which image of an index to take; this machine's if `None`. Images of other platforms can be kept and pushed.
+    pub platform: Option<Platform>,
 }
 
 impl Default for PullOptions {
@@ -46,6 +48,7 @@ impl Default for PullOptions {
             retry_pause_ms: 500,
             idle_timeout_ms: 60_000,
             docker_config: None,
+            platform: None,
         }
     }
 }
@@ -86,14 +89,17 @@ impl Store {
         let cancelled = AtomicBool::new(false);
         let retry = || Retry::new(options, None, progress, &cancelled);
         let client = Client::connect(reference, options)?;
-        let (top, bytes, manifest) = resolve(&client, reference, &retry)?;
+        let native = Platform::native();
+        let platform = options.platform.as_ref().unwrap_or(&native);
+        let (top, bytes, manifest) = resolve(&client, reference, platform, &retry)?;
         let config = match self.known_config(&manifest.config.digest)? {
-            Some(config) => config,
+            Some(bytes) => bytes,
             None => {
                 let fetch = || client.config(&manifest.config);
-                Config::parse(retry().run(|| client.reached(), fetch)?)?
+                retry().run(|| client.reached(), fetch)?
             }
         };
+        let config = Config::parse_for(config, platform)?;
         config.check_layers(manifest.layers.len())?;
         progress.event(Event::Resolved {
             digest: top,
@@ -124,19 +130,18 @@ impl Store {
     }
 
     /// The configuration of an image that is here.
-    fn known_config(&self, id: &Digest) -> Result<Option<Config>, Cause> {
-        let bytes = self
-            .config_bytes(id)?
-            .filter(|bytes| Digest::of(bytes) == *id);
-        bytes.map(Config::parse).transpose().map_err(Cause::from)
+    fn known_config(&self, id: &Digest) -> Result<Option<Vec<u8>>, Cause> {
+        let bytes = self.config_bytes(id)?;
+        Ok(bytes.filter(|bytes| Digest::of(bytes) == *id))
     }
 }
 
-/// Follows indexes to the manifest for this machine. Returns the digest of what the reference named, and the
+/// Follows indexes to the manifest for a platform. Returns the digest of what the reference named, and the
 /// manifest.
 fn resolve<'a>(
     client: &Client,
     reference: &Reference,
+    platform: &Platform,
     retry: &dyn Fn() -> Retry<'a>,
 ) -> Result<(Digest, Vec<u8>, Manifest), Cause> {
     let fetch = |which: &str, expected: Option<&Digest>| -> Result<Fetched, registry::Error> {
@@ -148,7 +153,7 @@ fn resolve<'a>(
         match Document::parse(&fetched.bytes)? {
             Document::Manifest(manifest) => return Ok((top, fetched.bytes, manifest)),
             Document::Index(entries) => {
-                let entry = manifest::select(&entries)?;
+                let entry = manifest::select_for(&entries, platform)?;
                 fetched = fetch(&entry.digest.to_string(), Some(&entry.digest))?;
             }
         }

@@ -50,7 +50,6 @@ pub(crate) use layers::LayerJob;
 pub use list::{LabelFilter, ListFilter};
 pub(crate) use lock::FileLock;
 pub use prune::PruneOptions;
-pub(crate) use records::LayerTar;
 pub use remove::Removed;
 pub use sweep::Swept;
 

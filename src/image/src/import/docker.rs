@@ -44,7 +44,8 @@ fn image(contents: &Contents, entry: Entry) -> Result<Found, Cause> {
     if let Some(expected) = digest_in_name(&entry.config) {
         check_digest(&bytes, &expected)?;
     }
-    let config = Config::parse(bytes)?;
+    // Of whatever platform: an archive has no other choice to offer.
+    let config = Config::parse_any(bytes)?;
     config.check_layers(entry.layers.len())?;
     let names = entry.repo_tags.unwrap_or_default();
     let names = names

@@ -7,7 +7,8 @@ use super::{Error, Found, FoundLayer};
 use crate::digest::Digest;
 use crate::error::Cause;
 use crate::manifest::{
-    self, Config, Descriptor, Document, MAX_CONFIG_LEN, MAX_INDEX_DEPTH, MAX_MANIFEST_LEN, Manifest,
+    self, Config, Descriptor, Document, MAX_CONFIG_LEN, MAX_INDEX_DEPTH, MAX_MANIFEST_LEN,
+    Manifest, Platform,
 };
 use crate::reference::Reference;
 
@@ -24,9 +25,10 @@ struct Layout {
     image_layout_version: String,
 }
 
-/// The images for this machine in a layout. Entries that say they are for other machines are passed over, unless
-/// nothing else is there.
-pub(super) fn images(contents: &Contents) -> Result<Vec<Found>, Cause> {
+/// The images for this platform, or this machine if it is `None`, in a layout. Entries that say they are for others are
+/// passed over, and so are those whose parts are not there (`docker save` since version 25 lists all platforms and
+/// saves one), unless nothing else is there. Where no platform was asked for, the only one that is there will do.
+pub(super) fn images(contents: &Contents, wanted: Option<&Platform>) -> Result<Vec<Found>, Cause> {
     let layout = contents
         .read(LAYOUT, MAX_MANIFEST_LEN)?
         .ok_or(Error::NotAnImage)?;
@@ -47,24 +49,48 @@ pub(super) fn images(contents: &Contents) -> Result<Vec<Found>, Cause> {
     if entries.is_empty() {
         return Err(Error::Empty.into());
     }
-    let mut found = Vec::new();
-    for entry in &entries {
-        let suits =
-            entry.platform.is_none() || manifest::select(std::slice::from_ref(entry)).is_ok();
-        if entry.is_index() || suits {
-            found.push(image(contents, entry)?);
+    let native = Platform::native();
+    let choices: &[Option<&Platform>] = match &wanted {
+        Some(platform) => &[Some(platform)],
+        None => &[Some(&native), None],
+    };
+    let mut failure: Cause = match manifest::select_for(&entries, wanted.unwrap_or(&native)) {
+        Err(error) => error.into(),
+        Ok(_) => Error::Empty.into(),
+    };
+    for choice in choices {
+        let mut found = Vec::new();
+        for entry in &entries {
+            if !entry.is_index() && !entry.suits(*choice) {
+                continue;
+            }
+            match image(contents, entry, *choice) {
+                Ok(image) => found.push(image),
+                Err(Cause::Archive(error @ Error::Missing { .. })) => failure = error.into(),
+                Err(Cause::Manifest(error @ manifest::Error::Platform { .. })) => {
+                    failure = error.into();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if !found.is_empty() {
+            return Ok(found);
         }
     }
-    if found.is_empty() {
-        manifest::select(&entries)?;
-    }
-    Ok(found)
+    Err(failure)
 }
 
-fn image(contents: &Contents, entry: &Descriptor) -> Result<Found, Cause> {
-    let (bytes, manifest) = resolve(contents, entry)?;
+fn image(
+    contents: &Contents,
+    entry: &Descriptor,
+    wanted: Option<&Platform>,
+) -> Result<Found, Cause> {
+    let (bytes, manifest) = resolve(contents, entry, wanted)?;
     let config = blob(contents, &manifest.config, MAX_CONFIG_LEN)?;
-    let config = Config::parse(config)?;
+    let config = match wanted {
+        Some(platform) => Config::parse_for(config, platform)?,
+        None => Config::parse_any(config)?,
+    };
     config.check_layers(manifest.layers.len())?;
     let layers = manifest
         .layers
@@ -82,18 +108,39 @@ fn image(contents: &Contents, entry: &Descriptor) -> Result<Found, Cause> {
     })
 }
 
-/// Follows indexes to the manifest for this machine.
-fn resolve(contents: &Contents, entry: &Descriptor) -> Result<(Vec<u8>, Manifest), Cause> {
+/// Follows indexes to the manifest for a platform, or to one that is there.
+fn resolve(
+    contents: &Contents,
+    entry: &Descriptor,
+    wanted: Option<&Platform>,
+) -> Result<(Vec<u8>, Manifest), Cause> {
     let mut bytes = blob(contents, entry, MAX_MANIFEST_LEN)?;
     for _ in 0..=MAX_INDEX_DEPTH {
         match Document::parse(&bytes)? {
             Document::Manifest(manifest) => return Ok((bytes, manifest)),
             Document::Index(entries) => {
-                bytes = blob(contents, manifest::select(&entries)?, MAX_MANIFEST_LEN)?;
+                let entry = match wanted {
+                    Some(platform) => manifest::select_for(&entries, platform)?,
+                    None => first_there(contents, &entries)?,
+                };
+                bytes = blob(contents, entry, MAX_MANIFEST_LEN)?;
             }
         }
     }
     Err(manifest::Error::Depth.into())
+}
+
+/// The first entry that is an image's and whose blob the archive has.
+fn first_there<'a>(
+    contents: &Contents,
+    entries: &'a [Descriptor],
+) -> Result<&'a Descriptor, Cause> {
+    for entry in entries.iter().filter(|entry| entry.suits(None)) {
+        if contents.open(&path(&entry.digest))?.is_some() {
+            return Ok(entry);
+        }
+    }
+    Err(Error::Empty.into())
 }
 
 fn path(digest: &Digest) -> String {

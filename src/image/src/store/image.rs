@@ -44,6 +44,11 @@ pub struct Layer {
 }
 
 impl Image {
+    /// What it is made for. The store keeps images of any platform; only native ones can run here.
+    pub fn platform(&self) -> manifest::Platform {
+        manifest::Platform::of(&self.config)
+    }
+
     /// A name for messages: the first tag, else the first digits of the id.
     pub fn display_name(&self) -> String {
         self.names

@@ -8,9 +8,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use super::{Damage, Error, LayerRow, Result, Store};
+use super::{Damage, Error, Image, LayerRow, Result, Store};
 use crate::digest::{Digest, HashingReader};
 use crate::layer::RebuiltTar;
+use crate::reference::Reference;
 
 /// What the bytes of a layer's file have come to differ in.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +71,29 @@ impl Store {
     /// Whether the layer's tar can be rebuilt, so far as names tell.
     pub(super) fn has_record(&self, layer: &LayerRow) -> bool {
         std::fs::symlink_metadata(self.record_path(layer)).is_ok_and(|file| file.is_file())
+    }
+
+    /// An image's layers, bottom first.
+    pub(crate) fn layer_rows(&self, image: &Image) -> Result<Vec<LayerRow>> {
+        self.database().layers(&image.id)
+    }
+
+    /// The bytes of an image's configuration.
+    pub(crate) fn config_of(&self, image: &Image) -> Result<Vec<u8>> {
+        self.config_bytes(&image.id)?
+            .ok_or_else(|| Error::NotFound {
+                what: image.id.short(),
+            })
+    }
+
+    /// The tags of a repository, whatever tag or digest `name` has, with their images.
+    pub(crate) fn tags_of(&self, name: &Reference) -> Result<Vec<(Reference, Digest)>> {
+        let tags = self.database().tags(&name.full_repository())?;
+        // Names in the database were references when they were put there.
+        let parsed = tags.into_iter();
+        Ok(parsed
+            .filter_map(|(name, id)| Some((name.parse().ok()?, id)))
+            .collect())
     }
 
     /// The layer's tar, from its beginning. `image` is its name for messages.
