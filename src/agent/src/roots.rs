@@ -67,6 +67,7 @@ impl RootFs {
         let writable = self.dir.join("writable");
         let (upper, work) = (writable.join("upper"), writable.join("work"));
         self.mount_writable(&request.writable, disks, &writable)?;
+        rootfs::copy_root(&lowers, protocol::layer::IMPLIED_ROOT_XATTR, &upper)?;
         let upper = Some(Upper {
             upper: &upper,
             work: &work,

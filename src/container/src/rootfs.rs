@@ -3,7 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, XattrFlags, chmod, chown, getxattr, setxattr, stat};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
@@ -84,6 +85,44 @@ pub fn overlay(lowers: &[&Path], upper: Option<Upper<'_>>, target: &Path) -> Res
             errno,
         )
     })
+}
+
+/// Marks an upper directory whose attributes are set. Below `trusted.overlay.`, which overlayfs does not show.
+const ROOT_COPIED_XATTR: &str = "trusted.overlay.hull.root";
+
+/// Gives an overlay's upper directory, and so the overlay's root, the mode and the owner of the root of the highest
+/// layer that does not carry the xattr `implied`. Only once: later a container may have changed them.
+pub fn copy_root(lowers: &[&Path], implied: &str, upper: &Path) -> Result<(), Error> {
+    let name = || format!("the root's attributes, for {}", upper.display());
+    if has_xattr(upper, ROOT_COPIED_XATTR).at(Step::Overlay, name())? {
+        return Ok(());
+    }
+    for lower in lowers.iter().rev() {
+        if has_xattr(lower, implied).at(Step::Overlay, name())? {
+            continue;
+        }
+        let root = stat(*lower).at(Step::Overlay, name())?;
+        let (uid, gid) = (
+            rustix::fs::Uid::from_raw(root.st_uid),
+            rustix::fs::Gid::from_raw(root.st_gid),
+        );
+        chown(upper, Some(uid), Some(gid)).at(Step::Overlay, name())?;
+        chmod(upper, Mode::from_raw_mode(root.st_mode)).at(Step::Overlay, name())?;
+        break;
+    }
+    match setxattr(upper, ROOT_COPIED_XATTR, b"y", XattrFlags::empty()) {
+        Ok(()) | Err(Errno::NOTSUP) => Ok(()),
+        Err(errno) => Err(errno).at(Step::Overlay, name()),
+    }
+}
+
+fn has_xattr(path: &Path, name: &str) -> Result<bool, Errno> {
+    let mut value = [0; 8];
+    match getxattr(path, name, &mut value) {
+        Ok(_) | Err(Errno::RANGE) => Ok(true),
+        Err(Errno::NODATA | Errno::NOTSUP) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn finish(context: &OwnedFd, read_only: bool, target: &Path) -> Result<(), rustix::io::Errno> {

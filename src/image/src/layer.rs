@@ -5,9 +5,11 @@
 //!
 //! What a tar may say, and what becomes of it:
 //!
-//! - Paths are taken from the layer's root: leading `/` and `.` are dropped, `..` is refused. A path that leads through
-//!   a symlink or another non-directory of the same layer is refused, never followed. Missing parents appear as the
-//!   lower layers have them, else as 0755 root:root.
+//! - Paths are taken from the layer's root: leading `/` and `.` are dropped, `..` is refused. Symlinks among a path's
+//!   directories, of this layer or the ones below, are followed inside the root (`resolve`); anything else there that
+//!   is not a directory refuses the entry. Missing parents appear as the lower layers have them, else as 0755 root:root.
+//! - An entry for the root gives the root's attributes. Without one the root is marked
+//!   ([`protocol::layer::IMPLIED_ROOT_XATTR`]): the attributes of the next layer below count, as overlayfs does not see.
 //! - Of several entries for a path the last wins; a directory over a directory keeps its contents.
 //! - OCI whiteouts (image-spec 1.1, layer.md) become overlayfs's: `.wh.NAME` a character device 0:0,
 //!   `.wh..wh..opq` the xattr `trusted.overlay.opaque`. They hide what is below this layer, never this layer's own. AUFS's own files (`.wh..wh.*` in the root) are left out.
@@ -28,6 +30,7 @@ mod path;
 mod pax;
 mod rebuild;
 mod record;
+mod resolve;
 mod sparse;
 mod tar;
 mod whiteouts;

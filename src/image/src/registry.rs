@@ -22,7 +22,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ureq::Body;
-use ureq::http::{Response, Uri, header};
+use ureq::http::{Response, header};
 
 use auth::Credentials;
 pub(crate) use download::Download;
@@ -86,7 +86,7 @@ impl Client {
 
     fn choose_scheme(&mut self) -> Result<(), Error> {
         let ping = |scheme: &str| {
-            let url = self.parsed(&format!("{scheme}://{}/v2/", self.host))?;
+            let url = http::address(&format!("{scheme}://{}/v2/", self.host))?;
             self.http.send(&url, &Request::default())
         };
         let Err(secure) = ping("https") else {
@@ -168,7 +168,7 @@ impl Client {
 
     /// Sends a request, and again with what the registry's challenge asks for.
     fn get(&self, path: &str, request: &Request<'_>) -> Result<Response<Body>, Error> {
-        let url = self.parsed(&format!("{}{path}", self.base))?;
+        let url = http::address(&format!("{}{path}", self.base))?;
         // The header of another thread may be newer than ours, and a token may have expired: hence not just one try.
         for _ in 0..3 {
             let used = self.authorization();
@@ -200,8 +200,7 @@ impl Client {
             .headers()
             .get_all(header::WWW_AUTHENTICATE)
             .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(auth::challenges)
+            .flat_map(|value| auth::challenges(&String::from_utf8_lossy(value.as_bytes())))
             .collect();
         let credentials = self
             .credentials
@@ -248,12 +247,11 @@ impl Client {
         if status == 200 {
             return Ok(());
         }
-        let retry_after = response.headers().get(header::RETRY_AFTER);
         Err(Error::Status {
             host: self.host.clone(),
             path: path.chars().take(200).collect(),
             status,
-            retry_after_s: retry_after.and_then(|value| value.to_str().ok()?.parse().ok()),
+            retry_after_s: auth::retry_after_s(response),
         })
     }
 
@@ -305,12 +303,5 @@ impl Client {
     /// Whether the registry has ever answered this client.
     pub(crate) fn reached(&self) -> bool {
         self.reached.load(Ordering::Relaxed)
-    }
-
-    fn parsed(&self, url: &str) -> Result<Uri, Error> {
-        url.parse().map_err(|_| Error::Redirect {
-            host: self.host.clone(),
-            location: url.chars().take(200).collect(),
-        })
     }
 }

@@ -3,6 +3,7 @@
 //! - [`frame`]: how a message travels (a length and a JSON document).
 //! - [`agent`]: monitor to agent, over the first vsock connection of a sandbox.
 //! - [`vmm`]: monitor to hull-vmm, over the one SOCK_SEQPACKET socket that hull-vmm inherits.
+//! - [`layer`]: a layer's image to those that mount it.
 //! - [`monitor`]: a client (`hull run`) to the monitor, over the sandbox's Unix socket.
 //!
 //! Invariants: every type is data without behaviour beyond `validate`; both ends are built together and compare
@@ -10,6 +11,7 @@
 
 pub mod agent;
 pub mod frame;
+pub mod layer;
 pub mod monitor;
 pub mod timeline;
 pub mod vmm;

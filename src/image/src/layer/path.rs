@@ -15,9 +15,12 @@ pub enum Problem {
     /// The path exceeds 4095 bytes or one of its names 255, or contains NUL.
     #[error("its path is too long or not valid")]
     Path,
-    /// The layer has made a symlink or file of one of the path's directories.
+    /// The layer has something that is neither a directory nor a symlink in the place of one of the path's directories.
     #[error("its path leads through something that is not a directory")]
     ThroughNonDirectory,
+    /// The path leads through more than 40 symlinks, or in circles.
+    #[error("its path leads through too many symlinks")]
+    Symlinks,
     /// The root is something else than a directory.
     #[error("the root must be a directory")]
     Root,
@@ -55,8 +58,13 @@ pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, Problem> {
     names
         .map(|name| match name {
             b".." => Err(Problem::ParentPath),
-            name if name.len() > MAX_NAME => Err(Problem::Path),
+            name if !is_valid_name(name) => Err(Problem::Path),
             name => Ok(name),
         })
         .collect()
+}
+
+/// Whether Linux takes this as a name: 1 to 255 bytes, without NUL.
+pub(super) fn is_valid_name(name: &[u8]) -> bool {
+    (1..=MAX_NAME).contains(&name.len()) && !name.contains(&0)
 }

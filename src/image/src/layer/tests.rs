@@ -9,6 +9,7 @@ mod lower;
 mod model;
 mod overlay;
 mod stack;
+mod symlinks;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -56,6 +56,11 @@ impl<W: Write + Seek> Builder<'_, W> {
                     source: error.into(),
                 })?;
         }
+        if !self.names_root {
+            let xattrs = &mut self.tree.inode_mut(Tree::ROOT).metadata.xattrs;
+            let marked = xattrs.set(protocol::layer::IMPLIED_ROOT_XATTR.as_bytes(), b"y");
+            marked.expect("it is the root's only xattr, and short");
+        }
         let covered = self.covered(opaque_root);
         let mut whiteout = None;
         for (dir, name) in &self.hidden {

@@ -9,10 +9,12 @@ use crate::digest::Digest;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection, or it broke before an answer came.
-    #[error("registry {host} cannot be reached")]
+    #[error("{host} cannot be reached{}", through(.proxy))]
     Unreachable {
-        /// Host and port.
+        /// Host and port: of the registry, or of a server that it leads to.
         host: String,
+        /// Host and port of the proxy that was to lead there.
+        proxy: Option<String>,
         /// Why.
         source: Box<ureq::Error>,
     },
@@ -46,9 +48,9 @@ pub enum Error {
         credentials: Option<Arc<docker_credential::CredentialRetrievalError>>,
     },
     /// Any other answer that is not what was asked for.
-    #[error("registry {host} answered {status} to GET {path}")]
+    #[error("{host} answered {status} to a request for {path}")]
     Status {
-        /// Host and port.
+        /// Host and port: of the registry, or of its authorisation server.
         host: String,
         /// Path and query, cut short.
         path: String,
@@ -117,6 +119,22 @@ pub enum Error {
         /// Where to, cut short.
         location: String,
     },
+    /// A redirect that would take credentials elsewhere.
+    #[error(
+        "authorisation server {host} redirects the login to {target}, where credentials are not sent"
+    )]
+    LoginRedirect {
+        /// Host and port of the authorisation server.
+        host: String,
+        /// Where it redirects to.
+        target: String,
+    },
+    /// What is not the address of a server.
+    #[error("{address:?} is not a valid address")]
+    Address {
+        /// The address, cut short.
+        address: String,
+    },
     /// Redirects without end.
     #[error(
         "registry {host} redirects more than {} times",
@@ -149,6 +167,12 @@ pub enum Error {
     /// Another layer failed, so this one was given up.
     #[error("given up")]
     Cancelled,
+}
+
+fn through(proxy: &Option<String>) -> String {
+    proxy
+        .as_ref()
+        .map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"))
 }
 
 fn who(user: &Option<String>) -> String {
@@ -216,7 +240,11 @@ impl Error {
     /// What a person can do about it.
     pub fn help(&self) -> Option<String> {
         let text = match self {
-            Error::Unreachable { source, host } => match trouble(source) {
+            Error::Unreachable {
+                source,
+                host,
+                proxy,
+            } => match trouble(source) {
                 Trouble::Certificate => {
                     "if the registry has a certificate of a private authority, add that to the system's certificates, \
                      or name its file in SSL_CERT_FILE"
@@ -228,6 +256,9 @@ impl Error {
                 }
                 Trouble::Lookup => {
                     "check the registry's name, and this machine's DNS and proxy settings"
+                }
+                Trouble::Refused | Trouble::Connection | Trouble::Other if proxy.is_some() => {
+                    "check that the proxy, which HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names, is up and leads there"
                 }
                 Trouble::Refused | Trouble::Connection | Trouble::Other => {
                     "check that the registry is up and that this machine can reach it (or set HTTPS_PROXY)"

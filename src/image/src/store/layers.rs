@@ -13,7 +13,7 @@ use crate::layer::{self, Converted, Limits, LowerLayers};
 
 /// Part of the name of every layer's file: files of another version are not used. To be raised whenever
 /// [`layer::convert`] makes other bytes of the same tar.
-pub(super) const CONVERTER_VERSION: u32 = 1;
+pub(super) const CONVERTER_VERSION: u32 = 2;
 
 /// A layer to be stored.
 pub(crate) struct LayerJob<'a> {

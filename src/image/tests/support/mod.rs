@@ -104,3 +104,14 @@ pub(crate) fn pull_error(server: &server::Server, name: &str) -> registry::Error
         other => panic!("{}", chain(&other)),
     }
 }
+
+/// Options that know the credentials of this config.json.
+pub(crate) fn with_docker_config(config: &str) -> (tempfile::TempDir, PullOptions) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let options = PullOptions {
+        docker_config: Some(folder.path().to_owned()),
+        ..quick()
+    };
+    (folder, options)
+}

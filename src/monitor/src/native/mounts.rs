@@ -33,6 +33,7 @@ pub(super) fn mount_layers(layers: &[config::Layer], folder: &Path) -> Result<Pa
         let (upper, work) = (writable.join("upper"), writable.join("work"));
         make_folder(&upper)?;
         make_folder(&work)?;
+        rootfs::copy_root(&lowers, protocol::layer::IMPLIED_ROOT_XATTR, &upper)?;
         let upper = Upper {
             upper: &upper,
             work: &work,
