@@ -27,6 +27,14 @@ pub enum Error {
         /// Why not.
         source: Box<Cause>,
     },
+    /// A push failed.
+    #[error("cannot push {name}")]
+    Push {
+        /// What was to be pushed.
+        name: Reference,
+        /// Why not.
+        source: Box<Cause>,
+    },
     /// Saving to an archive failed.
     #[error("cannot save {names}")]
     Save {
@@ -66,6 +74,7 @@ impl Error {
         match self {
             Error::Pull { source, .. }
             | Error::Import { source, .. }
+            | Error::Push { source, .. }
             | Error::Save { source, .. } => Some(source),
             Error::Store(_) => None,
         }

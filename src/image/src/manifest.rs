@@ -38,6 +38,7 @@ pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub(crate) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
 const CONFIG_TYPES: [&str; 2] = [OCI_CONFIG, "application/vnd.docker.container.image.v1+json"];
 const INDEX_TYPES: [&str; 2] = [
@@ -47,13 +48,23 @@ const INDEX_TYPES: [&str; 2] = [
 const LAYER_TYPES: [&str; 8] = [
     OCI_LAYER,
     OCI_LAYER_GZIP,
-    "application/vnd.oci.image.layer.v1.tar+zstd",
+    OCI_LAYER_ZSTD,
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
     "application/vnd.docker.image.rootfs.diff.tar",
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
     "application/vnd.docker.image.rootfs.diff.tar.zstd",
 ];
+
+/// The media type of a layer in an OCI manifest, in which skopeo and others refuse Docker's.
+pub(crate) fn oci_layer_type(media_type: &str) -> &str {
+    match media_type {
+        "application/vnd.docker.image.rootfs.diff.tar" => OCI_LAYER,
+        "application/vnd.docker.image.rootfs.diff.tar.gzip" => OCI_LAYER_GZIP,
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => OCI_LAYER_ZSTD,
+        other => other,
+    }
+}
 
 /// Why a document cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -156,6 +167,17 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
+    /// Of a layer.
+    pub(crate) fn layer(media_type: &str, digest: Digest, size: u64) -> Descriptor {
+        Descriptor {
+            media_type: media_type.to_owned(),
+            digest,
+            size,
+            platform: None,
+            annotations: None,
+        }
+    }
+
     /// Whether it says that it leads to an index.
     pub(crate) fn is_index(&self) -> bool {
         INDEX_TYPES.contains(&self.media_type.as_str())

@@ -18,7 +18,7 @@ use crate::manifest::{self, Config, Document, Manifest, Platform};
 use crate::progress::{Event, Progress};
 use crate::reference::Reference;
 use crate::registry::{self, Client, Fetched, Retry};
-use crate::store::{Image, Store};
+use crate::store::{BlobRow, Image, Store};
 
 /// How to pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +79,40 @@ impl Store {
             })
     }
 
+    /// Brings every tag of a repository; the tag of `reference` has no effect, and a digest is refused. What came before
+    /// a failure stays.
+    pub fn pull_all(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: &dyn Progress,
+    ) -> crate::Result<Vec<Pulled>> {
+        let tags = || -> Result<Vec<String>, Cause> {
+            if reference.digest().is_some() {
+                let name = reference.to_string();
+                return Err(crate::store::Error::DigestAsTag { name }.into());
+            }
+            let cancelled = AtomicBool::new(false);
+            let client = Client::connect(reference, options)?;
+            let retry = Retry::new(options, None, progress, &cancelled);
+            let tags = retry.run(|| client.reached(), || client.tags())?;
+            match tags.is_empty() {
+                false => Ok(tags),
+                true => Err(registry::Error::NotFound {
+                    host: reference.host().to_owned(),
+                    name: reference.repository().to_owned(),
+                }
+                .into()),
+            }
+        };
+        let tags = tags().map_err(|source| Error::Pull {
+            reference: reference.clone(),
+            source: source.into(),
+        })?;
+        let pull = |tag: String| self.pull(&reference.with_tag(&tag), options, progress);
+        tags.into_iter().map(pull).collect()
+    }
+
     fn pull_image(
         &self,
         reference: &Reference,
@@ -122,6 +156,14 @@ impl Store {
             names.push(reference.clone());
         }
         let image = self.put_image(&config, Some(&bytes), &layers, &names)?;
+        let repository = reference.full_repository();
+        let blobs: Vec<(Digest, BlobRow)> = config
+            .diff_ids
+            .iter()
+            .zip(&manifest.layers)
+            .map(|(diff_id, layer)| (*diff_id, BlobRow::of(layer, &repository)))
+            .collect();
+        self.note_blobs(&blobs);
         Ok(Pulled {
             image,
             digest: top,

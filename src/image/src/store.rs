@@ -23,6 +23,7 @@ mod details;
 mod error;
 mod glob;
 mod image;
+mod known;
 mod layers;
 mod list;
 mod lock;

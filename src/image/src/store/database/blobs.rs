@@ -5,6 +5,7 @@ use rusqlite::{Transaction, params};
 
 use super::{Database, Result, Rows, digest};
 use crate::digest::Digest;
+use crate::manifest::{Descriptor, oci_layer_type};
 
 /// The table, new in version 2 of the schema.
 pub(super) const SCHEMA: &str = "
@@ -27,6 +28,26 @@ pub(crate) struct BlobRow {
     pub(crate) digest: Digest,
     pub(crate) media_type: String,
     pub(crate) size_bytes: u64,
+}
+
+impl BlobRow {
+    /// What a manifest says of it.
+    pub(crate) fn descriptor(&self) -> Descriptor {
+        Descriptor::layer(
+            oci_layer_type(&self.media_type),
+            self.digest,
+            self.size_bytes,
+        )
+    }
+
+    pub(crate) fn of(layer: &Descriptor, repository: &str) -> BlobRow {
+        BlobRow {
+            repository: repository.to_owned(),
+            digest: layer.digest,
+            media_type: layer.media_type.clone(),
+            size_bytes: layer.size,
+        }
+    }
 }
 
 impl Database {
