@@ -17,6 +17,7 @@ mod error;
 pub mod fuzzing;
 pub mod import;
 pub mod layer;
+pub mod login;
 pub mod manifest;
 mod progress;
 mod pull;
