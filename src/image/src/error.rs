@@ -35,6 +35,12 @@ pub enum Error {
         /// Why not.
         source: Box<Cause>,
     },
+    /// An image could not be made.
+    #[error("cannot make the image")]
+    Create {
+        /// Why not.
+        source: Box<Cause>,
+    },
     /// Saving to an archive failed.
     #[error("cannot save {names}")]
     Save {
@@ -48,7 +54,7 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
-/// Why a pull or an import failed.
+/// Why something failed that involves more than the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
     /// The conversation with the registry.
@@ -69,12 +75,13 @@ pub enum Cause {
 }
 
 impl Error {
-    /// Why a pull or an import failed.
+    /// Why it failed, where that is not the store alone.
     pub fn cause(&self) -> Option<&Cause> {
         match self {
             Error::Pull { source, .. }
             | Error::Import { source, .. }
             | Error::Push { source, .. }
+            | Error::Create { source }
             | Error::Save { source, .. } => Some(source),
             Error::Store(_) => None,
         }

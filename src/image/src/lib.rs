@@ -1,15 +1,19 @@
 //! Container images: their names, where they come from, and the store that keeps them as EROFS layers.
 //!
 //! - [`Reference`]: what `nginx:1.27` means.
-//! - [`Store`]: what is here. [`Store::pull`] brings an image from a registry, [`Store::import`] from a file;
-//!   [`Store::image`] finds it, [`Store::lease`] keeps it while a sandbox runs, [`Store::remove`] lets it go.
+//! - [`Store`]: what is here. [`Store::pull`] brings an image from a registry, [`Store::load_archive`] and
+//!   [`Store::import`] from a file, and [`Store::create`] makes one; [`Store::image`] finds it, [`Store::lease`] keeps
+//!   it while a sandbox runs, [`Store::push`] and [`Store::save`] take it elsewhere, [`Store::delete`] lets it go.
+//! - [`login`]: the registries' passwords.
 //! - `layer` and `erofs`: a layer's tar stream as a read-only file system image.
 //!
 //! Invariants: nothing is served whose digest has not been checked; a layer's file and an image's rows appear whole or
 //! not at all, whenever the process or the machine stops; no path of an image is ever resolved on the host.
-//! Deliberately absent: printing, async, building and pushing images, platforms other than linux/amd64.
+//! Deliberately absent: printing, async, Dockerfiles. Images of any platform are kept; who runs one looks at
+//! [`Image::platform`].
 
 mod compression;
+mod create;
 mod digest;
 pub mod erofs;
 mod error;
@@ -26,7 +30,9 @@ pub mod reference;
 pub mod registry;
 pub mod save;
 pub mod store;
+mod time;
 
+pub use create::NewImage;
 pub use digest::Digest;
 pub use digest::Error as DigestError;
 pub use error::{Cause, Error, Result};
