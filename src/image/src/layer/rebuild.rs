@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::erofs::BLOCK_SIZE;
 
+use super::Limits;
 use super::record::{HEADER_LEN, MAGIC, tag};
 
 /// What is wrong with a record; the source of an [`io::Error`] of kind `InvalidData`.
@@ -17,6 +18,12 @@ pub enum RecordError {
     /// It does not begin as a record does, or was written by a later hull.
     #[error("it is not a record of a tar, or one of a later version")]
     Magic,
+    /// It says more than any tar has that is converted.
+    #[error("the record is of a tar of {bytes} bytes, more than any that is stored")]
+    Size {
+        /// What it says.
+        bytes: u64,
+    },
     /// An operation is malformed.
     #[error("an operation of the record is malformed")]
     Operation,
@@ -65,6 +72,9 @@ impl RebuiltTar {
             return Err(RecordError::Magic.into());
         }
         let tar_bytes = u64::from_le_bytes(bytes.try_into().expect("eight bytes are left"));
+        if tar_bytes > Limits::default().tar_bytes {
+            return Err(RecordError::Size { bytes: tar_bytes }.into());
+        }
         Ok(RebuiltTar {
             image,
             // The decoder's own bound on a frame's window, 128 MiB, is the bound on its memory.

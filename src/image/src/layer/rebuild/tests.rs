@@ -64,6 +64,11 @@ fn a_record_that_is_cut_off_or_of_another_version_is_refused() {
     let mut later = good;
     later[7] = b'2';
     assert_wrong(rebuild(&image, &later), RecordError::Magic);
+    let bytes = u64::MAX;
+    assert_wrong(
+        rebuild(&image, &record(bytes, &[])),
+        RecordError::Size { bytes },
+    );
 }
 
 #[test]
