@@ -31,7 +31,7 @@ pub enum Error {
     #[error("cannot push {name}")]
     Push {
         /// What was to be pushed.
-        name: Reference,
+        name: String,
         /// Why not.
         source: Box<Cause>,
     },

@@ -67,7 +67,7 @@ impl Store {
             self.push_image(&client, name, options, progress)
         };
         push().map_err(|source| TopError::Push {
-            name: name.clone(),
+            name: name.to_string(),
             source: Box::new(source),
         })
     }
@@ -91,7 +91,7 @@ impl Store {
                 .collect()
         };
         push().map_err(|source| TopError::Push {
-            name: name.clone(),
+            name: name.to_string(),
             source: Box::new(source),
         })
     }

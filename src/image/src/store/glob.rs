@@ -85,7 +85,8 @@ fn class(rest: &mut std::str::Chars<'_>) -> Option<Token> {
         rest.next();
     }
     let mut ranges = Vec::new();
-    while !(rest.as_str().starts_with(']') && !ranges.is_empty()) {
+    // A `]` that comes first is refused, as Go does.
+    while ranges.is_empty() || !rest.as_str().starts_with(']') {
         let low = class_char(rest)?;
         let mut high = low;
         if rest.as_str().starts_with('-') {
