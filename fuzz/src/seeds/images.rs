@@ -129,7 +129,8 @@ pub(super) fn all() -> Seeds {
                 .concat(),
                 // A copy from one block before where it is expected, beyond the image's end.
                 vec![0, 0, 16, 0, 0, 1, 0xff, 0x3f, 0x80, 0x80, 0x04],
-                [&[1][..], &crate::record::record(3, &[2, 3])].concat(),
+                // The beginning of a whole one.
+                b"\x01HULLTAR1\x03\0\0\0\0\0\0\0".to_vec(),
             ],
         ),
         (

@@ -25,7 +25,7 @@ use super::sparse::Segment;
 pub(super) const MAGIC: &[u8; 8] = b"HULLTAR1";
 /// The magic number and the tar's length.
 pub(super) const HEADER_LEN: u64 = 16;
-/// zstd's default. Level 9 makes the record of a Debian image 8 % smaller in four times the time.
+/// zstd's default: 197 KB for a Debian image of 170 MB and 8743 entries, where level 9 has 171 KB.
 const LEVEL: i32 = 3;
 /// Literal bytes are collected up to here, so that the headers of small files share an operation.
 const LITERAL_LEN: usize = 32 << 10;
