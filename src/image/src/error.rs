@@ -1,4 +1,5 @@
-//! The crate's one error for callers: what was attempted, on what, and a hint on what to do; the cause is its source.
+//! The crate's one error for callers: what was attempted, on what, and a hint on what to do; the
+//! cause is its source.
 
 use std::path::PathBuf;
 
@@ -57,16 +58,16 @@ pub enum Error {
 /// Why something failed that involves more than the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
-    /// The conversation with the registry.
+    /// A request to the registry failed.
     #[error(transparent)]
     Registry(#[from] registry::Error),
-    /// What the image's documents say.
+    /// A manifest, an index or a configuration cannot be used.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The archive.
+    /// The archive cannot be imported.
     #[error(transparent)]
     Archive(#[from] import::Error),
     /// The archive that is being written.
@@ -87,7 +88,7 @@ impl Error {
         }
     }
 
-    /// What a person can do about it, in one sentence, where there is something.
+    /// What the user can do about it, in one sentence, if there is something.
     pub fn help(&self) -> Option<String> {
         match self {
             Error::Store(error) => error.help(),
@@ -103,6 +104,12 @@ impl Cause {
             Cause::Manifest(manifest::Error::Platform { .. }) => {
                 Some("choose another tag or image, or one of these platforms".to_owned())
             }
+            Cause::Manifest(manifest::Error::NotAnImage { .. }) => Some(
+                "hull runs container images: other artifacts have tools of their own".to_owned(),
+            ),
+            Cause::Manifest(manifest::Error::TooManyLayers { .. }) => {
+                Some("build the image with fewer steps, or squash its layers".to_owned())
+            }
             Cause::Manifest(_) => None,
             Cause::Store(error) => error.help(),
             Cause::Archive(error) => error.help(),
@@ -115,4 +122,16 @@ impl Cause {
             }
         }
     }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

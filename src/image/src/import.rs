@@ -1,14 +1,15 @@
-//! Images from files: an OCI layout (a folder, or a tar of one), what `docker save` writes, or a root file system's
-//! tar. What it is, is told by its contents.
+//! Images from files: an OCI layout (a folder, or a tar of one), what `docker save` writes, or a
+//! root file system's tar. The kind is detected from the contents.
 //!
-//! Invariants: nothing is unpacked; nothing outside the folder or tar that was named is ever read, whatever names and
-//! links it holds; every digest that it states is checked. Deliberately absent: xz and bzip2.
+//! Invariants: nothing is unpacked; nothing outside the folder or tar is read, whatever names and
+//! links it holds; every stated digest is checked. Deliberately absent: xz and bzip2.
 
 mod contents;
 mod docker;
 mod error;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
+mod inventory;
 mod oci;
 mod tar_index;
 
@@ -19,6 +20,7 @@ use std::sync::atomic::AtomicBool;
 
 use contents::{Contents, Folder};
 pub use error::Error;
+use inventory::{Found, FoundLayer, Inventory, shown};
 use tar_index::{TarIndex, Verdict};
 
 use crate::compression::Decompressor;
@@ -54,25 +56,8 @@ struct Wanted<'a> {
     name: Option<&'a Reference>,
     /// A root file system's tar is an image, too.
     rootfs: bool,
-    /// Of which platform an OCI layout's images should be; what there is if `None`.
-    platform: Option<&'a Platform>,
-}
-
-/// An image found in an archive, ready to be stored.
-struct Found {
-    config: Config,
-    manifest: Option<Vec<u8>>,
-    /// Bottom first, as many as the configuration has diffIDs.
-    layers: Vec<FoundLayer>,
-    names: Vec<Reference>,
-}
-
-/// Where a layer is.
-struct FoundLayer {
-    /// Its name in the archive.
-    path: String,
-    /// The digest and size that were stated for the bytes there.
-    stated: Option<(Digest, u64)>,
+    /// What its images may be made for, the best first; `None` is anything. The first of which there are images counts.
+    platforms: &'a [Option<&'a Platform>],
 }
 
 impl Source<'_> {
@@ -86,8 +71,9 @@ impl Source<'_> {
 }
 
 impl Store {
-    /// Brings the images that `source` holds into the store. Their names are those that it states; `name`, if given,
-    /// takes their place, and then there must be just one image.
+    /// Imports the images that `source` holds, with the names that it states. With `name`, there
+    /// must be exactly one image, and it gets that name instead. What cannot be run here is
+    /// reported as [`Event::PassedOver`].
     pub fn import(
         &self,
         source: Source<'_>,
@@ -95,10 +81,11 @@ impl Store {
         progress: &dyn Progress,
     ) -> crate::Result<Vec<Image>> {
         let origin = source.origin();
+        let native = Platform::native();
         let wanted = Wanted {
             name,
             rootfs: true,
-            platform: None,
+            platforms: &[Some(&native)],
         };
         let images = self.import_source(source, wanted, progress);
         let images = images.map(|all| all.into_iter().map(|loaded| loaded.image).collect());
@@ -118,10 +105,14 @@ impl Store {
         progress: &dyn Progress,
     ) -> crate::Result<Vec<Loaded>> {
         let origin = source.origin();
+        let native = Platform::native();
         let wanted = Wanted {
             name: None,
             rootfs: false,
-            platform,
+            platforms: match platform {
+                Some(_) => &[platform],
+                None => &[Some(&native), None],
+            },
         };
         self.import_source(source, wanted, progress)
             .map_err(|source| TopError::Import {
@@ -139,22 +130,24 @@ impl Store {
         let _session = self.session()?;
         let path = match source {
             Source::Path(path) => path,
-            Source::Reader(reader) => return self.import_stream(reader, wanted, progress),
+            Source::Reader(reader) => {
+                return self.import_stream(reader, Path::new("-"), wanted, progress);
+            }
         };
         if path.is_dir() {
             return self.import_archive(&Contents::Folder(Folder::open(path)?), wanted, progress);
         }
         let mut file = File::open(path).map_err(Error::reading(path))?;
-        // What cannot be read twice is read as a stream.
+        // A pipe or device cannot be read twice.
         if !file.metadata().map_err(Error::reading(path))?.is_file() {
-            return self.import_stream(&mut file, wanted, progress);
+            return self.import_stream(&mut file, path, wanted, progress);
         }
         let packed = !Decompressor::new(&file)
             .map_err(Error::reading(path))?
             .is_plain();
         file.rewind().map_err(Error::reading(path))?;
         if packed {
-            return self.import_stream(&mut file, wanted, progress);
+            return self.import_stream(&mut file, path, wanted, progress);
         }
         match TarIndex::read(&file).map_err(Error::reading(path))?? {
             Verdict::Archive(index) => {
@@ -167,10 +160,10 @@ impl Store {
     fn import_stream(
         &self,
         reader: &mut dyn Read,
+        origin: &Path,
         wanted: Wanted<'_>,
         progress: &dyn Progress,
     ) -> Result<Vec<Loaded>, Cause> {
-        let origin = Path::new("-");
         let mut tar = Decompressor::new(reader).map_err(Error::reading(origin))?;
         let mut head = vec![0; tar_index::HEAD_LEN];
         let length = read_full(&mut tar, &mut head).map_err(Error::reading(origin))?;
@@ -180,7 +173,7 @@ impl Store {
             return self.import_rootfs(&mut tar, wanted, progress);
         }
         let mut spool = self.spool()?;
-        copy_to(&mut tar, &mut spool, self.root())?;
+        copy_to(&mut tar, origin, &mut spool, self.root())?;
         spool.rewind().map_err(Error::reading(origin))?;
         match TarIndex::read(&spool).map_err(Error::reading(origin))?? {
             Verdict::Archive(index) => {
@@ -196,10 +189,11 @@ impl Store {
         wanted: Wanted<'_>,
         progress: &dyn Progress,
     ) -> Result<Vec<Loaded>, Cause> {
-        let mut found = match contents.read(docker::MANIFEST, crate::manifest::MAX_MANIFEST_LEN)? {
-            Some(manifest) => docker::images(contents, &manifest)?,
-            None => oci::images(contents, wanted.platform)?,
-        };
+        let inventory = inventory::take(contents, wanted.platforms)?;
+        for (what, reason) in &inventory.passed_over {
+            progress.event(Event::PassedOver { what, reason });
+        }
+        let mut found = inventory.into_found()?;
         if let Some(name) = wanted.name {
             let [only] = found.as_mut_slice() else {
                 return Err(Error::SeveralImages { count: found.len() }.into());
@@ -299,7 +293,8 @@ impl Store {
         Ok(row)
     }
 
-    /// A root file system as an image of one layer. The same tar makes the same image: no time is put into it.
+    /// A root file system as an image of one layer. The same tar makes the same image: no time is
+    /// put into it.
     fn import_rootfs(
         &self,
         tar: &mut dyn Read,
@@ -347,7 +342,7 @@ impl Store {
     }
 }
 
-/// A reader that at its end fails unless what was read has the stated digest.
+/// A reader that fails at its end unless the bytes have the stated digest.
 struct Verified<R> {
     inner: Option<HashingReader<R>>,
     stated: Option<Digest>,
@@ -373,7 +368,7 @@ impl<R: Read> Read for Verified<R> {
     }
 }
 
-/// Fills the buffer as far as the reader goes.
+/// Fills the buffer, or reads to the end.
 fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -387,12 +382,17 @@ fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Copies a stream to a file; tells a full disk here from a failure there.
-fn copy_to(reader: &mut impl Read, file: &mut File, folder: &Path) -> Result<(), Cause> {
+/// Copies a stream to a file. A failed read is the archive's error, a failed write the store's.
+fn copy_to(
+    reader: &mut impl Read,
+    origin: &Path,
+    file: &mut File,
+    folder: &Path,
+) -> Result<(), Cause> {
     use std::io::Write;
     let mut buffer = vec![0; 128 << 10];
     loop {
-        let count = read_full(reader, &mut buffer).map_err(Error::reading(Path::new("-")))?;
+        let count = read_full(reader, &mut buffer).map_err(Error::reading(origin))?;
         if count == 0 {
             return Ok(());
         }

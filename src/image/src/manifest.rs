@@ -1,8 +1,10 @@
-//! Manifests, indexes and image configurations as documents: what a registry or an archive hands over, checked
-//! before anything is fetched on its word.
+//! Manifests, indexes and image configurations, from registries and archives. They are checked
+//! before anything that they refer to is fetched.
 //!
-//! OCI image-spec 1.1 (manifest.md, image-index.md, config.md) and Docker's image manifest version 2, schema 2, which
-//! differ in media types only.
+//! OCI image-spec 1.1 (manifest.md, image-index.md, config.md) and Docker's image manifest version
+//! 2, schema 2, which differ in media types only.
+
+mod select;
 
 mod platform;
 
@@ -13,21 +15,23 @@ use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
 
 pub use platform::{Platform, PlatformError};
+pub(crate) use select::{candidates, resolve};
 
 use crate::digest::Digest;
 
-/// The largest manifest or index, in bytes: what registries accept (distribution-spec 1.1, "Pushing Manifests").
+/// The largest manifest or index, in bytes: what registries accept (distribution-spec 1.1, "Pushing
+/// Manifests").
 pub(crate) const MAX_MANIFEST_LEN: u64 = 4 << 20;
 /// The largest image configuration, in bytes. Real ones are below 100 KiB; history is what grows.
 pub(crate) const MAX_CONFIG_LEN: u64 = 8 << 20;
 /// The largest compressed layer, in bytes: bounds what one descriptor can make us store.
 pub(crate) const MAX_LAYER_LEN: u64 = 256 << 30;
-/// The most layers of an image: each is a partition of one disk in the guest, which has at most 255.
-pub(crate) const MAX_LAYERS: usize = 250;
+/// The most layers of an image: one with more cannot be run.
+pub(crate) const MAX_LAYERS: usize = protocol::vmm::MAX_LAYERS;
 /// Indexes within indexes: the specification allows any number, builders make one.
 pub(crate) const MAX_INDEX_DEPTH: usize = 3;
 
-/// What manifests are asked for with.
+/// The Accept header of requests for manifests.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -41,16 +45,30 @@ pub(crate) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+
 const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
 const CONFIG_TYPES: [&str; 2] = [OCI_CONFIG, "application/vnd.docker.container.image.v1+json"];
+/// What configurations are called that old Docker pushed, or that lost their type in a registry
+/// (distribution/distribution, issue 1621). Docker takes them too; the configuration itself tells
+/// whether it is one.
+const OLD_CONFIG_TYPES: [&str; 4] = [
+    "",
+    "application/json",
+    "application/octet-stream",
+    "text/html",
+];
+const MANIFEST_TYPES: [&str; 2] = [
+    OCI_MANIFEST,
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
 const INDEX_TYPES: [&str; 2] = [
     OCI_INDEX,
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
-const LAYER_TYPES: [&str; 8] = [
+const LAYER_TYPES: [&str; 9] = [
     OCI_LAYER,
     OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD,
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
     "application/vnd.docker.image.rootfs.diff.tar",
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
     "application/vnd.docker.image.rootfs.diff.tar.zstd",
@@ -87,15 +105,20 @@ pub enum Error {
         /// Its number.
         version: u32,
     },
-    /// Something that is not a container image, or a layer that is encrypted or for another system.
-    #[error("the {what} has media type {media_type:?}, which is not supported")]
+    /// A chart, a signature or the like.
+    #[error("it is not a container image but of type {media_type:?}")]
+    NotAnImage {
+        /// The media type of the artifact or of its configuration.
+        media_type: String,
+    },
+    /// A layer that is encrypted or for another system, or what is called a layer of something
+    /// else.
+    #[error("a layer has media type {media_type:?}, which is not supported")]
     MediaType {
-        /// "layer" or "image configuration".
-        what: &'static str,
         /// Its media type.
         media_type: String,
     },
-    /// Nothing for this machine.
+    /// No variant for the platform that was asked for.
     #[error("the image has no variant for {wanted}; it has {available}")]
     Platform {
         /// What was asked for.
@@ -106,17 +129,17 @@ pub enum Error {
     /// Indexes nested too deep.
     #[error("the image's indexes are nested more than {MAX_INDEX_DEPTH} deep")]
     Depth,
-    /// More layers than a sandbox can mount.
-    #[error("the image has {count} layers; at most {MAX_LAYERS} are supported")]
+    /// More layers than a VM can be given.
+    #[error("the image has {count} layers, and hull runs images of at most {MAX_LAYERS}")]
     TooManyLayers {
         /// How many.
         count: usize,
     },
-    /// Nothing that could run.
+    /// No layers.
     #[error("the image has no layers")]
     NoLayers,
     /// The configuration and the manifest disagree.
-    #[error("the manifest lists {layers} layers, the image configuration {diff_ids}")]
+    #[error("the manifest lists {layers} layers, but the image configuration {diff_ids}")]
     LayerCount {
         /// In the manifest.
         layers: usize,
@@ -138,13 +161,13 @@ pub enum Error {
     DiffId(#[from] crate::digest::Error),
 }
 
-/// The platforms an index offers, for people.
+/// The platforms that an index offers, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platforms(pub Vec<String>);
 
 impl fmt::Display for Platforms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // They come from a stranger and go to a terminal.
+        // Untrusted text that is printed to a terminal.
         match self.0.is_empty() {
             true => f.write_str("none"),
             false => write!(f, "{}", self.0.join(", ").escape_debug()),
@@ -161,6 +184,8 @@ pub(crate) struct Descriptor {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
     #[serde(default)]
+    pub(crate) artifact_type: Option<String>,
+    #[serde(default)]
     pub(crate) platform: Option<Platform>,
     #[serde(default)]
     pub(crate) annotations: Option<HashMap<String, String>>,
@@ -171,6 +196,7 @@ impl Descriptor {
     pub(crate) fn layer(media_type: &str, digest: Digest, size: u64) -> Descriptor {
         Descriptor {
             media_type: media_type.to_owned(),
+            artifact_type: None,
             digest,
             size,
             platform: None,
@@ -178,31 +204,26 @@ impl Descriptor {
         }
     }
 
-    /// Whether it says that it leads to an index.
-    pub(crate) fn is_index(&self) -> bool {
-        INDEX_TYPES.contains(&self.media_type.as_str())
-    }
-
-    /// Whether it is an image of this platform, or of any if it is `None`, so far as it says.
-    pub(crate) fn suits(&self, wanted: Option<&Platform>) -> bool {
-        self.platform.as_ref().is_none_or(|platform| match wanted {
-            Some(wanted) => platform.rank_for(wanted).is_some(),
-            None => !platform.is_attestation(),
-        })
-    }
-
     pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key).map(String::as_str)
     }
 }
 
-/// What a manifest's bytes turned out to be.
+/// A manifest document.
 #[derive(Debug)]
 pub(crate) enum Document {
     /// A list of manifests.
-    Index(Vec<Descriptor>),
+    Index(Index),
     /// One image.
     Manifest(Manifest),
+}
+
+/// A list of manifests.
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub(crate) entries: Vec<Descriptor>,
+    /// What is wrong with the others, such as a digest by another algorithm.
+    pub(crate) unreadable: Vec<serde_json::Error>,
 }
 
 /// An image's parts, checked for type and size.
@@ -216,13 +237,14 @@ pub(crate) struct Manifest {
 #[serde(rename_all = "camelCase")]
 struct Raw {
     schema_version: u32,
-    manifests: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<serde_json::Value>>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
 }
 
 impl Document {
-    /// Reads a manifest or an index. A document that is both is refused: two clients could see two images in it.
+    /// Reads a manifest or an index. A document that is both is refused: two clients could see two
+    /// images in it.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Document, Error> {
         let syntax = |source| Error::Syntax {
             document: "manifest",
@@ -235,18 +257,38 @@ impl Document {
             });
         }
         match (raw.manifests, raw.config, raw.layers) {
-            (Some(manifests), None, None) => Ok(Document::Index(manifests)),
+            (Some(manifests), None, None) => index(manifests).map(Document::Index).map_err(syntax),
             (None, Some(config), Some(layers)) => Ok(Document::Manifest(checked(config, layers)?)),
             _ => Err(Error::Shape),
         }
     }
 }
 
+/// An index of the entries that can be read; the first error if none can.
+fn index(manifests: Vec<serde_json::Value>) -> Result<Index, serde_json::Error> {
+    let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
+    for entry in manifests {
+        match serde_json::from_value(entry) {
+            Ok(entry) => entries.push(entry),
+            Err(error) => unreadable.push(error),
+        }
+    }
+    match unreadable.is_empty() || !entries.is_empty() {
+        true => Ok(Index {
+            entries,
+            unreadable,
+        }),
+        false => Err(unreadable.swap_remove(0)),
+    }
+}
+
+fn is_config_type(media_type: &str) -> bool {
+    CONFIG_TYPES.contains(&media_type) || OLD_CONFIG_TYPES.contains(&media_type)
+}
+
 fn checked(config: Descriptor, layers: Vec<Descriptor>) -> Result<Manifest, Error> {
-    if !CONFIG_TYPES.contains(&config.media_type.as_str()) {
-        let what = "image configuration";
-        return Err(Error::MediaType {
-            what,
+    if !is_config_type(&config.media_type) {
+        return Err(Error::NotAnImage {
             media_type: config.media_type,
         });
     }
@@ -255,10 +297,7 @@ fn checked(config: Descriptor, layers: Vec<Descriptor>) -> Result<Manifest, Erro
     for layer in &layers {
         if !LAYER_TYPES.contains(&layer.media_type.as_str()) {
             let media_type = layer.media_type.clone();
-            return Err(Error::MediaType {
-                what: "layer",
-                media_type,
-            });
+            return Err(Error::MediaType { media_type });
         }
         check_size("layer", layer.size, MAX_LAYER_LEN)?;
     }
@@ -280,48 +319,7 @@ pub(crate) fn check_size(what: &'static str, bytes: u64, max: u64) -> Result<(),
     }
 }
 
-/// The entry of an index that suits this machine.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn select(manifests: &[Descriptor]) -> Result<&Descriptor, Error> {
-    select_for(manifests, &Platform::native())
-}
-
-/// The entry of an index that suits a platform. An entry without one is taken when nothing better is there: its
-/// configuration will tell.
-pub(crate) fn select_for<'a>(
-    manifests: &'a [Descriptor],
-    wanted: &Platform,
-) -> Result<&'a Descriptor, Error> {
-    manifests
-        .iter()
-        .filter_map(|entry| {
-            let rank = entry
-                .platform
-                .as_ref()
-                .map_or(Some(u8::MAX), |platform| platform.rank_for(wanted))?;
-            Some((rank, entry))
-        })
-        .min_by_key(|(rank, _)| *rank)
-        .map(|(_, entry)| entry)
-        .ok_or_else(|| Error::Platform {
-            wanted: wanted.clone(),
-            available: platforms(manifests),
-        })
-}
-
-fn platforms(manifests: &[Descriptor]) -> Platforms {
-    let mut names: Vec<String> = manifests
-        .iter()
-        .filter_map(|entry| entry.platform.as_ref())
-        .filter(|platform| !platform.is_attestation())
-        .take(64)
-        .map(ToString::to_string)
-        .collect();
-    names.dedup();
-    Platforms(names)
-}
-
-/// An image's configuration and what follows from it.
+/// An image's configuration, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) bytes: Vec<u8>,
@@ -344,6 +342,14 @@ impl Config {
                 wanted: wanted.clone(),
                 available: Platforms(vec![platform.to_string()]),
             }),
+        }
+    }
+
+    /// Reads a configuration for this platform, or for whatever it is if that is `None`.
+    pub(crate) fn parse_as(bytes: Vec<u8>, wanted: Option<&Platform>) -> Result<Config, Error> {
+        match wanted {
+            Some(platform) => Config::parse_for(bytes, platform),
+            None => Config::parse_any(bytes),
         }
     }
 

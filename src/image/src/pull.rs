@@ -1,4 +1,5 @@
-//! From a registry into the store: several downloads at once, layers converted bottom first as they come.
+//! From a registry into the store: several downloads at once, layers converted bottom first as they
+//! come.
 //!
 //! ```text
 //!  resolve -> config -> for each layer: download to partial/ (worker threads) -> convert (this thread) -> enter
@@ -14,7 +15,7 @@ pub(crate) use layers::{Watched, wait};
 
 use crate::digest::Digest;
 use crate::error::{Cause, Error};
-use crate::manifest::{self, Config, Document, Manifest, Platform};
+use crate::manifest::{self, Config, Manifest, Platform};
 use crate::progress::{Event, Progress};
 use crate::reference::Reference;
 use crate::registry::{self, Client, Fetched, Retry};
@@ -23,15 +24,16 @@ use crate::store::{BlobRow, Image, Store};
 /// How to pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullOptions {
-    /// Registries (`host` or `host:port`) that may be spoken to in plain HTTP, besides those on this machine.
+    /// Registries (`host` or `host:port`) that may be spoken to in plain HTTP, besides those on
+    /// this machine.
     pub insecure_registries: Vec<String>,
     /// Downloads at once; Docker's default is 3.
     pub parallel_downloads: usize,
-    /// How often the same thing may fail for a passing reason before the pull fails.
+    /// How often one request may fail for a transient reason before the pull fails.
     pub max_attempts: u32,
-    /// Between the first and the second attempt; doubled each time.
+    /// Pause between the first and the second attempt; doubled each time.
     pub retry_pause_ms: u64,
-    /// How long a registry may be silent. Slow downloads may last for ever.
+    /// How long a registry may send nothing. The length of a download is not limited.
     pub idle_timeout_ms: u64,
     /// The folder of Docker's config.json; `DOCKER_CONFIG` or `~/.docker` if `None`.
     pub docker_config: Option<PathBuf>,
@@ -53,19 +55,22 @@ impl Default for PullOptions {
     }
 }
 
-/// What a pull brought.
+/// The result of a pull.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pulled {
     /// The image.
     pub image: Image,
     /// The digest of the manifest or index that the reference means now.
     pub digest: Digest,
-    /// Every layer was here already.
+    /// The reference was pulled before and still means the same image.
     pub up_to_date: bool,
+    /// Number of layers that were fetched: 0 if all were present, perhaps from another image or an
+    /// import.
+    pub fetched_layers: usize,
 }
 
 impl Store {
-    /// Brings the image that `reference` means now, or finds that it is here, and gives it that name.
+    /// Fetches the image that `reference` means now, unless it is present, and gives it that name.
     pub fn pull(
         &self,
         reference: &Reference,
@@ -150,10 +155,14 @@ impl Store {
             next: AtomicUsize::new(0),
             cancelled: &cancelled,
         };
-        let (layers, fetched) = pull.run()?;
+        let (layers, fetched_layers) = pull.run()?;
         let mut names = vec![reference.at(top)];
         if reference.digest().is_none() {
             names.push(reference.clone());
+        }
+        let mut up_to_date = fetched_layers == 0;
+        for name in &names {
+            up_to_date = up_to_date && self.names_image(name, &config.id())?;
         }
         let image = self.put_image(&config, Some(&bytes), &layers, &names)?;
         let repository = reference.full_repository();
@@ -167,19 +176,20 @@ impl Store {
         Ok(Pulled {
             image,
             digest: top,
-            up_to_date: fetched == 0,
+            up_to_date,
+            fetched_layers,
         })
     }
 
-    /// The configuration of an image that is here.
+    /// The configuration of an image that is present.
     fn known_config(&self, id: &Digest) -> Result<Option<Vec<u8>>, Cause> {
         let bytes = self.config_bytes(id)?;
         Ok(bytes.filter(|bytes| Digest::of(bytes) == *id))
     }
 }
 
-/// Follows indexes to the manifest for a platform. Returns the digest of what the reference named, and the
-/// manifest.
+/// Follows indexes to the manifest for a platform. Returns the digest of what the reference
+/// named, and the manifest.
 fn resolve<'a>(
     client: &Client,
     reference: &Reference,
@@ -189,16 +199,13 @@ fn resolve<'a>(
     let fetch = |which: &str, expected: Option<&Digest>| -> Result<Fetched, registry::Error> {
         retry().run(|| client.reached(), || client.manifest(which, expected))
     };
-    let mut fetched = fetch(&reference.manifest(), reference.digest())?;
+    let fetched = fetch(&reference.manifest(), reference.digest())?;
     let top = fetched.digest;
-    for _ in 0..=manifest::MAX_INDEX_DEPTH {
-        match Document::parse(&fetched.bytes)? {
-            Document::Manifest(manifest) => return Ok((top, fetched.bytes, manifest)),
-            Document::Index(entries) => {
-                let entry = manifest::select_for(&entries, platform)?;
-                fetched = fetch(&entry.digest.to_string(), Some(&entry.digest))?;
-            }
-        }
-    }
-    Err(manifest::Error::Depth.into())
+    let fetch = |entry: &manifest::Descriptor| -> Result<_, Cause> {
+        Ok(Some(
+            fetch(&entry.digest.to_string(), Some(&entry.digest))?.bytes,
+        ))
+    };
+    let (bytes, manifest) = manifest::resolve(fetched.bytes, Some(platform), fetch)?;
+    Ok((top, bytes, manifest))
 }

@@ -1,10 +1,11 @@
 //! A registry: manifests and blobs by the OCI distribution protocol (distribution-spec 1.1).
 //!
-//! A blocking client of our own on ureq: a pull is three downloads at once, which threads do well, and what matters
-//! here (resuming, redirects without credentials, limits on silence and size) lies beneath what client crates offer.
-//! Invariants: what [`Client::manifest`] and [`Client::config`] return has the digest that was asked for; bodies are
-//! bounded; credentials go to the registry and its authorisation server only. Deliberately absent: mirrors,
-//! the v1 protocol.
+//! A blocking client on ureq: a pull is a few concurrent downloads, for which threads suffice. The
+//! client crates that exist do not offer what is needed here: resuming, redirects without
+//! credentials, limits on silence and size. Invariants: what [`Client::manifest`] and
+//! [`Client::config`] return has the digest that was asked for; bodies are bounded; credentials go
+//! to the registry and its authorisation server only. Deliberately absent: mirrors, the v1
+//! protocol.
 
 mod auth;
 mod download;
@@ -62,8 +63,8 @@ pub(crate) struct Fetched {
 }
 
 impl Client {
-    /// Finds out how to speak to the registry. Only one that may use plain HTTP is asked (HTTPS first, as Docker
-    /// does); all others speak HTTPS.
+    /// Chooses the scheme. Only a registry that may use plain HTTP is probed, HTTPS first, as
+    /// Docker does; for all others it is HTTPS.
     pub(crate) fn connect(reference: &Reference, options: &PullOptions) -> Result<Client, Error> {
         let host = reference.host().to_owned();
         let idle = Duration::from_millis(options.idle_timeout_ms);
@@ -118,7 +119,7 @@ impl Client {
             return Ok(());
         };
         match ping("http") {
-            // What a server for HTTPS says to plain HTTP.
+            // The answer of an HTTPS server to plain HTTP.
             Ok(answer) if answer.status().as_u16() == 400 => Err(secure),
             Ok(_) => {
                 self.base = format!("http://{}", self.host);
@@ -191,7 +192,7 @@ impl Client {
         }
     }
 
-    /// Sends a request, and again with what the registry's challenge asks for.
+    /// Sends a request, and answers the registry's challenge if there is one.
     fn get(&self, path: &str, request: &Request<'_>) -> Result<Response<Body>, Error> {
         let url = http::address(&format!("{}{path}", self.base))?;
         self.authorised(|authorization| {
@@ -203,12 +204,14 @@ impl Client {
         })
     }
 
-    /// Sends a request with the Authorization header that it is given, again with what a challenge asks for.
+    /// Sends a request with the Authorization header that it is given, and answers the registry's
+    /// challenge if there is one.
     fn authorised(
         &self,
         mut send: impl FnMut(Option<&str>) -> Result<Response<Body>, Error>,
     ) -> Result<Response<Body>, Error> {
-        // The header of another thread may be newer than ours, and a token may have expired: hence not just one try.
+        // Another thread may have replaced the header, and a token may have expired: hence several
+        // attempts.
         for _ in 0..3 {
             let used = self.authorization();
             let response = send(used.as_deref())?;
@@ -248,7 +251,7 @@ impl Client {
             credentials,
         )?;
         match header {
-            // Basic credentials do not get better by repetition.
+            // Repeating the same header would be refused again.
             Some(header) if used.as_ref() != Some(&header) => {
                 *current = Some(header);
                 Ok(())

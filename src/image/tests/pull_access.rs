@@ -9,7 +9,7 @@ use support::images::TestImage;
 use support::server::{Reply, Server};
 use support::{chain, pull_error, quick, reference, store, with_docker_config};
 
-/// A registry that wants a token, from itself, and for the token this Authorization (none if empty).
+/// A registry that requires a token, which it issues itself for this Authorization (none if empty).
 fn guarded(wanted: &'static str) -> Server {
     Server::start(move |request, reply| {
         if request.path.starts_with("/token") {
@@ -64,7 +64,7 @@ fn dockers_credentials_open_what_is_closed_to_others() {
 }
 
 #[test]
-fn basic_authentication_is_answered_and_wrong_passwords_are_told() {
+fn basic_authentication_is_answered_and_wrong_passwords_are_reported() {
     let server = Server::start(|request, reply| match request.header("authorization") {
         Some("Basic dTpw") => reply,
         _ => Reply::new(401, "").with("WWW-Authenticate", "Basic realm=\"r\""),

@@ -7,7 +7,8 @@ use support::images::TestImage;
 use support::server::{Reply, Server};
 use support::{chain, pull_error, reference, store, with_docker_config};
 
-/// A registry whose authorisation server answers a POST with this redirect, and what Docker's configuration says of it.
+/// A registry whose authorisation server answers with this redirect, and options with an identity
+/// token for it.
 fn redirecting_login(status: u16, location: String) -> (Server, tempfile::TempDir, PullOptions) {
     let server = Server::start(move |request, reply| {
         if request.path == "/token" {

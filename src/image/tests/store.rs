@@ -1,4 +1,4 @@
-//! What is in the store stays right: names, removal, leases, damage, leftovers.
+//! The store: names, removal, leases, damage, leftovers.
 
 mod support;
 

@@ -18,6 +18,13 @@ pub const WORDS_FD: i32 = 4;
 pub const MAX_PACKET_LEN: usize = 64 << 10;
 /// The most descriptors in one packet: the kernel's own limit (SCM_MAX_FD).
 pub const MAX_DESCRIPTORS: usize = 253;
+/// Descriptors of a [`ToVmm::Start`] that are left for what is not a layer. Eight are in use at most: /dev/kvm, the kernel,
+/// its initramfs, the two files of a snapshot, the console, the writable disk and the tap.
+pub const MAX_OTHER_DESCRIPTORS: usize = 13;
+/// The most layers of a VM: all of them travel in [`ToVmm::Start`].
+pub const MAX_LAYERS: usize = MAX_DESCRIPTORS - MAX_OTHER_DESCRIPTORS;
+// Each is a partition of the layer device, of which Linux counts 255.
+const _: () = assert!(MAX_LAYERS <= 255);
 /// The most vCPUs of a VM.
 pub const MAX_VCPUS: u8 = 32;
 /// The least memory of a VM, in MiB.

@@ -11,7 +11,8 @@ const MAX_CHUNKS: u64 = 1 << 20;
 /// How much of a file is expected to be holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Density {
-    /// Nothing: only runs of zeros of 64 KiB and more become holes, so that ordinary files keep one run of blocks.
+    /// Nothing: only runs of zeros of 64 KiB and more become holes, so that ordinary files keep one
+    /// run of blocks.
     Dense,
     /// The tar says that there are holes: they are kept to the block.
     Sparse,
@@ -138,7 +139,8 @@ fn chunk_size(bits: u8) -> u64 {
 
 /// Writes one file's data; made by [`super::Writer::file`].
 ///
-/// A chunk that is all zeros is left out. Once a byte of a chunk is not zero, the whole chunk is written.
+/// A chunk that is all zeros is left out. Once a byte of a chunk is not zero, the whole chunk is
+/// written.
 #[derive(Debug)]
 pub struct FileWriter<'a, W> {
     output: &'a mut Output<W>,

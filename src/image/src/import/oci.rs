@@ -3,16 +3,15 @@
 use serde::Deserialize;
 
 use super::contents::Contents;
-use super::{Error, Found, FoundLayer};
+use super::{Error, Found, FoundLayer, Inventory, shown};
 use crate::digest::Digest;
 use crate::error::Cause;
 use crate::manifest::{
-    self, Config, Descriptor, Document, MAX_CONFIG_LEN, MAX_INDEX_DEPTH, MAX_MANIFEST_LEN,
-    Manifest, Platform,
+    self, Config, Descriptor, Document, MAX_CONFIG_LEN, MAX_MANIFEST_LEN, Platform,
 };
 use crate::reference::Reference;
 
-const LAYOUT: &str = "oci-layout";
+pub(super) const LAYOUT: &str = "oci-layout";
 const INDEX: &str = "index.json";
 /// annotations.md; often a mere tag, sometimes a whole reference.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -25,10 +24,8 @@ struct Layout {
     image_layout_version: String,
 }
 
-/// The images for this platform, or this machine if it is `None`, in a layout. Entries that say they are for others are
-/// passed over, and so are those whose parts are not there (`docker save` since version 25 lists all platforms and
-/// saves one), unless nothing else is there. Where no platform was asked for, the only one that is there will do.
-pub(super) fn images(contents: &Contents, wanted: Option<&Platform>) -> Result<Vec<Found>, Cause> {
+/// Takes the inventory of a layout: the images for a platform, or for any if it is `None`.
+pub(super) fn images(contents: &Contents, wanted: Option<&Platform>) -> Result<Inventory, Cause> {
     let layout = contents
         .read(LAYOUT, MAX_MANIFEST_LEN)?
         .ok_or(Error::NotAnImage)?;
@@ -43,54 +40,69 @@ pub(super) fn images(contents: &Contents, wanted: Option<&Platform>) -> Result<V
         .into());
     }
     let index = contents.require(INDEX, MAX_MANIFEST_LEN)?;
-    let Document::Index(entries) = Document::parse(&index)? else {
+    let Document::Index(index) = Document::parse(&index)? else {
         return Err(manifest::Error::Shape.into());
     };
-    if entries.is_empty() {
+    if index.entries.is_empty() {
         return Err(Error::Empty.into());
     }
-    let native = Platform::native();
-    let choices: &[Option<&Platform>] = match &wanted {
-        Some(platform) => &[Some(platform)],
-        None => &[Some(&native), None],
-    };
-    let mut failure: Cause = match manifest::select_for(&entries, wanted.unwrap_or(&native)) {
-        Err(error) => error.into(),
-        Ok(_) => Error::Empty.into(),
-    };
-    for choice in choices {
-        let mut found = Vec::new();
-        for entry in &entries {
-            if !entry.is_index() && !entry.suits(*choice) {
-                continue;
-            }
-            match image(contents, entry, *choice) {
-                Ok(image) => found.push(image),
-                Err(Cause::Archive(error @ Error::Missing { .. })) => failure = error.into(),
-                Err(Cause::Manifest(error @ manifest::Error::Platform { .. })) => {
-                    failure = error.into();
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if !found.is_empty() {
-            return Ok(found);
-        }
+    let mut inventory = Inventory::default();
+    for error in &index.unreadable {
+        inventory.pass_over("an entry of index.json", error);
     }
-    Err(failure)
+    for entry in &index.entries {
+        // Each entry is searched by itself, like an index of one entry.
+        let found = match manifest::candidates(std::slice::from_ref(entry), wanted) {
+            Ok(_) => image(contents, entry, wanted, &mut inventory),
+            Err(error) => Err(error.into()),
+        };
+        inventory.add(found, || described(entry))?;
+    }
+    if inventory.found.is_empty() {
+        // All entries together give a better reason than one of them.
+        manifest::candidates(&index.entries, wanted)?;
+    }
+    Ok(inventory)
+}
+
+/// An entry of the index, for messages.
+fn described(entry: &Descriptor) -> String {
+    match entry
+        .annotation(CONTAINERD_NAME)
+        .or_else(|| entry.annotation(REF_NAME))
+    {
+        Some(name) => format!("{} ({})", entry.digest, shown(name)),
+        None => entry.digest.to_string(),
+    }
 }
 
 fn image(
     contents: &Contents,
     entry: &Descriptor,
     wanted: Option<&Platform>,
+    inventory: &mut Inventory,
 ) -> Result<Found, Cause> {
-    let (bytes, manifest) = resolve(contents, entry, wanted)?;
-    let config = blob(contents, &manifest.config, MAX_CONFIG_LEN)?;
-    let config = match wanted {
-        Some(platform) => Config::parse_for(config, platform)?,
-        None => Config::parse_any(config)?,
+    // `docker save` since version 25 lists all platforms of an image and saves one.
+    let mut absent = None;
+    let mut fetch = |entry: &Descriptor| -> Result<_, Cause> {
+        if contents.open(&path(&entry.digest))?.is_none() {
+            absent.get_or_insert(entry.digest);
+            return Ok(None);
+        }
+        Ok(Some(blob(contents, entry, MAX_MANIFEST_LEN)?))
     };
+    let resolved = match fetch(entry)? {
+        Some(bytes) => manifest::resolve(bytes, wanted, &mut fetch),
+        None => Err(manifest::Error::Depth.into()),
+    };
+    let (bytes, manifest) = match (resolved, absent) {
+        (Err(Cause::Manifest(manifest::Error::Depth)), Some(digest)) => {
+            return Err(Error::Absent { digest }.into());
+        }
+        (resolved, _) => resolved?,
+    };
+    let config = blob(contents, &manifest.config, MAX_CONFIG_LEN)?;
+    let config = Config::parse_as(config, wanted)?;
     config.check_layers(manifest.layers.len())?;
     let layers = manifest
         .layers
@@ -104,50 +116,15 @@ fn image(
         config,
         manifest: Some(bytes),
         layers,
-        names: names(entry)?,
+        names: name(entry, inventory).into_iter().collect(),
     })
-}
-
-/// Follows indexes to the manifest for a platform, or to one that is there.
-fn resolve(
-    contents: &Contents,
-    entry: &Descriptor,
-    wanted: Option<&Platform>,
-) -> Result<(Vec<u8>, Manifest), Cause> {
-    let mut bytes = blob(contents, entry, MAX_MANIFEST_LEN)?;
-    for _ in 0..=MAX_INDEX_DEPTH {
-        match Document::parse(&bytes)? {
-            Document::Manifest(manifest) => return Ok((bytes, manifest)),
-            Document::Index(entries) => {
-                let entry = match wanted {
-                    Some(platform) => manifest::select_for(&entries, platform)?,
-                    None => first_there(contents, &entries)?,
-                };
-                bytes = blob(contents, entry, MAX_MANIFEST_LEN)?;
-            }
-        }
-    }
-    Err(manifest::Error::Depth.into())
-}
-
-/// The first entry that is an image's and whose blob the archive has.
-fn first_there<'a>(
-    contents: &Contents,
-    entries: &'a [Descriptor],
-) -> Result<&'a Descriptor, Cause> {
-    for entry in entries.iter().filter(|entry| entry.suits(None)) {
-        if contents.open(&path(&entry.digest))?.is_some() {
-            return Ok(entry);
-        }
-    }
-    Err(Error::Empty.into())
 }
 
 fn path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// A small blob, with its size and digest checked.
+/// A small blob; its size and digest are checked.
 fn blob(contents: &Contents, descriptor: &Descriptor, max: u64) -> Result<Vec<u8>, Error> {
     let name = path(&descriptor.digest);
     let bytes = contents.require(&name, max)?;
@@ -174,18 +151,18 @@ pub(super) fn check_digest(bytes: &[u8], expected: &Digest) -> Result<(), Error>
     }
 }
 
-/// The name that the index gives an image, if it is a whole one: a tag alone names nothing.
-fn names(entry: &Descriptor) -> Result<Vec<Reference>, Error> {
+/// The name that the index gives an image. A tag alone is not a name, and the specification allows
+/// other text.
+fn name(entry: &Descriptor, inventory: &mut Inventory) -> Option<Reference> {
     let whole = |name: &&str| name.contains([':', '/']);
     let name = entry
         .annotation(CONTAINERD_NAME)
-        .or_else(|| entry.annotation(REF_NAME).filter(whole));
-    let Some(name) = name else {
-        return Ok(Vec::new());
-    };
-    let reference = name.parse().map_err(|source| Error::Name {
-        name: name.chars().take(300).collect(),
-        source,
-    })?;
-    Ok(vec![reference])
+        .or_else(|| entry.annotation(REF_NAME).filter(whole))?;
+    match name.parse() {
+        Ok(reference) => Some(reference),
+        Err(error) => {
+            inventory.pass_over(&format!("the name \"{}\"", shown(name)), &error);
+            None
+        }
+    }
 }

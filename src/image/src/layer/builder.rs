@@ -1,4 +1,4 @@
-//! A tree from a tar's entries, in their order.
+//! Builds the tree of a layer from its tar's entries, in their order.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{Read, Seek, Write};
@@ -18,21 +18,21 @@ pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// What AUFS's own files begin with; one name of these is the opaque whiteout.
 const AUFS: &[u8] = b".wh..wh.";
 pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
-/// What every symlink has on Linux, whatever the tar says (symlink(7)).
+/// The permissions of every symlink on Linux (symlink(7)); those in the tar are ignored.
 const SYMLINK_PERMISSIONS: u16 = 0o777;
 /// Data passes through a buffer of this size.
 pub(super) const COPY_BUFFER: usize = 128 << 10;
 
-/// Takes entries, writes their data and keeps their metadata.
+/// Writes the data of entries as they come and collects their metadata.
 #[derive(Debug)]
 pub(super) struct Builder<'a, W> {
     pub(super) writer: Writer<W>,
     pub(super) tree: Tree,
     pub(super) lower: &'a LowerLayers,
     pub(super) limits: &'a Limits,
-    /// Names whose lower counterparts are hidden, by directory.
+    /// Names, by directory, that hide entries of lower layers.
     pub(super) hidden: BTreeSet<(InodeId, Box<[u8]>)>,
-    /// Directories whose lower counterparts are hidden.
+    /// Directories that hide the contents of those of lower layers.
     pub(super) opaque: BTreeSet<InodeId>,
     /// Files that were copied from lower layers, by path.
     pub(super) copied: HashMap<Vec<u8>, InodeId>,
@@ -71,7 +71,7 @@ impl<'a, W: Write + Seek> Builder<'a, W> {
         })
     }
 
-    /// Adds an entry, whose data the tar gives.
+    /// Adds an entry, reading its data from the tar.
     pub(super) fn add<R: Read>(
         &mut self,
         entry: &Entry,
@@ -188,12 +188,12 @@ impl<'a, W: Write + Seek> Builder<'a, W> {
 
     /// Whether this layer hides what the lower ones have under this name.
     pub(super) fn hides(&self, dir: InodeId, name: &[u8]) -> bool {
-        // Most layers have no whiteouts, and then there is no key to make.
+        // Most layers have no whiteouts: no key needs to be allocated then.
         self.opaque.contains(&dir)
             || !self.hidden.is_empty() && self.hidden.contains(&(dir, name.into()))
     }
 
-    /// An entry's metadata, without the xattrs that cannot be kept.
+    /// An entry's metadata, without xattrs that cannot be stored.
     fn metadata(&mut self, entry: &Entry) -> Result<Metadata, Error> {
         let mut xattrs = Xattrs::default();
         for (name, value) in &entry.xattrs {
@@ -248,7 +248,7 @@ pub(super) fn refused(entry: &Entry, source: Problem) -> Error {
     }
 }
 
-/// The metadata of a directory that the tar implies and nothing describes.
+/// The metadata of an implied directory that no lower layer has.
 pub(super) fn implied_directory() -> Metadata {
     Metadata {
         permissions: 0o755,

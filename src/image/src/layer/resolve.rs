@@ -1,6 +1,7 @@
-//! Paths in a layer's root. Symlinks in the place of a path's directories are followed, as by a runtime that unpacks the
-//! layer over those below it: symlinks of this layer, and of the layers below where this one has nothing at their place.
-//! `/` in a target is the layer's root and `..` ends there, so no path leads out of it.
+//! Paths in a layer's root. Symlinks in the place of a path's directories are followed, as by a
+//! runtime that unpacks the layer over those below it: symlinks of this layer, and of the layers
+//! below where this one has nothing at their place. `/` in a target is the layer's root and `..`
+//! ends there, so no path leads out of it.
 
 use std::io::{Seek, Write};
 
@@ -14,7 +15,8 @@ use super::whiteouts::OPAQUE_XATTR;
 
 /// The most symlinks that one path leads through; Linux has the same bound (path_resolution(7)).
 const MAX_SYMLINKS: usize = 40;
-/// The most names of one path, those of its symlinks' targets included: bounds the time that an entry costs.
+/// The most names of one path, those of its symlinks' targets included: bounds the time that an
+/// entry costs.
 const MAX_STEPS: usize = MAX_PATH;
 
 /// A path on its way from the root, without symlinks so far.
@@ -171,7 +173,7 @@ impl<W: Write + Seek> Builder<'_, W> {
         Ok(Some(walk))
     }
 
-    /// What is at a name of the directory reached, and whether this layer hides what is below there.
+    /// What is at a name of the directory reached, and whether this layer hides lower layers there.
     fn look(&mut self, walk: &Walk, name: &[u8]) -> Result<(Found, bool), Error> {
         let mut hides = walk.hides();
         if let Some(dir) = walk.dir() {

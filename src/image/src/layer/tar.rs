@@ -1,7 +1,7 @@
 //! The tar stream: ustar, PAX and GNU, entry by entry, within bounds.
 //!
-//! The `tar` crate is not used: it reads extended headers of any length into memory, drops the maps of sparse files
-//! and does not know PAX's.
+//! The `tar` crate is not used: it reads extended headers of any length into memory, drops the maps
+//! of sparse files and does not know PAX's.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -19,7 +19,7 @@ const MAX_EXTENDED: u64 = 1 << 20;
 /// The most bytes of global extended headers: they are applied to every entry.
 const MAX_GLOBAL: u64 = 64 << 10;
 
-/// What is wrong with a tar.
+/// Why a tar cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TarError {
     /// It ends within an entry.
@@ -28,8 +28,9 @@ pub enum TarError {
     /// A header's checksum does not match.
     #[error("a header's checksum is wrong")]
     Checksum,
-    /// A single block of zeros, after which more follows: two end an archive, and readers disagree about one.
-    #[error("a block of zeros stands alone")]
+    /// A single block of zeros with data after it: two blocks end an archive, and readers disagree
+    /// about one.
+    #[error("a single block of zeros is followed by data")]
     LoneZeros,
     /// A header's number is not one, or out of range.
     #[error("a header's {0} is not a valid number")]
@@ -43,7 +44,7 @@ pub enum TarError {
     /// A sparse file's map is malformed.
     #[error("the map of a sparse file is malformed")]
     Sparse,
-    /// Parts of archives on several tapes, incremental dumps, or something unknown.
+    /// Multi-volume archives, incremental dumps, or an unknown type.
     #[error("entries of type {:?} are not supported", char::from(*.0))]
     Type(u8),
 }
@@ -63,7 +64,7 @@ pub(super) struct Entry {
 /// What an entry is.
 #[derive(Debug)]
 pub(super) enum EntryKind {
-    /// A regular file, whose data [`TarReader::read`] gives.
+    /// A regular file; [`TarReader::read`] returns its data.
     File {
         size: u64,
         /// For a sparse file, which parts of it are given.
@@ -95,7 +96,7 @@ pub(super) struct TarReader<R> {
     recorder: Option<Recorder>,
 }
 
-/// What extended headers say about the entry after them.
+/// Extended headers that apply to the next entry.
 #[derive(Debug, Default)]
 struct Extended {
     pax: Pax,
@@ -120,7 +121,8 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// The next entry; `None` at the archive's end, after which [`Self::finish`] reads the rest of the stream.
+    /// The next entry; `None` at the archive's end, after which [`Self::finish`] reads the rest of
+    /// the stream.
     pub(super) fn next(&mut self) -> Result<Option<Entry>, Error> {
         let mut extended = Extended::default();
         loop {
@@ -192,7 +194,8 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// Reads what follows the archive's end, to the end of the stream, and returns the number of bytes of it all.
+    /// Reads what follows the archive's end, to the end of the stream, and returns the number of
+    /// bytes of it all.
     pub(super) fn finish(mut self) -> Result<u64, Error> {
         let mut buffer = vec![0; 64 << 10];
         while self.read_some(&mut buffer)? > 0 {}
@@ -337,7 +340,7 @@ impl<R: Read> TarReader<R> {
                     self.pax_sparse(pax.sparse.size, pax.sparse.major, pax.sparse.map)?
                 }
             }
-            // The sizes of the others mean nothing: no data follows.
+            // Other types have no data, whatever their size field says.
             b'1' => EntryKind::HardLink(link()),
             b'2' => EntryKind::Symlink(link()),
             b'3' => header

@@ -59,7 +59,7 @@ fn assert_refused(archive: Archive, expected: Problem) {
     }
 }
 
-/// Runs Debian's fsck.erofs; a machine without it is no reason to fail, but in CI.
+/// Runs Debian's fsck.erofs. If it is not installed, this fails in CI only.
 fn fsck(image: &File) {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/{}/fd/{}", std::process::id(), image.as_raw_fd());

@@ -1,8 +1,9 @@
-//! Authentication: challenges (RFC 9110, section 11), tokens (distribution's "Token Authentication Specification" and
-//! "OAuth2 Token Specification"), and the credentials that `docker login` left.
+//! Authentication: challenges (RFC 9110, section 11), tokens (distribution's "Token Authentication
+//! Specification" and "OAuth2 Token Specification"), and the credentials that `docker login` left.
 //!
-//! Challenges are read by code of our own: `http-auth` refuses what the grammar does not allow, and with it the whole
-//! header, while Docker, and so the registries that were tested with it, get by with parameters that lack their quotes.
+//! Challenges are parsed here, not by the `http-auth` crate: that refuses a whole header for one
+//! parameter that lacks its quotes, which Docker tolerates, and so do the registries tested with
+//! it.
 
 use std::fs::File;
 use std::io::Read;
@@ -22,7 +23,7 @@ use super::http::{Http, Request, authority};
 
 /// The largest answer of an authorisation server, in bytes. Tokens are some KiB.
 const MAX_TOKEN_LEN: u64 = 1 << 20;
-/// Under which name `docker login` files Docker Hub.
+/// The key under which `docker login` stores the credentials of Docker Hub.
 pub(crate) const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// One scheme that a server accepts, with its parameters.
@@ -87,7 +88,7 @@ fn parameter_value(text: &str) -> (String, &str) {
     (value, "")
 }
 
-/// What Docker's configuration has for a registry.
+/// Credentials for a registry from Docker's configuration.
 #[derive(Debug)]
 pub(super) enum Credentials {
     None,
@@ -99,7 +100,7 @@ pub(super) enum Credentials {
     Identity {
         token: String,
     },
-    /// There should have been some.
+    /// The configuration names a source of credentials that failed.
     Failed(Arc<CredentialRetrievalError>),
 }
 
@@ -125,7 +126,8 @@ impl Credentials {
                 Credentials::Password { user, password }
             }
             Ok(_) | Err(CredentialRetrievalError::NoCredentialConfigured) => Credentials::None,
-            // A helper's way to say that it has none (docker-credential-helpers, credentials/error.go).
+            // How a helper reports that it has none (docker-credential-helpers,
+            // credentials/error.go).
             Err(CredentialRetrievalError::HelperFailure { stdout, .. })
                 if stdout.contains("credentials not found") =>
             {
@@ -176,7 +178,8 @@ impl TokenAnswer {
     }
 }
 
-/// Answers a challenge: the value of an Authorization header, or `None` if access is denied with these credentials.
+/// Answers a challenge: the value of an Authorization header, or `None` if access is denied with
+/// these credentials.
 pub(super) fn authorise(
     http: &Http,
     host: &str,
@@ -303,7 +306,7 @@ impl Exchange<'_> {
     }
 }
 
-/// How long a server asks us to wait, where it says so in seconds.
+/// Retry-After, where it is given in seconds.
 pub(super) fn retry_after_s(response: &Response<Body>) -> Option<u64> {
     let value = response.headers().get(header::RETRY_AFTER)?;
     value.to_str().ok()?.trim().parse().ok()

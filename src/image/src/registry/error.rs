@@ -1,11 +1,11 @@
-//! Why a registry did not give us what we asked for.
+//! Why a request to a registry failed.
 
 use std::io;
 use std::sync::Arc;
 
 use crate::digest::Digest;
 
-/// Why a registry did not give us what we asked for.
+/// Why a request to a registry failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection, or it broke before an answer came.
@@ -35,7 +35,7 @@ pub enum Error {
         digest: Digest,
     },
     /// Access denied.
-    #[error("registry {host} denies access to {repository} {}", who(.as_user))]
+    #[error("registry {host} denies access to {repository} {}", user_tried(.as_user))]
     Unauthorised {
         /// Host and port.
         host: String,
@@ -47,7 +47,7 @@ pub enum Error {
         #[source]
         credentials: Option<Arc<docker_credential::CredentialRetrievalError>>,
     },
-    /// Any other answer that is not what was asked for.
+    /// An unexpected status.
     #[error("{host} answered {status} to a request for {path}")]
     Status {
         /// Host and port: of the registry, or of its authorisation server.
@@ -56,7 +56,7 @@ pub enum Error {
         path: String,
         /// HTTP status.
         status: u16,
-        /// How long the registry asks us to wait.
+        /// How long the server asks clients to wait.
         retry_after_s: Option<u64>,
     },
     /// A registry that does not take what is pushed.
@@ -84,7 +84,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// Other bytes than the digest promises.
-    #[error("registry {host} sent a {what} whose digest is {actual}, not {expected}")]
+    #[error("the {what} that registry {host} sent has digest {actual}, not {expected}")]
     Digest {
         /// Host and port.
         host: String,
@@ -96,7 +96,7 @@ pub enum Error {
         actual: Digest,
     },
     /// More or fewer bytes than were promised.
-    #[error("registry {host} sent a {what} of {actual} bytes (or more), not {expected}")]
+    #[error("the {what} that registry {host} sent has {actual} bytes or more, not {expected}")]
     Size {
         /// Host and port.
         host: String,
@@ -108,7 +108,7 @@ pub enum Error {
         actual: u64,
     },
     /// A document beyond its bound.
-    #[error("registry {host} sent a {what} of more than {max} bytes")]
+    #[error("the {what} that registry {host} sent has more than {max} bytes")]
     TooLarge {
         /// Host and port.
         host: String,
@@ -118,7 +118,7 @@ pub enum Error {
         max: u64,
     },
     /// The transfer broke off.
-    #[error("the transfer of a {what} from {host} broke off")]
+    #[error("the transfer of the {what} from registry {host} broke off")]
     Interrupted {
         /// Host and port.
         host: String,
@@ -127,7 +127,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// Plain HTTP to another machine, without leave.
+    /// Plain HTTP to another machine, which is not allowed.
     #[error("registry {host} leads to plain HTTP at {target}, which is refused")]
     PlainHttp {
         /// Host and port of the registry.
@@ -159,7 +159,7 @@ pub enum Error {
         /// The address, cut short.
         address: String,
     },
-    /// Redirects without end.
+    /// Too many redirects.
     #[error(
         "registry {host} redirects more than {} times",
         super::http::MAX_REDIRECTS
@@ -168,7 +168,7 @@ pub enum Error {
         /// Host and port.
         host: String,
     },
-    /// A demand for authentication that makes no sense to us.
+    /// Authentication by a scheme that is not supported.
     #[error("registry {host} asks for authentication in a way that is not supported")]
     Challenge {
         /// Host and port.
@@ -183,13 +183,13 @@ pub enum Error {
         realm: String,
     },
     /// An environment variable.
-    #[error("{variable} is not the address of an HTTP proxy")]
+    #[error("the environment variable {variable} is not the address of an HTTP proxy")]
     Proxy {
         /// Its name.
         variable: &'static str,
     },
-    /// Another layer failed, so this one was given up.
-    #[error("given up")]
+    /// Another layer failed, so this one was cancelled.
+    #[error("cancelled, since another layer failed")]
     Cancelled,
 }
 
@@ -199,7 +199,7 @@ fn through(proxy: &Option<String>) -> String {
         .map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"))
 }
 
-fn who(user: &Option<String>) -> String {
+fn user_tried(user: &Option<String>) -> String {
     user.as_ref().map_or_else(
         || "without credentials".to_owned(),
         |user| format!("to {user:?}"),
@@ -212,13 +212,13 @@ fn told(message: &Option<String>) -> String {
         .map_or_else(String::new, |message| format!(": {message}"))
 }
 
-/// What kept us from an answer.
+/// The class of a connection failure.
 enum Trouble {
     Refused,
     Lookup,
     Connection,
     Certificate,
-    /// The other side does not speak TLS, or not ours.
+    /// The other side does not speak TLS, or no common version.
     Tls,
     Other,
 }
@@ -238,7 +238,7 @@ fn trouble(error: &ureq::Error) -> Trouble {
             match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 Some(error) => by_tls(error),
                 None if error.kind() == io::ErrorKind::ConnectionRefused => Trouble::Refused,
-                // What std makes of getaddrinfo's errors has no kind and no number of its own.
+                // std gives getaddrinfo's errors neither a kind nor an errno.
                 None if error.to_string().starts_with("failed to lookup address") => {
                     Trouble::Lookup
                 }
@@ -250,7 +250,7 @@ fn trouble(error: &ureq::Error) -> Trouble {
 }
 
 impl Error {
-    /// Whether the same may well succeed in a moment.
+    /// Whether a retry may succeed.
     pub(crate) fn is_transient(&self, reached_before: bool) -> bool {
         match self {
             Error::Interrupted { .. } => true,
@@ -267,7 +267,7 @@ impl Error {
         }
     }
 
-    /// What a person can do about it.
+    /// What the user can do about it.
     pub fn help(&self) -> Option<String> {
         let text = match self {
             Error::Unreachable {
@@ -295,6 +295,9 @@ impl Error {
                 }
             },
             Error::NotFound { .. } => "check the name and the tag",
+            Error::BlobMissing { .. } => {
+                "the image is incomplete in the registry: it must be pushed again"
+            }
             Error::Unauthorised {
                 as_user: None,
                 credentials: None,
@@ -318,14 +321,19 @@ impl Error {
                 "the registry limits its rate: log in, or wait"
             }
             Error::Status { status: 500.., .. } | Error::Refused { status: 500.., .. } => {
-                "the registry is in trouble: try again later"
+                "the registry has a problem: try again later"
             }
             Error::Digest { .. } | Error::Size { .. } => {
-                "the registry, or something on the way to it, is broken or hostile: nothing of it was kept"
+                "the registry, or a proxy on the way to it, sends other bytes than it promised; they were not kept"
             }
-            Error::Interrupted { .. } => {
+            Error::Interrupted { what: "layer", .. } => {
                 "pull again: what came is kept, and the download goes on from there"
             }
+            Error::Interrupted { .. } => "pull again",
+            Error::LoginRedirect { .. } => {
+                "log in again with a password or an access token instead of an identity token"
+            }
+            Error::Proxy { .. } => "set it to http://HOST:PORT or https://HOST:PORT, or unset it",
             Error::PlainHttp { .. } => {
                 "only registries on this machine may use plain HTTP, and those named as insecure"
             }

@@ -33,7 +33,8 @@ pub fn registry(text: &str) {
     }
 }
 
-/// Docker's configuration in `folder`, asked for a registry. It may name a helper, which is executed if it is on PATH.
+/// Docker's configuration in `folder`, asked for a registry. It may name a helper, which is
+/// executed if it is on PATH.
 pub fn credentials(domain: &str, folder: &Path) {
     let found = Credentials::look_up(domain, Some(folder.to_owned()));
     let _ = found.user();

@@ -1,8 +1,8 @@
-//! HTTP for registries: redirects by rules of our own, the proxies that the environment names, and time limits on
-//! silence instead of on the whole transfer.
+//! HTTP for registries: redirects by rules of our own, the proxies that the environment names, and
+//! time limits on silence instead of on the whole transfer.
 //!
-//! Redirects: at most [`MAX_REDIRECTS`]. Credentials, in a header or in a form, never leave the origin that they are
-//! for, and no redirect leads to plain HTTP unless it is allowed there.
+//! Redirects: at most [`MAX_REDIRECTS`]. Credentials, in a header or in a form, never leave the
+//! origin that they are for, and no redirect leads to plain HTTP unless it is allowed there.
 
 mod upload;
 
@@ -186,7 +186,7 @@ pub(super) fn address(text: &str) -> Result<Url, Error> {
     })
 }
 
-/// Host and port as a person would write them.
+/// `host[:port]`, without a default port.
 pub(super) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     match url.port() {
@@ -214,7 +214,8 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Whether an address is of this machine, or of a host (on any port) or a host with a port that is in `names`.
+/// Whether an address is of this machine, or of a host (on any port) or a host with a port that is
+/// in `names`.
 fn is_insecure(url: &Url, names: &[String]) -> bool {
     let with_port = format!(
         "{}:{}",
@@ -231,8 +232,8 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-/// Where a Location leads from here; `None` if it is empty, no address, or one with a user name, which could only be
-/// meant to mislead.
+/// Where a Location leads from here; `None` if it is empty, no address, or one with a user name,
+/// which could only be meant to mislead.
 pub(super) fn join(base: &Url, location: &str) -> Option<Url> {
     if location.is_empty() {
         return None;
@@ -278,6 +279,20 @@ mod tests {
         for location in ["", "https://user:pw@h/x", "http://", "https://a b/"] {
             assert_eq!(join(&base, location), None, "{location}");
         }
+    }
+
+    #[test]
+    fn hosts_of_every_ascii_form_are_addresses() {
+        for host in [
+            "xn--mnchen-3ya.example",
+            "a_b.example",
+            "A.example:5000",
+            "[::1]:5000",
+        ] {
+            let url = address(&format!("https://{host}/v2/")).unwrap();
+            assert_eq!(authority(&url), host.to_lowercase());
+        }
+        assert!(address("https://münchen.example/").is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! An image as the store hands it out.
+//! Images as the store returns them.
 
 use std::path::PathBuf;
 
@@ -22,11 +22,12 @@ pub struct Image {
     pub digests: Vec<Reference>,
     /// Its configuration.
     pub config: ImageConfiguration,
-    /// The layers to be mounted, bottom first; never empty. Those that one above hides altogether are left out.
+    /// The layers to be mounted, bottom first; never empty. Those that one above hides altogether
+    /// are left out.
     pub layers: Vec<Layer>,
-    /// When it was built, if its configuration says so, in seconds since 1970.
+    /// When it was built, in seconds since 1970, if its configuration states it.
     pub created_s: Option<i64>,
-    /// When it came here, in seconds since 1970.
+    /// When it was stored, in seconds since 1970.
     pub stored_s: i64,
     /// The size of its layers' files, in bytes. Other images may share them.
     pub size_bytes: u64,
@@ -58,7 +59,8 @@ impl Image {
 }
 
 impl Store {
-    /// Makes an [`Image`] of its row. With [`Check::Files`], a layer that is gone or cut short is an error.
+    /// Makes an [`Image`] from its row. With [`Check::Files`], a missing or truncated layer is an
+    /// error.
     pub(super) fn load(&self, row: ImageRow, check: Check) -> Result<Image> {
         let names = self.database().names(&row.id)?;
         let rows = self.database().layers(&row.id)?;
@@ -82,7 +84,8 @@ impl Store {
                     .map_err(|damage| damaged(self.layer_path(layer), damage))?;
             }
         }
-        // overlayfs does not see that a root directory is opaque: what such a layer hides is not mounted at all.
+        // overlayfs ignores opaqueness of a root directory, so the layers below such a layer are
+        // not mounted.
         let bottom = rows.iter().rposition(|row| row.opaque_root).unwrap_or(0);
         let layers: Vec<Layer> = rows[bottom..]
             .iter()
@@ -112,7 +115,7 @@ impl Store {
         self.layers_folder().join(&layer.file)
     }
 
-    /// Whether the layer's file is as it was written, so far as its length tells.
+    /// Whether the layer's file is present and has the size that was written.
     pub(super) fn check_layer(&self, layer: &LayerRow) -> std::result::Result<(), Damage> {
         if layer.converter != CONVERTER_VERSION {
             return Err(Damage::Outdated);
@@ -158,7 +161,8 @@ pub(super) fn seconds_of_rfc3339(text: &str) -> Option<i64> {
             sign * (hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60)
         }
     };
-    // Days since 1970-01-01 of a Gregorian date, counting years from March so that leap days come last.
+    // Days since 1970-01-01 of a Gregorian date, counting years from March so that leap days come
+    // last.
     let (y, m) = if month <= 2 {
         (year - 1, month + 9)
     } else {

@@ -80,7 +80,7 @@ pub(crate) fn store() -> (tempfile::TempDir, Store) {
     (folder, store)
 }
 
-/// Says why a test is not run. Where everything should be installed, that is a failure.
+/// Reports why a test is skipped. In CI, where everything should be installed, it fails instead.
 pub(crate) fn skip(reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "{reason}");
     println!("skipped: {reason}");

@@ -1,4 +1,4 @@
-//! A registry that does as it is told: right by default, wrong wherever a test says so.
+//! A registry for tests: correct by default; a test can change any answer.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,7 +10,7 @@ use image::Digest;
 
 use super::images::{OCI_MANIFEST, TestImage};
 
-/// A request, as far as tests look at it.
+/// A request, as far as tests need it.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) method: String,
@@ -34,11 +34,11 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
     /// Break the connection off after this many bytes of the body.
     pub(crate) cut_after: Option<usize>,
-    /// Say nothing for this long after half the body.
+    /// Pause for this long after half the body.
     pub(crate) stall: Option<Duration>,
     /// Pause between the chunks of this many bytes.
     pub(crate) drip: Option<(usize, Duration)>,
-    /// Claim this length instead of the true one.
+    /// State this length instead of the true one.
     pub(crate) claim: Option<usize>,
 }
 
@@ -70,12 +70,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// An honest registry.
+    /// A correct registry.
     pub(crate) fn honest() -> Server {
         Server::start(|_, reply| reply)
     }
 
-    /// A registry whose right answers `change` may replace.
+    /// A registry; `change` may replace its answers.
     pub(crate) fn start(
         change: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static,
     ) -> Server {
@@ -92,7 +92,7 @@ impl Server {
                 let (contents, requests, change) =
                     (contents.clone(), requests.clone(), change.clone());
                 std::thread::spawn(move || {
-                    // A client that goes away in the middle is none of the server's business.
+                    // The client may close the connection at any time.
                     let _gone = serve(stream.unwrap(), |request| {
                         requests.lock().unwrap().push(request.clone());
                         let right = answer(&mut contents.lock().unwrap(), request);

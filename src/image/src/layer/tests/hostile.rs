@@ -1,4 +1,4 @@
-//! Tars that want more than a layer may have: each is refused, or confined to the layer.
+//! Malicious tars: each is refused, or confined to the layer.
 
 use super::*;
 

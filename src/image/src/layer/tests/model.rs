@@ -26,7 +26,7 @@ pub(super) enum Thing {
     Whiteout,
 }
 
-/// What a layer says, while its tar is written.
+/// The contents of a layer, while its tar is written.
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) things: BTreeMap<String, Thing>,
@@ -47,7 +47,8 @@ pub(super) fn below(path: &str) -> impl Fn(&String) -> bool {
 /// Targets of symlinks: relative and absolute, up and out, in circles, to what is not there.
 pub(super) const TARGETS: [&str; 7] = ["target", "/a", "../b", "c/../a", "/", "../../..", "b/c"];
 
-/// A path whose directories are no symlinks: `at` tells what is at such a path, and makes what must be there.
+/// A path with the symlinks of its directories followed. `at` returns what is at a path, or makes a
+/// directory there.
 pub(super) fn followed(path: &str, mut at: impl FnMut(&str) -> Option<Thing>) -> Option<String> {
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
     let names = |text: &str| -> Vec<String> {
@@ -79,7 +80,8 @@ pub(super) fn followed(path: &str, mut at: impl FnMut(&str) -> Option<Thing>) ->
 }
 
 impl Model {
-    /// Makes the parents, and returns the path without symlinks; `None` if something else is in their place.
+    /// Makes the parents, and returns the path without symlinks; `None` if something else is in
+    /// their place.
     fn make_parents(&mut self, path: &str) -> Option<String> {
         followed(path, |parent| {
             let dir = Thing::Dir {

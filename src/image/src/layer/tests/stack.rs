@@ -1,5 +1,5 @@
-//! Random stacks of layers against a model that is as simple as it can be: each layer's changes made to one map of whole
-//! paths. The images are merged as overlayfs does it.
+//! Random stacks of layers against a model that is as simple as it can be: each layer's changes
+//! made to one map of whole paths. The images are merged as overlayfs does it.
 
 use std::collections::BTreeMap;
 
@@ -112,7 +112,8 @@ impl Layer<'_> {
     }
 }
 
-/// A random layer over `lower`: its tar, and what the stack shows then; `None` if it should be refused.
+/// A random layer over `lower`: its tar, and what the stack shows then; `None` if it should be
+/// refused.
 fn random_layer(random: &mut Random, lower: &Tree, next: &mut usize) -> (Vec<u8>, Option<Tree>) {
     let mut archive = Archive::default();
     let mut layer = Layer {
@@ -168,7 +169,7 @@ fn add(random: &mut Random, archive: &mut Archive, layer: &mut Layer<'_>) -> Opt
             layer.put(path, Thing::Link(link.into()))
         }
         11..=13 => {
-            // Of what there is, as a rule: most random targets would be refused.
+            // Mostly existing targets: most random ones would be refused.
             let known: Vec<_> = layer.lower.keys().chain(layer.own.things.keys()).collect();
             let target = match random.below(4) {
                 0 => random_path(random),
