@@ -17,6 +17,7 @@ pub mod main_loop;
 pub mod mmio;
 pub mod net;
 pub mod places;
+pub mod record;
 pub mod registry;
 pub mod seccomp;
 pub mod seeds;
@@ -57,6 +58,7 @@ pub const TARGETS: &[Target] = &[
     // Images.
     ("layer", layer::run),
     ("erofs", erofs::run),
+    ("record", record::run),
     ("archive", archive::run),
     ("manifest", documents::manifest),
     ("reference", documents::reference),

@@ -13,7 +13,9 @@ pub use crate::registry::fuzzing::{credentials, registry};
 pub fn manifest(bytes: &[u8]) {
     if let Ok(Document::Index(index)) = Document::parse(bytes) {
         // The error must be printable.
-        if let Err(error) = manifest::candidates(&index.entries) {
+        if let Err(error) =
+            manifest::candidates(&index.entries, Some(&manifest::Platform::native()))
+        {
             assert!(!error.to_string().is_empty());
         }
     }

@@ -26,7 +26,7 @@ use tar_index::{TarIndex, Verdict};
 use crate::compression::Decompressor;
 use crate::digest::{Digest, HashingReader};
 use crate::error::{Cause, Error as TopError};
-use crate::manifest::Config;
+use crate::manifest::{Config, Platform};
 use crate::progress::{Event, LayerName, Progress};
 use crate::pull::{Watched, wait};
 use crate::reference::Reference;
@@ -40,6 +40,36 @@ pub enum Source<'a> {
     Reader(&'a mut dyn Read),
 }
 
+/// An image that [`Store::load_archive`] brought.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The image.
+    pub image: Image,
+    /// The names that the archive gives it, without those that it had before. May be empty.
+    pub names: Vec<Reference>,
+}
+
+/// What is expected of a source.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    /// Takes the place of the names in an archive.
+    name: Option<&'a Reference>,
+    /// A root file system's tar is an image, too.
+    rootfs: bool,
+    /// What its images may be made for, the best first; `None` is anything. The first of which there are images counts.
+    platforms: &'a [Option<&'a Platform>],
+}
+
+impl Source<'_> {
+    /// For messages.
+    fn origin(&self) -> PathBuf {
+        match self {
+            Source::Path(path) => path.to_path_buf(),
+            Source::Reader(_) => PathBuf::from("-"),
+        }
+    }
+}
+
 impl Store {
     /// Imports the images that `source` holds, with the names that it states. With `name`, there
     /// must be exactly one image, and it gets that name instead. What cannot be run here is
@@ -50,11 +80,41 @@ impl Store {
         name: Option<&Reference>,
         progress: &dyn Progress,
     ) -> crate::Result<Vec<Image>> {
-        let origin = match &source {
-            Source::Path(path) => path.to_path_buf(),
-            Source::Reader(_) => PathBuf::from("-"),
+        let origin = source.origin();
+        let native = Platform::native();
+        let wanted = Wanted {
+            name,
+            rootfs: true,
+            platforms: &[Some(&native)],
         };
-        self.import_source(source, name, progress)
+        let images = self.import_source(source, wanted, progress);
+        let images = images.map(|all| all.into_iter().map(|loaded| loaded.image).collect());
+        images.map_err(|source| TopError::Import {
+            origin,
+            source: source.into(),
+        })
+    }
+
+    /// Brings the images of an archive into the store: what [`Store::save`] or `docker save` wrote, or an OCI layout,
+    /// packed or not. Of an index that lists several platforms, this one's images are taken, or this machine's if it is
+    /// `None`; where an archive has only others, those.
+    pub fn load_archive(
+        &self,
+        source: Source<'_>,
+        platform: Option<&Platform>,
+        progress: &dyn Progress,
+    ) -> crate::Result<Vec<Loaded>> {
+        let origin = source.origin();
+        let native = Platform::native();
+        let wanted = Wanted {
+            name: None,
+            rootfs: false,
+            platforms: match platform {
+                Some(_) => &[platform],
+                None => &[Some(&native), None],
+            },
+        };
+        self.import_source(source, wanted, progress)
             .map_err(|source| TopError::Import {
                 origin,
                 source: source.into(),
@@ -64,36 +124,36 @@ impl Store {
     fn import_source(
         &self,
         source: Source<'_>,
-        name: Option<&Reference>,
+        wanted: Wanted<'_>,
         progress: &dyn Progress,
-    ) -> Result<Vec<Image>, Cause> {
+    ) -> Result<Vec<Loaded>, Cause> {
         let _session = self.session()?;
         let path = match source {
             Source::Path(path) => path,
             Source::Reader(reader) => {
-                return self.import_stream(reader, Path::new("-"), name, progress);
+                return self.import_stream(reader, Path::new("-"), wanted, progress);
             }
         };
         if path.is_dir() {
-            return self.import_archive(&Contents::Folder(Folder::open(path)?), name, progress);
+            return self.import_archive(&Contents::Folder(Folder::open(path)?), wanted, progress);
         }
         let mut file = File::open(path).map_err(Error::reading(path))?;
         // A pipe or device cannot be read twice.
         if !file.metadata().map_err(Error::reading(path))?.is_file() {
-            return self.import_stream(&mut file, path, name, progress);
+            return self.import_stream(&mut file, path, wanted, progress);
         }
         let packed = !Decompressor::new(&file)
             .map_err(Error::reading(path))?
             .is_plain();
         file.rewind().map_err(Error::reading(path))?;
         if packed {
-            return self.import_stream(&mut file, path, name, progress);
+            return self.import_stream(&mut file, path, wanted, progress);
         }
         match TarIndex::read(&file).map_err(Error::reading(path))?? {
             Verdict::Archive(index) => {
-                self.import_archive(&Contents::Tar(index, file), name, progress)
+                self.import_archive(&Contents::Tar(index, file), wanted, progress)
             }
-            Verdict::RootFs => self.import_rootfs(&mut file, name, progress),
+            Verdict::RootFs => self.import_rootfs(&mut file, wanted, progress),
         }
     }
 
@@ -101,49 +161,53 @@ impl Store {
         &self,
         reader: &mut dyn Read,
         origin: &Path,
-        name: Option<&Reference>,
+        wanted: Wanted<'_>,
         progress: &dyn Progress,
-    ) -> Result<Vec<Image>, Cause> {
+    ) -> Result<Vec<Loaded>, Cause> {
         let mut tar = Decompressor::new(reader).map_err(Error::reading(origin))?;
         let mut head = vec![0; tar_index::HEAD_LEN];
         let length = read_full(&mut tar, &mut head).map_err(Error::reading(origin))?;
         head.truncate(length);
         let mut tar = io::Cursor::new(&head).chain(tar);
         if !tar_index::begins_archive(&head)? {
-            return self.import_rootfs(&mut tar, name, progress);
+            return self.import_rootfs(&mut tar, wanted, progress);
         }
         let mut spool = self.spool()?;
         copy_to(&mut tar, origin, &mut spool, self.root())?;
         spool.rewind().map_err(Error::reading(origin))?;
         match TarIndex::read(&spool).map_err(Error::reading(origin))?? {
             Verdict::Archive(index) => {
-                self.import_archive(&Contents::Tar(index, spool), name, progress)
+                self.import_archive(&Contents::Tar(index, spool), wanted, progress)
             }
-            Verdict::RootFs => self.import_rootfs(&mut spool, name, progress),
+            Verdict::RootFs => self.import_rootfs(&mut spool, wanted, progress),
         }
     }
 
     fn import_archive(
         &self,
         contents: &Contents,
-        name: Option<&Reference>,
+        wanted: Wanted<'_>,
         progress: &dyn Progress,
-    ) -> Result<Vec<Image>, Cause> {
-        let inventory = inventory::take(contents)?;
+    ) -> Result<Vec<Loaded>, Cause> {
+        let inventory = inventory::take(contents, wanted.platforms)?;
         for (what, reason) in &inventory.passed_over {
             progress.event(Event::PassedOver { what, reason });
         }
         let mut found = inventory.into_found()?;
-        if let Some(name) = name {
+        if let Some(name) = wanted.name {
             let [only] = found.as_mut_slice() else {
                 return Err(Error::SeveralImages { count: found.len() }.into());
             };
             only.names = vec![name.clone()];
         }
-        found
-            .iter()
-            .map(|found| self.import_image(contents, found, progress))
-            .collect()
+        let load = |found: Found| {
+            let image = self.import_image(contents, &found, progress)?;
+            Ok(Loaded {
+                image,
+                names: found.names,
+            })
+        };
+        found.into_iter().map(load).collect()
     }
 
     fn import_image(
@@ -234,9 +298,12 @@ impl Store {
     fn import_rootfs(
         &self,
         tar: &mut dyn Read,
-        name: Option<&Reference>,
+        wanted: Wanted<'_>,
         progress: &dyn Progress,
-    ) -> Result<Vec<Image>, Cause> {
+    ) -> Result<Vec<Loaded>, Cause> {
+        if !wanted.rootfs {
+            return Err(Error::NotAnImage.into());
+        }
         let layer = LayerName {
             index: 0,
             digest: None,
@@ -269,8 +336,9 @@ impl Store {
             "history": [{ "created_by": "hull import" }],
         });
         let config = Config::parse(config.to_string().into_bytes())?;
-        let names: Vec<Reference> = name.into_iter().cloned().collect();
-        Ok(vec![self.put_image(&config, None, &[row], &names)?])
+        let names: Vec<Reference> = wanted.name.into_iter().cloned().collect();
+        let image = self.put_image(&config, None, &[row], &names)?;
+        Ok(vec![Loaded { image, names }])
     }
 }
 

@@ -22,8 +22,9 @@
 //! - Device nodes are kept: only a guest sees them.
 //!
 //! Invariants: the same tar gives the same bytes, unless [`Converted::depends_on_lower`]; memory is
-//! bounded by [`Limits`]. Deliberately absent: decompression and digests (the caller's reader does
-//! both).
+//! bounded by [`Limits`]. [`convert_recorded`] also keeps what the image does not hold of the tar,
+//! from which [`RebuiltTar`] gives the very tar again. Deliberately absent: decompression and digests
+//! (the caller's reader does both).
 
 mod builder;
 mod header;
@@ -31,12 +32,15 @@ mod links;
 mod lower;
 mod path;
 mod pax;
+mod rebuild;
+mod record;
 mod resolve;
 mod sparse;
 mod tar;
 mod whiteouts;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -46,6 +50,7 @@ use crate::erofs;
 pub use header::Field;
 pub use lower::LowerLayers;
 pub use path::Problem;
+pub use rebuild::{RebuiltTar, RecordError};
 pub use tar::TarError;
 
 /// Bounds of a layer. A tar that exceeds one is refused, however small it is compressed.
@@ -127,6 +132,9 @@ pub enum Error {
     /// The image could not be written.
     #[error("cannot write the layer's image")]
     Write(#[from] erofs::Error),
+    /// The record of the tar could not be written.
+    #[error("cannot write the record of the layer's tar")]
+    Record(#[source] std::io::Error),
     /// A lower layer could not be read.
     #[error("cannot read a lower layer")]
     Lower(#[from] erofs::ReadError),
@@ -164,7 +172,29 @@ pub fn convert(
     lower: &LowerLayers,
     limits: &Limits,
 ) -> Result<Converted, Error> {
-    let mut tar = tar::TarReader::new(tar, limits.tar_bytes);
+    run(tar, output, lower, limits, None)
+}
+
+/// As [`convert`], and writes to `record`, an empty file, what [`RebuiltTar`] needs to give the same tar again.
+pub fn convert_recorded(
+    tar: impl Read,
+    output: impl Write + Seek,
+    lower: &LowerLayers,
+    limits: &Limits,
+    record: File,
+) -> Result<Converted, Error> {
+    let recorder = record::Recorder::new(record).map_err(Error::Record)?;
+    run(tar, output, lower, limits, Some(recorder))
+}
+
+fn run(
+    tar: impl Read,
+    output: impl Write + Seek,
+    lower: &LowerLayers,
+    limits: &Limits,
+    recorder: Option<record::Recorder>,
+) -> Result<Converted, Error> {
+    let mut tar = tar::TarReader::new(tar, limits.tar_bytes, recorder);
     let mut builder = builder::Builder::new(output, lower, limits)?;
     let mut entries = 0;
     while let Some(entry) = tar.next()? {

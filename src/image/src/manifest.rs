@@ -6,12 +6,15 @@
 
 mod select;
 
+mod platform;
+
 use std::collections::HashMap;
 use std::fmt;
 
-use oci_spec::image::{Arch, ImageConfiguration, Os};
+use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
 
+pub use platform::{Platform, PlatformError};
 pub(crate) use select::{candidates, resolve};
 
 use crate::digest::Digest;
@@ -34,10 +37,14 @@ pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v2+json";
 
-const CONFIG_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.docker.container.image.v1+json",
-];
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(crate) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+
+const CONFIG_TYPES: [&str; 2] = [OCI_CONFIG, "application/vnd.docker.container.image.v1+json"];
 /// What configurations are called that old Docker pushed, or that lost their type in a registry
 /// (distribution/distribution, issue 1621). Docker takes them too; the configuration itself tells
 /// whether it is one.
@@ -48,17 +55,17 @@ const OLD_CONFIG_TYPES: [&str; 4] = [
     "text/html",
 ];
 const MANIFEST_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.manifest.v1+json",
+    OCI_MANIFEST,
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
 const INDEX_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.index.v1+json",
+    OCI_INDEX,
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
 const LAYER_TYPES: [&str; 9] = [
-    "application/vnd.oci.image.layer.v1.tar",
-    "application/vnd.oci.image.layer.v1.tar+gzip",
-    "application/vnd.oci.image.layer.v1.tar+zstd",
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
@@ -66,6 +73,16 @@ const LAYER_TYPES: [&str; 9] = [
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
     "application/vnd.docker.image.rootfs.diff.tar.zstd",
 ];
+
+/// The media type of a layer in an OCI manifest, in which skopeo and others refuse Docker's.
+pub(crate) fn oci_layer_type(media_type: &str) -> &str {
+    match media_type {
+        "application/vnd.docker.image.rootfs.diff.tar" => OCI_LAYER,
+        "application/vnd.docker.image.rootfs.diff.tar.gzip" => OCI_LAYER_GZIP,
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => OCI_LAYER_ZSTD,
+        other => other,
+    }
+}
 
 /// Why a document cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -101,9 +118,11 @@ pub enum Error {
         /// Its media type.
         media_type: String,
     },
-    /// No variant for this machine.
-    #[error("the image has no variant for linux/amd64; it has {available}")]
+    /// No variant for the platform that was asked for.
+    #[error("the image has no variant for {wanted}; it has {available}")]
     Platform {
+        /// What was asked for.
+        wanted: Platform,
         /// What there is.
         available: Platforms,
     },
@@ -173,49 +192,20 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
+    /// Of a layer.
+    pub(crate) fn layer(media_type: &str, digest: Digest, size: u64) -> Descriptor {
+        Descriptor {
+            media_type: media_type.to_owned(),
+            artifact_type: None,
+            digest,
+            size,
+            platform: None,
+            annotations: None,
+        }
+    }
+
     pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key).map(String::as_str)
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct Platform {
-    #[serde(default)]
-    architecture: String,
-    #[serde(default)]
-    os: String,
-    #[serde(default)]
-    variant: Option<String>,
-}
-
-impl Platform {
-    /// How well it suits a linux/amd64 guest: lower is better, `None` if not at all. Variants
-    /// (`v2`, `v3`) require newer CPUs than plain amd64, so plain amd64 is preferred.
-    fn rank(&self) -> Option<u8> {
-        if self.os != "linux" || self.architecture != "amd64" {
-            return None;
-        }
-        match self.variant.as_deref() {
-            None | Some("" | "v1") => Some(0),
-            Some("v2") => Some(1),
-            Some("v3") => Some(2),
-            Some(_) => Some(3),
-        }
-    }
-
-    /// Builders list attestations under this platform (BuildKit, attestation-storage.md).
-    fn is_attestation(&self) -> bool {
-        self.os == "unknown"
-    }
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        match &self.variant {
-            Some(variant) if !variant.is_empty() => write!(f, "/{variant}"),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -339,13 +329,33 @@ pub(crate) struct Config {
 impl Config {
     /// Reads a configuration and checks that it is for this machine.
     pub(crate) fn parse(bytes: Vec<u8>) -> Result<Config, Error> {
+        Config::parse_for(bytes, &Platform::native())
+    }
+
+    /// Reads a configuration and checks that it is for this platform, whatever its variant.
+    pub(crate) fn parse_for(bytes: Vec<u8>, wanted: &Platform) -> Result<Config, Error> {
         let parsed = parse_config(&bytes)?;
-        if *parsed.os() != Os::Linux || *parsed.architecture() != Arch::Amd64 {
-            let only = format!("{}/{}", parsed.os(), parsed.architecture());
-            return Err(Error::Platform {
-                available: Platforms(vec![only]),
-            });
+        let platform = Platform::of(&parsed);
+        match (&platform.os, &platform.architecture) == (&wanted.os, &wanted.architecture) {
+            true => Config::parse_any(bytes),
+            false => Err(Error::Platform {
+                wanted: wanted.clone(),
+                available: Platforms(vec![platform.to_string()]),
+            }),
         }
+    }
+
+    /// Reads a configuration for this platform, or for whatever it is if that is `None`.
+    pub(crate) fn parse_as(bytes: Vec<u8>, wanted: Option<&Platform>) -> Result<Config, Error> {
+        match wanted {
+            Some(platform) => Config::parse_for(bytes, platform),
+            None => Config::parse_any(bytes),
+        }
+    }
+
+    /// Reads a configuration, for whatever platform it is.
+    pub(crate) fn parse_any(bytes: Vec<u8>) -> Result<Config, Error> {
+        let parsed = parse_config(&bytes)?;
         check_layer_count(parsed.rootfs().diff_ids().len())?;
         let diff_ids = parsed
             .rootfs()

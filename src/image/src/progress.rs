@@ -30,7 +30,7 @@ pub enum Event<'a> {
         /// Why, as text for the user.
         reason: &'a str,
     },
-    /// The store already has this layer.
+    /// The store, or in a push the registry, already has this layer.
     Exists(LayerName),
     /// Another process is fetching or converting this layer; waiting for it.
     Waiting(LayerName),
@@ -84,6 +84,53 @@ pub enum Event<'a> {
         /// Of its EROFS image.
         size_bytes: u64,
     },
+    /// The layer's tar is being written to an archive.
+    Saving {
+        /// Which.
+        layer: LayerName,
+        /// Of its tar.
+        total_bytes: u64,
+    },
+    /// The layer is in the archive.
+    Saved(LayerName),
+    /// The layer's tar is being packed, to be pushed.
+    Packing {
+        /// Which.
+        layer: LayerName,
+        /// Of its tar.
+        total_bytes: u64,
+    },
+    /// Bytes of the layer's tar have been packed, counted from its start.
+    Packed {
+        /// Which.
+        layer: LayerName,
+        /// Bytes of the tar so far.
+        bytes: u64,
+    },
+    /// The packed layer is being sent.
+    Uploading {
+        /// Which.
+        layer: LayerName,
+        /// Of its packed form.
+        total_bytes: u64,
+    },
+    /// Bytes of the packed layer have been sent, counted from its start. They may become fewer: after a failure it is
+    /// sent anew.
+    Uploaded {
+        /// Which.
+        layer: LayerName,
+        /// Bytes that are on their way.
+        bytes: u64,
+    },
+    /// The registry has taken the layer from another of its repositories.
+    Mounted {
+        /// Which.
+        layer: LayerName,
+        /// From where: `library/debian`.
+        repository: &'a str,
+    },
+    /// The registry has the layer.
+    Pushed(LayerName),
 }
 
 /// Receives the events of a pull or an import, from several threads.

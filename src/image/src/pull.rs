@@ -15,11 +15,11 @@ pub(crate) use layers::{Watched, wait};
 
 use crate::digest::Digest;
 use crate::error::{Cause, Error};
-use crate::manifest::{self, Config, Manifest};
+use crate::manifest::{self, Config, Manifest, Platform};
 use crate::progress::{Event, Progress};
 use crate::reference::Reference;
 use crate::registry::{self, Client, Fetched, Retry};
-use crate::store::{Image, Store};
+use crate::store::{BlobRow, Image, Store};
 
 /// How to pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct PullOptions {
     pub idle_timeout_ms: u64,
     /// The folder of Docker's config.json; `DOCKER_CONFIG` or `~/.docker` if `None`.
     pub docker_config: Option<PathBuf>,
+    /// Which image of an index to take; this machine's if `None`. Images of other platforms can be kept and pushed.
+    pub platform: Option<Platform>,
 }
 
 impl Default for PullOptions {
@@ -48,6 +50,7 @@ impl Default for PullOptions {
             retry_pause_ms: 500,
             idle_timeout_ms: 60_000,
             docker_config: None,
+            platform: None,
         }
     }
 }
@@ -81,6 +84,40 @@ impl Store {
             })
     }
 
+    /// Brings every tag of a repository; the tag of `reference` has no effect, and a digest is refused. What came before
+    /// a failure stays.
+    pub fn pull_all(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: &dyn Progress,
+    ) -> crate::Result<Vec<Pulled>> {
+        let tags = || -> Result<Vec<String>, Cause> {
+            if reference.digest().is_some() {
+                let name = reference.to_string();
+                return Err(crate::store::Error::DigestAsTag { name }.into());
+            }
+            let cancelled = AtomicBool::new(false);
+            let client = Client::connect(reference, options)?;
+            let retry = Retry::new(options, None, progress, &cancelled);
+            let tags = retry.run(|| client.reached(), || client.tags())?;
+            match tags.is_empty() {
+                false => Ok(tags),
+                true => Err(registry::Error::NotFound {
+                    host: reference.host().to_owned(),
+                    name: reference.repository().to_owned(),
+                }
+                .into()),
+            }
+        };
+        let tags = tags().map_err(|source| Error::Pull {
+            reference: reference.clone(),
+            source: source.into(),
+        })?;
+        let pull = |tag: String| self.pull(&reference.with_tag(&tag), options, progress);
+        tags.into_iter().map(pull).collect()
+    }
+
     fn pull_image(
         &self,
         reference: &Reference,
@@ -91,14 +128,17 @@ impl Store {
         let cancelled = AtomicBool::new(false);
         let retry = || Retry::new(options, None, progress, &cancelled);
         let client = Client::connect(reference, options)?;
-        let (top, bytes, manifest) = resolve(&client, reference, &retry)?;
+        let native = Platform::native();
+        let platform = options.platform.as_ref().unwrap_or(&native);
+        let (top, bytes, manifest) = resolve(&client, reference, platform, &retry)?;
         let config = match self.known_config(&manifest.config.digest)? {
-            Some(config) => config,
+            Some(bytes) => bytes,
             None => {
                 let fetch = || client.config(&manifest.config);
-                Config::parse(retry().run(|| client.reached(), fetch)?)?
+                retry().run(|| client.reached(), fetch)?
             }
         };
+        let config = Config::parse_for(config, platform)?;
         config.check_layers(manifest.layers.len())?;
         progress.event(Event::Resolved {
             digest: top,
@@ -125,6 +165,14 @@ impl Store {
             up_to_date = up_to_date && self.names_image(name, &config.id())?;
         }
         let image = self.put_image(&config, Some(&bytes), &layers, &names)?;
+        let repository = reference.full_repository();
+        let blobs: Vec<(Digest, BlobRow)> = config
+            .diff_ids
+            .iter()
+            .zip(&manifest.layers)
+            .map(|(diff_id, layer)| (*diff_id, BlobRow::of(layer, &repository)))
+            .collect();
+        self.note_blobs(&blobs);
         Ok(Pulled {
             image,
             digest: top,
@@ -134,19 +182,18 @@ impl Store {
     }
 
     /// The configuration of an image that is present.
-    fn known_config(&self, id: &Digest) -> Result<Option<Config>, Cause> {
-        let bytes = self
-            .config_bytes(id)?
-            .filter(|bytes| Digest::of(bytes) == *id);
-        bytes.map(Config::parse).transpose().map_err(Cause::from)
+    fn known_config(&self, id: &Digest) -> Result<Option<Vec<u8>>, Cause> {
+        let bytes = self.config_bytes(id)?;
+        Ok(bytes.filter(|bytes| Digest::of(bytes) == *id))
     }
 }
 
-/// Follows indexes to the manifest for this machine. Returns the digest of what the reference
+/// Follows indexes to the manifest for a platform. Returns the digest of what the reference
 /// named, and the manifest.
 fn resolve<'a>(
     client: &Client,
     reference: &Reference,
+    platform: &Platform,
     retry: &dyn Fn() -> Retry<'a>,
 ) -> Result<(Digest, Vec<u8>, Manifest), Cause> {
     let fetch = |which: &str, expected: Option<&Digest>| -> Result<Fetched, registry::Error> {
@@ -154,8 +201,11 @@ fn resolve<'a>(
     };
     let fetched = fetch(&reference.manifest(), reference.digest())?;
     let top = fetched.digest;
-    let (bytes, manifest) = manifest::resolve(fetched.bytes, |entry| -> Result<_, Cause> {
-        Ok(fetch(&entry.digest.to_string(), Some(&entry.digest))?.bytes)
-    })?;
+    let fetch = |entry: &manifest::Descriptor| -> Result<_, Cause> {
+        Ok(Some(
+            fetch(&entry.digest.to_string(), Some(&entry.digest))?.bytes,
+        ))
+    };
+    let (bytes, manifest) = manifest::resolve(fetched.bytes, Some(platform), fetch)?;
     Ok((top, bytes, manifest))
 }

@@ -141,6 +141,15 @@ impl Reference {
         }
     }
 
+    /// The same repository with this tag, which [`is_tag`] has approved.
+    pub(crate) fn with_tag(&self, tag: &str) -> Reference {
+        Reference {
+            tag: Some(tag.to_owned()),
+            digest: None,
+            ..self.clone()
+        }
+    }
+
     /// The same repository at `digest`.
     pub(crate) fn at(&self, digest: Digest) -> Reference {
         Reference {
@@ -306,6 +315,11 @@ fn is_path_component(component: &str) -> bool {
     bytes.split(|&b| word(b)).all(|separator| {
         matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|&b| b == b'-')
     })
+}
+
+/// Whether a text can be a tag.
+pub(crate) fn is_tag(text: &str) -> bool {
+    checked_tag(text).is_ok()
 }
 
 fn checked_tag(tag: &str) -> Result<String, Error> {

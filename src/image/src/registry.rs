@@ -1,11 +1,10 @@
-//! A registry: manifests and blobs by the OCI distribution protocol (distribution-spec 1.1), read
-//! only.
+//! A registry: manifests and blobs by the OCI distribution protocol (distribution-spec 1.1).
 //!
 //! A blocking client on ureq: a pull is a few concurrent downloads, for which threads suffice. The
 //! client crates that exist do not offer what is needed here: resuming, redirects without
 //! credentials, limits on silence and size. Invariants: what [`Client::manifest`] and
 //! [`Client::config`] return has the digest that was asked for; bodies are bounded; credentials go
-//! to the registry and its authorisation server only. Deliberately absent: pushing, mirrors, the v1
+//! to the registry and its authorisation server only. Deliberately absent: mirrors, the v1
 //! protocol.
 
 mod auth;
@@ -15,8 +14,10 @@ mod error;
 pub(crate) mod fuzzing;
 mod http;
 mod proxy;
+mod push;
 mod resolve;
 mod retry;
+mod tags;
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,9 +28,11 @@ use ureq::Body;
 use ureq::http::{Response, header};
 
 use auth::Credentials;
+pub(crate) use auth::{DOCKER_HUB_KEY, docker_config_folder};
 pub(crate) use download::Download;
 pub use error::Error;
 use http::{Http, Request};
+pub(crate) use push::{Blob, Mounted, Session};
 pub(crate) use retry::Retry;
 
 use crate::digest::Digest;
@@ -84,6 +87,27 @@ impl Client {
             client.choose_scheme()?;
         }
         Ok(client)
+    }
+
+    /// Whether the registry takes this user and password, or asks for none. `registry` is any name at it.
+    pub(crate) fn check_login(
+        registry: &Reference,
+        user: &str,
+        password: &str,
+        options: &PullOptions,
+    ) -> Result<bool, Error> {
+        let mut client = Client::connect(registry, options)?;
+        client.repository.clear();
+        client.credentials = OnceLock::from(Credentials::Password {
+            user: user.to_owned(),
+            password: password.to_owned(),
+        });
+        let path = "/v2/";
+        match client.get(path, &Request::default()) {
+            Ok(response) => client.check_status(&response, path).map(|()| true),
+            Err(Error::Unauthorised { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn choose_scheme(&mut self) -> Result<(), Error> {
@@ -171,15 +195,26 @@ impl Client {
     /// Sends a request, and answers the registry's challenge if there is one.
     fn get(&self, path: &str, request: &Request<'_>) -> Result<Response<Body>, Error> {
         let url = http::address(&format!("{}{path}", self.base))?;
+        self.authorised(|authorization| {
+            let attempt = Request {
+                authorization,
+                ..*request
+            };
+            self.http.send(&url, &attempt)
+        })
+    }
+
+    /// Sends a request with the Authorization header that it is given, and answers the registry's
+    /// challenge if there is one.
+    fn authorised(
+        &self,
+        mut send: impl FnMut(Option<&str>) -> Result<Response<Body>, Error>,
+    ) -> Result<Response<Body>, Error> {
         // Another thread may have replaced the header, and a token may have expired: hence several
         // attempts.
         for _ in 0..3 {
             let used = self.authorization();
-            let attempt = Request {
-                authorization: used.as_deref(),
-                ..*request
-            };
-            let response = self.http.send(&url, &attempt)?;
+            let response = send(used.as_deref())?;
             self.reached.store(true, Ordering::Relaxed);
             match response.status().as_u16() {
                 401 => self.authorise(&response, used)?,

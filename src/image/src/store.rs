@@ -3,6 +3,7 @@
 //! ```text
 //! images.db                 names, images, layers (SQLite)
 //! layers/<diffID>-v<n>.erofs  read-only; <n> is the converter's version
+//! records/<the same name>     what the layer's image does not hold of its tar
 //! partial/<digest>          downloads, complete or not, until their layer is converted
 //! tmp/                      files being written
 //! locks/<diffID>            held while a layer is converted, so that one process does it and others wait
@@ -18,10 +19,17 @@
 //! are compared.
 
 mod database;
+mod delete;
+mod details;
 mod error;
+mod glob;
 mod image;
+mod known;
 mod layers;
+mod list;
 mod lock;
+mod prune;
+mod records;
 mod remove;
 mod reserve;
 mod sweep;
@@ -33,12 +41,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use database::Database;
-pub(crate) use database::{LayerRow, NewName};
+pub(crate) use database::{BlobRow, LayerRow, NewName};
+pub use delete::{DeleteError, DeleteOptions, Deleted, Deletion, ImageUser, User};
+pub use details::{Details, DiskUsage, HistoryEntry, ImageUsage};
 pub use error::{Damage, Error};
 pub(crate) use error::{available_bytes, is_full};
+pub use glob::{Pattern, PatternError};
 pub use image::{Image, Layer};
 pub(crate) use layers::LayerJob;
+pub use list::{LabelFilter, ListFilter};
 pub(crate) use lock::FileLock;
+pub use prune::PruneOptions;
 pub use remove::Removed;
 pub use sweep::Swept;
 
@@ -88,8 +101,9 @@ impl Store {
 
     fn open_unswept(root: &Path) -> Result<Store> {
         let database = root.join("images.db");
-        if !database.exists() {
-            for folder in ["", "layers", "partial", "tmp", "locks", "leases"] {
+        // The folder that came last: stores of earlier versions lack it.
+        if !database.exists() || !root.join("records").exists() {
+            for folder in ["", "layers", "partial", "tmp", "locks", "leases", "records"] {
                 let folder = root.join(folder);
                 std::fs::DirBuilder::new()
                     .recursive(true)
@@ -193,14 +207,7 @@ impl Store {
     ) -> Result<Image> {
         let id = config.id();
         let layers: Vec<i64> = layers.iter().map(|layer| layer.id).collect();
-        let names: Vec<NewName> = names
-            .iter()
-            .map(|name| NewName {
-                name: name.canonical(),
-                repository: name.full_repository(),
-                is_digest: name.digest().is_some(),
-            })
-            .collect();
+        let names: Vec<NewName> = names.iter().map(NewName::of).collect();
         self.database()
             .put_image(&id, &config.bytes, manifest, &layers, &names)?;
         let row = self.database().image(&id)?;

@@ -234,7 +234,7 @@ fn a_database_from_the_future_is_refused() {
         Store::open(&root),
         Err(Error::Version {
             found: 99,
-            known: 1,
+            known: 2,
             ..
         })
     ));

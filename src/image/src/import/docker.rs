@@ -10,7 +10,7 @@ use super::oci::check_digest;
 use super::{Error, Found, FoundLayer, Inventory, shown};
 use crate::digest::Digest;
 use crate::error::Cause;
-use crate::manifest::{Config, MAX_CONFIG_LEN};
+use crate::manifest::{Config, MAX_CONFIG_LEN, Platform};
 
 /// The list of images.
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -25,7 +25,11 @@ struct Entry {
 }
 
 /// Takes the inventory of an archive from the bytes of its `manifest.json`.
-pub(super) fn images(contents: &Contents, manifest: &[u8]) -> Result<Inventory, Cause> {
+pub(super) fn images(
+    contents: &Contents,
+    manifest: &[u8],
+    wanted: Option<&Platform>,
+) -> Result<Inventory, Cause> {
     let entries: Vec<Entry> = serde_json::from_slice(manifest).map_err(|source| Error::Syntax {
         name: MANIFEST,
         source,
@@ -37,17 +41,17 @@ pub(super) fn images(contents: &Contents, manifest: &[u8]) -> Result<Inventory, 
     for entry in entries {
         let tag = entry.repo_tags.as_ref().and_then(|tags| tags.first());
         let described = shown(tag.unwrap_or(&entry.config));
-        inventory.add(image(contents, entry), || described)?;
+        inventory.add(image(contents, entry, wanted), || described)?;
     }
     Ok(inventory)
 }
 
-fn image(contents: &Contents, entry: Entry) -> Result<Found, Cause> {
+fn image(contents: &Contents, entry: Entry, wanted: Option<&Platform>) -> Result<Found, Cause> {
     let bytes = contents.require(&entry.config, MAX_CONFIG_LEN)?;
     if let Some(expected) = digest_in_name(&entry.config) {
         check_digest(&bytes, &expected)?;
     }
-    let config = Config::parse(bytes)?;
+    let config = Config::parse_as(bytes, wanted)?;
     config.check_layers(entry.layers.len())?;
     let names = entry.repo_tags.unwrap_or_default();
     let names = names

@@ -8,6 +8,12 @@ use crate::digest::Digest;
 /// Why an archive cannot be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The index lists an image whose manifest the archive does not have.
+    #[error("the archive does not have manifest {digest}, which its index lists")]
+    Absent {
+        /// The manifest.
+        digest: Digest,
+    },
     /// It cannot be read.
     #[error("cannot read {}", .path.display())]
     Read {

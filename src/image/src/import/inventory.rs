@@ -5,7 +5,7 @@ use super::contents::Contents;
 use super::{Error, docker, oci};
 use crate::digest::Digest;
 use crate::error::{Cause, chain};
-use crate::manifest::{Config, MAX_MANIFEST_LEN};
+use crate::manifest::{Config, MAX_MANIFEST_LEN, Platform};
 use crate::reference::Reference;
 
 /// The most characters of a name from an archive that a message repeats.
@@ -48,7 +48,7 @@ impl Inventory {
     ) -> Result<(), Cause> {
         match found {
             Ok(found) => self.found.push(found),
-            Err(error @ Cause::Manifest(_)) => {
+            Err(error @ (Cause::Manifest(_) | Cause::Archive(Error::Absent { .. }))) => {
                 self.pass_over(&described(), &error);
                 self.first.get_or_insert(error);
             }
@@ -70,17 +70,32 @@ impl Inventory {
     }
 }
 
-/// Takes the inventory of an archive. In an OCI layout, a `manifest.json` that `docker save` did
-/// not write is ignored.
-pub(super) fn take(contents: &Contents) -> Result<Inventory, Cause> {
+/// Takes the inventory of an archive: the images for the first of these platforms for which there
+/// are any. In an OCI layout, a `manifest.json` that `docker save` did not write is ignored.
+pub(super) fn take(
+    contents: &Contents,
+    platforms: &[Option<&Platform>],
+) -> Result<Inventory, Cause> {
+    let mut first: Option<Inventory> = None;
+    for wanted in platforms {
+        let inventory = take_for(contents, *wanted)?;
+        if !inventory.found.is_empty() {
+            return Ok(inventory);
+        }
+        first.get_or_insert(inventory);
+    }
+    first.ok_or_else(|| Error::Empty.into())
+}
+
+fn take_for(contents: &Contents, wanted: Option<&Platform>) -> Result<Inventory, Cause> {
     let Some(manifest) = contents.read(docker::MANIFEST, MAX_MANIFEST_LEN)? else {
-        return oci::images(contents);
+        return oci::images(contents, wanted);
     };
-    match docker::images(contents, &manifest) {
+    match docker::images(contents, &manifest, wanted) {
         Err(Cause::Archive(Error::Syntax { .. } | Error::Empty))
             if contents.open(oci::LAYOUT)?.is_some() =>
         {
-            oci::images(contents)
+            oci::images(contents, wanted)
         }
         found => found,
     }

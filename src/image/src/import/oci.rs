@@ -6,7 +6,9 @@ use super::contents::Contents;
 use super::{Error, Found, FoundLayer, Inventory, shown};
 use crate::digest::Digest;
 use crate::error::Cause;
-use crate::manifest::{self, Config, Descriptor, Document, MAX_CONFIG_LEN, MAX_MANIFEST_LEN};
+use crate::manifest::{
+    self, Config, Descriptor, Document, MAX_CONFIG_LEN, MAX_MANIFEST_LEN, Platform,
+};
 use crate::reference::Reference;
 
 pub(super) const LAYOUT: &str = "oci-layout";
@@ -22,8 +24,8 @@ struct Layout {
     image_layout_version: String,
 }
 
-/// Takes the inventory of a layout.
-pub(super) fn images(contents: &Contents) -> Result<Inventory, Cause> {
+/// Takes the inventory of a layout: the images for a platform, or for any if it is `None`.
+pub(super) fn images(contents: &Contents, wanted: Option<&Platform>) -> Result<Inventory, Cause> {
     let layout = contents
         .read(LAYOUT, MAX_MANIFEST_LEN)?
         .ok_or(Error::NotAnImage)?;
@@ -50,15 +52,15 @@ pub(super) fn images(contents: &Contents) -> Result<Inventory, Cause> {
     }
     for entry in &index.entries {
         // Each entry is searched by itself, like an index of one entry.
-        let found = match manifest::candidates(std::slice::from_ref(entry)) {
-            Ok(_) => image(contents, entry, &mut inventory),
+        let found = match manifest::candidates(std::slice::from_ref(entry), wanted) {
+            Ok(_) => image(contents, entry, wanted, &mut inventory),
             Err(error) => Err(error.into()),
         };
         inventory.add(found, || described(entry))?;
     }
     if inventory.found.is_empty() {
         // All entries together give a better reason than one of them.
-        manifest::candidates(&index.entries)?;
+        manifest::candidates(&index.entries, wanted)?;
     }
     Ok(inventory)
 }
@@ -77,14 +79,30 @@ fn described(entry: &Descriptor) -> String {
 fn image(
     contents: &Contents,
     entry: &Descriptor,
+    wanted: Option<&Platform>,
     inventory: &mut Inventory,
 ) -> Result<Found, Cause> {
-    let bytes = blob(contents, entry, MAX_MANIFEST_LEN)?;
-    let (bytes, manifest) = manifest::resolve(bytes, |entry| -> Result<_, Cause> {
-        Ok(blob(contents, entry, MAX_MANIFEST_LEN)?)
-    })?;
+    // `docker save` since version 25 lists all platforms of an image and saves one.
+    let mut absent = None;
+    let mut fetch = |entry: &Descriptor| -> Result<_, Cause> {
+        if contents.open(&path(&entry.digest))?.is_none() {
+            absent.get_or_insert(entry.digest);
+            return Ok(None);
+        }
+        Ok(Some(blob(contents, entry, MAX_MANIFEST_LEN)?))
+    };
+    let resolved = match fetch(entry)? {
+        Some(bytes) => manifest::resolve(bytes, wanted, &mut fetch),
+        None => Err(manifest::Error::Depth.into()),
+    };
+    let (bytes, manifest) = match (resolved, absent) {
+        (Err(Cause::Manifest(manifest::Error::Depth)), Some(digest)) => {
+            return Err(Error::Absent { digest }.into());
+        }
+        (resolved, _) => resolved?,
+    };
     let config = blob(contents, &manifest.config, MAX_CONFIG_LEN)?;
-    let config = Config::parse(config)?;
+    let config = Config::parse_as(config, wanted)?;
     config.check_layers(manifest.layers.len())?;
     let layers = manifest
         .layers

@@ -181,7 +181,9 @@ impl<'a, W: Write + Seek> Builder<'a, W> {
             position = segment.offset + segment.len;
         }
         file.skip(size - position)?;
-        Ok(Kind::File(file.finish()?))
+        let data = file.finish()?;
+        tar.record(&data, segments.unwrap_or(&whole))?;
+        Ok(Kind::File(data))
     }
 
     /// Whether this layer hides what the lower ones have under this name.

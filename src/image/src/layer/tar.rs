@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-use crate::erofs::Timestamp;
+use crate::erofs::{FileData, Timestamp};
 
 use super::header::{BLOCK, Field, Header, until_nul};
 use super::pax::Pax;
+use super::record::Recorder;
 use super::sparse::{self, Segment};
 use super::{Error, Unit};
 
@@ -91,6 +92,8 @@ pub(super) struct TarReader<R> {
     header_at: u64,
     global: Pax,
     global_bytes: u64,
+    /// Takes all that [`TarReader::read`] does not give.
+    recorder: Option<Recorder>,
 }
 
 /// Extended headers that apply to the next entry.
@@ -104,7 +107,7 @@ struct Extended {
 }
 
 impl<R: Read> TarReader<R> {
-    pub(super) fn new(input: R, limit: u64) -> Self {
+    pub(super) fn new(input: R, limit: u64, recorder: Option<Recorder>) -> Self {
         TarReader {
             input,
             position: 0,
@@ -114,6 +117,7 @@ impl<R: Read> TarReader<R> {
             header_at: 0,
             global: Pax::default(),
             global_bytes: 0,
+            recorder,
         }
     }
 
@@ -174,7 +178,7 @@ impl<R: Read> TarReader<R> {
             buffer.len() as u64 <= self.data_left,
             "reading beyond an entry's data"
         );
-        let read = self.read_some(buffer)?;
+        let read = self.read_input(buffer)?;
         if read == 0 && !buffer.is_empty() {
             return Err(self.damaged(TarError::Truncated));
         }
@@ -182,11 +186,22 @@ impl<R: Read> TarReader<R> {
         Ok(read)
     }
 
+    /// Records where the image has the data that [`Self::read`] gave: these segments of a file.
+    pub(super) fn record(&mut self, data: &FileData, segments: &[Segment]) -> Result<(), Error> {
+        match &mut self.recorder {
+            Some(recorder) => recorder.data(data, segments).map_err(Error::Record),
+            None => Ok(()),
+        }
+    }
+
     /// Reads what follows the archive's end, to the end of the stream, and returns the number of
     /// bytes of it all.
     pub(super) fn finish(mut self) -> Result<u64, Error> {
         let mut buffer = vec![0; 64 << 10];
         while self.read_some(&mut buffer)? > 0 {}
+        if let Some(recorder) = self.recorder {
+            recorder.finish(self.position).map_err(Error::Record)?;
+        }
         Ok(self.position)
     }
 
@@ -197,7 +212,16 @@ impl<R: Read> TarReader<R> {
         }
     }
 
+    /// Reads what is not an entry's data.
     fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let read = self.read_input(buffer)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.literal(&buffer[..read]).map_err(Error::Record)?;
+        }
+        Ok(read)
+    }
+
+    fn read_input(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         loop {
             match self.input.read(buffer) {
                 Ok(read) => {

@@ -21,8 +21,14 @@ use archive::{Archive, E};
 use model::Random;
 
 fn convert_over(tar: &[u8], lower: &LowerLayers) -> Result<(Converted, File), Error> {
-    let file = tempfile::tempfile().unwrap();
-    let converted = convert(tar, &file, lower, &Limits::default())?;
+    let (file, record) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    let record_copy = record.try_clone().unwrap();
+    let converted = convert_recorded(tar, &file, lower, &Limits::default(), record)?;
+    let mut rebuilt = RebuiltTar::open(file.try_clone().unwrap(), record_copy).unwrap();
+    assert_eq!(rebuilt.tar_bytes(), tar.len() as u64);
+    let mut again = Vec::new();
+    rebuilt.read_to_end(&mut again).unwrap();
+    assert!(again == tar, "the tar is rebuilt to the byte");
     assert_eq!(
         converted.tar_bytes,
         tar.len() as u64,

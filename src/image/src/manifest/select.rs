@@ -1,5 +1,5 @@
-//! Finds the manifest for this machine, through indexes. Entries that are not images for this
-//! machine, or not images at all (signatures, charts, attestations), are passed over.
+//! Finds the manifest for a platform, through indexes. Entries that are not images for this
+//! platform, or not images at all (signatures, charts, attestations), are passed over.
 
 use super::{
     Descriptor, Document, Error, INDEX_TYPES, MANIFEST_TYPES, MAX_INDEX_DEPTH, Manifest, Platform,
@@ -36,11 +36,13 @@ impl Error {
     }
 }
 
-/// Follows indexes to the manifest for this machine, from the document in `bytes`; `fetch` reads
-/// the ones that indexes list. Returns the manifest with its bytes, or the first error.
+/// Follows indexes to the manifest for a platform, or for any if it is `None`, from the document in
+/// `bytes`; `fetch` reads the ones that indexes list, or says that one is not there. Returns the
+/// manifest with its bytes, or the first error.
 pub(crate) fn resolve<E: From<Error>>(
     mut bytes: Vec<u8>,
-    mut fetch: impl FnMut(&Descriptor) -> Result<Vec<u8>, E>,
+    wanted: Option<&Platform>,
+    mut fetch: impl FnMut(&Descriptor) -> Result<Option<Vec<u8>>, E>,
 ) -> Result<(Vec<u8>, Manifest), E> {
     let mut first_error = None;
     // With their depths, the best last.
@@ -50,7 +52,7 @@ pub(crate) fn resolve<E: From<Error>>(
         let found = match Document::parse(&bytes) {
             Ok(Document::Manifest(manifest)) => return Ok((bytes, manifest)),
             Ok(Document::Index(_)) if depth == MAX_INDEX_DEPTH => Err(Error::Depth),
-            Ok(Document::Index(index)) => candidates(&index.entries).map(|entries| {
+            Ok(Document::Index(index)) => candidates(&index.entries, wanted).map(|entries| {
                 let best_last = entries.into_iter().rev().cloned();
                 pending.extend(best_last.map(|entry| (entry, depth + 1)));
             }),
@@ -63,20 +65,32 @@ pub(crate) fn resolve<E: From<Error>>(
             }
             Err(error) => return Err(error.into()),
         }
-        let Some((entry, at)) = pending.pop() else {
-            break;
+        let next = loop {
+            let Some((entry, at)) = pending.pop() else {
+                break None;
+            };
+            if let Some(bytes) = fetch(&entry)? {
+                break Some((bytes, at));
+            }
         };
-        (bytes, depth) = (fetch(&entry)?, at);
+        let Some(next) = next else { break };
+        (bytes, depth) = next;
     }
     Err(first_error.unwrap_or(Error::Depth).into())
 }
 
-/// The entries of an index that may lead to an image for this machine, the best first. An entry
-/// without a platform comes last: only its configuration tells what it is for.
-pub(crate) fn candidates(entries: &[Descriptor]) -> Result<Vec<&Descriptor>, Error> {
+/// The entries of an index that may lead to an image for a platform, or for any if it is `None`, the
+/// best first. An entry without a platform comes last: only its configuration tells what it is for.
+pub(crate) fn candidates<'a>(
+    entries: &'a [Descriptor],
+    wanted: Option<&Platform>,
+) -> Result<Vec<&'a Descriptor>, Error> {
     let rank = |entry: &Descriptor| {
         let platform = entry.platform.as_ref();
-        platform.map_or(Some(u8::MAX), Platform::rank)
+        platform.map_or(Some(u8::MAX), |platform| match wanted {
+            Some(wanted) => platform.rank_for(wanted),
+            None => (!platform.is_attestation()).then_some(0),
+        })
     };
     let images = entries
         .iter()
@@ -86,20 +100,23 @@ pub(crate) fn candidates(entries: &[Descriptor]) -> Result<Vec<&Descriptor>, Err
         .collect();
     found.sort_by_key(|(rank, _)| *rank);
     match found.is_empty() {
-        true => Err(nothing_suits(entries)),
+        true => Err(nothing_suits(entries, wanted)),
         false => Ok(found.into_iter().map(|(_, entry)| entry).collect()),
     }
 }
 
 /// Why none of an index's entries is a candidate.
-fn nothing_suits(entries: &[Descriptor]) -> Error {
+fn nothing_suits(entries: &[Descriptor], wanted: Option<&Platform>) -> Error {
     let available = platforms(entries);
     let foreign = entries.iter().find_map(Descriptor::foreign_type);
     match foreign.filter(|_| available.0.is_empty()) {
         Some(media_type) => Error::NotAnImage {
             media_type: media_type.to_owned(),
         },
-        None => Error::Platform { available },
+        None => Error::Platform {
+            wanted: wanted.cloned().unwrap_or_else(Platform::native),
+            available,
+        },
     }
 }
 

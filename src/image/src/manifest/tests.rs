@@ -79,8 +79,14 @@ fn the_plainest_amd64_is_selected() {
         entry("linux", "amd64", "v3"),
         entry("linux", "amd64", ""),
     ];
-    assert_eq!(candidates(&entries).unwrap(), [&entries[2], &entries[1]]);
-    assert_eq!(candidates(&entries[..2]).unwrap(), [&entries[1]]);
+    assert_eq!(
+        candidates(&entries, Some(&Platform::native())).unwrap(),
+        [&entries[2], &entries[1]]
+    );
+    assert_eq!(
+        candidates(&entries[..2], Some(&Platform::native())).unwrap(),
+        [&entries[1]]
+    );
 }
 
 #[test]
@@ -90,7 +96,9 @@ fn a_missing_platform_names_those_there_are() {
         entry("windows", "amd64", ""),
         entry("unknown", "unknown", ""),
     ];
-    let error = candidates(&entries).unwrap_err().to_string();
+    let error = candidates(&entries, Some(&Platform::native()))
+        .unwrap_err()
+        .to_string();
     assert!(
         error.ends_with("it has linux/arm64/v8, windows/amd64"),
         "{error}"
@@ -110,9 +118,12 @@ fn chain_ids_follow_the_specification() {
 
 #[test]
 fn names_of_platforms_do_not_reach_the_terminal_raw() {
-    let error = candidates(&[entry("\u{1b}[2J", "amd64", "")])
-        .unwrap_err()
-        .to_string();
+    let error = candidates(
+        &[entry("\u{1b}[2J", "amd64", "")],
+        Some(&Platform::native()),
+    )
+    .unwrap_err()
+    .to_string();
     assert!(error.ends_with(r"it has \u{1b}[2J/amd64"), "{error}");
 }
 
@@ -140,13 +151,13 @@ fn an_image_of_more_layers_than_a_vm_takes_is_refused() {
 
 /// Documents by digest, as a registry has them.
 fn resolved(documents: &[&str], top: &str) -> Result<Manifest, Error> {
-    let fetch = |entry: &Descriptor| -> Result<Vec<u8>, Error> {
+    let fetch = |entry: &Descriptor| -> Result<Option<Vec<u8>>, Error> {
         let found = documents
             .iter()
             .find(|text| Digest::of(text.as_bytes()) == entry.digest);
-        Ok(found.expect("the index names it").as_bytes().to_vec())
+        Ok(Some(found.expect("the index names it").as_bytes().to_vec()))
     };
-    resolve(top.as_bytes().to_vec(), fetch).map(|(_, manifest)| manifest)
+    resolve(top.as_bytes().to_vec(), Some(&Platform::native()), fetch).map(|(_, manifest)| manifest)
 }
 
 fn listed(document: &str, more: &str) -> String {
@@ -222,12 +233,12 @@ fn the_search_for_a_manifest_is_bounded() {
     );
     let top = index_of(&vec![listed(&chart, ""); 100]);
     let read = std::cell::Cell::new(0);
-    let fetch = |_: &Descriptor| -> Result<Vec<u8>, Error> {
+    let fetch = |_: &Descriptor| -> Result<Option<Vec<u8>>, Error> {
         read.set(read.get() + 1);
-        Ok(chart.as_bytes().to_vec())
+        Ok(Some(chart.as_bytes().to_vec()))
     };
     assert!(matches!(
-        resolve(top.into_bytes(), fetch),
+        resolve(top.into_bytes(), Some(&Platform::native()), fetch),
         Err(Error::NotAnImage { .. })
     ));
     assert!(read.get() <= 32, "{}", read.get());

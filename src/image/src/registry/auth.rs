@@ -24,7 +24,7 @@ use super::http::{Http, Request, authority};
 /// The largest answer of an authorisation server, in bytes. Tokens are some KiB.
 const MAX_TOKEN_LEN: u64 = 1 << 20;
 /// The key under which `docker login` stores the credentials of Docker Hub.
-const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+pub(crate) const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// One scheme that a server accepts, with its parameters.
 #[derive(Debug, PartialEq, Eq)]
@@ -157,7 +157,7 @@ impl Credentials {
 }
 
 /// Docker's configuration folder: `DOCKER_CONFIG`, else `~/.docker`.
-pub(super) fn docker_config_folder() -> Option<PathBuf> {
+pub(crate) fn docker_config_folder() -> Option<PathBuf> {
     let named = std::env::var_os("DOCKER_CONFIG").filter(|folder| !folder.is_empty());
     named
         .map(PathBuf::from)
@@ -198,6 +198,8 @@ pub(super) fn authorise(
             realm,
             service: challenge.parameter("service").unwrap_or_default(),
             scope: match challenge.parameter("scope") {
+                // At a login, nothing is asked for but that the password be right.
+                None | Some("") if repository.is_empty() => String::new(),
                 None | Some("") => format!("repository:{repository}:pull"),
                 Some(scope) => scope.to_owned(),
             },

@@ -59,6 +59,30 @@ pub enum Error {
         /// How long the server asks clients to wait.
         retry_after_s: Option<u64>,
     },
+    /// A registry that does not take what is pushed.
+    #[error("registry {host} answered {status} to {method} {path}{}", told(.message))]
+    Refused {
+        /// Host and port.
+        host: String,
+        /// HTTP method.
+        method: &'static str,
+        /// Path, cut short.
+        path: String,
+        /// HTTP status.
+        status: u16,
+        /// What the registry says of it, fit for a terminal.
+        message: Option<String>,
+        /// How long the registry asks us to wait.
+        retry_after_s: Option<u64>,
+    },
+    /// A list of tags that is none.
+    #[error("registry {host} sent a list of tags that is malformed")]
+    TagList {
+        /// Host and port.
+        host: String,
+        /// Where.
+        source: serde_json::Error,
+    },
     /// Other bytes than the digest promises.
     #[error("the {what} that registry {host} sent has digest {actual}, not {expected}")]
     Digest {
@@ -182,6 +206,12 @@ fn user_tried(user: &Option<String>) -> String {
     )
 }
 
+fn told(message: &Option<String>) -> String {
+    message
+        .as_ref()
+        .map_or_else(String::new, |message| format!(": {message}"))
+}
+
 /// The class of a connection failure.
 enum Trouble {
     Refused,
@@ -224,7 +254,7 @@ impl Error {
     pub(crate) fn is_transient(&self, reached_before: bool) -> bool {
         match self {
             Error::Interrupted { .. } => true,
-            Error::Status { status, .. } => {
+            Error::Status { status, .. } | Error::Refused { status, .. } => {
                 matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
             }
             Error::Unreachable { source, .. } => match trouble(source) {
@@ -281,8 +311,18 @@ impl Error {
             Error::Unauthorised { .. } => {
                 "this user has no access, or the password is out of date: log in again"
             }
-            Error::Status { status: 429, .. } => "the registry limits its rate: log in, or wait",
-            Error::Status { status: 500.., .. } => "the registry has a problem: try again later",
+            Error::Refused { status: 413, .. } => {
+                "the registry, or a proxy before it, takes no layers of this size"
+            }
+            Error::Refused { status: 404, .. } => {
+                "check the name: the registry may want the repository made first"
+            }
+            Error::Status { status: 429, .. } | Error::Refused { status: 429, .. } => {
+                "the registry limits its rate: log in, or wait"
+            }
+            Error::Status { status: 500.., .. } | Error::Refused { status: 500.., .. } => {
+                "the registry has a problem: try again later"
+            }
             Error::Digest { .. } | Error::Size { .. } => {
                 "the registry, or a proxy on the way to it, sends other bytes than it promised; they were not kept"
             }

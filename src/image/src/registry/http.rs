@@ -4,6 +4,8 @@
 //! Redirects: at most [`MAX_REDIRECTS`]. Credentials, in a header or in a form, never leave the
 //! origin that they are for, and no redirect leads to plain HTTP unless it is allowed there.
 
+mod upload;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Proxy};
 use url::{Host, Url};
+
+pub(super) use upload::Upload;
 
 use super::Error;
 use super::proxy::Proxies;
@@ -35,11 +39,13 @@ pub(super) struct Http {
     registry_may_be_plain: bool,
 }
 
-/// One GET, or a POST of a form.
+/// One GET or HEAD, or a POST of a form.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Request<'a> {
     pub(super) authorization: Option<&'a str>,
     pub(super) accept: Option<&'a str>,
+    /// A HEAD.
+    pub(super) head: bool,
     /// The first byte wanted.
     pub(super) from_byte: u64,
     /// Sent by POST, as application/x-www-form-urlencoded. Holds credentials.
@@ -130,7 +136,11 @@ impl Http {
                 post.send_form(form.iter().copied())
             }
             None => {
-                let mut get = self.agent.get(uri).config().proxy(proxy.cloned()).build();
+                let get = match request.head {
+                    true => self.agent.head(uri),
+                    false => self.agent.get(uri),
+                };
+                let mut get = get.config().proxy(proxy.cloned()).build();
                 if let Some(accept) = request.accept {
                     get = get.header(header::ACCEPT, accept);
                 }

@@ -6,16 +6,21 @@
 //! more files (see the crate's README for the figures). `synchronous=EXTRA` makes a committed
 //! change survive a power cut.
 
+mod blobs;
+mod names;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
+pub(crate) use blobs::BlobRow;
+
 use super::error::Error;
 use crate::digest::Digest;
 
 /// The version of the schema, kept in `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// How long a command waits for another's transaction; they last milliseconds, but a disk may be
 /// slow.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,7 +58,6 @@ CREATE TABLE name (
     image_id TEXT NOT NULL REFERENCES image ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX name_image ON name (image_id);
-PRAGMA user_version = 1;
 ";
 
 /// The database, open.
@@ -81,7 +85,7 @@ pub(crate) struct LayerRow {
     pub(crate) opaque_root: bool,
 }
 
-/// A name to be given to an image.
+/// A name to be given to an image; made by [`NewName::of`].
 pub(crate) struct NewName {
     pub(crate) name: String,
     pub(crate) repository: String,
@@ -108,17 +112,8 @@ impl Database {
         };
         match database.version()? {
             VERSION => Ok(database),
-            0 => {
-                // Another process may be doing the same: the first to hold the write lock creates
-                // the schema.
-                database.write(|transaction| {
-                    match transaction
-                        .query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?
-                    {
-                        0 => transaction.execute_batch(SCHEMA),
-                        _ => Ok(()),
-                    }
-                })?;
+            0 | 1 => {
+                database.write(upgrade)?;
                 Ok(database)
             }
             found => Err(Error::Version {
@@ -353,8 +348,8 @@ impl Database {
             db.execute(
                 "DELETE FROM layer WHERE stored_s <= ?1 AND id NOT IN (SELECT layer_id FROM image_layer)",
                 [before],
-            )
-            .map(drop)
+            )?;
+            blobs::delete_unused(db)
         })
     }
 
@@ -366,6 +361,19 @@ impl Database {
                 .collect()
         })
     }
+}
+
+/// Brings the schema to [`VERSION`]. Another process may be doing the same: the first to hold the write lock does it.
+fn upgrade(db: &Transaction<'_>) -> Rows<()> {
+    let found: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found < 1 {
+        db.execute_batch(SCHEMA)?;
+    }
+    if found < 2 {
+        db.execute_batch(blobs::SCHEMA)?;
+        db.pragma_update(None, "user_version", VERSION)?;
+    }
+    Ok(())
 }
 
 /// Seconds since 1970.

@@ -86,6 +86,13 @@ pub enum Error {
         /// Its names.
         names: Vec<String>,
     },
+    /// A name that is to be given to an image has a digest in it, which only the image's contents can
+    /// give it.
+    #[error("{name} cannot be given to an image: it has a digest in it")]
+    DigestAsTag {
+        /// The name.
+        name: String,
+    },
     /// The store's copy of an image cannot be used.
     #[error("image {image} cannot be used: {} {damage}", .path.display())]
     Damaged {
@@ -153,6 +160,9 @@ pub enum Damage {
     /// It was written by another version of the converter.
     #[error("was written by another version of hull")]
     Outdated,
+    /// It was stored by a hull that kept no record of the layer's tar, so the tar cannot be rebuilt.
+    #[error("is missing: the layer was stored before hull kept what saving and pushing need")]
+    NoRecord,
 }
 
 impl Error {
@@ -209,10 +219,15 @@ impl Error {
             Error::SeveralNames { .. } => {
                 "remove it by one of its names, or force the removal of all"
             }
+            Error::Damaged {
+                damage: Damage::NoRecord,
+                ..
+            } => "pull or import the image again: that stores what is needed",
             Error::Damaged { .. } => "pull or import the image again: that mends it",
             Error::DiffId { .. } => {
                 "the layer and the image's configuration do not belong together: the image was built or copied wrongly"
             }
+            Error::DigestAsTag { .. } => "give it a name with a tag, such as name:tag",
             Error::Corrupt { .. } => {
                 "the layer was built wrongly, or damaged before it came here: build or copy the image again"
             }

@@ -47,6 +47,11 @@ pub struct Layer {
 }
 
 impl Image {
+    /// What it is made for. The store keeps images of any platform; only native ones can run here.
+    pub fn platform(&self) -> manifest::Platform {
+        manifest::Platform::of(&self.config)
+    }
+
     /// A name for messages: the first tag, else the first digits of the id.
     pub fn display_name(&self) -> String {
         self.names
@@ -127,7 +132,7 @@ impl Store {
 }
 
 /// RFC 3339, section 5.6: the seconds since 1970 of `2026-11-22T09:40:28.5Z` or the like.
-fn seconds_of_rfc3339(text: &str) -> Option<i64> {
+pub(super) fn seconds_of_rfc3339(text: &str) -> Option<i64> {
     let number = |from: usize, to: usize| -> Option<i64> {
         let digits = text.get(from..to)?;
         digits

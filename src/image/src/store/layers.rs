@@ -36,7 +36,8 @@ impl Store {
         let row = self
             .database()
             .layer(diff_id, chain_id, CONVERTER_VERSION)?;
-        Ok(row.filter(|row| self.check_layer(row).is_ok()))
+        // One without a record can run, but not leave this store again: it is stored anew.
+        Ok(row.filter(|row| self.check_layer(row).is_ok() && self.has_record(row)))
     }
 
     /// Takes the lock for converting this layer; `None` while another process holds it.
@@ -49,7 +50,9 @@ impl Store {
     /// end.
     pub(crate) fn store_layer(&self, job: &LayerJob<'_>, source: impl Read) -> Result<LayerRow> {
         let mut temporary = Temporary::new(&self.root.join("tmp"))?;
-        let (diff_id, converted) = convert(job, source, &mut temporary, &self.open_lower(job)?)?;
+        let mut record = Temporary::new(&self.root.join("tmp"))?;
+        let lower = self.open_lower(job)?;
+        let (diff_id, converted) = convert(job, source, &mut temporary, &record, &lower)?;
         if converted.dropped_xattrs > 0 {
             tracing::warn!(%diff_id, count = converted.dropped_xattrs, "xattrs of the layer were left out");
         }
@@ -65,9 +68,15 @@ impl Store {
                 chain.hex()
             ),
         };
-        let folder = self.layers_folder();
-        temporary.rename(&folder.join(&file))?;
-        sync_folder(&folder).map_err(Error::io("sync the folder", folder))?;
+        record.finish()?;
+        // The record first: a layer that is there has one.
+        for (temporary, folder) in [
+            (record, self.records_folder()),
+            (temporary, self.layers_folder()),
+        ] {
+            temporary.rename(&folder.join(&file))?;
+            sync_folder(&folder).map_err(Error::io("sync the folder", folder))?;
+        }
         let row = LayerRow {
             id: 0,
             diff_id,
@@ -107,7 +116,9 @@ impl LayerJob<'_> {
         }
         let layer = self.shown();
         match error {
-            layer::Error::Write(erofs::Error::Io(source)) => Error::io("write", output)(source),
+            layer::Error::Write(erofs::Error::Io(source)) | layer::Error::Record(source) => {
+                Error::io("write", output)(source)
+            }
             layer::Error::Lower(source) => Error::Lower { layer, source },
             layer::Error::Read(error) => self.unreadable(error),
             layer::Error::Tar {
@@ -147,11 +158,15 @@ fn convert(
     job: &LayerJob<'_>,
     source: impl Read,
     temporary: &mut Temporary,
+    record: &Temporary,
     lower: &LowerLayers,
 ) -> Result<(Digest, Converted)> {
     let unpacked = Decompressor::new(source).map_err(|error| job.unreadable(error))?;
     let mut tar = HashingReader::new(unpacked);
-    let converted = layer::convert(&mut tar, &mut temporary.file, lower, &Limits::default())
+    let record_file = record.file.try_clone();
+    let record_file = record_file.map_err(Error::io("open", &record.path))?;
+    let (output, limits) = (&mut temporary.file, Limits::default());
+    let converted = layer::convert_recorded(&mut tar, output, lower, &limits, record_file)
         .map_err(|error| job.failure(error, &temporary.path))?;
     // The converter has read to the end of the stream: bytes after the tar's end are part of the
     // digest.

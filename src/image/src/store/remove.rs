@@ -87,7 +87,11 @@ impl Store {
 
     /// The image's names that go with this one, and those that stay: with the last tag of a
     /// repository go that repository's digests.
-    fn split_names(&self, id: &Digest, name: &Reference) -> Result<(Vec<String>, Vec<String>)> {
+    pub(super) fn split_names(
+        &self,
+        id: &Digest,
+        name: &Reference,
+    ) -> Result<(Vec<String>, Vec<String>)> {
         let names = self.database().names(id)?;
         let (canonical, repository) = (name.canonical(), name.full_repository());
         let (digests, tags) = (format!("{repository}@"), format!("{repository}:"));

@@ -69,6 +69,7 @@ impl Store {
             self.database().layer_files()?.into_iter().collect();
         let layers = self.layers_folder();
         let before = swept.files;
+        swept.folder(&self.records_folder(), |name, _| !known.contains(name))?;
         swept.folder(&layers, |name, _| !known.contains(name))?;
         if swept.files > before {
             sync_folder(&layers).map_err(Error::io("sync the folder", layers))?;
