@@ -15,6 +15,6 @@ hull version
 hull run --network none demo sh -c 'echo "a container runs in $(uname -sr)"'
 hull run --network none demo true
 dpkg --remove hull
-! command -v hull
+[ ! -e /usr/bin/hull ]
 [ ! -e /usr/libexec/hull ]
 echo "the package installs, runs a container and goes without a trace"
