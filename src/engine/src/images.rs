@@ -17,7 +17,7 @@ const DEMO: &str = "demo";
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The name is none.
+    /// Not a valid name.
     #[error("{name:?} is not an image's name")]
     Name {
         /// What the user wrote.
@@ -128,7 +128,7 @@ fn find_or_fetch(
         source,
     })?;
     if reference == demo {
-        // Never fetched: nobody's repository of that name is ours.
+        // Never fetched: no registry has a repository of that name that is ours.
         let archive = installation.demo()?;
         let images = store.import(image::Source::Path(&archive), Some(&demo), progress)?;
         return images.into_iter().next().ok_or(Error::EmptyDemo);
