@@ -122,7 +122,7 @@ pub fn exec(into: &Joinable, request: ExecRequest) -> Result<Starting, Error> {
     Ok(Starting::entering(line, into.clone(), outside))
 }
 
-/// Lets everybody who has such a pipe open it again: what user it belongs to cannot be told across a user namespace.
+/// Makes the pipes among the streams accessible to every user: inside a user namespace they cannot be given to one.
 fn open_pipes(stdio: &Stdio) -> Result<(), Error> {
     for stream in stdio.descriptors() {
         let stat = fstat(stream).at(Step::Stdio, "pipe")?;

@@ -102,7 +102,7 @@ fn a_cgroup_must_be_in_a_version_2_hierarchy() {
 #[ignore = "needs root"]
 fn what_a_container_leaves_behind_is_killed_and_removed() {
     let mut bundle = Bundle::new("sleep 1000 & exit 0");
-    // Without a PID namespace, the end of the first process ends nobody else.
+    // Without a PID namespace, the end of the first process ends no other.
     bundle.config["linux"]["namespaces"]
         .as_array_mut()
         .unwrap()
