@@ -1,4 +1,4 @@
-//! Processes that were given up: killed, but not waited for yet, since they may take their time to end.
+//! Processes that were given up: killed, but not reaped yet, since their end may take a while.
 //!
 //! Invariant: a process of this crate's own making is either known to the caller (as a pid and a pidfd of
 //! [`crate::Running`] and the like) or in this list until it is reaped.

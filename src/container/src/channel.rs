@@ -209,7 +209,7 @@ pub(crate) fn wait_for_go(channel: impl AsFd) -> Result<(), Error> {
 pub(crate) fn report(channel: impl AsFd, report: &Report, descriptor: Option<BorrowedFd<'_>>) {
     let bytes = serde_json::to_vec(report).unwrap_or_default();
     if packet::send(channel, &bytes, descriptor.as_slice()).is_err() {
-        // The parent is gone, or would wait for ever for what did not get through: this end tells it.
+        // Either the parent is gone, or the report cannot be sent: the closed channel tells the parent that it failed.
         fork::exit(crate::child::FAILED);
     }
 }

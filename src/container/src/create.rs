@@ -11,7 +11,7 @@ use crate::channel::{Line, Message, Report, pair};
 use crate::enter::{Entrance, fork_inside};
 use crate::error::{Attempt, Error, Refusal, Step};
 use crate::exec::Joinable;
-use crate::limits::{Outside, raise_machines};
+use crate::limits::{Outside, check_machines};
 use crate::plan::{Plan, write_etc};
 use crate::start::Starting;
 use crate::streams::give_pipes;
@@ -44,15 +44,9 @@ pub fn create(mut request: Request) -> Result<Building, Error> {
         stderr: None,
     };
     let stdio = std::mem::replace(&mut request.stdio, nothing);
-    let (etc, run_dir, own_machine) = (
-        request.etc.clone(),
-        request.run_dir.clone(),
-        request.own_machine,
-    );
+    let (etc, run_dir) = (request.etc.clone(), request.run_dir.clone());
     let plan = Box::new(Plan::new(request)?);
-    if own_machine {
-        raise_machines(&plan.execution.limits)?;
-    }
+    check_machines(&plan.execution.limits, plan.own_machine)?;
     give_pipes(&stdio, plan.outside_uid())?;
     write_etc(&etc, &run_dir)?;
     let cgroup = Cgroup::create(&plan.cgroup)?;

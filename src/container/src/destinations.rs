@@ -12,9 +12,9 @@ use crate::spec;
 /// linux/magic.h
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
-/// Puts mounts whose destination lies below another's behind it, and leaves the others in the document's order: what is
-/// mounted first would be hidden by a mount above it. (The specification has the listed order; a document that obeys it
-/// and hides a mount by a later one above it does not get what it asks for.)
+/// Sorts mounts so that each comes after those of its parent directories; others keep the document's order. A mount
+/// above an earlier one would hide it. (The specification asks for the listed order. This differs from it only where a
+/// document hides one of its own mounts by a later one.)
 pub(crate) fn order(mounts: &mut Vec<spec::Mount>) {
     let mut ordered: Vec<(PathBuf, spec::Mount)> = Vec::with_capacity(mounts.len());
     for mount in mounts.drain(..) {
@@ -31,7 +31,7 @@ pub(crate) fn is_at(mount: &spec::Mount, path: &Path) -> bool {
     clean(&mount.destination) == clean(path)
 }
 
-/// Refuses destinations on which the container, or hull, relies.
+/// Refuses destinations that the container or hull relies on.
 pub(crate) fn check(mount: &spec::Mount) -> Result<(), Error> {
     let target = &mount.destination;
     let refuse = |refusal| {
@@ -60,7 +60,7 @@ pub(crate) fn check(mount: &spec::Mount) -> Result<(), Error> {
     }
 }
 
-/// Files of /proc that show the whole machine, for which others (LXCFS) have files that show the container. As runc.
+/// Files of /proc about the whole machine that LXCFS and the like replace by files about the container; as in runc.
 const ALLOWED_IN_PROC: [&str; 11] = [
     "/proc/cpuinfo",
     "/proc/diskstats",
@@ -79,8 +79,8 @@ fn is_allowed_in_proc(place: &Path) -> bool {
     ALLOWED_IN_PROC.iter().any(|path| place == Path::new(path))
 }
 
-/// Refuses, once both are open, what [`check`] could not see: a target that leads into /proc by a symlink, and a bind
-/// mount over /proc itself that shows something else.
+/// Refuses, once both are open, what [`check`] cannot see: a target that is inside /proc through a symlink, and a bind
+/// mount of another file system over /proc.
 pub(crate) fn check_target(
     destination: &Path,
     target: impl AsFd,

@@ -1,4 +1,4 @@
-//! A process of the document, checked: all of an [`Execution`] but for its user, whom only the container's files name.
+//! A process of the document, checked: all of an [`Execution`] but the user, which only the container's files can name.
 
 use std::path::PathBuf;
 

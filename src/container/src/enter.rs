@@ -2,7 +2,7 @@
 //!
 //! A PID namespace is entered by a process's children only, so it takes two processes: the first enters all namespaces
 //! at once (setns with a pidfd), makes the second as its own sibling, and ends. The first never looks at a path of the
-//! container, which could keep it waiting for ever (FUSE), and stays in the caller's cgroup: so it always ends.
+//! container, which could block it without limit (FUSE), and stays in the caller's cgroup: so it always ends.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,7 +30,7 @@ pub(crate) struct Entrance<'a> {
     pub(crate) keep: Vec<BorrowedFd<'a>>,
 }
 
-/// Makes the first process; the second runs `child`, given the channel, and is to wait there for the word to go on.
+/// Makes the first process; the second runs `child`, given the channel, and must wait there until the parent lets it go on.
 /// `cgroup` is removed if the second never executes.
 pub(crate) fn fork_inside(
     entrance: &Entrance<'_>,
@@ -67,7 +67,7 @@ fn enter(
     in_child: &InChild,
     child: impl FnOnce(&OwnedFd, &InChild) -> i32,
 ) -> Result<(), Error> {
-    // Before the container's processes can see it: nothing of ours is open, and nobody looks in.
+    // Before the container's processes can see it: close what is ours, and forbid ptrace.
     let mut keep = vec![channel.as_fd(), entrance.process, entrance.cgroup];
     keep.extend(&entrance.keep);
     in_child

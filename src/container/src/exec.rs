@@ -22,7 +22,7 @@ use crate::enter::{Entrance, fork_inside};
 use crate::error::{Attempt, Error, Step};
 use crate::execute::{Execution, Streams};
 use crate::inside::Root;
-use crate::limits::Outside;
+use crate::limits::{Outside, check_machines};
 use crate::plan::Plan;
 use crate::start::Starting;
 use crate::streams::{self, Place, give_pipes};
@@ -57,6 +57,7 @@ struct Inner {
     namespaces: i32,
     groups: Vec<String>,
     oom_score_adj: Option<i32>,
+    own_machine: bool,
 }
 
 impl Joinable {
@@ -72,6 +73,7 @@ impl Joinable {
             namespaces: plan.namespaces.flags(),
             groups: plan.groups.clone(),
             oom_score_adj: plan.spec.process.oom_score_adj,
+            own_machine: plan.own_machine,
         })))
     }
 
@@ -90,6 +92,7 @@ pub fn exec(into: &Joinable, request: ExecRequest) -> Result<Starting, Error> {
     let inner = &*into.0;
     let in_user_namespace = inner.namespaces & libc::CLONE_NEWUSER != 0;
     let draft = Draft::new(&request.process, request.seccomp.clone(), false)?;
+    check_machines(draft.limits(), inner.own_machine)?;
     let mut outside = Outside {
         oom_score_adj: request.process.oom_score_adj.or(inner.oom_score_adj),
         limits: Vec::new(),
@@ -119,7 +122,7 @@ pub fn exec(into: &Joinable, request: ExecRequest) -> Result<Starting, Error> {
     Ok(Starting::entering(line, into.clone(), outside))
 }
 
-/// Lets everybody who has such a pipe open it again: what user it belongs to cannot be told across a user namespace.
+/// Makes the pipes among the streams accessible to every user: inside a user namespace they cannot be given to one.
 fn open_pipes(stdio: &Stdio) -> Result<(), Error> {
     for stream in stdio.descriptors() {
         let stat = fstat(stream).at(Step::Stdio, "pipe")?;

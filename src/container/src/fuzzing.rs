@@ -43,7 +43,7 @@ pub fn document(json: &[u8], rootfs: &Path) {
     }
 }
 
-/// `USER[:GROUP]` in the image at `rootfs`, whose /etc/passwd and /etc/group are a stranger's.
+/// `USER[:GROUP]` in the image at `rootfs`, with hostile /etc/passwd and /etc/group.
 pub fn user(wanted: &str, rootfs: &Path) {
     let Ok(root) = Root::open(rootfs) else {
         return;

@@ -1,7 +1,7 @@
-//! Which file is missing when execve says that there is none, though the command is there: the interpreter that a
-//! script's first line or an ELF file's program header names.
+//! The missing file when execve fails with ENOENT though the command exists: the interpreter that a script's first line
+//! or an ELF file's program header names.
 //!
-//! Invariants: nothing is read beyond what the kernel reads of such a file; a file that is neither names nothing.
+//! Invariants: nothing is read beyond what the kernel reads of such a file; a file that is neither has no interpreter.
 
 use std::ffi::OsStr;
 use std::fs::File;

@@ -3,10 +3,9 @@
 //! Invariant: a process has the limits of its document, and the parent's own where that has none: nothing here lowers
 //! one.
 
-use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
-use crate::error::{Attempt, Cause, Error, Refusal, Step};
+use crate::error::{Attempt, Error, Refusal, Step};
 use crate::spec;
 
 /// The most files that any process of the machine may have open.
@@ -64,20 +63,13 @@ impl Limit {
 
     /// Sets it for this process.
     pub(crate) fn set(&self) -> Result<(), Error> {
-        self.explain(setrlimit(self.resource, self.value))
+        setrlimit(self.resource, self.value).at(Step::ResourceLimit, self.name)
     }
 
     /// Sets it for a child that has not been reaped.
     fn set_for(&self, child: Pid) -> Result<(), Error> {
-        self.explain(prlimit(Some(child), self.resource, self.value).map(drop))
-    }
-
-    fn explain(&self, result: Result<(), Errno>) -> Result<(), Error> {
-        let result = result.map_err(|errno| match (errno, self.resource) {
-            (Errno::PERM, Resource::Nofile) => Cause::from(Refusal::MoreThanMachine),
-            (errno, _) => errno.into(),
-        });
-        result.at(Step::ResourceLimit, self.name)
+        let set = prlimit(Some(child), self.resource, self.value);
+        set.map(drop).at(Step::ResourceLimit, self.name)
     }
 }
 
@@ -103,19 +95,23 @@ impl Outside {
     }
 }
 
-/// Raises the machine's own bound of open files where a process is to have more.
-pub(crate) fn raise_machines(limits: &[Limit]) -> Result<(), Error> {
+/// Refuses a limit of open files that is higher than the machine's bound; or raises that, where the machine is the
+/// container's own.
+pub(crate) fn check_machines(limits: &[Limit], own_machine: bool) -> Result<(), Error> {
     let is_files = |limit: &&Limit| limit.resource == Resource::Nofile;
     let Some(limit) = limits.iter().find(is_files) else {
         return Ok(());
     };
-    let wanted = limit.value.maximum.unwrap_or(MAX_NR_OPEN).min(MAX_NR_OPEN);
+    let wanted = limit.value.maximum.unwrap_or(u64::MAX);
     let bound = std::fs::read_to_string(NR_OPEN).at(Step::ResourceLimit, NR_OPEN)?;
-    if bound.trim().parse().is_ok_and(|bound: u64| bound < wanted) {
-        std::fs::write(NR_OPEN, wanted.to_string())
-            .at(Step::ResourceLimit, format_args!("{NR_OPEN} to {wanted}"))?;
+    if bound.trim().parse().is_ok_and(|bound: u64| wanted <= bound) {
+        return Ok(());
     }
-    Ok(())
+    if !own_machine || wanted > MAX_NR_OPEN {
+        return Err(Refusal::MoreThanMachine).at(Step::ResourceLimit, limit.name);
+    }
+    std::fs::write(NR_OPEN, wanted.to_string())
+        .at(Step::ResourceLimit, format_args!("{NR_OPEN} to {wanted}"))
 }
 
 /// This process's limit of open files, as high as it may be until this is dropped: a document may have more mounts than

@@ -166,7 +166,7 @@ fn apply(mount: &OwnedFd, options: &Options, is_bind: bool) -> std::io::Result<(
     if options.recursive_attributes != Attributes::default() {
         set_attributes(mount, options.recursive_attributes, true)?;
     }
-    // What nobody asked to share is private: a bind mount would otherwise stay a peer of its source.
+    // Private unless the document says otherwise: a bind mount would stay a peer of its source.
     let (propagation, recursive) = options.propagation.unwrap_or((
         rustix::mount::MountPropagationFlags::PRIVATE.bits().into(),
         is_bind,

@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) volumes: Vec<PathBuf>,
     /// Supplementary groups of every process of the container, as the request names them.
     pub(crate) groups: Vec<String>,
+    /// The machine is the container's own.
+    pub(crate) own_machine: bool,
 }
 
 impl Plan {
@@ -81,6 +83,7 @@ impl Plan {
             rootfs: request.rootfs,
             cgroup: request.cgroup,
             groups: request.groups,
+            own_machine: request.own_machine,
             spec,
             namespaces,
             pid,

@@ -1,4 +1,4 @@
-//! Namespaces that several containers share, and that belong to none of them.
+//! Namespaces that several containers share and none of them owns.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -81,7 +81,7 @@ pub fn pid_namespace() -> Result<Holder, Error> {
     })
 }
 
-/// The life of the first process: it has nothing, and waits for orphans.
+/// The first process: it has no descriptors and reaps orphans.
 fn hold(in_child: &InChild) -> Result<i32, Error> {
     in_child.close_all_but(&[]).at(Step::Stdio, "descriptors")?;
     hide()?;

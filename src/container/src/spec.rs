@@ -24,7 +24,7 @@ pub struct Spec {
     /// Ignored: what matters is that every property present is understood.
     #[serde(default, rename = "ociVersion")]
     _oci_version: IgnoredAny,
-    /// Ignored: notes of others.
+    /// Ignored: annotations have no effect here.
     #[serde(default, rename = "annotations")]
     _annotations: IgnoredAny,
     /// The root file system; its path is ignored in favour of the request's.
@@ -72,7 +72,7 @@ pub struct Process {
     /// Ignored, as above.
     #[serde(default, rename = "consoleSize")]
     _console_size: IgnoredAny,
-    /// Who runs it.
+    /// User and groups.
     #[serde(default)]
     pub user: User,
     /// The command and its arguments.
@@ -309,7 +309,7 @@ pub struct Memory {
     pub reservation: Option<i64>,
     /// Memory and swap together: memory.swap.max is this less `limit`.
     pub swap: Option<i64>,
-    /// Ignored: what cgroup v2 always does.
+    /// Ignored: cgroup v2 is always hierarchical.
     #[serde(rename = "useHierarchy")]
     _use_hierarchy: IgnoredAny,
     /// Ignored: false is what cgroup v2 always does; true is refused.

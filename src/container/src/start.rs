@@ -39,7 +39,7 @@ pub struct Running {
 }
 
 impl Starting {
-    /// A container's first process, which waits for the word to execute.
+    /// A container's first process, which waits to be let go on.
     pub(crate) fn new(
         line: Line,
         terminal: Option<OwnedFd>,
@@ -106,7 +106,7 @@ impl Starting {
         self.line.go()
     }
 
-    /// The channel is close-on-exec: that it closed without a word means that the command runs. (Or that the process was
+    /// The channel is close-on-exec: that it closed without a report means that the command runs. (Or that the process was
     /// killed this very moment, which is an end of its own and seen by what waits for it.)
     fn executes(self) -> Progress<Starting, Running> {
         match self.line.into_process() {

@@ -59,7 +59,7 @@ pub(crate) fn connect(
     }
 }
 
-/// Gives the pipes among the streams to a user, who may then open /dev/stdout. Other files keep their owner.
+/// Gives the pipes among the streams to a user, so that /dev/stdout can be opened again. Other files keep their owner.
 pub(crate) fn give_pipes(stdio: &Stdio, uid: u32) -> Result<(), Error> {
     for stream in stdio.descriptors() {
         let stat = fstat(stream).at(Step::Stdio, "pipe")?;

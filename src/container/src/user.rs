@@ -13,7 +13,7 @@ use crate::spec;
 
 /// The largest /etc/passwd or /etc/group that is read; real ones are a thousand times smaller.
 const MAX_FILE_LEN: u64 = 4 << 20;
-/// The largest user or group number that a word or an image's file may name, as with Docker.
+/// The largest user or group number that a request or an image's file may name, as with Docker.
 const MAX_ID: u32 = i32::MAX as u32;
 /// The most supplementary groups (NGROUPS_MAX).
 const MAX_GROUPS: usize = 65536;
@@ -44,7 +44,7 @@ struct Group<'a> {
     members: &'a str,
 }
 
-/// Whose identity is to be found.
+/// The identity to look up.
 pub(crate) struct Wanted<'a> {
     /// `USER[:GROUP]`; replaces the document's numbers.
     pub(crate) user: Option<&'a str>,
@@ -81,7 +81,7 @@ fn by_number(root: &Root, document: &spec::User) -> Result<Identity, Error> {
     if let Some(number) = numbers.find(|&&number| number == u32::MAX) {
         return Err(Refusal::OutOfRange).at(Step::User, number);
     }
-    // A file that cannot be read names no home; nothing else of it is needed.
+    // Only the home directory is looked up: an unreadable file is no reason to fail.
     let passwd = read(root, "/etc/passwd").unwrap_or_default();
     let home = accounts(&passwd)
         .find(|account| account.uid == document.uid)
@@ -157,14 +157,14 @@ fn with_primary(gid: u32, more: &[u32]) -> Vec<u32> {
     groups
 }
 
-/// A word, as a user or group number.
+/// A user or group as a request names it: a number or a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Number {
-    /// It is a number in the range that Docker allows.
+    /// A number in the range that Docker allows.
     Id(u32),
-    /// It is a number outside of it.
+    /// A number outside of it.
     OutOfRange,
-    /// It is no number.
+    /// Not a number.
     Name,
 }
 

@@ -88,7 +88,7 @@ fn clone(
         }
         pid => Ok(Child {
             pid: Pid::from_raw(pid as i32).expect("clone3 returns a positive number to the parent"),
-            // SAFETY: CLONE_PIDFD stored a new descriptor that nobody else owns.
+            // SAFETY: CLONE_PIDFD stored a new descriptor that nothing else owns.
             pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
         }),
     }
@@ -117,7 +117,7 @@ pub fn execve(path: &CStr, argv: &[CString], envp: &[CString]) -> io::Error {
     io::Error::last_os_error()
 }
 
-/// Replaces the process by the program whose file this descriptor is, without looking at any path. A descriptor that is
+/// Replaces the process by the program that this descriptor refers to, without looking at any path. A descriptor that is
 /// close-on-exec will do, but for scripts. Returns only when that failed.
 pub fn execve_descriptor(program: RawFd, argv: &[CString], envp: &[CString]) -> io::Error {
     let (argv, envp) = (pointers(argv), pointers(envp));

@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn every_signal_can_be_waited_for_and_its_sender_told() {
-        // In a thread of its own, whose mask is nobody else's.
+        // In a thread of its own: the signal mask belongs to the thread.
         let thread = std::thread::spawn(|| {
             Set::all().block_only().unwrap();
             let of_thread = |signal: i32| {

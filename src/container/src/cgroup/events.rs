@@ -16,7 +16,7 @@ pub struct State {
     pub frozen: bool,
 }
 
-/// The state of a cgroup, and word of its changes: as a descriptor it has an exceptional condition (POLLPRI, EPOLLPRI)
+/// The state of a cgroup, and notice of its changes: as a descriptor it has an exceptional condition (POLLPRI, EPOLLPRI)
 /// when the state has changed since it was last read. (It is always readable besides: POLLIN says nothing.)
 #[derive(Debug)]
 pub struct Events(File);

@@ -47,7 +47,7 @@ fn pause() {
     );
     cgroup.freeze().unwrap();
     wait_for(&mut events, |state| state.frozen);
-    // What is executed now waits with the others, and nobody waits for it.
+    // What is executed now is frozen with the others; the caller does not wait for it.
     let mut starting = container::exec(
         container.joinable(),
         exec_request(&container.document("exit 3")),
