@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use protocol::agent::{ExitStatus as Exit, Failure, FailureKind};
-use protocol::record::Status;
+use protocol::record::{Machine, Status};
 
 use super::members::Member;
 use super::*;
@@ -102,6 +102,12 @@ impl Life {
         let reason = self.reason(ended);
         if let Some(host) = self.host.take() {
             host.take_down();
+        }
+        if matches!(warden.config.machine, Machine::Native { .. }) {
+            // What a hull-native that was killed has left running.
+            for member in warden.members.iter_mut() {
+                crate::sweep::cgroup(&member.config.id);
+            }
         }
         Ok(warden.aftermath(reason))
     }
