@@ -96,9 +96,9 @@ impl Drop for Hull {
     }
 }
 
-/// `run --network none OPTIONS… demo sh -c SCRIPT`.
+/// `run --rm --network none OPTIONS… demo sh -c SCRIPT`.
 fn words<'a>(options: &[&'a str], script: &'a str) -> Vec<&'a str> {
-    let mut words = vec!["run", "--network", "none"];
+    let mut words = vec!["run", "--rm", "--network", "none"];
     words.extend(options);
     words.extend(["demo", "sh", "-c", script]);
     words

@@ -1,7 +1,7 @@
 //! A running hull: its processes, and what they leave behind.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -99,6 +99,13 @@ impl Hull {
 }
 
 impl Running {
+    /// Types a line.
+    pub fn type_line(&mut self, line: &str) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().context("stdin is a pipe")?;
+        writeln!(stdin, "{line}")?;
+        Ok(stdin.flush()?)
+    }
+
     /// The next line of its standard output.
     pub fn line(&mut self) -> Result<String> {
         let mut line = String::new();
