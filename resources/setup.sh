@@ -15,6 +15,7 @@ erofs-utils           # fsck.erofs checks our EROFS writer
 e2fsprogs             # mkfs.ext4 makes the template of writable layers
 qemu-system-x86       # the test host
 qemu-system-common    # virtiofsd for the test host
+dpkg-dev              # dpkg-shlibdeps: what a package of hull depends on
 procps                # kill, for tests
 util-linux            # setpriv, setsid, unshare for the test host
 nftables iproute2     # hull run --network bridge, and its tests
@@ -50,8 +51,6 @@ if [ "$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null; then
 	echo "    apt-get update && apt-get install --no-install-recommends -y$missing" >&2
 	exit 1
 fi
-echo "==> installing$missing"
-export DEBIAN_FRONTEND=noninteractive
 # Services that a package brings are not started: tests start what they need.
 policy=/usr/sbin/policy-rc.d
 made=
@@ -60,9 +59,22 @@ if [ ! -e "$policy" ]; then
 	run chmod +x "$policy"
 	made=1
 fi
-trap '[ -z "$made" ] || run rm -f "$policy"' EXIT
-# shellcheck disable=SC2086
-run apt-get -qq install --no-install-recommends -y $missing >/dev/null || {
-	run apt-get -qq update
-	run apt-get -qq install --no-install-recommends -y $missing >/dev/null
+log=$(mktemp)
+trap 'rm -f "$log"; [ -z "$made" ] || run rm -f "$policy"' EXIT
+
+# What apt and debconf print is kept for a failure. sudo does not pass our environment on.
+quietly() {
+	run env DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" >>"$log" 2>&1
 }
+echo "==> installing$missing"
+# On a fresh machine the first attempt fails, since no package lists have been fetched: that is no error yet.
+# shellcheck disable=SC2086
+if ! quietly install --no-install-recommends -y $missing; then
+	: >"$log"
+	quietly update || true
+	quietly install --no-install-recommends -y $missing || {
+		cat "$log" >&2
+		echo "hull needs these Debian packages, and apt-get could not install them:$missing" >&2
+		exit 1
+	}
+fi

@@ -1,4 +1,4 @@
-//! CPUID: what KVM supports, cut to hull's machine and told apart for each vCPU.
+//! CPUID: what KVM supports, reduced to hull's machine, with each vCPU's own topology.
 //!
 //! Kept: everything KVM supports and the leaves of its paravirtual interface (KVM documentation, "KVM CPUID bits").
 //! Changed: the topology (one package, one thread a core), the hypervisor bit, the TSC deadline timer. Taken away:
@@ -6,7 +6,7 @@
 
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
-/// What the topology leaves need to know, and what KVM says apart from its table.
+/// Input of the topology leaves, and what KVM reports outside of its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vcpu {
     /// Its number, which is its APIC id.

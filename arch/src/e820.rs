@@ -1,4 +1,4 @@
-//! The memory map that a kernel is told, apart from the form in which each protocol tells it.
+//! The memory map for the kernel, independent of the boot protocol's encoding.
 
 use crate::layout::{KERNEL_START, LEGACY_HOLE, MPTABLE, ram};
 

@@ -12,7 +12,7 @@ use crate::{Initramfs, Placed, e820};
 
 /// Where the setup header lies, in a bzImage as in the zero page.
 const HEADER: usize = offset_of!(boot_params, hdr);
-/// Where the field that says how long the header is ends: the header goes on for so many bytes from there.
+/// The end of the jump over the rest of the header, from where its distance counts.
 const JUMP_END: usize = HEADER + offset_of!(setup_header, header);
 /// What comes behind the header in the zero page.
 const MAX_END: usize = offset_of!(boot_params, edd_mbr_sig_buffer);
@@ -21,9 +21,9 @@ pub const HEADER_BYTES: usize = HEADER + size_of::<setup_header>();
 
 /// "HdrS"
 const HDRS: u32 = 0x5372_6448;
-/// What a boot sector ends with.
+/// The last two bytes of a boot sector.
 const BOOT_FLAG: u16 = 0xaa55;
-/// The oldest protocol with a 64-bit entry point that says so.
+/// The oldest protocol that announces a 64-bit entry point.
 const MIN_VERSION: u16 = 0x020c;
 const ENTRY_64: u64 = 0x200;
 /// type_of_loader: no number assigned.

@@ -1,4 +1,4 @@
-//! The layout, for any size of memory and any number of vCPUs and devices, against a plain list of who is where.
+//! The layout, for any size of memory and any number of vCPUs and devices, against a plain list of address ranges.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use crate::layout::*;
 use crate::{Initramfs, mptable, pvh, tables};
 use memory::GuestAddress;
 
-/// Who lies at an address, from the start and up to the end.
+/// A range of addresses and what lies there.
 #[derive(Debug, Clone)]
 struct Tenant {
     name: String,

@@ -32,7 +32,7 @@ const PINS: u8 = 24;
 /// Destination of a local interrupt: every local APIC.
 const ALL_APICS: u8 = 0xff;
 
-/// The table for `vcpus` vCPUs, whose APIC ids count from 0; at most 32 of them fit.
+/// The table for `vcpus` vCPUs with APIC ids from 0; at most 32 of them fit.
 ///
 /// Pins are described as an ISA bus's: edge-triggered, active high, pin n is interrupt n.
 pub fn table(vcpus: u8) -> Placed {

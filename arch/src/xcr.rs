@@ -8,7 +8,7 @@ const XSAVE: u32 = 1 << 26;
 /// XCR0 with everything that a vCPU of this CPUID may enable, or `None` where there is no XCR0.
 ///
 /// At reset it would be 1, and every kernel sets it to this at once. It begins so because QEMU's emulated SVM does not
-/// intercept XSETBV: KVM in such a machine never hears of the guest's write, and takes it back at the next exit. The
+/// intercept XSETBV: KVM in such a machine does not see the guest's write, and reverts it at the next exit. The
 /// guest then runs with x87 state alone and dies in its first return from a signal.
 pub fn xcr0(cpuid: &[kvm_cpuid_entry2]) -> Option<u64> {
     let leaf = |function| {

@@ -1,6 +1,6 @@
-//! Where a guest's console output goes: a pipe or a file that is never waited for.
+//! Where a guest's console output goes: a pipe or a file, written without blocking.
 //!
-//! A reader that is slow or gone loses output; the guest never notices. Serial port and virtio console share one
+//! A reader that is slow or gone loses output; the guest is not slowed down. Serial port and virtio console share one
 //! output, which keeps their lines whole: bytes are gathered until a line ends. Lines that come together go out together: a
 //! guest that sends nothing but line ends costs no more system calls than one that sends text.
 
@@ -58,7 +58,7 @@ impl Output {
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
-        // Nothing below panics with the lock held, and a half line is no broken invariant.
+        // Nothing below panics with the lock held, and half a line breaks no invariant.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -76,7 +76,7 @@ impl Held {
         if let Some(to) = &mut self.to
             && !self.line.is_empty()
         {
-            // A full pipe, a full disk and a reader that is gone all mean the same: this part is lost, as promised.
+            // A full pipe, a full disk and a reader that is gone all mean that this part is lost, as documented.
             let _ = to.write(&self.line);
         }
         self.line.clear();

@@ -2,9 +2,10 @@
 //! as is said and no larger than allowed, and is the same the second time.
 
 use std::fs::File;
+use std::io::Read;
 use std::sync::OnceLock;
 
-use image::layer::{Converted, Limits, LowerLayers, convert};
+use image::layer::{Converted, Limits, LowerLayers, RebuiltTar, convert_recorded};
 
 use crate::input::Input;
 use crate::{erofs, memfd, tar};
@@ -46,9 +47,17 @@ pub fn run(data: &[u8]) {
 }
 
 fn converted(archive: &[u8], lower: &LowerLayers) -> Option<(File, Converted)> {
-    let image = memfd();
-    match convert(archive, &image, lower, &LIMITS) {
-        Ok(converted) => Some((image, converted)),
+    let (image, record) = (memfd(), memfd());
+    let copy = record.try_clone().expect("a descriptor");
+    match convert_recorded(archive, &image, lower, &LIMITS, record) {
+        Ok(converted) => {
+            let same = image.try_clone().expect("a descriptor");
+            let mut tar = RebuiltTar::open(same, copy).expect("what we wrote can be read");
+            let mut again = Vec::new();
+            tar.read_to_end(&mut again).expect("what we wrote is whole");
+            assert!(again == archive, "the tar is rebuilt to the byte");
+            Some((image, converted))
+        }
         Err(error) => {
             assert!(!error.to_string().is_empty());
             None

@@ -17,6 +17,7 @@ pub mod main_loop;
 pub mod mmio;
 pub mod net;
 pub mod places;
+pub mod record;
 pub mod registry;
 pub mod seccomp;
 pub mod seeds;
@@ -50,12 +51,14 @@ pub const TARGETS: &[Target] = &[
     ("frame", wire::frame),
     ("from_agent", wire::from_agent),
     ("to_agent", wire::to_agent),
+    ("untar", wire::untar),
     ("to_vmm", wire::to_vmm),
     ("from_vmm", wire::from_vmm),
     ("guest_console", wire::guest_console),
     // Images.
     ("layer", layer::run),
     ("erofs", erofs::run),
+    ("record", record::run),
     ("archive", archive::run),
     ("manifest", documents::manifest),
     ("reference", documents::reference),

@@ -104,6 +104,19 @@ pub fn to_agent(data: &[u8]) {
     }
 }
 
+/// A user's archive, on its way into a container. Headers have checksums, which no mutation keeps right: they are put right
+/// before the agent reads them.
+pub fn untar(data: &[u8]) {
+    let mut bytes = data.to_vec();
+    agent::fuzzing::archive(&bytes);
+    for block in bytes.chunks_exact_mut(512) {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    agent::fuzzing::archive(&bytes);
+}
+
 /// The monitor's packets, in hull-vmm: as a whole VM is begun, with descriptors that are no KVM. And a sandbox's
 /// configuration, which the monitor reads.
 pub fn to_vmm(data: &[u8]) {

@@ -1,4 +1,4 @@
-//! hull's installed parts, and guests of ours in the agent's place.
+//! hull's installed parts, and test programs in the agent's place.
 
 use std::fs;
 use std::path::{Path, PathBuf};

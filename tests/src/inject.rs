@@ -26,7 +26,7 @@ use tracee::{
     stands, wait_for,
 };
 
-/// What becomes of the chosen call.
+/// How the chosen call is disturbed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// It fails with this errno and does nothing.
@@ -48,7 +48,7 @@ pub struct Fault {
     pub effect: Effect,
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Debug, Default)]
 pub struct Traced {
     /// The command's wait status.
@@ -57,9 +57,9 @@ pub struct Traced {
     pub calls: BTreeMap<String, BTreeMap<i64, u64>>,
     /// The fault was reached.
     pub fired: bool,
-    /// Programs that ended by a signal of their own making or with Rust's code for a panic, and how.
+    /// Programs that ended by a signal that they caused or with Rust's exit code for a panic, and how.
     pub crashed: Vec<String>,
-    /// It had to be killed: where each process stood.
+    /// Where each process stood when the command had to be killed.
     pub hung: Option<String>,
 }
 
@@ -75,11 +75,11 @@ impl Traced {
 
 /// Calls that are shortened, one after the other.
 const SHORT_FOR: u64 = 400;
-/// A process that gets the same fatal signal so often cannot die of it: PID 1 of a namespace, while it is traced.
+/// A process that gets the same fatal signal this often cannot die of it: PID 1 of a namespace, while it is traced.
 const IMMORTAL_AFTER: u32 = 5;
-/// Descriptors 0 to 2 are the tests' own: what cannot be said there cannot be looked at.
+/// Descriptors 0 to 2 belong to the test, which reads the results there; they are not disturbed.
 const FIRST_DESCRIPTOR: u64 = 3;
-/// What a process brings upon itself.
+/// Signals that a process causes itself.
 const FATAL: [c_int; 5] = [
     libc::SIGABRT,
     libc::SIGSEGV,
@@ -101,7 +101,7 @@ pub fn run(command: &mut Command, fault: Option<&Fault>, limit: Duration) -> Res
     }
     let child = command.spawn().context("cannot run the command")?;
     let root = child.id() as pid_t;
-    // The standard library would wait for it too: from here on it is ours.
+    // This function waits for the child from here on; the standard library must not.
     std::mem::forget(child);
     let alive: Arc<Mutex<BTreeSet<pid_t>>> = Arc::new(Mutex::new(BTreeSet::from([root])));
     let watch = Watch::start(alive.clone(), limit);
@@ -118,7 +118,7 @@ pub fn run(command: &mut Command, fault: Option<&Fault>, limit: Duration) -> Res
     Ok(traced)
 }
 
-/// Kills what takes too long.
+/// Kills all tracees at the limit.
 struct Watch {
     over: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<Option<String>>,
@@ -158,11 +158,11 @@ impl Watch {
 #[derive(Debug)]
 struct Thread {
     program: String,
-    /// Past the loader and Rust's own beginning, the last act of which is a stack for signals: calls count from here.
+    /// Set once the loader and Rust's start-up are done, which end with a signal stack: calls are counted from here.
     in_main: bool,
     /// Between the entry and the exit of a call.
     inside: bool,
-    /// What the call is to look like when it returns: its arguments as they were, and the result if it is to fail.
+    /// Registers to restore when the call returns: its arguments, and the result if it is to fail.
     disturbed: Option<(user_regs_struct, Option<i32>)>,
     /// Its first stop has been seen.
     begun: bool,
@@ -233,7 +233,7 @@ impl Tracer<'_> {
     fn stopped(&mut self, pid: pid_t, status: c_int) {
         let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
         if !self.threads.contains_key(&pid) {
-            // Its parent's event, which would say whose it is, may come later: /proc knows now.
+            // The event of its parent, which would identify it, may come later: /proc tells now.
             let mut thread = Thread::new(program(pid));
             if let Some(relative) = family(pid).iter().find_map(|pid| self.threads.get(pid)) {
                 thread.program = relative.program.clone();
@@ -292,7 +292,7 @@ impl Tracer<'_> {
         thread.inside = !thread.inside;
         if !thread.inside {
             if let Some((before, errno)) = thread.disturbed.take() {
-                // Programs rely on it that a call leaves its arguments as they are.
+                // Programs rely on a call leaving its arguments unchanged.
                 let result = errno.map_or(registers.rax, |errno| (-i64::from(errno)) as u64);
                 registers = user_regs_struct {
                     rdi: before.rdi,
@@ -320,7 +320,7 @@ impl Tracer<'_> {
         match fault.effect {
             Effect::Fails(errno) if self.reached == fault.nth => {
                 self.traced.fired = true;
-                // brk has no errno: the break that stays is its answer.
+                // brk returns no errno but the break, which has not changed.
                 let errno = Some(errno).filter(|_| number != libc::SYS_brk);
                 thread.disturbed = Some((registers, errno));
                 disarm(number, &mut registers);

@@ -1,4 +1,4 @@
-//! The fixture of the end-to-end tests: run `hull`, look at what came out.
+//! The fixture of the end-to-end tests: runs `hull` and gives access to its output.
 //!
 //! `cargo xtask test` runs them where VMs can run, with the built `hull` first on the PATH. Each [`Hull`] has a store of
 //! its own, so that tests do not see each other.
@@ -79,15 +79,32 @@ impl Hull {
     }
 }
 
-/// `run --network none OPTIONS… demo sh -c SCRIPT`.
+impl Drop for Hull {
+    /// Containers outlive the commands that started them: those that are left go with their store.
+    fn drop(&mut self) {
+        let entries = std::fs::read_dir(self.root().join("containers"));
+        let names = entries.into_iter().flatten().flatten();
+        let left: Vec<_> = names
+            .map(|entry| entry.file_name())
+            .filter(|name| !name.to_string_lossy().starts_with('.'))
+            .collect();
+        if !left.is_empty() {
+            let arguments = ["rm", "-f"].map(Into::into).into_iter().chain(left);
+            // A test that has failed already is not to fail twice.
+            let _ = self.command::<std::ffi::OsString>(arguments).output();
+        }
+    }
+}
+
+/// `run --rm --network none OPTIONS… demo sh -c SCRIPT`.
 fn words<'a>(options: &[&'a str], script: &'a str) -> Vec<&'a str> {
-    let mut words = vec!["run", "--network", "none"];
+    let mut words = vec!["run", "--rm", "--network", "none"];
     words.extend(options);
     words.extend(["demo", "sh", "-c", script]);
     words
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Outcome(Output);
 

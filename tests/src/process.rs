@@ -1,7 +1,7 @@
-//! Hull while it runs: its processes, and what they leave.
+//! A running hull: its processes, and what they leave behind.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{Hull, words};
 
-/// How long anything may take in an emulated machine with much to do.
+/// The most that anything may take in a busy emulated machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A `hull` that has been started.
@@ -74,7 +74,7 @@ impl Hull {
         bail!("no {program} runs")
     }
 
-    /// Waits until nothing of this store's sandboxes is left, and fails if something stays.
+    /// Waits until nothing of this store's sandboxes is left; fails if something stays.
     pub fn expect_nothing_left(&self) -> Result<()> {
         wait_until("the sandbox's processes are gone", || {
             Ok(self.sandbox_processes()?.is_empty())
@@ -99,6 +99,13 @@ impl Hull {
 }
 
 impl Running {
+    /// Types a line.
+    pub fn type_line(&mut self, line: &str) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().context("stdin is a pipe")?;
+        writeln!(stdin, "{line}")?;
+        Ok(stdin.flush()?)
+    }
+
     /// The next line of its standard output.
     pub fn line(&mut self) -> Result<String> {
         let mut line = String::new();
@@ -125,7 +132,7 @@ impl Running {
     }
 }
 
-/// Whether a process is there and no zombie.
+/// Whether a process exists and is not a zombie.
 pub fn is_alive(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
     stat.rsplit(')')
@@ -133,7 +140,7 @@ pub fn is_alive(pid: Pid) -> bool {
         .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
-/// Waits for something that comes by itself, in an emulated machine's time.
+/// Waits until `done` returns true, for as long as an emulated machine may need.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !done()? {
@@ -154,7 +161,7 @@ fn processes() -> Result<Vec<(i32, i32, String)>> {
             continue;
         };
         let folder = Path::new("/proc").join(&name);
-        // It may end while we look.
+        // It may end between these reads.
         let (Ok(stat), Ok(command)) = (
             fs::read_to_string(folder.join("stat")),
             fs::read(folder.join("cmdline")),

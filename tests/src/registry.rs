@@ -108,17 +108,17 @@ impl Registry {
                     return;
                 }
                 let paths = paths.clone();
-                // A client that goes away is what these tests are about.
+                // Some tests kill their clients: not an error.
                 thread::spawn(move || answer(stream, &paths).ok());
             }
         });
         Ok(Registry { address, over })
     }
 
-    /// Ends the server, but for connections that are open.
+    /// Ends the server; connections that are open go on.
     pub fn stop(self) {
         self.over.store(true, Ordering::Relaxed);
-        // The next connection is its last. That there is none means that it has ended.
+        // The next connection is its last. If none can be made, it has ended already.
         let _ = TcpStream::connect(self.address);
     }
 

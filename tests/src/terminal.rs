@@ -1,4 +1,4 @@
-//! Hull on a terminal of its own.
+//! hull on a terminal of its own.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -14,7 +14,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::Hull;
 
-/// How long anything may take in an emulated machine with much to do.
+/// The most that anything may take in a busy emulated machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A terminal with `hull` in it.
@@ -58,7 +58,7 @@ impl Terminal {
         Ok(self.master.write_all(text.as_bytes())?)
     }
 
-    /// Waits until this appears, and returns everything from the last wait up to it.
+    /// Waits until `text` appears, and returns everything since the last wait, including it.
     pub fn expect(&mut self, text: &str) -> Result<String> {
         let start = Instant::now();
         loop {
@@ -87,7 +87,7 @@ impl Terminal {
         self.child
     }
 
-    /// False at the end: when nobody has the terminal open any more.
+    /// False at the end: when no process has the terminal open any more.
     fn read_more(&mut self) -> Result<bool> {
         let wait = Timespec {
             tv_sec: PATIENCE.as_secs() as i64,
@@ -103,7 +103,7 @@ impl Terminal {
                 self.seen.push_str(&String::from_utf8_lossy(&buffer[..len]));
                 Ok(true)
             }
-            // EIO: the last one has closed it.
+            // EIO: the last process has closed it.
             Err(error) if error.raw_os_error() == Some(5) => Ok(false),
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
             Err(error) => Err(error.into()),

@@ -48,7 +48,7 @@ fn the_third_interrupt_ends_what_ignores_them() -> Result<()> {
 fn an_interrupt_during_the_boot_leaves_nothing() -> Result<()> {
     let hull = Hull::new()?;
     hull.run(["images"])?.expect_code(0);
-    let running = hull.start(["run", "--network", "none", "demo", "echo", "never"])?;
+    let running = hull.start(["run", "--rm", "--network", "none", "demo", "echo", "never"])?;
     wait_until("a VM is there", || Ok(hull.process("hull-vmm").is_ok()))?;
     running.signal(Signal::INT)?;
     assert_eq!(running.code()?, Some(128 + 2));
@@ -56,15 +56,30 @@ fn an_interrupt_during_the_boot_leaves_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_client_that_is_killed_takes_its_sandbox_along() -> Result<()> {
+fn a_client_that_is_killed_leaves_its_container_running() -> Result<()> {
     let hull = Hull::new()?;
-    let mut running = hull.start_ready(&["--name", "web"], "echo ready; sleep 1000")?;
+    let script = "echo ready; while :; do sleep 0.1; done";
+    let mut running = hull.start_ready(&["--name", "web"], script)?;
     running.child.kill()?;
     running.child.wait()?;
+    let still = hull
+        .run(["exec", "web", "echo", "still here"])?
+        .expect_code(0);
+    assert_eq!(still.stdout(), "still here");
+    hull.run(["rm", "-f", "web"])?.expect_code(0);
     hull.expect_nothing_left()?;
     // Its name is free again.
-    hull.run(["run", "--name", "web", "--network", "none", "demo", "true"])?
-        .expect_code(0);
+    hull.run([
+        "run",
+        "--rm",
+        "--name",
+        "web",
+        "--network",
+        "none",
+        "demo",
+        "true",
+    ])?
+    .expect_code(0);
     Ok(())
 }
 
@@ -95,7 +110,7 @@ fn nohup_keeps_a_hangup_away() -> Result<()> {
     let root = hull.root().display();
     let script = format!(
         "trap '' HUP; export HULL_ROOT={root}; \
-         hull run --network none demo sh -c 'echo ready; sleep 3; echo done' & \
+         hull run --rm --network none demo sh -c 'echo ready; sleep 3; echo done' & \
          child=$!; sleep 1; kill -HUP $child; wait $child"
     );
     let output = Command::new("sh").args(["-c", &script]).output()?;

@@ -1,4 +1,4 @@
-//! hull's own control device: it stamps the boot and carries the code with which the agent ends the VM.
+//! hull's own control device: it takes the marks of a boot and the code with which the agent ends the VM.
 //! Its registers are described in the `protocol` crate (`timeline::control`), which the agent shares.
 
 use super::Chip;
@@ -10,7 +10,7 @@ const REG_EXIT: u16 = 8;
 /// "HULL"
 const MAGIC: u32 = 0x4c4c_5548;
 
-/// Who hears of what the guest writes.
+/// What happens when the guest writes.
 pub trait ControlEvents: Send {
     /// A mark was written: any value.
     fn mark(&mut self, mark: u32);
@@ -24,7 +24,7 @@ pub struct Control<E> {
 }
 
 impl<E: ControlEvents> Control<E> {
-    /// A device that tells `events`.
+    /// A device that calls `events`.
     pub fn new(events: E) -> Self {
         Self { events }
     }

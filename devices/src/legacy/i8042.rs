@@ -19,7 +19,7 @@ pub struct I8042<F> {
 }
 
 impl<F: FnMut() + Send> I8042<F> {
-    /// A controller whose reset line is `reset`.
+    /// A controller that calls `reset` for its reset line.
     pub fn new(reset: F) -> Self {
         Self { reset }
     }

@@ -63,7 +63,7 @@ impl Serial {
         self.line_control & LCR_DIVISOR_ACCESS != 0
     }
 
-    /// The transmitter is empty, as always: says so if the guest wants to know.
+    /// Interrupts for the empty transmitter, if the guest has enabled that.
     fn transmitter_empty(&mut self) {
         if self.interrupt_enable & IER_TRANSMITTER_EMPTY != 0 {
             self.empty_pending = true;

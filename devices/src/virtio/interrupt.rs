@@ -1,4 +1,4 @@
-//! How a device tells its driver that something has happened.
+//! A device's interrupt.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,7 +19,7 @@ pub struct Interrupt {
     fault: Arc<Fault>,
 }
 
-/// What became of the driver's good name.
+/// Whether the driver has broken the device.
 #[derive(Default)]
 struct Fault {
     /// The driver broke a queue, and has not reset the device since.
@@ -53,8 +53,8 @@ impl Interrupt {
         self.raise(CONFIG_CHANGE);
     }
 
-    /// The driver did what cannot be believed: until it resets the device, none of its queues is touched again (virtio 1.2,
-    /// 2.1.1). `true` for the first time in the device's life, which is the one to be logged.
+    /// Puts the device in NEEDS_RESET: until the driver resets it, none of its queues is touched again (virtio 1.2, 2.1.1).
+    /// `true` the first time in the device's life, which is the one to be logged.
     pub(super) fn needs_reset(&self) -> bool {
         if !self.fault.needs_reset.swap(true, Ordering::SeqCst) {
             self.config_changed();
@@ -62,12 +62,12 @@ impl Interrupt {
         !self.fault.logged.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether the device waits for its reset. Any thread may find that it does, at any moment.
+    /// Whether the device waits for its reset. Any thread may set this at any moment.
     pub(super) fn is_reset_needed(&self) -> bool {
         self.fault.needs_reset.load(Ordering::SeqCst)
     }
 
-    /// The device is reset, or as new; no worker is left that could find fault.
+    /// Clears the fault, when the device is reset and no worker runs that could set it again.
     pub(super) fn clear_fault(&self) {
         self.fault.needs_reset.store(false, Ordering::SeqCst);
     }
@@ -83,7 +83,7 @@ impl Interrupt {
         &self.status
     }
 
-    /// Signals again what is pending: for a driver whose interrupt was lost with the machine that it ran on.
+    /// Signals again what is pending: for a driver that lost an interrupt with the machine it ran on.
     pub(super) fn repeat(&self) {
         if self.status.load(Ordering::SeqCst) != 0 {
             self.raise(0);

@@ -1,4 +1,4 @@
-//! Virtio devices, apart from the transport that shows them to the guest.
+//! Virtio devices, without the transport through which the guest sees them.
 //!
 //! A [`Device`] knows its queues, features and configuration space. The transport negotiates features, sets the queues
 //! up, and hands them over:
@@ -10,10 +10,9 @@
 //!     +---------------- stop() -> queues -----------+           reset, save
 //! ```
 //!
-//! Starting a device consumes its queues and stopping it returns them, so that nobody can touch a queue that is in use
-//! and no flag says whether a device is active. A start makes no thread and no descriptor: a guest may start its devices as
-//! often as it likes. `stop` returns only when no I/O is in flight: whoever holds the queues
-//! may save, rebuild or drop them.
+//! Starting a device consumes its queues and stopping it returns them, so that a queue in use is out of reach and no
+//! flag says whether a device is active. A start makes no thread and no descriptor: a guest may start its devices as
+//! often as it likes. `stop` returns only when no I/O is in flight: the caller may save, rebuild or drop the queues.
 //!
 //! Locks: the transport's lock is held while `start`, `stop` and the config accessors run (on a vCPU's thread). A
 //! worker (on the main loop or its own thread) must therefore never wait for its transport: what it shares with its
@@ -96,7 +95,7 @@ pub struct Activation {
     pub features: u64,
     /// The queues, one for each of [`Device::queue_max_sizes`]; one that the driver left alone is not `ready()`.
     pub queues: Vec<StartedQueue>,
-    /// How to tell the driver.
+    /// The device's interrupt.
     pub interrupt: Interrupt,
     /// The main loop, for devices without a thread of their own.
     pub reactor: Reactor,
@@ -119,7 +118,7 @@ pub type Reactor = Arc<RemoteEndpoint<Subscriber>>;
 /// Why a device could not begin work.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The tap could not be told what the driver does by itself.
+    /// The tap's offloads could not be set to the driver's.
     #[error("the tap's offloads could not be set")]
     Offload(#[source] std::io::Error),
     /// The main loop did not take the device.

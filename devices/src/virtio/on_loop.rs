@@ -35,7 +35,7 @@ impl<W: MutEventSubscriber + Send + 'static> OnLoop<W> {
     /// Takes the work off the loop, which has finished what it was doing, and gives `take` a last look at it.
     pub(super) fn remove<T>(self, take: impl FnOnce(&mut W) -> T) -> T {
         let id = self.id;
-        // It fails when the loop has ended: then nobody works any more, which is what was wanted.
+        // It fails when the loop has ended, and then the work has ended with it.
         let _ = self
             .reactor
             .call_blocking(move |ops| ops.remove_subscriber(id));
@@ -51,7 +51,7 @@ pub(super) fn watch(ops: &mut EventOps, kick: &EventFd) {
     }
 }
 
-/// Serves the chains of a queue that its driver has kicked: `serve` does the work and says how many bytes it wrote. One
+/// Serves the chains of a queue that its driver has kicked: `serve` does the work and returns how many bytes it wrote. One
 /// interrupt for all of them. A driver that adds chains as fast as they are served waits its turn on the loop.
 pub(super) fn work(
     ring: &mut Ring,

@@ -1,10 +1,10 @@
-//! A queue at work: takes chains from the driver, checks them as a whole, and gives them back.
+//! A started queue: takes chains from the driver, checks each as a whole, and gives them back.
 //!
-//! What a hostile driver can do to a queue is dealt with here, once for all devices. A chain is walked once and every
-//! descriptor checked before the device sees it. What no driver does that follows the specification is a fault
+//! Everything that a hostile driver can do to a queue is handled here, once for all devices. A chain is walked once and every
+//! descriptor checked before the device sees it. What no conforming driver does is a fault
 //! ([`Fault`]): more chains than the queue is long, a chain that loops, leaves guest memory or has no end, a buffer of the
-//! wrong direction. Then the device needs a reset (virtio 1.2, 2.1.2): its driver is told, and none of its queues is touched
-//! again until the driver has reset it. Other devices never notice.
+//! wrong direction. Then the device needs a reset (virtio 1.2, 2.1.2): its driver gets a configuration interrupt, and none of its queues is touched
+//! again until the driver has reset it. Other devices are not affected.
 
 use std::num::Wrapping;
 use std::sync::Arc;
@@ -29,22 +29,22 @@ const MAX_DESCRIPTORS: usize = MAX_SEGMENTS;
 /// One request of the driver's: its readable bytes, then its writable ones.
 #[derive(Debug)]
 pub(super) struct Chain<'m> {
-    /// Says which chain it is when it is given back.
+    /// Identifies the chain when it is given back.
     pub(super) head: u16,
     /// What the driver wrote for the device.
     pub(super) readable: Segments<'m>,
-    /// What the driver wants written.
+    /// What the device fills.
     pub(super) writable: Segments<'m>,
 }
 
-/// What every chain of a queue is made of.
+/// The buffers that every chain of a queue must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     /// The driver sends: at least one readable byte, and none to write.
     Readable,
     /// The driver receives: at least one writable byte, and none to read.
     Writable,
-    /// It asks and gets an answer: at least so many bytes of each.
+    /// The driver sends a request and gets an answer: at least this many bytes of each.
     Request { readable: usize, writable: usize },
 }
 
@@ -61,13 +61,13 @@ impl Shape {
     }
 }
 
-/// What a driver did that no driver may: the device needs a reset.
+/// How a driver broke a queue: the device needs a reset.
 #[derive(Debug, thiserror::Error)]
 enum Fault {
-    /// The queue itself.
+    /// The queue's rings or indices.
     #[error("the queue cannot be used: {0}")]
     Queue(#[from] virtio_queue::Error),
-    /// With those that the device has, more than the queue is long.
+    /// With those in flight, more chains than the queue is long.
     #[error("more chains are available than the queue is long")]
     TooMany,
     /// The available ring names a descriptor that is not there.
@@ -82,7 +82,7 @@ enum Fault {
     /// 2.7.4.2: device-readable elements come first.
     #[error("a readable buffer comes after a writable one")]
     Order,
-    /// More than a chain may have.
+    /// More descriptors than a chain may have.
     #[error("a chain has more than {MAX_DESCRIPTORS} pieces")]
     TooLong,
     /// Buffers of the wrong direction, or none.
@@ -92,7 +92,7 @@ enum Fault {
     Shape { readable: usize, writable: usize },
 }
 
-/// A started queue and what its worker knows of it.
+/// A started queue.
 pub(super) struct Ring {
     queue: Queue,
     pub(super) kick: Arc<EventFd>,
@@ -100,14 +100,14 @@ pub(super) struct Ring {
     index: usize,
     shape: Shape,
     interrupt: Interrupt,
-    /// Chains that were taken and not given back.
+    /// Chains in flight.
     taken: u16,
-    /// The used index when the driver was last asked whether it wants to know.
+    /// The used index at the last decision about an interrupt.
     notified: Wrapping<u16>,
 }
 
 impl Ring {
-    /// The queue at work. None of its chains has been taken and not given back.
+    /// Starts work on a queue that has no chain in flight.
     pub(super) fn new(
         index: usize,
         started: StartedQueue,
@@ -125,7 +125,7 @@ impl Ring {
         }
     }
 
-    /// Ends the work: what was not taken stays for whoever works on the queue next.
+    /// Stops work: chains that were not taken stay in the queue.
     pub(super) fn into_queue(self) -> Queue {
         self.queue
     }
@@ -158,7 +158,7 @@ impl Ring {
         let Some(chain) = self.queue.iter(memory)?.next() else {
             return Ok(None);
         };
-        // Without this, a driver that adds chains as fast as they are taken keeps a device that gathers them at it for ever.
+        // Without this, a device that gathers chains would never finish against a driver that adds them as fast.
         if self.taken >= self.queue.size() {
             return Err(Fault::TooMany);
         }
@@ -236,7 +236,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Interrupts the driver if chains were given back and it wants to know.
+    /// Interrupts the driver if chains were given back and it asked for interrupts.
     pub(super) fn notify(&mut self, memory: &GuestMemoryMmap) {
         let used = Wrapping(self.queue.next_used());
         let before = std::mem::replace(&mut self.notified, used);
@@ -258,7 +258,7 @@ impl Ring {
         used: Wrapping<u16>,
     ) -> Result<bool, GuestMemoryError> {
         const NO_INTERRUPT: u16 = 1;
-        // The index must be visible before the driver's wish is read.
+        // The index must be visible before the driver's event index is read.
         fence(Ordering::SeqCst);
         let available = self.queue.avail_ring();
         if !self.queue.event_idx_enabled() {
@@ -271,7 +271,7 @@ impl Ring {
         Ok(used - used_event - Wrapping(1) < used - before)
     }
 
-    /// Tells the driver not to kick: the worker is looking at the queue.
+    /// Asks the driver not to kick: the worker is looking at the queue.
     pub(super) fn disable_kicks(&mut self, memory: &GuestMemoryMmap) {
         if self.usable()
             && let Err(error) = self.queue.disable_notification(memory)
@@ -280,7 +280,7 @@ impl Ring {
         }
     }
 
-    /// Tells the driver to kick again. `true` if chains came in the meantime, for which no kick will come.
+    /// Asks the driver to kick again. `true` if chains came in the meantime, for which no kick will come.
     pub(super) fn enable_kicks(&mut self, memory: &GuestMemoryMmap) -> bool {
         if !self.usable() {
             return false;
@@ -294,7 +294,7 @@ impl Ring {
         }
     }
 
-    /// As [`Ring::enable_kicks`], for who has looked at `seen` chains and put them back: `true` if there are more than those.
+    /// As [`Ring::enable_kicks`], after `seen` chains were looked at and put back: `true` if there are more than those.
     pub(super) fn enable_kicks_beyond(&mut self, memory: &GuestMemoryMmap, seen: u16) -> bool {
         let next = self.queue.next_avail();
         // The index at which the driver kicks is written with this, too.
@@ -304,7 +304,7 @@ impl Ring {
         more
     }
 
-    /// Kicks itself, to come back to the queue after the other devices' turn.
+    /// Kicks the queue, so that the worker returns to it after the other devices' turn.
     pub(super) fn kick_again(&self) {
         // Fails only when the counter is full, and then the kick is pending anyway.
         let _ = self.kick.write(1);

@@ -1,4 +1,4 @@
-//! Work on the main loop whose worker owns its queues: taken back whole at the end, with all that it holds.
+//! Work on the main loop by a worker that owns its queues: the worker is taken back whole when the work stops.
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
 

@@ -118,6 +118,22 @@ pub(super) fn all() -> Seeds {
             ],
         ),
         (
+            "record",
+            vec![
+                // Some text, ten zeros, and 4096 bytes of the image from its first file on.
+                [
+                    &[0, 17, 16, 0, 0, 0, 7][..],
+                    b"literal",
+                    &[2, 10, 1, 0, 0x80, 0x20],
+                ]
+                .concat(),
+                // A copy from one block before where it is expected, beyond the image's end.
+                vec![0, 0, 16, 0, 0, 1, 0xff, 0x3f, 0x80, 0x80, 0x04],
+                // The beginning of a whole one.
+                b"\x01HULLTAR1\x03\0\0\0\0\0\0\0".to_vec(),
+            ],
+        ),
+        (
             "archive",
             vec![
                 oci,

@@ -18,20 +18,21 @@ use std::path::Path;
 
 use protocol::agent::{Done, FromAgent, Request};
 use protocol::frame;
-use rustix::event::{PollFd, PollFlags, epoll, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use sys::signalfd::SignalFd;
 
 use crate::connection::Connection;
 use crate::disks::Disks;
 use crate::failure::Refusal;
+use crate::poll::Poll;
 use crate::server::Server;
-use crate::{Broken, End, Rehearsal, Surroundings, WakeUp, rehearsal};
+use crate::{Broken, End, Rehearsal, Surroundings, WakeUp, rehearsal, roots};
 
 /// An agent without a connection.
 pub struct Asleep {
     pub(crate) place: Surroundings,
-    pub(crate) epoll: OwnedFd,
+    pub(crate) poll: Poll,
     pub(crate) signals: SignalFd,
     pub(crate) disks: Disks,
 }
@@ -52,10 +53,12 @@ impl Asleep {
     ///
     /// From here on, every child of this process is reaped by the agent.
     pub fn new(mut place: Surroundings) -> Result<Asleep, Broken> {
+        roots::make_targets(&place.run_dir)
+            .map_err(|refusal| io::Error::other(protocol::chain(&refusal)))?;
         Ok(Asleep {
             disks: Disks::find(place.layer_device.take()),
             place,
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?,
+            poll: Poll::new()?,
             signals: SignalFd::new(&[libc::SIGCHLD])?,
         })
     }
@@ -92,7 +95,8 @@ pub(crate) fn turn(connection: &mut Connection, wake: &WakeUp) -> Result<Turn, f
         connection.send(&FromAgent::Reply {
             seq: message.seq,
             result: result.map(|()| Done::Ok).map_err(Into::into),
-        })?;
+        });
+        connection.flush()?;
         if is_awake {
             return Ok(Turn::Awake);
         }

@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use protocol::agent::{Failure, FailureKind};
 use protocol::agent::{FromAgent, ToAgent};
-use protocol::frame::{Assembler, Error, encode};
+use protocol::frame::{Assembler, Error, MAX_LEN, MAX_REPLY_LEN, encode};
 use sys::nonblocking::set_nonblocking;
 
 /// While this much waits to be sent, no more requests are taken: the host must read its replies.
@@ -27,7 +28,7 @@ impl Connection {
         let stream = File::from(stream);
         Ok(Connection {
             stream,
-            received: Assembler::default(),
+            received: Assembler::new(MAX_LEN),
             unsent: VecDeque::new(),
         })
     }
@@ -52,10 +53,24 @@ impl Connection {
         }
     }
 
-    /// Sends a message, now or when the connection takes it.
-    pub(crate) fn send(&mut self, message: &FromAgent) -> Result<(), Error> {
-        self.unsent.extend(encode(message)?);
-        self.flush()
+    /// Puts a message behind what waits to be sent; [`Connection::flush`] sends it.
+    pub(crate) fn send(&mut self, message: &FromAgent) {
+        match encode(message) {
+            Ok(frame) if frame.len() <= 4 + MAX_REPLY_LEN => self.unsent.extend(frame),
+            _ => self.send_too_large(message),
+        }
+    }
+
+    /// The host takes no frame as large as this message: every request still gets a reply.
+    fn send_too_large(&mut self, message: &FromAgent) {
+        if let FromAgent::Reply { seq, .. } = message {
+            let failure = Failure::new(FailureKind::Other, "the answer is too large for a frame");
+            let reply = FromAgent::Reply {
+                seq: *seq,
+                result: Err(failure),
+            };
+            self.unsent.extend(encode(&reply).unwrap_or_default());
+        }
     }
 
     /// Sends what waits, as far as the connection takes it.
@@ -86,5 +101,36 @@ impl Connection {
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::agent::{Done, ProcessEntry};
+    use protocol::frame;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_no_frame_holds_is_a_failure() {
+        let (ours, theirs) = sys::packet::stream_pair().unwrap();
+        let mut connection = Connection::new(ours).unwrap();
+        let process = ProcessEntry {
+            command: "x".repeat(2 * MAX_REPLY_LEN),
+            ..ProcessEntry::default()
+        };
+        let processes = vec![process];
+        connection.send(&FromAgent::Reply {
+            seq: 7,
+            result: Ok(Done::Processes { processes }),
+        });
+        connection.flush().unwrap();
+        match frame::read(File::from(theirs)).unwrap() {
+            FromAgent::Reply {
+                seq: 7,
+                result: Err(failure),
+            } => assert_eq!(failure.kind, FailureKind::Other),
+            other => panic!("{other:?}"),
+        }
     }
 }

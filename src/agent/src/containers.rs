@@ -1,80 +1,192 @@
-//! One container of the sandbox, from its mounted root to its end.
+//! What the agent knows of a container and of a process in it.
 //!
 //! ```text
-//! Mounted --create--> Created --start--> Running --exit--> Exited --drained--> Ended --delete--> (gone)
-//!    ^                   |
-//!    '-- start failed ---'
+//! container   (absent) --Mount--> mounted --Create--> building -> created --Start--> starting -> running
+//!                ^                 | ^                                                              | exit
+//!                '---- Delete -----' '--------------- output delivered, Exited sent ---------- exited
+//!
+//! exec                                        (absent) --Exec--> starting -> running -> exited -> (absent)
 //! ```
+//!
+//! A container is in the state of its first process; without one it is mounted.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
-use container::{Created, EtcFiles, Interface, Request, Running, Spec, Which, cgroup::Cgroup};
-use protocol::agent::{Create, ExitStatus, Stdio, Stream};
-use rustix::pipe::{PipeFlags, pipe_with};
+use container::cgroup::Events;
+use container::{Building, Created, Joinable, Starting};
+use protocol::agent::{ExitStatus, Interface, ProcessId, Request};
 use rustix::process::Pid;
-use sys::nonblocking::set_nonblocking;
 
-use crate::Surroundings;
 use crate::failure::Refusal;
-use crate::pump::{Direction, Pump};
+use crate::poll::Number;
+use crate::remains::Remains;
 use crate::roots::RootFs;
+
+/// Requests that a container's queue holds: a monitor that sends more has lost its way.
+pub(crate) const MAX_QUEUED: usize = 1024;
 
 /// A container.
 pub(crate) struct Container {
     pub(crate) root: RootFs,
-    pub(crate) state: State,
+    /// Requests that are not begun yet, each with the number of its reply.
+    pub(crate) queue: VecDeque<(u64, Request)>,
+    /// A request is being carried out that the next one must wait for.
+    pub(crate) is_held: bool,
+    /// What further processes need, while its first process runs.
+    pub(crate) running: Option<Joinable>,
+    /// Its own network namespace, with the interface that is in it: kept for the next run, since the interface comes back
+    /// to the machine only some time after the namespace has gone.
+    pub(crate) network: Option<(Interface, OwnedFd)>,
+    pub(crate) freeze: Freeze,
+    /// The cgroup of the last run, until it is empty and removed.
+    pub(crate) remains: Option<(Number, Remains)>,
+    /// A Delete that waits for the remains, and whether it removes the writable directory.
+    pub(crate) removal: Option<(u64, bool)>,
 }
 
-/// How far a container has come.
-pub(crate) enum State {
-    Mounted,
-    Created(Box<Waiting>),
-    Running(Process),
-    /// Its process has ended; its output has not yet been sent to its end.
+/// Whether a container's processes are frozen.
+pub(crate) enum Freeze {
+    Thawed,
+    /// Not all are yet: the reply to this request waits.
+    Freezing {
+        seq: u64,
+        number: Number,
+        events: Events,
+    },
+    Frozen,
+}
+
+/// A process: a container's first, or an exec.
+pub(crate) struct Process {
+    pub(crate) phase: Phase,
+    pub(crate) pid: Pid,
+    /// How it ended, if it was reaped before it was known to execute.
+    pub(crate) reaped: Option<ExitStatus>,
+    /// The host's side of its terminal, until the terminal is there.
+    pub(crate) stream: Option<OwnedFd>,
+    /// The interface in the network namespace that is made with it.
+    pub(crate) interface: Option<Interface>,
+    /// Its terminal's master.
+    pub(crate) terminal: Option<OwnedFd>,
+    /// Its streams.
+    pub(crate) pumps: Vec<Number>,
+    /// Requests for it that came while it was starting.
+    pub(crate) deferred: Vec<(u64, Request)>,
+}
+
+/// How far a process has come.
+pub(crate) enum Phase {
+    Building {
+        seq: u64,
+        number: Number,
+        building: Building,
+    },
+    Created(Created),
+    /// It ended before it was started: it was killed.
+    Died,
+    Starting {
+        seq: u64,
+        number: Number,
+        starting: Starting,
+    },
+    Running {
+        pidfd: OwnedFd,
+    },
+    /// Its output has not been sent to its end.
     Exited {
         status: ExitStatus,
         oom_killed: bool,
     },
-    /// The monitor knows.
-    Ended,
 }
 
-/// A container that waits for its start.
-pub(crate) struct Waiting {
-    pub(crate) created: Created,
-    pub(crate) streams: Streams,
-    /// It ended while it waited: somebody killed it.
-    pub(crate) has_died: bool,
-}
-
-/// A container whose process executes.
-pub(crate) struct Process {
-    pub(crate) pid: Pid,
-    pub(crate) cgroup: Cgroup,
-    pub(crate) terminal: Option<OwnedFd>,
-}
-
-/// A container's connections to the host.
-pub(crate) enum Streams {
-    /// To be joined with the terminal's master.
-    Terminal(OwnedFd),
-    /// Joined with pipes.
-    Pipes(Vec<Pump>),
-}
-
-impl State {
+impl Phase {
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            State::Mounted => "mounted",
-            State::Created(_) => "created",
-            State::Running(_) => "running",
-            State::Exited { .. } | State::Ended => "exited",
+            Phase::Building { .. } => "being created",
+            Phase::Created(_) | Phase::Died => "created",
+            Phase::Starting { .. } => "starting",
+            Phase::Running { .. } => "running",
+            Phase::Exited { .. } => "exited",
         }
     }
 }
 
-/// What names a container, its cgroup and its directory.
-pub(crate) fn check_name(name: &str) -> Result<(), Refusal> {
+impl Process {
+    /// A process of which nothing is known but its number and how far it has come.
+    pub(crate) fn new(pid: Pid, phase: Phase) -> Process {
+        Process {
+            phase,
+            pid,
+            reaped: None,
+            stream: None,
+            interface: None,
+            terminal: None,
+            pumps: Vec::new(),
+            deferred: Vec::new(),
+        }
+    }
+
+    /// Its descriptor, while it runs.
+    pub(crate) fn pidfd(&self) -> Option<&OwnedFd> {
+        match &self.phase {
+            Phase::Running { pidfd } => Some(pidfd),
+            _ => None,
+        }
+    }
+}
+
+impl Container {
+    /// A container of which nothing runs.
+    pub(crate) fn mounted(root: RootFs) -> Container {
+        Container {
+            root,
+            queue: VecDeque::new(),
+            is_held: false,
+            running: None,
+            network: None,
+            freeze: Freeze::Thawed,
+            remains: None,
+            removal: None,
+        }
+    }
+
+    /// Whether the first request of the queue may be begun.
+    pub(crate) fn may_begin(&self) -> bool {
+        if self.is_held {
+            return false;
+        }
+        // The name of the last run's cgroup is needed again.
+        let needs_cgroup = matches!(self.queue.front(), Some((_, Request::Create(_))));
+        !needs_cgroup || self.remains.is_none()
+    }
+}
+
+/// The container that a request is for.
+pub(crate) fn subject(request: &Request) -> Option<&str> {
+    Some(match request {
+        Request::Wake(_) | Request::Network(_) | Request::Shutdown { .. } => return None,
+        Request::Mount(mount) => &mount.container,
+        Request::Create(create) => &create.container,
+        Request::Exec(exec) => &exec.process.container,
+        Request::Signal { process, .. } | Request::Resize { process, .. } => &process.container,
+        Request::Start { container }
+        | Request::Pause { container }
+        | Request::Resume { container }
+        | Request::Update { container, .. }
+        | Request::Stats { container }
+        | Request::Processes { container }
+        | Request::Stat { container, .. }
+        | Request::Archive { container, .. }
+        | Request::Extract { container, .. }
+        | Request::Diff { container, .. }
+        | Request::Changes { container, .. }
+        | Request::Delete { container, .. } => container,
+    })
+}
+
+/// Refuses a name that cannot be that of a directory and a cgroup of its own. `subject` says what is named.
+pub(crate) fn check_name(subject: &'static str, name: &str) -> Result<(), Refusal> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     if (1..=128).contains(&name.len())
         && name.chars().all(is_plain)
@@ -82,154 +194,40 @@ pub(crate) fn check_name(name: &str) -> Result<(), Refusal> {
     {
         Ok(())
     } else {
-        Err(Refusal::BadName(name.to_owned()))
+        Err(Refusal::BadName {
+            subject,
+            name: name.to_owned(),
+        })
     }
 }
 
-/// Makes a container's process, and opens its streams.
-pub(crate) fn create(
-    request: Create,
-    root: &RootFs,
-    place: &Surroundings,
-) -> Result<Waiting, Refusal> {
-    let mut spec = Spec::from_json(request.spec.get().as_bytes())?;
-    spec.root.readonly |= root.is_read_only();
-    // The agent's own score must not be inherited: nothing in the container could be killed for want of memory.
-    spec.process.oom_score_adj.get_or_insert(0);
-    let (stdio, streams) = open_streams(&request.stdio, place)?;
-    let created = container::create(Request {
-        spec,
-        rootfs: root.rootfs(),
-        user: request.user,
-        seccomp: request.seccomp,
-        init: request.init,
-        stdio,
-        etc: EtcFiles {
-            hosts: request.etc.hosts,
-            hostname: request.etc.hostname,
-            resolv_conf: request.etc.resolv_conf,
+/// The refusal of a request for a process that is not known.
+pub(crate) fn unknown(id: &ProcessId, state: &'static str) -> Refusal {
+    match &id.exec {
+        Some(exec) => Refusal::UnknownExec {
+            container: id.container.clone(),
+            exec: exec.clone(),
         },
-        interface: request.interface.map(|interface| Interface {
-            which: Which::OnlyDevice,
-            mac: interface.mac,
-            address: interface.address,
-            prefix_len: interface.prefix_len,
-            gateway: interface.gateway,
-            mtu: interface.mtu,
-        }),
-        cgroup: place.cgroup.join(&request.container),
-        run_dir: root.files(),
-    })?;
-    Ok(Waiting {
-        created,
-        streams,
-        has_died: false,
-    })
-}
-
-fn open_streams(
-    stdio: &Stdio,
-    place: &Surroundings,
-) -> Result<(container::Stdio, Streams), Refusal> {
-    match stdio {
-        Stdio::Terminal { stream, size } => {
-            let stream = open(stream, place)?;
-            let stdio = container::Stdio::Terminal {
-                rows: size.rows,
-                columns: size.columns,
-            };
-            Ok((stdio, Streams::Terminal(stream)))
-        }
-        Stdio::Pipes {
-            stdin,
-            stdout,
-            stderr,
-        } => {
-            let mut pumps = Vec::new();
-            let mut join =
-                |stream: &Option<Stream>, direction| -> Result<Option<OwnedFd>, Refusal> {
-                    let Some(stream) = stream else {
-                        return Ok(None);
-                    };
-                    let stream = open(stream, place)?;
-                    let (reading, writing) = pipe_with(PipeFlags::CLOEXEC)
-                        .map_err(|errno| Refusal::Pipe(errno.into()))?;
-                    let (pump, theirs) = match direction {
-                        Direction::Input => (Pump::splicing(stream, writing, direction), reading),
-                        Direction::Output => (Pump::splicing(reading, stream, direction), writing),
-                    };
-                    pumps.push(pump);
-                    Ok(Some(theirs))
-                };
-            let stdio = container::Stdio::Pipes {
-                stdin: join(stdin, Direction::Input)?,
-                stdout: join(stdout, Direction::Output)?,
-                stderr: join(stderr, Direction::Output)?,
-            };
-            Ok((stdio, Streams::Pipes(pumps)))
-        }
+        None => Refusal::WrongState {
+            name: id.container.clone(),
+            state,
+            wanted: "running",
+        },
     }
 }
 
-/// Opens a stream to the host and says which one it is.
-fn open(stream: &Stream, place: &Surroundings) -> Result<OwnedFd, Refusal> {
-    let open = || {
-        let opened = (place.dial)(stream.port)?;
-        // A fresh connection takes the few bytes of a token at once.
-        let written = rustix::io::write(&opened, &stream.token)?;
-        if written != stream.token.len() {
-            return Err(std::io::ErrorKind::WriteZero.into());
-        }
-        set_nonblocking(&opened)?;
-        Ok(opened)
-    };
-    open().map_err(|source| Refusal::Stream {
-        port: stream.port,
-        source,
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Streams {
-    /// The pumps of a container whose process executes.
-    pub(crate) fn into_pumps(self, terminal: Option<&OwnedFd>) -> std::io::Result<Vec<Pump>> {
-        match (self, terminal) {
-            (Streams::Pipes(pumps), _) => Ok(pumps),
-            (Streams::Terminal(stream), Some(master)) => {
-                set_nonblocking(master)?;
-                let (stream_out, master_out) = (stream.try_clone()?, master.try_clone()?);
-                Ok(vec![
-                    Pump::copying(stream, master.try_clone()?, Direction::Input),
-                    Pump::copying(master_out, stream_out, Direction::Output),
-                ])
-            }
-            (Streams::Terminal(_), None) => Ok(Vec::new()),
+    #[test]
+    fn names_are_those_of_directories_of_their_own() {
+        for name in ["a", "0123456789abcdef", "web_1.x-y"] {
+            assert!(check_name("a name", name).is_ok(), "{name}");
         }
-    }
-}
-
-impl Waiting {
-    /// Lets the process execute.
-    pub(crate) fn start(self, name: &str) -> Result<(Process, Vec<Pump>), Refusal> {
-        if self.has_died {
-            return Err(Refusal::EndedBeforeStart(name.to_owned()));
+        let long = "x".repeat(129);
+        for name in ["", ".", "..", "a/b", "-rf", "a b", "\0", "\u{e9}", &long] {
+            assert!(check_name("a name", name).is_err(), "{name:?}");
         }
-        let Running {
-            pid,
-            terminal,
-            cgroup,
-            ..
-        } = self.created.start()?;
-        let pumps = self
-            .streams
-            .into_pumps(terminal.as_ref())
-            .map_err(Refusal::Pipe)?;
-        Ok((
-            Process {
-                pid,
-                cgroup,
-                terminal,
-            },
-            pumps,
-        ))
     }
 }

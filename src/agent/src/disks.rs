@@ -1,10 +1,9 @@
-//! Disks by their virtio serial, and layers as partitions of one of them.
+//! Disks by their virtio serial, and the writable ones among them as they are mounted: each once, for all containers.
 
-use std::fs::{DirEntry, File};
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
-use protocol::agent::LayerExtent;
-use sys::partition;
+use container::rootfs;
 
 use crate::LAYER_SERIAL;
 use crate::failure::Refusal;
@@ -15,6 +14,8 @@ pub(crate) struct Disks(Vec<Disk>);
 struct Disk {
     serial: String,
     device: PathBuf,
+    /// Where its ext4 file system is mounted.
+    mounted: Option<PathBuf>,
 }
 
 impl Disks {
@@ -24,6 +25,7 @@ impl Disks {
         let given = layers.map(|device| Disk {
             serial: LAYER_SERIAL.to_owned(),
             device,
+            mounted: None,
         });
         let disks = std::fs::read_dir("/sys/block").into_iter().flatten();
         let disk = |entry: DirEntry| {
@@ -32,94 +34,46 @@ impl Disks {
             Some(Disk {
                 serial: serial.trim_end_matches(['\0', '\n']).to_owned(),
                 device: Path::new("/dev").join(entry.file_name()),
+                mounted: None,
             })
         };
         let found = disks.flatten().filter_map(disk);
         Disks(given.into_iter().chain(found).collect())
     }
 
-    /// The disk with a serial.
+    /// The device of the disk with a serial.
     pub(crate) fn with_serial(&self, wanted: &str) -> Result<&Path, Refusal> {
         let disk = self.0.iter().find(|disk| disk.serial == wanted);
         disk.map(|disk| disk.device.as_path())
             .ok_or_else(|| Refusal::NoSuchDisk(wanted.to_owned()))
     }
-}
 
-/// The layers' EROFS images: each a partition, made and mounted once, shared by all containers that want it.
-pub(crate) struct Layers {
-    mounts_dir: PathBuf,
-    mounted: Vec<(LayerExtent, PathBuf)>,
-    /// Number of the next partition.
-    next: i32,
-}
-
-impl Layers {
-    /// None yet; they will be mounted in a directory of their own.
-    pub(crate) fn new(mounts_dir: PathBuf) -> Layers {
-        Layers {
-            mounts_dir,
-            mounted: Vec::new(),
-            next: 1,
+    /// Where the ext4 file system of the disk with a serial is mounted: below `mounts`, from its first use on.
+    pub(crate) fn mount(&mut self, wanted: &str, mounts: &Path) -> Result<PathBuf, Refusal> {
+        let found = self.0.iter_mut().enumerate();
+        let disk = found
+            .into_iter()
+            .find(|(_, disk)| disk.serial == wanted)
+            .ok_or_else(|| Refusal::NoSuchDisk(wanted.to_owned()));
+        let (number, disk) = disk?;
+        if let Some(mounted) = &disk.mounted {
+            return Ok(mounted.clone());
         }
-    }
-
-    /// Where a layer is mounted.
-    pub(crate) fn mount(&mut self, extent: LayerExtent, disks: &Disks) -> Result<PathBuf, Refusal> {
-        if let Some((_, path)) = self.mounted.iter().find(|(known, _)| *known == extent) {
-            return Ok(path.clone());
-        }
-        let partition = self.add_partition(disks.with_serial(LAYER_SERIAL)?, extent)?;
-        let target = self.mounts_dir.join(self.mounted.len().to_string());
+        let target = mounts.join(number.to_string());
         make_dir(&target)?;
-        container::rootfs::mount_erofs(&partition, &target)?;
-        self.mounted.push((extent, target.clone()));
+        rootfs::mount("ext4", &disk.device, false, &[], &target)?;
+        disk.mounted = Some(target.clone());
         Ok(target)
     }
 
-    fn add_partition(&mut self, device: &Path, extent: LayerExtent) -> Result<PathBuf, Refusal> {
-        let LayerExtent {
-            offset_bytes,
-            len_bytes,
-        } = extent;
-        let refuse = |source| Refusal::Partition {
-            disk: device.to_owned(),
-            offset_bytes,
-            len_bytes,
-            source,
-        };
-        let disk = File::open(device).map_err(refuse)?;
-        partition::add(disk, self.next, offset_bytes, len_bytes).map_err(refuse)?;
-        let path = partition_path(device, self.next);
-        self.next += 1;
-        Ok(path)
-    }
-
-    /// Unmounts all layers. What is still in use stays, and goes with the machine.
-    pub(crate) fn unmount_all(&mut self, disks: &Disks) {
-        for path in self.mounted.drain(..).map(|(_, path)| path) {
-            let _ = container::rootfs::unmount(&path);
-        }
-        let device = disks.with_serial(LAYER_SERIAL).ok();
-        if let Some(disk) = device.and_then(|device| File::open(device).ok()) {
-            for number in 1..self.next {
-                let _ = partition::remove(&disk, number);
+    /// Unmounts what is mounted. What is still in use stays, and goes with the machine.
+    pub(crate) fn unmount_all(&mut self) {
+        for disk in &mut self.0 {
+            if let Some(mounted) = disk.mounted.take() {
+                let _ = rootfs::unmount(&mounted);
             }
         }
     }
-}
-
-/// The kernel puts a "p" before the number where the disk's own name ends in one.
-fn partition_path(device: &Path, number: i32) -> PathBuf {
-    let mut path = device.as_os_str().to_owned();
-    if path
-        .to_string_lossy()
-        .ends_with(|last: char| last.is_ascii_digit())
-    {
-        path.push("p");
-    }
-    path.push(number.to_string());
-    path.into()
 }
 
 pub(crate) fn make_dir(path: &Path) -> Result<(), Refusal> {
@@ -132,18 +86,6 @@ pub(crate) fn make_dir(path: &Path) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn partitions_are_named_as_the_kernel_names_them() {
-        assert_eq!(
-            partition_path(Path::new("/dev/vda"), 3),
-            Path::new("/dev/vda3")
-        );
-        assert_eq!(
-            partition_path(Path::new("/dev/loop0"), 12),
-            Path::new("/dev/loop0p12")
-        );
-    }
 
     #[test]
     fn a_disk_that_is_not_there_is_named() {

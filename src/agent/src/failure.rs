@@ -1,6 +1,7 @@
 //! Errors of the crate and of `container` as the protocol's failures.
 
-use std::error::Error as _;
+use std::io;
+use std::path::PathBuf;
 
 use protocol::agent::{Failure, FailureKind};
 
@@ -15,79 +16,137 @@ pub(crate) enum Refusal {
     NotAwake(#[from] crate::NotAwake),
     #[error("no container is called {0:?}")]
     UnknownContainer(String),
-    #[error("a container's name is 1 to 128 letters, digits, '_', '.' or '-', not {0:?}")]
-    BadName(String),
+    #[error("container {container} has no process {exec:?}")]
+    UnknownExec { container: String, exec: String },
+    #[error("{subject} is 1 to 128 letters, digits, '_', '.' or '-', not {name:?}")]
+    BadName { subject: &'static str, name: String },
     #[error("container {0} exists already")]
     Exists(String),
+    #[error("container {container} has a process {exec} already")]
+    ExecExists { container: String, exec: String },
     #[error("container {name} is {state}, and the request needs one that is {wanted}")]
     WrongState {
         name: String,
         state: &'static str,
         wanted: &'static str,
     },
+    #[error("too many requests for container {0} are in flight")]
+    TooManyRequests(String),
     #[error("the process of container {0} ended before it could be started")]
     EndedBeforeStart(String),
-    #[error("container {0} has no terminal")]
-    NoTerminal(String),
+    #[error("the process has ended")]
+    ProcessEnded,
+    #[error("the process has no terminal")]
+    NoTerminal,
     #[error("there is no signal {0}")]
     NoSuchSignal(i32),
     #[error("a stream to port {port} of the host cannot be opened")]
-    Stream { port: u32, source: std::io::Error },
+    Stream { port: u32, source: io::Error },
     #[error("the pipe of a standard stream cannot be made")]
-    Pipe(#[source] std::io::Error),
+    Pipe(#[source] io::Error),
+    #[error("the agent cannot wait for {what}")]
+    Wait {
+        what: &'static str,
+        source: io::Error,
+    },
     #[error("the container's document cannot be used")]
     Document(#[from] container::Unreadable),
     #[error("there is no disk with the serial {0:?}")]
     NoSuchDisk(String),
     #[error("layer at {offset_bytes}, {len_bytes} bytes long, cannot be a partition of {}", disk.display())]
     Partition {
-        disk: std::path::PathBuf,
+        disk: PathBuf,
         offset_bytes: u64,
         len_bytes: u64,
-        source: std::io::Error,
+        source: io::Error,
     },
+    #[error("{0} layers are in use, as many as a machine can have")]
+    TooManyLayers(usize),
+    #[error("cannot make a loop device of {}, which Linux before 6.12 needs to mount it", image.display())]
+    LoopDevice { image: PathBuf, source: io::Error },
+    #[error("cannot put the layers together at {}", target.display())]
+    Overlay { target: PathBuf, source: io::Error },
     #[error("{} cannot be made", path.display())]
-    Directory {
-        path: std::path::PathBuf,
-        source: std::io::Error,
-    },
-    #[error("the writable disk has no directories \"upper\" and \"work\"")]
-    NotPrepared,
+    Directory { path: PathBuf, source: io::Error },
+    #[error("{} cannot be removed", path.display())]
+    Removal { path: PathBuf, source: io::Error },
+    #[error("{} is not a directory of this machine", .0.display())]
+    NoSuchDirectory(PathBuf),
     #[error("a root file system needs layers")]
     NoLayers,
     #[error("the container's processes cannot be signalled")]
-    Signal(#[source] std::io::Error),
+    Signal(#[source] io::Error),
     #[error("the terminal's size cannot be set")]
-    Resize(#[source] std::io::Error),
+    Resize(#[source] io::Error),
+    #[error("cannot share a namespace")]
+    Namespace(#[source] io::Error),
+    #[error("the sandbox has a network already")]
+    NetworkExists,
+    #[error("a process for the request cannot be made")]
+    Worker(#[source] io::Error),
+    #[error("the process that carried the request out ended without an answer")]
+    WorkerDied,
+    #[error("{}", .0.message)]
+    Reported(Failure),
+    #[error("container {0} is being removed")]
+    Removed(String),
+    #[error("container {0} was resumed before all of its processes were frozen")]
+    Resumed(String),
+    #[error("container {0} ended before all of its processes were frozen")]
+    EndedBeforeFrozen(String),
+    #[error(
+        "the root of container {0} is a directory of the machine: there is no image to compare it with"
+    )]
+    NoImage(String),
+    #[error(transparent)]
+    Files(#[from] crate::files::Error),
     #[error(transparent)]
     Container(#[from] container::Error),
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Failure {
-        let kind = match &refusal {
+impl Refusal {
+    fn kind(&self) -> FailureKind {
+        match self {
             Refusal::Container(error) => match error.kind {
                 container::Kind::CommandNotFound => FailureKind::CommandNotFound,
                 container::Kind::CommandNotExecutable => FailureKind::CommandNotExecutable,
                 container::Kind::UnknownUser => FailureKind::UnknownUser,
-                container::Kind::Invalid | container::Kind::Other => FailureKind::Other,
+                container::Kind::NotRunning => FailureKind::WrongState,
+                container::Kind::Invalid => FailureKind::Invalid,
+                container::Kind::Other => FailureKind::Other,
             },
+            Refusal::Files(error) => error.kind(),
+            Refusal::UnknownContainer(_)
+            | Refusal::UnknownExec { .. }
+            | Refusal::NoSuchDirectory(_) => FailureKind::NotFound,
             Refusal::Asleep
             | Refusal::AwakeAlready
-            | Refusal::UnknownContainer(_)
-            | Refusal::BadName(_)
             | Refusal::Exists(_)
+            | Refusal::ExecExists { .. }
             | Refusal::WrongState { .. }
-            | Refusal::NoTerminal(_)
-            | Refusal::NoSuchSignal(_) => FailureKind::Invalid,
+            | Refusal::EndedBeforeStart(_)
+            | Refusal::ProcessEnded
+            | Refusal::NetworkExists
+            | Refusal::Removed(_)
+            | Refusal::Resumed(_)
+            | Refusal::EndedBeforeFrozen(_) => FailureKind::WrongState,
+            Refusal::BadName { .. }
+            | Refusal::NoTerminal
+            | Refusal::NoSuchSignal(_)
+            | Refusal::Document(_)
+            | Refusal::NoLayers => FailureKind::Invalid,
+            Refusal::NoImage(_) => FailureKind::Unsupported,
             _ => FailureKind::Other,
-        };
-        let mut message = refusal.to_string();
-        let mut source = refusal.source();
-        while let Some(cause) = source {
-            message += &format!(": {cause}");
-            source = cause.source();
         }
-        Failure { kind, message }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        match refusal {
+            // It was said in a worker, which has told the whole chain.
+            Refusal::Reported(failure) => failure,
+            refusal => Failure::new(refusal.kind(), protocol::chain(&refusal)),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! For `fuzz/` only: what a monitor sends.
+//! For `fuzz/` only: what a monitor sends, and archives.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -11,7 +11,7 @@ use rustix::net::{RecvFlags, recv};
 
 use crate::asleep::{Turn, turn};
 use crate::connection::Connection;
-use crate::containers::check_name;
+use crate::containers::{check_name, subject};
 use crate::{NotAwake, WakeUp};
 
 /// The monitor's side of the connection, up to the point where requests are carried out: to an agent that sleeps, and to one
@@ -35,7 +35,7 @@ fn conversation(bytes: &[u8]) {
     };
     let woken = Rc::new(Cell::new(0));
     let wake = counting(woken.clone());
-    let mut replies = Assembler::default();
+    let mut replies = Assembler::new(protocol::frame::MAX_LEN);
     let mut granted = 0;
     let mut theirs = Some(File::from(theirs));
     let mut parts = bytes.chunks(8192);
@@ -118,17 +118,28 @@ fn grants(replies: &mut Assembler, end: &File) -> usize {
     granted
 }
 
+/// What is read of a request before anything is done about it.
 fn look_at(request: Request) {
+    let name = subject(&request).map(str::to_owned);
+    if let Some(name) = name.filter(|name| check_name("a name", name).is_ok()) {
+        let path = std::path::Path::new("/run").join(&name);
+        assert_eq!(path.parent(), Some(std::path::Path::new("/run")));
+    }
     match request {
-        Request::Mount(mount) => {
-            if check_name(&mount.container).is_ok() {
-                let path = std::path::Path::new("/run").join(&mount.container);
-                assert_eq!(path.parent(), Some(std::path::Path::new("/run")));
-            }
-        }
         Request::Create(create) => {
             let _ = container::Spec::from_json(create.spec.get().as_bytes());
         }
+        Request::Exec(exec) => {
+            let _ = serde_json::from_str::<container::Process>(exec.document.get());
+        }
+        Request::Update { resources, .. } => {
+            let _ = serde_json::from_str::<container::Resources>(resources.get());
+        }
         _ => {}
     }
+}
+
+/// An archive that a user sends into a container, up to the point where it is unpacked.
+pub fn archive(bytes: &[u8]) {
+    crate::files::read_archive(bytes);
 }

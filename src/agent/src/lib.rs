@@ -3,33 +3,49 @@
 //! ```text
 //! Asleep (set up, then connected) --Wake--> Server
 //!
-//! monitor ==control==> Connection ---+
-//!                                    |      Server (one epoll loop, one thread)
-//! container's pipes <=== Pump ==> streams to the host (a connection each)
-//!                                    |
-//! SIGCHLD ---------------------------+--> Containers: mounted, created, running, exited
+//! monitor ==control==> Connection --> a queue for each container --+
+//!                                                                  |   Server (one epoll loop, one thread)
+//! container's pipes <=== Pump ==> streams to the host              |
+//! (a connection each)                                              +--> Container, Process
+//! SIGCHLD, cgroup.events, container's descriptors -----------------+
+//!                                                                  '--> Worker (a forked process): files
 //! ```
 //!
 //! - [`Asleep`] is an agent before its first request, [`Asleep::serve`] its whole life from there to the [`End`].
 //! - It knows neither vsock nor virtual machines: the streams come from a function, the places from
-//!   [`Surroundings`]; so it runs natively in tests.
+//!   [`Surroundings`]; so it runs on the host as well.
 //!
-//! Invariants: one thread (spawning requires it); nothing blocks on the host but the opening of a stream; memory
-//! held for a stream is a pipe, or one small buffer for a terminal.
+//! Invariants: one thread (spawning requires it); nothing in the loop waits but the opening of a stream, which the host
+//! answers at once; memory held for a stream is a pipe, or one small buffer for a terminal.
 //!
-//! Deliberately absent: what only PID 1 of a guest does (main.rs, `guest`), and executing in a running container.
+//! Deliberately absent: what only PID 1 of a guest does (main.rs, `guest`), and what only the host's form does
+//! (hull_native.rs).
 
 mod asleep;
 mod connection;
 mod containers;
 mod disks;
+mod ending;
 mod failure;
+mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod layers;
+mod older;
+mod poll;
+mod processes;
 mod pump;
 mod rehearsal;
+mod remains;
+mod requests;
 mod roots;
+mod sandbox;
 mod server;
+mod streaming;
+mod streams;
+mod usage;
+mod worker;
+mod working;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -64,6 +80,12 @@ pub struct Surroundings {
     pub cgroup: PathBuf,
     /// The block device of the layers; `None` finds it by its virtio serial.
     pub layer_device: Option<PathBuf>,
+    /// How a network interface that has this address is found among the machine's.
+    pub interface: fn([u8; 6]) -> container::Which,
+    /// The machine is the sandbox's own: containers may change what concerns all of it.
+    pub is_own_machine: bool,
+    /// Open files of a process, soft and hard, where its document does not say; `None` leaves it the agent's own.
+    pub open_files: Option<(u64, u64)>,
     /// Wakes the machine.
     pub wake: WakeUp,
     /// Called when the first container's process has executed.

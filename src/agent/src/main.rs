@@ -48,12 +48,12 @@ extern "C" fn main() -> i32 {
         Ok(End::Shutdown(code)) => code,
         Ok(End::ControlLost(error)) => {
             if !matches!(error, frame::Error::Closed) {
-                guest::complain(&chain(&error));
+                guest::complain(&protocol::chain(&error));
             }
             control::CODE_CONTROL_LOST
         }
         Err(error) => {
-            guest::complain(&chain(&*error));
+            guest::complain(&protocol::chain(&*error));
             control::CODE_AGENT_FAILED
         }
     };
@@ -67,6 +67,9 @@ fn run(machine: Option<Machine>) -> Result<End, Box<dyn std::error::Error>> {
         run_dir: PathBuf::from("/run"),
         cgroup: PathBuf::from("/sys/fs/cgroup"),
         layer_device: None,
+        interface: |_| container::Which::OnlyDevice,
+        is_own_machine: true,
+        open_files: Some(guest::OPEN_FILES),
         wake: guest::waker()?,
         on_exec: Box::new(move || {
             if let Some(machine) = machine {
@@ -102,14 +105,4 @@ fn end(machine: Option<Machine>, code: u32) -> ! {
     }
     // PID 1 must not return: the kernel panics, which is what an unknown machine without a way out is left with.
     sys::fork::exit(code as i32)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }

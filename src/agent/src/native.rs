@@ -31,6 +31,9 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
         run_dir,
         cgroup,
         layer_device: Some(layer_device),
+        interface: |_| container::Which::OnlyDevice,
+        is_own_machine: false,
+        open_files: None,
         wake: Box::new(move |wake| record(wake, &woken)),
         on_exec: Box::new(|| ()),
     })?;

@@ -10,14 +10,19 @@
 //!                          '-- end of `from`: finish `to`, done
 //!                          '-- `to` is gone: output is thrown away, so that the container goes on; input ends
 //! ```
+//!
+//! [`Pump::drain`] ends an output whose process has exited: what is in the pipe at that moment is sent, and no more, even
+//! if another process holds the pipe open and goes on writing (lifecycle H15).
 
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 use rustix::pipe::{SpliceFlags, splice};
+
+use crate::poll::{EventFlags, Number, Poll, Side};
 
 /// Moves in one turn before other events get theirs.
 const MOVES_IN_A_TURN: u32 = 16;
@@ -25,6 +30,8 @@ const MOVES_IN_A_TURN: u32 = 16;
 const SPLICE_LEN: usize = 1 << 20;
 /// Bytes of a terminal's buffer: as much as the kernel holds for one.
 const BUFFER_LEN: usize = 4096;
+/// More bytes than the kernel holds of a terminal's output: a flip buffer of 8 KiB and a line discipline's of 4 KiB.
+const TERMINAL_HOLDS: u64 = 64 << 10;
 
 /// Which way the bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,13 +40,6 @@ pub(crate) enum Direction {
     Input,
     /// From the container to the host.
     Output,
-}
-
-/// What a pump waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    From,
-    To,
 }
 
 /// One direction of one stream.
@@ -51,7 +51,8 @@ pub(crate) struct Pump {
     buffer: Option<Buffer>,
     /// Takes what `to` does not want any more.
     null: Option<OwnedFd>,
-    watched: [bool; 2],
+    /// Bytes of `from` that are still to be moved, once its process has exited.
+    remaining: Option<u64>,
 }
 
 /// Bytes read and not yet written.
@@ -80,7 +81,7 @@ impl Pump {
             direction,
             buffer: None,
             null: None,
-            watched: [false; 2],
+            remaining: None,
         }
     }
 
@@ -101,41 +102,60 @@ impl Pump {
         self.direction
     }
 
+    /// The process has exited: moves what it has written and then ends.
+    pub(crate) fn drain(&mut self) {
+        let len = match self.buffer {
+            None => rustix::io::ioctl_fionread(&self.from).unwrap_or(0),
+            // The count of a terminal leaves out what is on its way to the master; polling it does not.
+            Some(_) => TERMINAL_HOLDS,
+        };
+        self.remaining = Some(len);
+    }
+
     /// Moves what can be moved.
     pub(crate) fn turn(&mut self) -> Turn {
         for _ in 0..MOVES_IN_A_TURN {
             match self.step() {
                 Ok(Step::Moved) => {}
-                Ok(Step::Blocked(side)) => return Turn::Wait(side),
-                Ok(Step::End) => {
-                    self.finish();
-                    return Turn::Done;
-                }
+                Ok(Step::Blocked(side)) => return self.blocked(side),
+                Ok(Step::End) => return self.finish(),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Turn::Wait(self.blocked_side()),
+                Err(Errno::AGAIN) => return self.blocked(self.blocked_side()),
                 Err(
                     Errno::PIPE | Errno::CONNRESET | Errno::IO | Errno::NOTCONN | Errno::SHUTDOWN,
                 ) if self.direction == Direction::Output && self.throw_away() => {}
-                // The other end is gone, or the descriptor is of no use: either way it is over.
-                Err(_) => {
-                    self.finish();
-                    return Turn::Done;
-                }
+                // The other end is gone, or the descriptor cannot be used: nothing will be moved any more.
+                Err(_) => return self.finish(),
             }
         }
-        Turn::Wait(self.blocked_side())
+        self.blocked(self.blocked_side())
     }
 
     fn step(&mut self) -> Result<Step, Errno> {
         let to = self.null.as_ref().unwrap_or(&self.to);
         let Some(buffer) = &mut self.buffer else {
+            let len = self
+                .remaining
+                .unwrap_or(SPLICE_LEN as u64)
+                .min(SPLICE_LEN as u64);
+            if len == 0 {
+                return Ok(Step::End);
+            }
             let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-            return match splice(&self.from, None, to, None, SPLICE_LEN, flags)? {
+            return match splice(&self.from, None, to, None, len as usize, flags)? {
                 0 => Ok(Step::End),
-                _ => Ok(Step::Moved),
+                moved => {
+                    if let Some(remaining) = &mut self.remaining {
+                        *remaining = remaining.saturating_sub(moved as u64);
+                    }
+                    Ok(Step::Moved)
+                }
             };
         };
         if buffer.start == buffer.end {
+            if self.remaining == Some(0) {
+                return Ok(Step::End);
+            }
             let len = match rustix::io::read(&self.from, buffer.bytes.as_mut_slice()) {
                 Err(Errno::AGAIN) => return Ok(Step::Blocked(Side::From)),
                 // No process has the terminal open any more.
@@ -146,6 +166,9 @@ impl Pump {
                 return Ok(Step::End);
             }
             (buffer.start, buffer.end) = (0, len);
+            if let Some(remaining) = &mut self.remaining {
+                *remaining = remaining.saturating_sub(len as u64);
+            }
         }
         match rustix::io::write(to, &buffer.bytes[buffer.start..buffer.end]) {
             Err(Errno::AGAIN) => return Ok(Step::Blocked(Side::To)),
@@ -154,8 +177,23 @@ impl Pump {
         Ok(Step::Moved)
     }
 
+    /// What to do when a side is not ready: an output whose process has exited ends when there is nothing to read.
+    fn blocked(&self, side: Side) -> Turn {
+        if side == Side::From && self.remaining.is_some() {
+            return self.finish();
+        }
+        Turn::Wait(side)
+    }
+
     /// A splice that would block does not say on what. If there is something to read, it is the other side.
     fn blocked_side(&self) -> Side {
+        if self
+            .buffer
+            .as_ref()
+            .is_some_and(|buffer| buffer.start < buffer.end)
+        {
+            return Side::To;
+        }
         let mut fds = [PollFd::new(&self.from, PollFlags::IN)];
         match poll(&mut fds, Some(&Timespec::default())) {
             Ok(1..) => Side::To,
@@ -163,7 +201,7 @@ impl Pump {
         }
     }
 
-    /// The host does not want the output any more. True unless it is thrown away already.
+    /// Throws the output away from now on, since the host does not take it. False if it is thrown away already.
     fn throw_away(&mut self) -> bool {
         let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
         let null = rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty());
@@ -171,37 +209,34 @@ impl Pump {
     }
 
     /// Tells the host that this was all.
-    fn finish(&self) {
+    fn finish(&self) -> Turn {
         if self.direction == Direction::Output {
-            // It fails only when the host has gone, which is as good.
+            // It fails only when the host has gone, which needs no telling.
             let _ = shutdown(&self.to, Shutdown::Write);
         }
+        Turn::Done
     }
 
-    /// Wakes the loop once, with `key` (the side in its lowest bit), when a side is ready.
-    pub(crate) fn watch(&mut self, epoll: &OwnedFd, key: u64, side: Side) -> io::Result<()> {
+    /// Puts both sides into the set, so that [`Pump::watch`] has nothing to allocate that could fail while the process
+    /// executes (lifecycle H18).
+    pub(crate) fn register(&self, poll: &Poll, number: Number) -> io::Result<()> {
+        poll.add(&self.from, number, Side::From, EventFlags::ONESHOT)?;
+        poll.add(&self.to, number, Side::To, EventFlags::ONESHOT)
+    }
+
+    /// Wakes the loop once when a side is ready.
+    pub(crate) fn watch(&self, poll: &Poll, number: Number, side: Side) -> io::Result<()> {
         let (fd, flags) = match side {
-            Side::From => (&self.from, epoll::EventFlags::IN | epoll::EventFlags::RDHUP),
-            Side::To => (&self.to, epoll::EventFlags::OUT),
+            Side::From => (&self.from, EventFlags::IN | EventFlags::RDHUP),
+            Side::To => (&self.to, EventFlags::OUT),
         };
-        let data = epoll::EventData::new_u64(key);
-        let flags = flags | epoll::EventFlags::ONESHOT;
-        if std::mem::replace(&mut self.watched[side as usize], true) {
-            epoll::modify(epoll, fd, data, flags)?;
-        } else {
-            epoll::add(epoll, fd, data, flags)?;
-        }
-        Ok(())
+        poll.modify(fd, number, side, flags | EventFlags::ONESHOT)
     }
 
-    /// Takes both sides out of the loop: a descriptor that has duplicates does not leave it by being closed.
-    pub(crate) fn unwatch(&self, epoll: &OwnedFd) {
-        for (fd, watched) in [&self.from, &self.to].into_iter().zip(self.watched) {
-            if watched {
-                // Not there any more is what is wanted.
-                let _ = epoll::delete(epoll, fd);
-            }
-        }
+    /// Takes both sides out of the set.
+    pub(crate) fn unregister(&self, poll: &Poll) {
+        poll.delete(&self.from);
+        poll.delete(&self.to);
     }
 }
 
@@ -209,4 +244,82 @@ enum Step {
     Moved,
     Blocked(Side),
     End,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Write};
+
+    use rustix::pipe::{PipeFlags, pipe_with};
+    use sys::nonblocking::set_nonblocking;
+
+    use super::*;
+
+    /// An output: where a process writes, the pump, and where the host reads.
+    fn output() -> (File, Pump, File) {
+        let (from, process) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let (to, host) = sys::packet::stream_pair().unwrap();
+        set_nonblocking(&to).unwrap();
+        let pump = Pump::splicing(from, to, Direction::Output);
+        (process.into(), pump, host.into())
+    }
+
+    #[test]
+    fn an_output_waits_for_its_process_and_ends_with_the_last_writer() {
+        let (mut process, mut pump, mut host) = output();
+        assert_eq!(pump.turn(), Turn::Wait(Side::From));
+        process.write_all(b"word").unwrap();
+        assert_eq!(pump.turn(), Turn::Wait(Side::From));
+        drop(process);
+        assert_eq!(pump.turn(), Turn::Done);
+        let mut text = String::new();
+        host.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "word");
+    }
+
+    /// Lifecycle H15.
+    #[test]
+    fn a_drained_output_ends_with_what_was_there_though_a_writer_is_left() {
+        let (mut process, mut pump, mut host) = output();
+        process.write_all(b"before").unwrap();
+        pump.drain();
+        process.write_all(b"after").unwrap();
+        assert_eq!(pump.turn(), Turn::Done);
+        let mut text = String::new();
+        host.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "before");
+    }
+
+    #[test]
+    fn a_drained_output_waits_for_a_host_that_does_not_read() {
+        let (mut process, mut pump, mut host) = output();
+        let block = [7; 32 << 10];
+        while pump.turn() == Turn::Wait(Side::From) {
+            process.write_all(&block).unwrap();
+        }
+        pump.drain();
+        assert_eq!(pump.turn(), Turn::Wait(Side::To));
+        let mut count = 0;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            if pump.turn() == Turn::Done {
+                drop(pump);
+                break;
+            }
+            count += host.read(&mut buffer).unwrap();
+        }
+        count += host.read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!(count % block.len(), 0, "nothing is lost");
+    }
+
+    #[test]
+    fn output_for_a_host_that_is_gone_is_thrown_away() {
+        let (mut process, mut pump, host) = output();
+        drop(host);
+        process.write_all(b"word").unwrap();
+        assert_eq!(pump.turn(), Turn::Wait(Side::From));
+        drop(process);
+        assert_eq!(pump.turn(), Turn::Done);
+    }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use container::rootfs::{self, Upper};
 use container::{EtcFiles, Request, Spec, Stdio};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{WaitOptions, waitpid};
 
 use crate::disks::make_dir;
@@ -54,6 +55,7 @@ fn run(place: &Surroundings, dir: &Path) -> Result<(), Rehearsal> {
         spec: Spec::from_json(DOCUMENT.as_bytes())?,
         rootfs: dir.join("rootfs"),
         user: None,
+        groups: Vec::new(),
         seccomp: Some(ALLOW_ALL.to_vec()),
         init: false,
         stdio: Stdio::Pipes {
@@ -66,12 +68,26 @@ fn run(place: &Surroundings, dir: &Path) -> Result<(), Rehearsal> {
             hostname: some("rehearsal\n"),
             resolv_conf: some(""),
         },
-        interface: None,
+        network: container::Network::Loopback,
+        pid: container::PidNamespace::Own,
+        volumes: Vec::new(),
+        own_machine: place.is_own_machine,
         cgroup: place.cgroup.join(NAME),
         run_dir: dir.join("files"),
-    })?;
-    let running = created.start()?;
+    })?
+    .wait()?;
+    let running = created.start().wait()?;
     // However it ends: it has run.
     let _ = waitpid(Some(running.pid), WaitOptions::empty());
-    Ok(running.cgroup.remove()?)
+    let cgroup = running.joinable.cgroup();
+    let mut events = cgroup.events()?;
+    while events.state()?.populated {
+        let mut fds = [PollFd::new(&events, PollFlags::PRI)];
+        poll(&mut fds, None).map_err(|errno| Refusal::Wait {
+            what: "the container's cgroup",
+            source: errno.into(),
+        })?;
+    }
+    cgroup.try_remove()?;
+    Ok(())
 }

@@ -94,10 +94,10 @@ pub(crate) fn pull(args: PullArgs) -> anyhow::Result<u8> {
         .pull(&reference, &options, progress)
         .map_err(explained)?;
     if !args.quiet {
-        let status = if pulled.up_to_date {
-            "Image is up to date for"
-        } else {
-            "Downloaded newer image for"
+        let status = match (pulled.up_to_date, pulled.fetched_layers) {
+            (true, _) => "Image is up to date for",
+            (false, 0) => "Every layer was here already for",
+            (false, _) => "Downloaded newer image for",
         };
         out(&format!(
             "Digest: {}\nStatus: {status} {reference}\n",

@@ -3,14 +3,13 @@
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 /// What is to come: long name, short name if any, and whether a value follows.
-const NOT_BUILT: [(&str, Option<char>, bool); 23] = [
+const NOT_BUILT: [(&str, Option<char>, bool); 22] = [
     ("cgroup-parent", None, true),
     ("device-cgroup-rule", None, true),
     ("device-read-bps", None, true),
     ("device-read-iops", None, true),
     ("device-write-bps", None, true),
     ("device-write-iops", None, true),
-    ("disable-content-trust", None, false),
     ("expose", None, true),
     ("ip", None, true),
     ("ip6", None, true),
@@ -68,13 +67,20 @@ pub(crate) struct NotBuilt {
 
 impl FromArgMatches for NotBuilt {
     fn from_arg_matches(matches: &ArgMatches) -> Result<NotBuilt, clap::Error> {
-        let used =
-            |name: &str| matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine);
-        let not_built = NOT_BUILT.iter().find(|(name, ..)| used(name));
+        // A flag that is switched off (`--publish-all=false`) asks for nothing.
+        let used = |name: &str, has_value: bool| {
+            matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine)
+                && (has_value || matches.get_flag(name))
+        };
+        let not_built = NOT_BUILT
+            .iter()
+            .find(|(name, _, has_value)| used(name, *has_value));
         let not_built = not_built.map(|(name, ..)| {
             format!("--{name} is not built yet; `hull run --help` lists what is")
         });
-        let impossible = IMPOSSIBLE.iter().find(|(name, ..)| used(name));
+        let impossible = IMPOSSIBLE
+            .iter()
+            .find(|(name, has_value, _)| used(name, *has_value));
         let impossible =
             impossible.map(|(name, _, why)| format!("--{name} is not possible: {why}"));
         Ok(NotBuilt {

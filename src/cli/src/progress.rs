@@ -82,7 +82,9 @@ impl Reporter {
 impl image::Progress for Reporter {
     fn event(&self, event: Event<'_>) {
         match event {
-            Event::Resolved { digest, .. } => self.note(&format!("Digest: {digest}")),
+            Event::PassedOver { what, reason } => {
+                self.note(&format!("Passed over {what}: {reason}"))
+            }
             Event::Exists(layer) => self.say(layer, "Already exists"),
             Event::Waiting(layer) => self.say(layer, "Waiting for another hull"),
             Event::Downloading {
@@ -114,7 +116,7 @@ impl image::Progress for Reporter {
                 self.count(layer, "Converting", total_bytes)
             }
             Event::Converted { layer, bytes } => self.advance(layer, bytes),
-            Event::Stored { layer, .. } => self.say(layer, "Pull complete"),
+            Event::Stored { layer, .. } => self.say(layer, "Complete"),
             _ => {}
         }
     }

@@ -11,6 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD, FileType};
 use rustix::io::Errno;
 
 use crate::error::{Attempt, Cause, Error, Kind, Refusal, Step};
+use crate::interpreter;
 
 /// What Docker gives an image without a PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -25,31 +26,13 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    /// Checks the document's words. `home` is for an environment without HOME.
-    pub(crate) fn new(
-        arguments: &[String],
-        environment: &[String],
-        home: Option<&str>,
-    ) -> Result<Command, Error> {
-        let name = arguments.first().filter(|name| !name.is_empty());
-        let name = name
-            .ok_or(Refusal::Missing)
-            .at(Step::Exec, "process.args")?
-            .clone();
-        let mut environment = environment.to_vec();
-        let value = |name: &str| {
-            let entry = environment
-                .iter()
-                .rev()
-                .find_map(|entry| entry.split_once('=').filter(|e| e.0 == name));
-            entry.map(|(_, value)| value.to_owned())
+    /// Checks the document's words.
+    pub(crate) fn new(arguments: &[String], environment: &[String]) -> Result<Command, Error> {
+        let Some(name) = arguments.first().filter(|name| !name.is_empty()) else {
+            return Err(
+                Error::new(Step::Exec, "", Refusal::EmptyCommand).of_kind(Kind::CommandNotFound)
+            );
         };
-        let path = value("PATH").unwrap_or_else(|| DEFAULT_PATH.to_owned());
-        if value("HOME").is_none_or(|home| home.is_empty()) {
-            environment.retain(|entry| entry != "HOME=");
-            let home = home.filter(|home| !home.is_empty()).unwrap_or("/");
-            environment.push(format!("HOME={home}"));
-        }
         let strings = |strings: &[String], what: &str| -> Result<Vec<CString>, Error> {
             let strings = strings
                 .iter()
@@ -58,10 +41,28 @@ impl Command {
         };
         Ok(Command {
             arguments: strings(arguments, "process.args")?,
-            environment: strings(&environment, "process.env")?,
-            name,
-            path,
+            environment: strings(environment, "process.env")?,
+            name: name.clone(),
+            path: value(environment, "PATH")
+                .unwrap_or(DEFAULT_PATH)
+                .to_owned(),
         })
+    }
+
+    /// Gives the environment a HOME where it has none: `home`, or the root.
+    pub(crate) fn with_home(mut self, home: Option<&str>) -> Result<Command, Error> {
+        const NAME: &[u8] = b"HOME=";
+        let is_set = |entry: &CString| {
+            let value = entry.as_bytes().strip_prefix(NAME);
+            value.is_some_and(|value| !value.is_empty())
+        };
+        if !self.environment.iter().any(is_set) {
+            self.environment.retain(|entry| entry.as_bytes() != NAME);
+            let home = home.filter(|home| !home.is_empty()).unwrap_or("/");
+            let entry = CString::new(format!("HOME={home}")).map_err(|_| Refusal::ZeroByte);
+            self.environment.push(entry.at(Step::Exec, "HOME")?);
+        }
+        Ok(self)
     }
 
     /// Executes the command in the process's own root and directory. Returns only when that failed.
@@ -70,10 +71,17 @@ impl Command {
             Ok(path) => path,
             Err(error) => return error,
         };
-        let Ok(path) = CString::new(path.into_os_string().as_bytes()) else {
+        let Ok(file) = CString::new(path.as_os_str().as_bytes()) else {
             return Error::new(Step::Exec, self.name.as_str(), Refusal::ZeroByte);
         };
-        self.failure(sys::fork::execve(&path, &self.arguments, &self.environment))
+        let error = sys::fork::execve(&file, &self.arguments, &self.environment);
+        if error.raw_os_error() == Some(libc::ENOENT)
+            && let Some(missing) = interpreter::missing(&path)
+        {
+            let subject = format!("{} of {}", missing.display(), self.name);
+            return Error::new(Step::Interpreter, subject, error).of_kind(Kind::CommandNotFound);
+        }
+        self.failure(error)
     }
 
     fn failure(&self, cause: impl Into<Cause>) -> Error {
@@ -112,6 +120,13 @@ impl Command {
     }
 }
 
+/// The last value of a variable.
+fn value<'e>(environment: &'e [String], name: &str) -> Option<&'e str> {
+    let entries = environment.iter().rev();
+    let mut entries = entries.filter_map(|entry| entry.split_once('='));
+    entries.find(|entry| entry.0 == name).map(|entry| entry.1)
+}
+
 /// Whether the process may execute a file.
 fn check(path: &Path) -> Result<(), Cause> {
     let stat = rustix::fs::stat(path)?;
@@ -131,7 +146,8 @@ mod tests {
 
     fn command(words: &[&str], environment: &[&str], home: Option<&str>) -> Command {
         let owned = |words: &[&str]| words.iter().map(|w| w.to_string()).collect::<Vec<_>>();
-        Command::new(&owned(words), &owned(environment), home).unwrap()
+        let command = Command::new(&owned(words), &owned(environment)).unwrap();
+        command.with_home(home).unwrap()
     }
 
     #[test]
@@ -148,6 +164,16 @@ mod tests {
             command(&["x"], &["HOME=/mine"], Some("/home/x")),
             "HOME=/home/x"
         ));
+    }
+
+    #[test]
+    fn an_empty_command_is_not_found_and_says_so() {
+        for words in [&[][..], &[String::new()], &[String::new(), "x".into()]] {
+            let error = Command::new(words, &[]).unwrap_err();
+            assert_eq!(error.kind, Kind::CommandNotFound);
+            assert_eq!(error.to_string(), "cannot execute");
+            assert_eq!(error.cause.to_string(), "the command is empty");
+        }
     }
 
     #[test]

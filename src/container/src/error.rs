@@ -7,6 +7,9 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+/// The longest subject of an error, in bytes: a path of PATH_MAX. What is longer is cut.
+pub(crate) const MAX_SUBJECT_LEN: usize = 4096;
+
 /// A step that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error {
@@ -31,6 +34,8 @@ pub enum Kind {
     UnknownUser,
     /// The document asks for something wrong or not built.
     Invalid,
+    /// The container does not run (any more).
+    NotRunning,
     /// Anything else.
     Other,
 }
@@ -74,6 +79,8 @@ pub enum Refusal {
     NotARegularFile,
     #[error("it is a directory")]
     IsADirectory,
+    #[error("it is not a directory")]
+    NotADirectory,
     #[error("it exists and is another file or device")]
     OccupiedByAnother,
     #[error("executable file not found in $PATH")]
@@ -94,6 +101,20 @@ pub enum Refusal {
     NeedsNamespace,
     #[error("the container's process ended before it was ready")]
     ChildDied,
+    #[error("the container is not running")]
+    NotRunning,
+    #[error("the command is empty")]
+    EmptyCommand,
+    #[error("user and group numbers must be in the range 0-2147483647")]
+    IdOutOfRange,
+    #[error("only the kernel's own file system of this name can be mounted there")]
+    KernelFileSystem,
+    #[error("nothing can be mounted over the kernel's files in /proc")]
+    InsideProc,
+    #[error("it is more than the machine allows (its fs.nr_open)")]
+    MoreThanMachine,
+    #[error("a container's root cannot be mounted over")]
+    OverRoot,
 }
 
 /// What was attempted.
@@ -111,6 +132,7 @@ pub enum Step {
     IdMapping,
     OomScore,
     Namespace,
+    Enter,
     Propagation,
     Mount,
     BindMount,
@@ -124,6 +146,7 @@ pub enum Step {
     Sysctl,
     Interface,
     Hostname,
+    Volume,
     MaskPath,
     ReadOnlyPath,
     ReadOnlyRoot,
@@ -135,9 +158,12 @@ pub enum Step {
     Seccomp,
     Signals,
     Init,
+    Interpreter,
     Exec,
     Start,
     Kill,
+    Freeze,
+    Usage,
 }
 
 impl fmt::Display for Step {
@@ -154,6 +180,7 @@ impl fmt::Display for Step {
             Step::IdMapping => "cannot map users and groups by",
             Step::OomScore => "cannot set the OOM score to",
             Step::Namespace => "cannot enter the namespace",
+            Step::Enter => "cannot enter the container",
             Step::Propagation => "cannot set the mount propagation",
             Step::Mount => "cannot mount",
             Step::BindMount => "cannot bind-mount",
@@ -167,6 +194,7 @@ impl fmt::Display for Step {
             Step::Sysctl => "cannot set the kernel parameter",
             Step::Interface => "cannot set up the network interface",
             Step::Hostname => "cannot set the host name",
+            Step::Volume => "cannot provide the volume",
             Step::MaskPath => "cannot mask",
             Step::ReadOnlyPath => "cannot make read-only",
             Step::ReadOnlyRoot => "cannot make the root file system read-only",
@@ -178,9 +206,12 @@ impl fmt::Display for Step {
             Step::Seccomp => "cannot install the seccomp program",
             Step::Signals => "cannot reset the signals",
             Step::Init => "cannot run the init",
+            Step::Interpreter => "cannot find the interpreter",
             Step::Exec => "cannot execute",
             Step::Start => "cannot start",
             Step::Kill => "cannot signal",
+            Step::Freeze => "cannot pause or resume",
+            Step::Usage => "cannot read",
         })
     }
 }
@@ -221,17 +252,23 @@ impl From<Refusal> for Cause {
 }
 
 impl Error {
-    /// An error of kind [`Kind::Other`], or [`Kind::Invalid`] when we refused it ourselves.
+    /// An error of the kind that goes with its cause: [`Kind::Invalid`] when we refused something ourselves.
     pub(crate) fn new(step: Step, subject: impl Into<String>, cause: impl Into<Cause>) -> Error {
         let cause = cause.into();
         let kind = match cause {
             Cause::Os(_) | Cause::Refused(Refusal::ChildDied) => Kind::Other,
+            Cause::Refused(Refusal::NotRunning) => Kind::NotRunning,
             Cause::Refused(_) => Kind::Invalid,
         };
+        let mut subject = subject.into();
+        if subject.len() > MAX_SUBJECT_LEN {
+            subject.truncate(subject.floor_char_boundary(MAX_SUBJECT_LEN));
+            subject.push('…');
+        }
         Error {
             kind,
             step,
-            subject: subject.into(),
+            subject,
             cause,
         }
     }

@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::inside::Root;
 use crate::options::Options;
 use crate::plan::Plan;
-use crate::{EtcFiles, Request, Spec, Stdio, cgroup, user};
+use crate::user::{self, Wanted};
+use crate::{EtcFiles, Network, PidNamespace, Request, Spec, Stdio, cgroup};
 
 /// An OCI document, for a container whose root is `rootfs`: everything that is decided before the system is touched.
 pub fn document(json: &[u8], rootfs: &Path) {
@@ -28,7 +29,11 @@ pub fn document(json: &[u8], rootfs: &Path) {
             stderr: None,
         },
         etc: EtcFiles::default(),
-        interface: None,
+        groups: vec!["users".into()],
+        network: Network::Loopback,
+        pid: PidNamespace::Own,
+        volumes: vec!["/volume".into()],
+        own_machine: false,
         cgroup: "/nowhere".into(),
         run_dir: "/nowhere".into(),
     };
@@ -38,14 +43,23 @@ pub fn document(json: &[u8], rootfs: &Path) {
     }
 }
 
-/// `USER[:GROUP]` in the image at `rootfs`, whose /etc/passwd and /etc/group are a stranger's.
+/// `USER[:GROUP]` in the image at `rootfs`, with hostile /etc/passwd and /etc/group.
 pub fn user(wanted: &str, rootfs: &Path) {
     let Ok(root) = Root::open(rootfs) else {
         return;
     };
-    if let Ok(identity) = user::by_name(&root, wanted, &[7]) {
-        assert!(identity.groups.contains(&identity.gid));
-        assert!(identity.groups.is_sorted());
+    let document = crate::spec::User::default();
+    for user in [Some(wanted), None] {
+        let groups = [wanted.to_owned()];
+        let wanted = Wanted {
+            user,
+            document: &document,
+            groups: &groups,
+        };
+        if let Ok(identity) = user::find(&root, &wanted) {
+            assert!(identity.groups.contains(&identity.gid));
+            assert!(identity.groups.is_sorted());
+            assert!(identity.uid != u32::MAX && identity.gid != u32::MAX);
+        }
     }
-    let _ = user::by_number(&root, 7, 7, &[]);
 }

@@ -9,7 +9,7 @@
 
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
-use sys::sigset::{self, Set};
+use sys::sigset::{self, Received, Set};
 
 use crate::error::{Attempt, Error, Step};
 
@@ -39,15 +39,23 @@ pub(crate) fn lead_group(has_terminal: bool) -> Result<(), Error> {
 pub(crate) fn serve(command: Pid) -> i32 {
     loop {
         match Set::all().wait() {
-            Ok(libc::SIGCHLD) => {
+            Ok(Received {
+                signal: libc::SIGCHLD,
+                ..
+            }) => {
                 if let Some(code) = reap(command) {
                     return code;
                 }
             }
             // The terminal's warnings are about the init's own background place, not for the command.
-            Ok(libc::SIGTTIN | libc::SIGTTOU) | Err(_) => {}
-            Ok(signal) => {
-                // It may just have ended: then SIGCHLD is on its way.
+            Ok(Received {
+                signal: libc::SIGTTIN | libc::SIGTTOU,
+                is_from_a_process: false,
+            })
+            | Err(_) => {}
+            Ok(Received { signal, .. }) => {
+                // By its number, which is the command's until it is reaped here. It may just have ended: then SIGCHLD
+                // is on its way.
                 let _ = sigset::kill(command, signal);
             }
         }
@@ -70,4 +78,11 @@ fn code(status: WaitStatus) -> i32 {
     status
         .exit_status()
         .unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or(0))
+}
+
+/// Reaps every process that has ended, after waiting for a child's end or another signal.
+pub(crate) fn wait_for_child() {
+    // An interruption is as good as a signal.
+    let _ = Set::all().wait();
+    while let Ok(Some(_)) | Err(Errno::INTR) = wait(WaitOptions::NOHANG) {}
 }

@@ -18,6 +18,7 @@ use rustix::mount::{
 };
 use sys::mount::{Attributes, set_attributes};
 
+use crate::destinations::{self, is_bind};
 use crate::error::{Attempt, Error, Refusal, Step};
 use crate::inside::{Make, Root, is_directory};
 use crate::options::Options;
@@ -44,16 +45,9 @@ pub(crate) struct Cgroup<'a> {
 /// Makes a mount of the document.
 pub(crate) fn prepare(mount: &spec::Mount, cgroup: &Cgroup<'_>) -> Result<Detached, Error> {
     let target = &mount.destination;
-    if !target.is_absolute() || target.file_name().is_none() {
-        return Err(Error::new(
-            Step::Mount,
-            target.display().to_string(),
-            Refusal::NotAnAbsolutePath,
-        ));
-    }
     let options = Options::parse(&mount.options)?;
     let kind = mount.kind.as_deref().unwrap_or("none");
-    if options.bind.is_some() || matches!(kind, "bind" | "none") {
+    if is_bind(mount) {
         let Some(source) = &mount.source else {
             return Err(Error::new(
                 Step::BindMount,
@@ -172,7 +166,7 @@ fn apply(mount: &OwnedFd, options: &Options, is_bind: bool) -> std::io::Result<(
     if options.recursive_attributes != Attributes::default() {
         set_attributes(mount, options.recursive_attributes, true)?;
     }
-    // What nobody asked to share is private: a bind mount would otherwise stay a peer of its source.
+    // Private unless the document says otherwise: a bind mount would stay a peer of its source.
     let (propagation, recursive) = options.propagation.unwrap_or((
         rustix::mount::MountPropagationFlags::PRIVATE.bits().into(),
         is_bind,
@@ -191,6 +185,7 @@ impl Detached {
     /// Puts the mount on its target inside `root`, made when missing.
     pub(crate) fn attach(self, root: &Root) -> Result<(), Error> {
         let name = self.target.display();
+        let on_name = || format!("on {name}");
         let target = if self.refuses_symlinks {
             root.get_without_symlinks(&self.target, OFlags::PATH)
                 .or_else(|errno| match errno {
@@ -200,11 +195,10 @@ impl Detached {
         } else {
             root.get_or_make(&self.target, self.make)
         };
-        move_onto(
-            &self.mount,
-            target.at(Step::Mount, format_args!("on {name}"))?,
-        )
-        .at(Step::Mount, format_args!("on {name}"))
+        let target = target.at(Step::Mount, on_name())?;
+        destinations::check_target(&self.target, &target, &self.mount)
+            .and_then(|()| Ok(move_onto(&self.mount, target)?))
+            .at(Step::Mount, on_name())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which namespaces are made with the process, which are joined, which are shared.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -9,20 +9,45 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::error::{Attempt, Error, Refusal, Step};
 use crate::spec::{self, NamespaceKind};
 
+/// Namespaces that the request decides about, not the document.
+#[derive(Debug, Default)]
+pub(crate) struct Elsewhere {
+    /// The network namespace to join.
+    pub(crate) network: Option<OwnedFd>,
+    /// The process is made in a PID namespace that exists.
+    pub(crate) joins_pid: bool,
+}
+
 /// A container's namespaces.
 #[derive(Debug, Default)]
 pub(crate) struct Namespaces {
     /// `CLONE_NEW*` of those to make.
     new: i32,
-    /// Those to join.
+    /// Those to join by their paths.
     join: Vec<(LinkNameSpaceType, PathBuf)>,
-    /// `CLONE_NEW*` of `join`.
+    /// The network namespace to join.
+    network: Option<OwnedFd>,
+    /// `CLONE_NEW*` of all that are joined.
     joined: i32,
 }
 
 impl Namespaces {
-    pub(crate) fn parse(document: &[spec::Namespace]) -> Result<Namespaces, Error> {
-        let mut namespaces = Namespaces::default();
+    /// The document's namespaces, but for those of `elsewhere`.
+    pub(crate) fn parse(
+        document: &[spec::Namespace],
+        elsewhere: Elsewhere,
+    ) -> Result<Namespaces, Error> {
+        let mut namespaces = Namespaces {
+            network: elsewhere.network,
+            ..Namespaces::default()
+        };
+        let mut decided = 0;
+        if namespaces.network.is_some() {
+            decided |= libc::CLONE_NEWNET;
+        }
+        if elsewhere.joins_pid {
+            decided |= libc::CLONE_NEWPID;
+        }
         for namespace in document {
             let name = || format!("{:?}", namespace.kind).to_lowercase();
             let (flag, kind) = match namespace.kind {
@@ -44,10 +69,13 @@ impl Namespaces {
             if namespaces.has(flag) {
                 return Err(Refusal::Twice).at(Step::Namespace, name());
             }
+            if decided & flag != 0 {
+                continue;
+            }
             match &namespace.path {
                 None => namespaces.new |= flag,
-                // A PID namespace is joined by a process's children and a user namespace by one thread before all
-                // else: both belong to exec in a running container, which is not built.
+                // A user namespace is joined before all else, a PID namespace by a pidfd (Request::pid), and a mount
+                // namespace has its root already: all of that is exec's.
                 Some(_)
                     if matches!(
                         namespace.kind,
@@ -63,6 +91,7 @@ impl Namespaces {
                 }
             }
         }
+        namespaces.joined |= decided;
         if namespaces.new & libc::CLONE_NEWNS == 0 {
             return Err(Refusal::NeedsNamespace).at(Step::Namespace, "mount");
         }
@@ -79,6 +108,16 @@ impl Namespaces {
         self.new & flag != 0
     }
 
+    /// The network namespace to join, if it is given as a descriptor.
+    pub(crate) fn network(&self) -> Option<BorrowedFd<'_>> {
+        self.network.as_ref().map(AsFd::as_fd)
+    }
+
+    /// `CLONE_NEW*` of all that the container does not share with its parent.
+    pub(crate) fn flags(&self) -> i32 {
+        self.new | self.joined
+    }
+
     /// Those that are made with the process. The cgroup namespace is not: clone3 would root it at the parent's
     /// cgroup, before the child is in its own.
     pub(crate) fn clone_flags(&self) -> i32 {
@@ -87,20 +126,22 @@ impl Namespaces {
 
     /// Opens those to join, where their paths can be named.
     pub(crate) fn open(&self) -> Result<Vec<(LinkNameSpaceType, OwnedFd)>, Error> {
-        self.join
-            .iter()
-            .map(|(kind, path)| {
-                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-                let namespace = rustix::fs::openat(CWD, path, flags, Mode::empty());
-                Ok((*kind, namespace.at(Step::Namespace, path.display())?))
-            })
-            .collect()
+        let mut opened = Vec::new();
+        for (kind, path) in &self.join {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let namespace = rustix::fs::openat(CWD, path, flags, Mode::empty());
+            opened.push((*kind, namespace.at(Step::Namespace, path.display())?));
+        }
+        if let Some(network) = &self.network {
+            let network = network.try_clone().at(Step::Namespace, "network")?;
+            opened.push((LinkNameSpaceType::Network, network));
+        }
+        Ok(opened)
     }
 }
 
 /// Enters opened namespaces.
 pub(crate) fn join(namespaces: &[(LinkNameSpaceType, OwnedFd)]) -> Result<(), Error> {
-    use std::os::fd::AsFd;
     for (kind, namespace) in namespaces {
         move_into_link_name_space(namespace.as_fd(), Some(*kind))
             .at(Step::Namespace, format_args!("{kind:?}"))?;

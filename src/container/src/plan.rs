@@ -1,20 +1,18 @@
 //! A request, understood: everything that can be refused without touching the system has been refused.
 
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
-use rustix::process::{Resource, Rlimit};
-
-use crate::capabilities::Capabilities;
-use crate::command::Command;
 use crate::devices::{self, Device};
+use crate::draft::Draft;
 use crate::error::{Attempt, Error, Refusal, Step};
+use crate::execute::Execution;
 use crate::inside::Root;
-use crate::namespaces::Namespaces;
+use crate::namespaces::{Elsewhere, Namespaces};
 use crate::network::Interface;
-use crate::options;
 use crate::spec::{self, Spec};
-use crate::user::{self, Identity};
-use crate::{EtcFiles, Request, sysctl};
+use crate::user::{self, Wanted};
+use crate::{EtcFiles, Network, PidNamespace, Request, destinations, options, sysctl, volumes};
 
 /// What a container's process is built from.
 #[derive(Debug)]
@@ -23,54 +21,43 @@ pub(crate) struct Plan {
     pub(crate) rootfs: PathBuf,
     pub(crate) cgroup: PathBuf,
     pub(crate) namespaces: Namespaces,
+    /// A process in the PID namespace to join, as a pidfd.
+    pub(crate) pid: Option<OwnedFd>,
     pub(crate) devices: Vec<Device>,
-    pub(crate) identity: Identity,
-    pub(crate) capabilities: Capabilities,
-    pub(crate) rlimits: Vec<(Resource, Rlimit)>,
-    pub(crate) command: Command,
-    pub(crate) seccomp: Option<Vec<u8>>,
-    pub(crate) init: bool,
+    pub(crate) execution: Execution,
     pub(crate) interface: Option<Interface>,
     /// `MS_*` of the root mount in the end, and whether recursively.
     pub(crate) propagation: Option<(u64, bool)>,
     /// Files outside and where they go inside.
     pub(crate) etc: Vec<(PathBuf, PathBuf)>,
+    /// Directories inside that are to be writable.
+    pub(crate) volumes: Vec<PathBuf>,
+    /// Supplementary groups of every process of the container, as the request names them.
+    pub(crate) groups: Vec<String>,
+    /// The machine is the container's own.
+    pub(crate) own_machine: bool,
 }
 
 impl Plan {
     /// Understands a request, but for its streams.
     pub(crate) fn new(request: Request) -> Result<Plan, Error> {
-        let Request {
-            spec,
-            rootfs,
-            user,
-            seccomp,
-            init,
-            etc,
-            interface,
-            cgroup,
-            run_dir,
-            ..
-        } = request;
-        let namespaces = Namespaces::parse(&spec.linux.namespaces)?;
-        let in_user_namespace = namespaces.has(libc::CLONE_NEWUSER);
-        if in_user_namespace
-            && (spec.linux.uid_mappings.is_empty() || spec.linux.gid_mappings.is_empty())
-        {
-            return Err(Refusal::Missing).at(Step::IdMapping, "uidMappings and gidMappings");
-        }
-        sysctl::check(&spec.linux.sysctl, &namespaces)?;
-        if interface.is_some() && !namespaces.makes(libc::CLONE_NEWNET) {
-            return Err(Refusal::NeedsNamespace).at(Step::Interface, "eth0");
-        }
-        let has_own_names = namespaces.has(libc::CLONE_NEWUTS);
-        if !has_own_names && (spec.hostname.is_some() || spec.domainname.is_some()) {
-            return Err(Refusal::NeedsNamespace).at(Step::Hostname, "");
-        }
-        if !spec.process.cwd.is_absolute() {
-            return Err(Refusal::NotAnAbsolutePath)
-                .at(Step::WorkingDirectory, spec.process.cwd.display());
-        }
+        let mut spec = request.spec;
+        let (interface, network) = match request.network {
+            Network::Loopback => (None, None),
+            Network::Interface(interface) => (Some(interface), None),
+            Network::Join(namespace) => (None, Some(namespace)),
+        };
+        let pid = match request.pid {
+            PidNamespace::Own => None,
+            PidNamespace::Join(process) => Some(process),
+        };
+        let elsewhere = Elsewhere {
+            network,
+            joins_pid: pid.is_some(),
+        };
+        let namespaces = Namespaces::parse(&spec.linux.namespaces, elsewhere)?;
+        sysctl::check(&spec.linux.sysctl, &namespaces, request.own_machine)?;
+        check_namespaces(&spec, &namespaces, interface.is_some())?;
         let propagation = match spec.linux.rootfs_propagation.as_deref() {
             None | Some("") => None,
             Some(word) => Some(
@@ -79,26 +66,28 @@ impl Plan {
                     .at(Step::Propagation, word)?,
             ),
         };
-        let root = Root::open(&rootfs).at(Step::PivotRoot, rootfs.display())?;
-        let identity = identity(&root, user.as_deref(), &spec.process.user)?;
-        let process = &spec.process;
+        destinations::order(&mut spec.mounts);
+        spec.mounts.iter().try_for_each(destinations::check)?;
+        let root = Root::open(&request.rootfs).at(Step::PivotRoot, request.rootfs.display())?;
+        let wanted = Wanted {
+            user: request.user.as_deref(),
+            document: &spec.process.user,
+            groups: &request.groups,
+        };
+        let execution = Draft::new(&spec.process, request.seccomp, request.init)?
+            .finish(user::find(&root, &wanted)?)?;
         Ok(Plan {
             devices: devices::list(&spec.linux.devices)?,
-            capabilities: Capabilities::parse(&process.capabilities)?,
-            rlimits: process
-                .rlimits
-                .iter()
-                .map(rlimit)
-                .collect::<Result<_, _>>()?,
-            command: Command::new(&process.args, &process.env, identity.home.as_deref())?,
-            etc: etc_paths(&etc, &run_dir),
+            etc: etc_paths(&request.etc, &request.run_dir, &spec.mounts),
+            volumes: volumes::list(request.volumes, &spec.mounts)?,
+            rootfs: request.rootfs,
+            cgroup: request.cgroup,
+            groups: request.groups,
+            own_machine: request.own_machine,
             spec,
-            rootfs,
-            cgroup,
             namespaces,
-            identity,
-            seccomp,
-            init,
+            pid,
+            execution,
             interface,
             propagation,
         })
@@ -106,7 +95,7 @@ impl Plan {
 
     /// The user as the outside numbers it: another one where there is a user namespace.
     pub(crate) fn outside_uid(&self) -> u32 {
-        let inside = self.identity.uid;
+        let inside = self.execution.identity.uid;
         let mut mappings = self.spec.linux.uid_mappings.iter();
         let mapped = mappings.find_map(|mapping| {
             let offset = inside.checked_sub(mapping.container_id)?;
@@ -119,60 +108,42 @@ impl Plan {
     }
 }
 
-fn identity(root: &Root, wanted: Option<&str>, document: &spec::User) -> Result<Identity, Error> {
-    let additional = &document.additional_gids;
-    match wanted.filter(|wanted| !wanted.is_empty()) {
-        Some(wanted) => user::by_name(root, wanted, additional),
-        None => user::by_number(root, document.uid, document.gid, additional),
+/// Refuses what needs a namespace that the container does not have of its own.
+fn check_namespaces(
+    spec: &Spec,
+    namespaces: &Namespaces,
+    has_interface: bool,
+) -> Result<(), Error> {
+    if namespaces.has(libc::CLONE_NEWUSER)
+        && (spec.linux.uid_mappings.is_empty() || spec.linux.gid_mappings.is_empty())
+    {
+        return Err(Refusal::Missing).at(Step::IdMapping, "uidMappings and gidMappings");
     }
+    if has_interface && !namespaces.makes(libc::CLONE_NEWNET) {
+        return Err(Refusal::NeedsNamespace).at(Step::Interface, "eth0");
+    }
+    let has_own_names = namespaces.has(libc::CLONE_NEWUTS);
+    if !has_own_names && (spec.hostname.is_some() || spec.domainname.is_some()) {
+        return Err(Refusal::NeedsNamespace).at(Step::Hostname, "");
+    }
+    Ok(())
 }
 
-const RESOURCES: [(&str, Resource); 16] = [
-    ("RLIMIT_CPU", Resource::Cpu),
-    ("RLIMIT_FSIZE", Resource::Fsize),
-    ("RLIMIT_DATA", Resource::Data),
-    ("RLIMIT_STACK", Resource::Stack),
-    ("RLIMIT_CORE", Resource::Core),
-    ("RLIMIT_RSS", Resource::Rss),
-    ("RLIMIT_NPROC", Resource::Nproc),
-    ("RLIMIT_NOFILE", Resource::Nofile),
-    ("RLIMIT_MEMLOCK", Resource::Memlock),
-    ("RLIMIT_AS", Resource::As),
-    ("RLIMIT_LOCKS", Resource::Locks),
-    ("RLIMIT_SIGPENDING", Resource::Sigpending),
-    ("RLIMIT_MSGQUEUE", Resource::Msgqueue),
-    ("RLIMIT_NICE", Resource::Nice),
-    ("RLIMIT_RTPRIO", Resource::Rtprio),
-    ("RLIMIT_RTTIME", Resource::Rttime),
-];
-
-fn rlimit(limit: &spec::Rlimit) -> Result<(Resource, Rlimit), Error> {
-    let found = RESOURCES.iter().find(|(name, _)| *name == limit.kind);
-    let (_, resource) = found
-        .ok_or(Refusal::UnknownName)
-        .at(Step::ResourceLimit, &limit.kind)?;
-    if limit.soft > limit.hard {
-        return Err(Refusal::OutOfRange).at(Step::ResourceLimit, &limit.kind);
-    }
-    let bound = |value: u64| Some(value).filter(|&value| value != u64::MAX);
-    Ok((
-        *resource,
-        Rlimit {
-            current: bound(limit.soft),
-            maximum: bound(limit.hard),
-        },
-    ))
-}
-
-/// The files of `etc` and where each goes. Written by [`write_etc`].
-fn etc_paths(etc: &EtcFiles, run_dir: &std::path::Path) -> Vec<(PathBuf, PathBuf)> {
+/// The files of `etc` and where each goes, but for those on whose path the document mounts something. Written by
+/// [`write_etc`].
+fn etc_paths(etc: &EtcFiles, run_dir: &Path, mounts: &[spec::Mount]) -> Vec<(PathBuf, PathBuf)> {
     named(etc)
-        .map(|(name, _)| (run_dir.join(name), PathBuf::from("/etc").join(name)))
+        .map(|(name, _)| (run_dir.join(name), Path::new("/etc").join(name)))
+        .filter(|(_, target)| {
+            !mounts
+                .iter()
+                .any(|mount| destinations::is_at(mount, target))
+        })
         .collect()
 }
 
 /// Makes the run directory and the files of `etc` in it.
-pub(crate) fn write_etc(etc: &EtcFiles, run_dir: &std::path::Path) -> Result<(), Error> {
+pub(crate) fn write_etc(etc: &EtcFiles, run_dir: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(run_dir).at(Step::RunDirectory, run_dir.display())?;
     for (name, content) in named(etc) {
         std::fs::write(run_dir.join(name), content)

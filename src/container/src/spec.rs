@@ -24,7 +24,7 @@ pub struct Spec {
     /// Ignored: what matters is that every property present is understood.
     #[serde(default, rename = "ociVersion")]
     _oci_version: IgnoredAny,
-    /// Ignored: notes of others.
+    /// Ignored: annotations have no effect here.
     #[serde(default, rename = "annotations")]
     _annotations: IgnoredAny,
     /// The root file system; its path is ignored in favour of the request's.
@@ -72,7 +72,7 @@ pub struct Process {
     /// Ignored, as above.
     #[serde(default, rename = "consoleSize")]
     _console_size: IgnoredAny,
-    /// Who runs it.
+    /// User and groups.
     #[serde(default)]
     pub user: User,
     /// The command and its arguments.
@@ -94,6 +94,13 @@ pub struct Process {
     pub no_new_privileges: bool,
     /// /proc/self/oom_score_adj; without it the parent's is inherited.
     pub oom_score_adj: Option<i32>,
+}
+
+impl Process {
+    /// Reads a `process` document.
+    pub fn from_json(document: &[u8]) -> Result<Process, Unreadable> {
+        Ok(serde_json::from_slice(document)?)
+    }
 }
 
 /// `process.user`
@@ -268,6 +275,13 @@ pub struct Resources {
     pub unified: BTreeMap<String, String>,
 }
 
+impl Resources {
+    /// Reads a `linux.resources` document.
+    pub fn from_json(document: &[u8]) -> Result<Resources, Unreadable> {
+        Ok(serde_json::from_slice(document)?)
+    }
+}
+
 /// `linux.resources.devices`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -295,7 +309,7 @@ pub struct Memory {
     pub reservation: Option<i64>,
     /// Memory and swap together: memory.swap.max is this less `limit`.
     pub swap: Option<i64>,
-    /// Ignored: what cgroup v2 always does.
+    /// Ignored: cgroup v2 is always hierarchical.
     #[serde(rename = "useHierarchy")]
     _use_hierarchy: IgnoredAny,
     /// Ignored: false is what cgroup v2 always does; true is refused.

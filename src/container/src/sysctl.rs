@@ -1,4 +1,5 @@
-//! Kernel parameters of the container's own namespaces, through the container's own /proc.
+//! Kernel parameters, through the container's own /proc: those of its own namespaces, and any where the machine is its
+//! own.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,10 +11,11 @@ use crate::inside::Root;
 use crate::namespaces::Namespaces;
 
 /// Refuses parameters that do not belong to a namespace that the container has of its own: they would change the
-/// machine.
+/// machine, which it must not unless the machine is its own.
 pub(crate) fn check(
     parameters: &BTreeMap<String, String>,
     namespaces: &Namespaces,
+    own_machine: bool,
 ) -> Result<(), Error> {
     for name in parameters.keys() {
         let name = name.replace('/', ".");
@@ -30,7 +32,7 @@ pub(crate) fn check(
             name if name.starts_with("fs.mqueue.") => namespaces.has(libc::CLONE_NEWIPC),
             name if name.starts_with("net.") => namespaces.has(libc::CLONE_NEWNET),
             name if name.starts_with("user.") => namespaces.has(libc::CLONE_NEWUSER),
-            _ => false,
+            _ => own_machine,
         };
         if !own || name.contains("..") {
             return Err(Refusal::NotNamespaced).at(Step::Sysctl, name);

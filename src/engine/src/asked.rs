@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use image::Image;
 use image::docker::Healthcheck;
 use oci_spec::image::Config;
 use serde::{Deserialize, Serialize};
 
 use crate::options::{Options, Variable};
+use crate::spec;
 
 /// The options and what they came to together with the image.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -41,9 +43,50 @@ pub struct Asked {
     pub image_labels: BTreeMap<String, String>,
 }
 
+impl Asked {
+    /// What these options and this image come to.
+    pub(crate) fn new(
+        options: &Options,
+        image: &Image,
+        hostname: &str,
+    ) -> Result<Asked, spec::Error> {
+        let config = image.config.config().as_ref();
+        let (entrypoint, command) = spec::words(options, config);
+        let given = |word: &Option<String>| word.clone().filter(|word| !word.is_empty());
+        let of_image = |part: fn(&Config) -> &Option<String>| {
+            config
+                .and_then(|config| part(config).clone())
+                .unwrap_or_default()
+        };
+        Ok(Asked {
+            entrypoint,
+            command,
+            env: environment(options, config),
+            workdir: given(&options.workdir).unwrap_or_else(|| of_image(Config::working_dir)),
+            user: given(&options.user).unwrap_or_else(|| of_image(Config::user)),
+            hostname: hostname.to_owned(),
+            volumes: spec::image_volumes(config)?,
+            exposed_ports: config
+                .and_then(|config| config.exposed_ports().clone())
+                .unwrap_or_default(),
+            healthcheck: spec::health::merged(options, image),
+            shell: image.docker.shell.clone(),
+            stop_signal: options
+                .stop_signal
+                .or_else(|| spec::image_stop_signal(config)),
+            image_labels: config
+                .and_then(|config| config.labels().clone())
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
+            options: options.clone(),
+        })
+    }
+}
+
 /// `Config.Env`: the user's variables and then those of the image that the user has not set. A name that the user unsets
 /// is in neither.
-pub(crate) fn environment(options: &Options, image: Option<&Config>) -> Vec<String> {
+fn environment(options: &Options, image: Option<&Config>) -> Vec<String> {
     let mut env: Vec<(&str, Option<String>)> = Vec::new();
     for variable in &options.env {
         let (name, entry) = match variable {
@@ -97,5 +140,52 @@ mod tests {
         assert_eq!(asked.options.image, "demo");
         let text = serde_json::to_string(&asked).unwrap();
         assert_eq!(serde_json::from_str::<Asked>(&text).unwrap(), asked);
+    }
+
+    #[test]
+    fn every_kind_of_option_is_read_as_it_was_written() {
+        use crate::options::*;
+        use protocol::record::{LogConfig, RestartPolicy};
+
+        let options = Options {
+            env: vec![
+                Variable::Set("A".into(), "1".into()),
+                Variable::Unset("B".into()),
+            ],
+            extra_hosts: [
+                HostAddress::Ip("::1".parse().unwrap()),
+                HostAddress::Gateway,
+            ]
+            .map(|address| ExtraHost {
+                name: "x".into(),
+                address,
+            })
+            .into(),
+            restart: RestartPolicy::OnFailure { max_retries: 3 },
+            log: LogConfig::None,
+            memory_swap: Some(Swap::Total(7)),
+            cpus: Some(crate::size::MilliCpus(1500)),
+            cpuset_cpus: Some("0-2".parse().unwrap()),
+            ulimits: vec![Ulimit {
+                name: "core".into(),
+                soft: 0,
+                hard: u64::MAX,
+            }],
+            devices: vec![Device {
+                machine_path: "/dev/fuse".into(),
+                container_path: "/dev/x".into(),
+                access: DeviceAccess::ALL,
+            }],
+            ipc: Ipc::WithoutShm,
+            seccomp: Seccomp::File("/p.json".into()),
+            pull: Pull::Never,
+            isolation: Isolation::Pod("web".into()),
+            network: Some(Network::Bridge),
+            boot: Some(Boot::Kernel),
+            console_size: Some(protocol::agent::TerminalSize::default()),
+            ..Options::default()
+        };
+        let text = serde_json::to_string(&options).unwrap();
+        assert_eq!(serde_json::from_str::<Options>(&text).unwrap(), options);
     }
 }

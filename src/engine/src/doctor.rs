@@ -1,4 +1,4 @@
-//! What a host must have for hull, whether it has it, and how to mend it. Found out by trying, not by guessing.
+//! What hull needs of a host, whether the host has it, and how to fix what is missing. Each check tries the thing itself.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub struct Check {
     pub status: Status,
     /// What was found.
     pub detail: String,
-    /// How to mend it.
+    /// How to fix it.
     pub fix: Option<String>,
 }
 
@@ -203,7 +203,7 @@ fn parts() -> Check {
     }
 }
 
-/// The walls around hull-vmm.
+/// The jail around hull-vmm.
 fn jail() -> Check {
     const NAME: &str = "jail";
     if let Err(error) = sys::jail::try_namespaces() {

@@ -17,7 +17,7 @@ const DEMO: &str = "demo";
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The name is none.
+    /// Not a valid name.
     #[error("{name:?} is not an image's name")]
     Name {
         /// What the user wrote.
@@ -35,6 +35,17 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] image::store::Error),
+    /// The image is for other machines.
+    #[error(
+        "image {name} is for {platform}: this machine runs {}",
+        image::Platform::native()
+    )]
+    Foreign {
+        /// As the user wrote it.
+        name: String,
+        /// What it is for.
+        platform: image::Platform,
+    },
     /// The demo image is not installed.
     #[error(transparent)]
     Install(#[from] install::Error),
@@ -61,6 +72,9 @@ impl Error {
             Error::Image(error) => error.help(),
             Error::Store(error) => error.help(),
             Error::Absent(name) => Some(format!("fetch it with `hull pull {name}`")),
+            Error::Foreign { name, .. } => Some(format!(
+                "`hull pull {name}` fetches the variant for this machine, if there is one"
+            )),
             Error::Name { .. } | Error::Install(_) | Error::EmptyDemo | Error::InUse { .. } => None,
         }
     }
@@ -71,8 +85,26 @@ pub fn open_store(root: &Path) -> Result<Store, Error> {
     Ok(Store::open(&root.join("images"))?)
 }
 
-/// The image of this name, fetched where `pull` says so.
+/// The image of this name, fetched where `pull` says so. One that this machine cannot run is refused.
 pub fn resolve(
+    store: &Store,
+    installation: &Installation,
+    name: &str,
+    pull: Pull,
+    progress: &dyn image::Progress,
+) -> Result<Image, Error> {
+    let image = find_or_fetch(store, installation, name, pull, progress)?;
+    let platform = image.platform();
+    match platform.is_native() {
+        true => Ok(image),
+        false => Err(Error::Foreign {
+            name: name.to_owned(),
+            platform,
+        }),
+    }
+}
+
+fn find_or_fetch(
     store: &Store,
     installation: &Installation,
     name: &str,
@@ -96,7 +128,7 @@ pub fn resolve(
         source,
     })?;
     if reference == demo {
-        // Never fetched: nobody's repository of that name is ours.
+        // Never fetched: no registry has a repository of that name that is ours.
         let archive = installation.demo()?;
         let images = store.import(image::Source::Path(&archive), Some(&demo), progress)?;
         return images.into_iter().next().ok_or(Error::EmptyDemo);

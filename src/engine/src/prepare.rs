@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use image::Image;
-use oci_spec::image::Config;
 use protocol::agent::PidNamespace;
 use protocol::record::{
     ContainerConfig, LayerFile, Machine, RestartPolicy, Run, SandboxConfig, SandboxKind, Stdio,
@@ -13,7 +12,7 @@ use protocol::record::{
 };
 use serde_json::value::RawValue;
 
-use crate::asked::{self, Asked};
+use crate::asked::Asked;
 use crate::install::{self, Installation};
 use crate::options::{
     DEFAULT_STOP_TIMEOUT_S, HostAddress, Isolation, Network, Options, PodOptions, Seccomp,
@@ -65,10 +64,23 @@ pub enum Error {
         "--restart and --rm exclude each other: a container that is removed at its end cannot be restarted"
     )]
     RestartAndRemove,
+    /// The document does not fit the frame that carries it into the machine.
+    #[error(
+        "the container's configuration takes {len} bytes as JSON and may take {MAX_DOCUMENT_LEN}; shorten the command or \
+         the environment, of which a control character takes six bytes"
+    )]
+    TooLong {
+        /// Its length.
+        len: usize,
+    },
     /// The document cannot be written.
     #[error("cannot write the container's document")]
     Json(#[from] serde_json::Error),
 }
+
+/// The longest document, in bytes of JSON: the rest of a frame is for a compiled seccomp program (4096 instructions of 8
+/// bytes, each up to four characters long) and the files in /etc.
+const MAX_DOCUMENT_LEN: usize = protocol::frame::MAX_LEN - (1 << 20);
 
 impl Error {
     /// The exit code of a `run` that fails so, as Docker's: 127 for a command that does not exist, 126 for one that cannot
@@ -76,6 +88,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Spec(error) => error.exit_code(),
+            Error::TooLong { .. } => 126,
             _ => 125,
         }
     }
@@ -238,9 +251,13 @@ fn container(
         cgroup: &cgroup,
     };
     let document = spec::build(&inputs)?;
+    let text = serde_json::to_string(&document)?;
+    if text.len() > MAX_DOCUMENT_LEN {
+        return Err(Error::TooLong { len: text.len() });
+    }
     let health = spec::health::check(options, new.image, document.process().as_ref())
         .map_err(spec::Error::from)?;
-    let asked = asked(options, new.image, &names.hostname)?;
+    let asked = Asked::new(options, new.image, &names.hostname)?;
     let image_labels = asked.image_labels.clone();
     Ok(ContainerConfig {
         version: VERSION,
@@ -262,7 +279,7 @@ fn container(
         health,
         run: Run {
             volumes: spec::volumes(&document, image).map_err(spec::Error::from)?,
-            spec: RawValue::from_string(serde_json::to_string(&document)?)?,
+            spec: RawValue::from_string(text)?,
             user: spec::user(options, image)?,
             groups: options.groups.clone(),
             seccomp: compile_seccomp(options, new.root)?,
@@ -327,40 +344,6 @@ fn gateway_names(options: &Options) -> Vec<String> {
 fn labels(mut image: BTreeMap<String, String>, options: &Options) -> BTreeMap<String, String> {
     image.extend(options.labels.clone());
     image
-}
-
-fn asked(options: &Options, image: &Image, hostname: &str) -> Result<Asked, Error> {
-    let config = image.config.config().as_ref();
-    let (entrypoint, command) = spec::words(options, config);
-    let given = |word: &Option<String>| word.clone().filter(|word| !word.is_empty());
-    let of_image = |part: fn(&Config) -> &Option<String>| {
-        config
-            .and_then(|config| part(config).clone())
-            .unwrap_or_default()
-    };
-    Ok(Asked {
-        entrypoint,
-        command,
-        env: asked::environment(options, config),
-        workdir: given(&options.workdir).unwrap_or_else(|| of_image(Config::working_dir)),
-        user: given(&options.user).unwrap_or_else(|| of_image(Config::user)),
-        hostname: hostname.to_owned(),
-        volumes: spec::image_volumes(config).map_err(spec::Error::from)?,
-        exposed_ports: config
-            .and_then(|config| config.exposed_ports().clone())
-            .unwrap_or_default(),
-        healthcheck: spec::health::merged(options, image),
-        shell: image.docker.shell.clone(),
-        stop_signal: options
-            .stop_signal
-            .or_else(|| spec::image_stop_signal(config)),
-        image_labels: config
-            .and_then(|config| config.labels().clone())
-            .unwrap_or_default()
-            .into_iter()
-            .collect(),
-        options: options.clone(),
-    })
 }
 
 fn refuse_for_native(options: &Options) -> Result<(), Error> {

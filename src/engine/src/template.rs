@@ -22,7 +22,7 @@ const HOST_BOOT: &str = "/proc/sys/kernel/random/boot_id";
 const ORIGIN_LEN: usize = 6;
 const SHAPE_LEN: usize = 16;
 
-/// Where a template comes from: those of another origin are of no use to anybody.
+/// Where a template comes from: one of another origin is never used.
 #[derive(Debug, Serialize)]
 struct Origin<'a> {
     /// [`protocol::BUILD`].
@@ -79,7 +79,7 @@ pub fn path(root: &Path, monitor: &Path, vm: &Vm, network: bool) -> io::Result<P
         memory_mib,
         vcpus,
         scratch,
-        // None of the guest's affairs.
+        // The guest does not see these.
         cpu_milli: _,
         cpu_shares: _,
         jail: _,

@@ -217,6 +217,8 @@ pub(crate) fn config(name: &str) -> ContainerConfig {
                 stdin_once: false,
             },
             etc: EtcFiles::default(),
+            own_names: Vec::new(),
+            gateway_names: Vec::new(),
             layers: Vec::new(),
             read_only: false,
             volumes: Vec::new(),

@@ -1,7 +1,7 @@
 //! Which system calls hull's host processes may make, as seccomp programs that were compiled when hull was built.
 //!
-//! `src/table.rs` is the one place where it is said, for each kind of thread; `docs/jail.md` shows it as a table, which a
-//! test compares. What is not in a table traps (SECCOMP_RET_TRAP): the process says which call it was and ends. There is
+//! `src/table.rs` is the one list of them, for each kind of thread; `docs/jail.md` shows it as a table, which a
+//! test compares. What is not in a table traps (SECCOMP_RET_TRAP): the process reports the call and ends. There is
 //! no switch that widens a table at run time.
 
 mod table {

@@ -1,4 +1,4 @@
-// Which system calls each thread of hull's host processes may make: the one place where this is said. Included by the
+// Which system calls each thread of hull's host processes may make: the one list. Included by the
 // crate and by its build script, which compiles it.
 
 /// A call and the condition under which it may be made.
@@ -137,7 +137,7 @@ pub const MAIN: Kind = Kind {
 /// Every vCPU, besides its ioctls.
 const EVERY_VCPU: &[Call] = calls![SYS_getrandom, SYS_read, SYS_rt_sigreturn];
 
-/// A vCPU: it runs the guest, answers its accesses, and starts a device when its driver says so.
+/// A vCPU: it runs the guest, answers its accesses, and starts a device when its driver has set DRIVER_OK.
 pub const VCPU: Kind = Kind {
     name: "vcpu",
     calls: &[

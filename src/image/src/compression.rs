@@ -1,11 +1,11 @@
-//! Layers and archives as plain tar streams, whatever they are packed with: told by their first bytes, since media
-//! types and file names are only claims.
+//! Decompression of layers and archives. The format is detected from the first bytes: media types
+//! and file names may be wrong.
 
 use std::io::{self, BufReader, Chain, Cursor, Read};
 
 use flate2::read::MultiGzDecoder;
 
-/// What the first bytes say.
+/// A compression format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Packing {
     None,
@@ -13,21 +13,22 @@ enum Packing {
     Gzip,
     /// RFC 8878, section 3.1.1.
     Zstd,
-    /// RFC 8878, section 3.1.2: a frame to be skipped, which may come first.
+    /// RFC 8878, section 3.1.2: a skippable frame, which may come first.
     ZstdSkippable,
     Xz,
     Bzip2,
 }
 
-/// The longest magic number looked at.
+/// Length of the longest magic number.
 const MAGIC_LEN: usize = 6;
 const BUFFER_LEN: usize = 128 << 10;
 
-/// A stream packed in a way that is not read here; the source of an [`io::Error`] of kind `Unsupported`.
+/// A compression format that is not supported; the source of an [`io::Error`] of kind
+/// `Unsupported`.
 #[derive(Debug, thiserror::Error)]
 #[error("{packing} compression is not supported: only gzip, zstd and none are")]
 pub(crate) struct Unsupported {
-    /// Its name.
+    /// The format's name.
     pub(crate) packing: &'static str,
 }
 
@@ -44,7 +45,7 @@ fn packing(magic: &[u8]) -> Packing {
 
 type Source<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
 
-/// A reader of what `R` holds, unpacked.
+/// A reader of the decompressed contents of `R`.
 pub(crate) enum Decompressor<R: Read> {
     None(Source<R>),
     Gzip(Box<MultiGzDecoder<Source<R>>>),
@@ -52,7 +53,7 @@ pub(crate) enum Decompressor<R: Read> {
 }
 
 impl<R: Read> Decompressor<R> {
-    /// Reads the first bytes and decides. Errors are the source's, or [`Unsupported`].
+    /// Detects the format from the first bytes. Errors are the source's, or [`Unsupported`].
     pub(crate) fn new(mut source: R) -> io::Result<Decompressor<R>> {
         let mut magic = Vec::with_capacity(MAGIC_LEN);
         source
@@ -79,7 +80,7 @@ impl<R: Read> Decompressor<R> {
         }
     }
 
-    /// Whether what is read is what the source holds, byte for byte.
+    /// Whether the source is not compressed.
     pub(crate) fn is_plain(&self) -> bool {
         matches!(self, Decompressor::None(_))
     }

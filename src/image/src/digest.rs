@@ -1,7 +1,7 @@
 //! Content digests: `sha256:` and 64 hex digits (OCI image-spec 1.1, descriptor.md, "Digests").
 //!
-//! Only SHA-256 is here: no registry in use issues another, and the specification lets an implementation refuse
-//! algorithms it does not know.
+//! Only SHA-256 is here: no registry in use issues another, and the specification lets an
+//! implementation refuse algorithms it does not know.
 
 use std::fmt;
 use std::io::{self, Read};

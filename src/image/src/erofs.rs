@@ -1,12 +1,13 @@
 //! EROFS images: a streaming writer of our own, and a reader of what it writes.
 //!
-//! - [`Writer`] takes file data as it comes and appends it to the output; the metadata, kept as a [`Tree`], follows
-//!   at the end. Nothing is written twice but the superblock.
-//! - [`Reader`] looks paths up in a finished image: for hard links into lower layers, and for tests.
+//! - [`Writer`] takes file data as it comes and appends it to the output; the metadata, kept as a
+//!   [`Tree`], follows at the end. Nothing is written twice but the superblock.
+//! - [`Reader`] looks paths up in a finished image: for hard links into lower layers, and for
+//!   tests.
 //!
-//! The format is that of Linux 6.12 (`fs/erofs/erofs_fs.h`), of which this is used: 4 KiB blocks, no compression,
-//! flat and chunk-based data (holes are null chunks), inline directory tails and symlinks, inline xattrs, compact and
-//! extended inodes, and the superblock's checksum.
+//! The format is that of Linux 6.12 (`fs/erofs/erofs_fs.h`), of which this is used: 4 KiB blocks,
+//! no compression, flat and chunk-based data (holes are null chunks), inline directory tails and
+//! symlinks, inline xattrs, compact and extended inodes, and the superblock's checksum.
 //!
 //! ```text
 //! block 0      superblock at byte 1024
@@ -15,8 +16,8 @@
 //! ..           directory blocks and symlinks that do not fit beside their inodes
 //! ```
 //!
-//! Invariants: the same tree and data give the same bytes; no file's data is inline; memory is bounded by the
-//! metadata. Deliberately absent: compression, shared xattrs, more than one device.
+//! Invariants: the same tree and data give the same bytes; no file's data is inline; memory is
+//! bounded by the metadata. Deliberately absent: compression, shared xattrs, more than one device.
 
 mod data;
 mod directory;

@@ -1,9 +1,10 @@
-//! The crate's one error for callers: what was attempted, on what, and a hint on what to do; the cause is its source.
+//! The crate's one error for callers: what was attempted, on what, and a hint on what to do; the
+//! cause is its source.
 
 use std::path::PathBuf;
 
 use crate::reference::Reference;
-use crate::{import, manifest, registry, store};
+use crate::{import, manifest, registry, save, store};
 
 /// A result with the crate's error.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -27,50 +28,110 @@ pub enum Error {
         /// Why not.
         source: Box<Cause>,
     },
+    /// A push failed.
+    #[error("cannot push {name}")]
+    Push {
+        /// What was to be pushed.
+        name: String,
+        /// Why not.
+        source: Box<Cause>,
+    },
+    /// An image could not be made.
+    #[error("cannot make the image")]
+    Create {
+        /// Why not.
+        source: Box<Cause>,
+    },
+    /// Saving to an archive failed.
+    #[error("cannot save {names}")]
+    Save {
+        /// What was to be saved.
+        names: String,
+        /// Why not.
+        source: Box<Cause>,
+    },
     /// The store itself.
     #[error(transparent)]
     Store(#[from] store::Error),
 }
 
-/// Why a pull or an import failed.
+/// Why something failed that involves more than the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
-    /// The conversation with the registry.
+    /// A request to the registry failed.
     #[error(transparent)]
     Registry(#[from] registry::Error),
-    /// What the image's documents say.
+    /// A manifest, an index or a configuration cannot be used.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The archive.
+    /// The archive cannot be imported.
     #[error(transparent)]
     Archive(#[from] import::Error),
+    /// The archive that is being written.
+    #[error(transparent)]
+    Save(#[from] save::Error),
 }
 
 impl Error {
-    /// Why a pull or an import failed.
+    /// Why it failed, where that is not the store alone.
     pub fn cause(&self) -> Option<&Cause> {
         match self {
-            Error::Pull { source, .. } | Error::Import { source, .. } => Some(source),
+            Error::Pull { source, .. }
+            | Error::Import { source, .. }
+            | Error::Push { source, .. }
+            | Error::Create { source }
+            | Error::Save { source, .. } => Some(source),
             Error::Store(_) => None,
         }
     }
 
-    /// What a person can do about it, in one sentence, where there is something.
+    /// What the user can do about it, in one sentence, if there is something.
     pub fn help(&self) -> Option<String> {
         match self {
-            Error::Pull { source, .. } | Error::Import { source, .. } => match source.as_ref() {
-                Cause::Registry(error) => error.help(),
-                Cause::Manifest(manifest::Error::Platform { .. }) => {
-                    Some("hull runs linux/amd64 only: choose another tag or image".to_owned())
-                }
-                Cause::Manifest(_) => None,
-                Cause::Store(error) => error.help(),
-                Cause::Archive(error) => error.help(),
-            },
             Error::Store(error) => error.help(),
+            _ => self.cause()?.help(),
         }
     }
+}
+
+impl Cause {
+    fn help(&self) -> Option<String> {
+        match self {
+            Cause::Registry(error) => error.help(),
+            Cause::Manifest(manifest::Error::Platform { .. }) => {
+                Some("choose another tag or image, or one of these platforms".to_owned())
+            }
+            Cause::Manifest(manifest::Error::NotAnImage { .. }) => Some(
+                "hull runs container images: other artifacts have tools of their own".to_owned(),
+            ),
+            Cause::Manifest(manifest::Error::TooManyLayers { .. }) => {
+                Some("build the image with fewer steps, or squash its layers".to_owned())
+            }
+            Cause::Manifest(_) => None,
+            Cause::Store(error) => error.help(),
+            Cause::Archive(error) => error.help(),
+            Cause::Save(save::Error::Output(error)) if store::is_full(error) => {
+                Some("free some space where the archive is written".to_owned())
+            }
+            Cause::Save(save::Error::Output(_)) => None,
+            Cause::Save(save::Error::Layer { .. }) => {
+                Some("pull or import the image again: that mends it".to_owned())
+            }
+        }
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -1,4 +1,4 @@
-//! For `fuzz/` only: what strangers send, straight into the parsers that the crate keeps to itself.
+//! For `fuzz/` only: entry points to the crate's private parsers of untrusted input.
 
 use std::fs::File;
 
@@ -11,9 +11,11 @@ pub use crate::registry::fuzzing::{credentials, registry};
 
 /// A manifest or index, and the choice among an index's entries.
 pub fn manifest(bytes: &[u8]) {
-    if let Ok(Document::Index(entries)) = Document::parse(bytes) {
-        // What is said to a person must be sayable.
-        if let Err(error) = manifest::select(&entries) {
+    if let Ok(Document::Index(index)) = Document::parse(bytes) {
+        // The error must be printable.
+        if let Err(error) =
+            manifest::candidates(&index.entries, Some(&manifest::Platform::native()))
+        {
             assert!(!error.to_string().is_empty());
         }
     }

@@ -1,14 +1,15 @@
-//! Images from files: an OCI layout (a folder, or a tar of one), what `docker save` writes, or a root file system's
-//! tar. What it is, is told by its contents.
+//! Images from files: an OCI layout (a folder, or a tar of one), what `docker save` writes, or a
+//! root file system's tar. The kind is detected from the contents.
 //!
-//! Invariants: nothing is unpacked; nothing outside the folder or tar that was named is ever read, whatever names and
-//! links it holds; every digest that it states is checked. Deliberately absent: xz and bzip2.
+//! Invariants: nothing is unpacked; nothing outside the folder or tar is read, whatever names and
+//! links it holds; every stated digest is checked. Deliberately absent: xz and bzip2.
 
 mod contents;
 mod docker;
 mod error;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
+mod inventory;
 mod oci;
 mod tar_index;
 
@@ -19,12 +20,13 @@ use std::sync::atomic::AtomicBool;
 
 use contents::{Contents, Folder};
 pub use error::Error;
+use inventory::{Found, FoundLayer, Inventory, shown};
 use tar_index::{TarIndex, Verdict};
 
 use crate::compression::Decompressor;
 use crate::digest::{Digest, HashingReader};
 use crate::error::{Cause, Error as TopError};
-use crate::manifest::Config;
+use crate::manifest::{Config, Platform};
 use crate::progress::{Event, LayerName, Progress};
 use crate::pull::{Watched, wait};
 use crate::reference::Reference;
@@ -38,37 +40,81 @@ pub enum Source<'a> {
     Reader(&'a mut dyn Read),
 }
 
-/// An image found in an archive, ready to be stored.
-struct Found {
-    config: Config,
-    manifest: Option<Vec<u8>>,
-    /// Bottom first, as many as the configuration has diffIDs.
-    layers: Vec<FoundLayer>,
-    names: Vec<Reference>,
+/// An image that [`Store::load_archive`] brought.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The image.
+    pub image: Image,
+    /// The names that the archive gives it, without those that it had before. May be empty.
+    pub names: Vec<Reference>,
 }
 
-/// Where a layer is.
-struct FoundLayer {
-    /// Its name in the archive.
-    path: String,
-    /// The digest and size that were stated for the bytes there.
-    stated: Option<(Digest, u64)>,
+/// What is expected of a source.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    /// Takes the place of the names in an archive.
+    name: Option<&'a Reference>,
+    /// A root file system's tar is an image, too.
+    rootfs: bool,
+    /// What its images may be made for, the best first; `None` is anything. The first of which there are images counts.
+    platforms: &'a [Option<&'a Platform>],
+}
+
+impl Source<'_> {
+    /// For messages.
+    fn origin(&self) -> PathBuf {
+        match self {
+            Source::Path(path) => path.to_path_buf(),
+            Source::Reader(_) => PathBuf::from("-"),
+        }
+    }
 }
 
 impl Store {
-    /// Brings the images that `source` holds into the store. Their names are those that it states; `name`, if given,
-    /// takes their place, and then there must be just one image.
+    /// Imports the images that `source` holds, with the names that it states. With `name`, there
+    /// must be exactly one image, and it gets that name instead. What cannot be run here is
+    /// reported as [`Event::PassedOver`].
     pub fn import(
         &self,
         source: Source<'_>,
         name: Option<&Reference>,
         progress: &dyn Progress,
     ) -> crate::Result<Vec<Image>> {
-        let origin = match &source {
-            Source::Path(path) => path.to_path_buf(),
-            Source::Reader(_) => PathBuf::from("-"),
+        let origin = source.origin();
+        let native = Platform::native();
+        let wanted = Wanted {
+            name,
+            rootfs: true,
+            platforms: &[Some(&native)],
         };
-        self.import_source(source, name, progress)
+        let images = self.import_source(source, wanted, progress);
+        let images = images.map(|all| all.into_iter().map(|loaded| loaded.image).collect());
+        images.map_err(|source| TopError::Import {
+            origin,
+            source: source.into(),
+        })
+    }
+
+    /// Brings the images of an archive into the store: what [`Store::save`] or `docker save` wrote, or an OCI layout,
+    /// packed or not. Of an index that lists several platforms, this one's images are taken, or this machine's if it is
+    /// `None`; where an archive has only others, those.
+    pub fn load_archive(
+        &self,
+        source: Source<'_>,
+        platform: Option<&Platform>,
+        progress: &dyn Progress,
+    ) -> crate::Result<Vec<Loaded>> {
+        let origin = source.origin();
+        let native = Platform::native();
+        let wanted = Wanted {
+            name: None,
+            rootfs: false,
+            platforms: match platform {
+                Some(_) => &[platform],
+                None => &[Some(&native), None],
+            },
+        };
+        self.import_source(source, wanted, progress)
             .map_err(|source| TopError::Import {
                 origin,
                 source: source.into(),
@@ -78,83 +124,90 @@ impl Store {
     fn import_source(
         &self,
         source: Source<'_>,
-        name: Option<&Reference>,
+        wanted: Wanted<'_>,
         progress: &dyn Progress,
-    ) -> Result<Vec<Image>, Cause> {
+    ) -> Result<Vec<Loaded>, Cause> {
         let _session = self.session()?;
         let path = match source {
             Source::Path(path) => path,
-            Source::Reader(reader) => return self.import_stream(reader, name, progress),
+            Source::Reader(reader) => {
+                return self.import_stream(reader, Path::new("-"), wanted, progress);
+            }
         };
         if path.is_dir() {
-            return self.import_archive(&Contents::Folder(Folder::open(path)?), name, progress);
+            return self.import_archive(&Contents::Folder(Folder::open(path)?), wanted, progress);
         }
         let mut file = File::open(path).map_err(Error::reading(path))?;
-        // What cannot be read twice is read as a stream.
+        // A pipe or device cannot be read twice.
         if !file.metadata().map_err(Error::reading(path))?.is_file() {
-            return self.import_stream(&mut file, name, progress);
+            return self.import_stream(&mut file, path, wanted, progress);
         }
         let packed = !Decompressor::new(&file)
             .map_err(Error::reading(path))?
             .is_plain();
         file.rewind().map_err(Error::reading(path))?;
         if packed {
-            return self.import_stream(&mut file, name, progress);
+            return self.import_stream(&mut file, path, wanted, progress);
         }
         match TarIndex::read(&file).map_err(Error::reading(path))?? {
             Verdict::Archive(index) => {
-                self.import_archive(&Contents::Tar(index, file), name, progress)
+                self.import_archive(&Contents::Tar(index, file), wanted, progress)
             }
-            Verdict::RootFs => self.import_rootfs(&mut file, name, progress),
+            Verdict::RootFs => self.import_rootfs(&mut file, wanted, progress),
         }
     }
 
     fn import_stream(
         &self,
         reader: &mut dyn Read,
-        name: Option<&Reference>,
+        origin: &Path,
+        wanted: Wanted<'_>,
         progress: &dyn Progress,
-    ) -> Result<Vec<Image>, Cause> {
-        let origin = Path::new("-");
+    ) -> Result<Vec<Loaded>, Cause> {
         let mut tar = Decompressor::new(reader).map_err(Error::reading(origin))?;
         let mut head = vec![0; tar_index::HEAD_LEN];
         let length = read_full(&mut tar, &mut head).map_err(Error::reading(origin))?;
         head.truncate(length);
         let mut tar = io::Cursor::new(&head).chain(tar);
         if !tar_index::begins_archive(&head)? {
-            return self.import_rootfs(&mut tar, name, progress);
+            return self.import_rootfs(&mut tar, wanted, progress);
         }
         let mut spool = self.spool()?;
-        copy_to(&mut tar, &mut spool, self.root())?;
+        copy_to(&mut tar, origin, &mut spool, self.root())?;
         spool.rewind().map_err(Error::reading(origin))?;
         match TarIndex::read(&spool).map_err(Error::reading(origin))?? {
             Verdict::Archive(index) => {
-                self.import_archive(&Contents::Tar(index, spool), name, progress)
+                self.import_archive(&Contents::Tar(index, spool), wanted, progress)
             }
-            Verdict::RootFs => self.import_rootfs(&mut spool, name, progress),
+            Verdict::RootFs => self.import_rootfs(&mut spool, wanted, progress),
         }
     }
 
     fn import_archive(
         &self,
         contents: &Contents,
-        name: Option<&Reference>,
+        wanted: Wanted<'_>,
         progress: &dyn Progress,
-    ) -> Result<Vec<Image>, Cause> {
-        let mut found = match contents.read(docker::MANIFEST, crate::manifest::MAX_MANIFEST_LEN)? {
-            Some(manifest) => docker::images(contents, &manifest)?,
-            None => oci::images(contents)?,
-        };
-        if let Some(name) = name {
+    ) -> Result<Vec<Loaded>, Cause> {
+        let inventory = inventory::take(contents, wanted.platforms)?;
+        for (what, reason) in &inventory.passed_over {
+            progress.event(Event::PassedOver { what, reason });
+        }
+        let mut found = inventory.into_found()?;
+        if let Some(name) = wanted.name {
             let [only] = found.as_mut_slice() else {
                 return Err(Error::SeveralImages { count: found.len() }.into());
             };
             only.names = vec![name.clone()];
         }
-        found
-            .iter()
-            .map(|found| self.import_image(contents, found, progress))
-            .collect()
+        let load = |found: Found| {
+            let image = self.import_image(contents, &found, progress)?;
+            Ok(Loaded {
+                image,
+                names: found.names,
+            })
+        };
+        found.into_iter().map(load).collect()
     }
 
     fn import_image(
@@ -240,13 +293,17 @@ impl Store {
         Ok(row)
     }
 
-    /// A root file system as an image of one layer. The same tar makes the same image: no time is put into it.
+    /// A root file system as an image of one layer. The same tar makes the same image: no time is
+    /// put into it.
     fn import_rootfs(
         &self,
         tar: &mut dyn Read,
-        name: Option<&Reference>,
+        wanted: Wanted<'_>,
         progress: &dyn Progress,
-    ) -> Result<Vec<Image>, Cause> {
+    ) -> Result<Vec<Loaded>, Cause> {
+        if !wanted.rootfs {
+            return Err(Error::NotAnImage.into());
+        }
         let layer = LayerName {
             index: 0,
             digest: None,
@@ -279,12 +336,13 @@ impl Store {
             "history": [{ "created_by": "hull import" }],
         });
         let config = Config::parse(config.to_string().into_bytes())?;
-        let names: Vec<Reference> = name.into_iter().cloned().collect();
-        Ok(vec![self.put_image(&config, None, &[row], &names)?])
+        let names: Vec<Reference> = wanted.name.into_iter().cloned().collect();
+        let image = self.put_image(&config, None, &[row], &names)?;
+        Ok(vec![Loaded { image, names }])
     }
 }
 
-/// A reader that at its end fails unless what was read has the stated digest.
+/// A reader that fails at its end unless the bytes have the stated digest.
 struct Verified<R> {
     inner: Option<HashingReader<R>>,
     stated: Option<Digest>,
@@ -310,7 +368,7 @@ impl<R: Read> Read for Verified<R> {
     }
 }
 
-/// Fills the buffer as far as the reader goes.
+/// Fills the buffer, or reads to the end.
 fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -324,12 +382,17 @@ fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Copies a stream to a file; tells a full disk here from a failure there.
-fn copy_to(reader: &mut impl Read, file: &mut File, folder: &Path) -> Result<(), Cause> {
+/// Copies a stream to a file. A failed read is the archive's error, a failed write the store's.
+fn copy_to(
+    reader: &mut impl Read,
+    origin: &Path,
+    file: &mut File,
+    folder: &Path,
+) -> Result<(), Cause> {
     use std::io::Write;
     let mut buffer = vec![0; 128 << 10];
     loop {
-        let count = read_full(reader, &mut buffer).map_err(Error::reading(Path::new("-")))?;
+        let count = read_full(reader, &mut buffer).map_err(Error::reading(origin))?;
         if count == 0 {
             return Ok(());
         }

@@ -1,52 +1,88 @@
-//! Manifests, indexes and image configurations as documents: what a registry or an archive hands over, checked
-//! before anything is fetched on its word.
+//! Manifests, indexes and image configurations, from registries and archives. They are checked
+//! before anything that they refer to is fetched.
 //!
-//! OCI image-spec 1.1 (manifest.md, image-index.md, config.md) and Docker's image manifest version 2, schema 2, which
-//! differ in media types only.
+//! OCI image-spec 1.1 (manifest.md, image-index.md, config.md) and Docker's image manifest version
+//! 2, schema 2, which differ in media types only.
+
+mod select;
+
+mod platform;
 
 use std::collections::HashMap;
 use std::fmt;
 
-use oci_spec::image::{Arch, ImageConfiguration, Os};
+use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
+
+pub use platform::{Platform, PlatformError};
+pub(crate) use select::{candidates, resolve};
 
 use crate::digest::Digest;
 
-/// The largest manifest or index, in bytes: what registries accept (distribution-spec 1.1, "Pushing Manifests").
+/// The largest manifest or index, in bytes: what registries accept (distribution-spec 1.1, "Pushing
+/// Manifests").
 pub(crate) const MAX_MANIFEST_LEN: u64 = 4 << 20;
 /// The largest image configuration, in bytes. Real ones are below 100 KiB; history is what grows.
 pub(crate) const MAX_CONFIG_LEN: u64 = 8 << 20;
 /// The largest compressed layer, in bytes: bounds what one descriptor can make us store.
 pub(crate) const MAX_LAYER_LEN: u64 = 256 << 30;
-/// The most layers of an image: each is a partition of one disk in the guest, which has at most 255.
-pub(crate) const MAX_LAYERS: usize = 250;
+/// The most layers of an image: one with more cannot be run.
+pub(crate) const MAX_LAYERS: usize = protocol::vmm::MAX_LAYERS;
 /// Indexes within indexes: the specification allows any number, builders make one.
 pub(crate) const MAX_INDEX_DEPTH: usize = 3;
 
-/// What manifests are asked for with.
+/// The Accept header of requests for manifests.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v2+json";
 
-const CONFIG_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.docker.container.image.v1+json",
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(crate) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+
+const CONFIG_TYPES: [&str; 2] = [OCI_CONFIG, "application/vnd.docker.container.image.v1+json"];
+/// What configurations are called that old Docker pushed, or that lost their type in a registry
+/// (distribution/distribution, issue 1621). Docker takes them too; the configuration itself tells
+/// whether it is one.
+const OLD_CONFIG_TYPES: [&str; 4] = [
+    "",
+    "application/json",
+    "application/octet-stream",
+    "text/html",
+];
+const MANIFEST_TYPES: [&str; 2] = [
+    OCI_MANIFEST,
+    "application/vnd.docker.distribution.manifest.v2+json",
 ];
 const INDEX_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.index.v1+json",
+    OCI_INDEX,
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
-const LAYER_TYPES: [&str; 8] = [
-    "application/vnd.oci.image.layer.v1.tar",
-    "application/vnd.oci.image.layer.v1.tar+gzip",
-    "application/vnd.oci.image.layer.v1.tar+zstd",
+const LAYER_TYPES: [&str; 9] = [
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
     "application/vnd.docker.image.rootfs.diff.tar",
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
     "application/vnd.docker.image.rootfs.diff.tar.zstd",
 ];
+
+/// The media type of a layer in an OCI manifest, in which skopeo and others refuse Docker's.
+pub(crate) fn oci_layer_type(media_type: &str) -> &str {
+    match media_type {
+        "application/vnd.docker.image.rootfs.diff.tar" => OCI_LAYER,
+        "application/vnd.docker.image.rootfs.diff.tar.gzip" => OCI_LAYER_GZIP,
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => OCI_LAYER_ZSTD,
+        other => other,
+    }
+}
 
 /// Why a document cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,34 +105,41 @@ pub enum Error {
         /// Its number.
         version: u32,
     },
-    /// Something that is not a container image, or a layer that is encrypted or for another system.
-    #[error("the {what} has media type {media_type:?}, which is not supported")]
+    /// A chart, a signature or the like.
+    #[error("it is not a container image but of type {media_type:?}")]
+    NotAnImage {
+        /// The media type of the artifact or of its configuration.
+        media_type: String,
+    },
+    /// A layer that is encrypted or for another system, or what is called a layer of something
+    /// else.
+    #[error("a layer has media type {media_type:?}, which is not supported")]
     MediaType {
-        /// "layer" or "image configuration".
-        what: &'static str,
         /// Its media type.
         media_type: String,
     },
-    /// Nothing for this machine.
-    #[error("the image has no variant for linux/amd64; it has {available}")]
+    /// No variant for the platform that was asked for.
+    #[error("the image has no variant for {wanted}; it has {available}")]
     Platform {
+        /// What was asked for.
+        wanted: Platform,
         /// What there is.
         available: Platforms,
     },
     /// Indexes nested too deep.
     #[error("the image's indexes are nested more than {MAX_INDEX_DEPTH} deep")]
     Depth,
-    /// More layers than a sandbox can mount.
-    #[error("the image has {count} layers; at most {MAX_LAYERS} are supported")]
+    /// More layers than a VM can be given.
+    #[error("the image has {count} layers, and hull runs images of at most {MAX_LAYERS}")]
     TooManyLayers {
         /// How many.
         count: usize,
     },
-    /// Nothing that could run.
+    /// No layers.
     #[error("the image has no layers")]
     NoLayers,
     /// The configuration and the manifest disagree.
-    #[error("the manifest lists {layers} layers, the image configuration {diff_ids}")]
+    #[error("the manifest lists {layers} layers, but the image configuration {diff_ids}")]
     LayerCount {
         /// In the manifest.
         layers: usize,
@@ -118,13 +161,13 @@ pub enum Error {
     DiffId(#[from] crate::digest::Error),
 }
 
-/// The platforms an index offers, for people.
+/// The platforms that an index offers, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platforms(pub Vec<String>);
 
 impl fmt::Display for Platforms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // They come from a stranger and go to a terminal.
+        // Untrusted text that is printed to a terminal.
         match self.0.is_empty() {
             true => f.write_str("none"),
             false => write!(f, "{}", self.0.join(", ").escape_debug()),
@@ -141,15 +184,24 @@ pub(crate) struct Descriptor {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
     #[serde(default)]
+    pub(crate) artifact_type: Option<String>,
+    #[serde(default)]
     pub(crate) platform: Option<Platform>,
     #[serde(default)]
     pub(crate) annotations: Option<HashMap<String, String>>,
 }
 
 impl Descriptor {
-    /// Whether it says that it leads to an index.
-    pub(crate) fn is_index(&self) -> bool {
-        INDEX_TYPES.contains(&self.media_type.as_str())
+    /// Of a layer.
+    pub(crate) fn layer(media_type: &str, digest: Digest, size: u64) -> Descriptor {
+        Descriptor {
+            media_type: media_type.to_owned(),
+            artifact_type: None,
+            digest,
+            size,
+            platform: None,
+            annotations: None,
+        }
     }
 
     pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
@@ -157,54 +209,21 @@ impl Descriptor {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct Platform {
-    #[serde(default)]
-    architecture: String,
-    #[serde(default)]
-    os: String,
-    #[serde(default)]
-    variant: Option<String>,
-}
-
-impl Platform {
-    /// How well it suits a linux/amd64 guest, lower is better; `None` if not at all. A variant (`v2`, `v3`) asks for
-    /// newer CPUs than plain amd64, so the plainest is taken.
-    fn rank(&self) -> Option<u8> {
-        if self.os != "linux" || self.architecture != "amd64" {
-            return None;
-        }
-        match self.variant.as_deref() {
-            None | Some("" | "v1") => Some(0),
-            Some("v2") => Some(1),
-            Some("v3") => Some(2),
-            Some(_) => Some(3),
-        }
-    }
-
-    /// Builders list attestations under this platform (BuildKit, attestation-storage.md).
-    fn is_attestation(&self) -> bool {
-        self.os == "unknown"
-    }
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        match &self.variant {
-            Some(variant) if !variant.is_empty() => write!(f, "/{variant}"),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// What a manifest's bytes turned out to be.
+/// A manifest document.
 #[derive(Debug)]
 pub(crate) enum Document {
     /// A list of manifests.
-    Index(Vec<Descriptor>),
+    Index(Index),
     /// One image.
     Manifest(Manifest),
+}
+
+/// A list of manifests.
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub(crate) entries: Vec<Descriptor>,
+    /// What is wrong with the others, such as a digest by another algorithm.
+    pub(crate) unreadable: Vec<serde_json::Error>,
 }
 
 /// An image's parts, checked for type and size.
@@ -218,13 +237,14 @@ pub(crate) struct Manifest {
 #[serde(rename_all = "camelCase")]
 struct Raw {
     schema_version: u32,
-    manifests: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<serde_json::Value>>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
 }
 
 impl Document {
-    /// Reads a manifest or an index. A document that is both is refused: two clients could see two images in it.
+    /// Reads a manifest or an index. A document that is both is refused: two clients could see two
+    /// images in it.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Document, Error> {
         let syntax = |source| Error::Syntax {
             document: "manifest",
@@ -237,18 +257,38 @@ impl Document {
             });
         }
         match (raw.manifests, raw.config, raw.layers) {
-            (Some(manifests), None, None) => Ok(Document::Index(manifests)),
+            (Some(manifests), None, None) => index(manifests).map(Document::Index).map_err(syntax),
             (None, Some(config), Some(layers)) => Ok(Document::Manifest(checked(config, layers)?)),
             _ => Err(Error::Shape),
         }
     }
 }
 
+/// An index of the entries that can be read; the first error if none can.
+fn index(manifests: Vec<serde_json::Value>) -> Result<Index, serde_json::Error> {
+    let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
+    for entry in manifests {
+        match serde_json::from_value(entry) {
+            Ok(entry) => entries.push(entry),
+            Err(error) => unreadable.push(error),
+        }
+    }
+    match unreadable.is_empty() || !entries.is_empty() {
+        true => Ok(Index {
+            entries,
+            unreadable,
+        }),
+        false => Err(unreadable.swap_remove(0)),
+    }
+}
+
+fn is_config_type(media_type: &str) -> bool {
+    CONFIG_TYPES.contains(&media_type) || OLD_CONFIG_TYPES.contains(&media_type)
+}
+
 fn checked(config: Descriptor, layers: Vec<Descriptor>) -> Result<Manifest, Error> {
-    if !CONFIG_TYPES.contains(&config.media_type.as_str()) {
-        let what = "image configuration";
-        return Err(Error::MediaType {
-            what,
+    if !is_config_type(&config.media_type) {
+        return Err(Error::NotAnImage {
             media_type: config.media_type,
         });
     }
@@ -257,10 +297,7 @@ fn checked(config: Descriptor, layers: Vec<Descriptor>) -> Result<Manifest, Erro
     for layer in &layers {
         if !LAYER_TYPES.contains(&layer.media_type.as_str()) {
             let media_type = layer.media_type.clone();
-            return Err(Error::MediaType {
-                what: "layer",
-                media_type,
-            });
+            return Err(Error::MediaType { media_type });
         }
         check_size("layer", layer.size, MAX_LAYER_LEN)?;
     }
@@ -282,38 +319,7 @@ pub(crate) fn check_size(what: &'static str, bytes: u64, max: u64) -> Result<(),
     }
 }
 
-/// The entry of an index that suits this machine. An entry without a platform is taken when nothing better is
-/// there: its configuration will tell.
-pub(crate) fn select(manifests: &[Descriptor]) -> Result<&Descriptor, Error> {
-    manifests
-        .iter()
-        .filter_map(|entry| {
-            let rank = entry
-                .platform
-                .as_ref()
-                .map_or(Some(u8::MAX), Platform::rank)?;
-            Some((rank, entry))
-        })
-        .min_by_key(|(rank, _)| *rank)
-        .map(|(_, entry)| entry)
-        .ok_or_else(|| Error::Platform {
-            available: platforms(manifests),
-        })
-}
-
-fn platforms(manifests: &[Descriptor]) -> Platforms {
-    let mut names: Vec<String> = manifests
-        .iter()
-        .filter_map(|entry| entry.platform.as_ref())
-        .filter(|platform| !platform.is_attestation())
-        .take(64)
-        .map(ToString::to_string)
-        .collect();
-    names.dedup();
-    Platforms(names)
-}
-
-/// An image's configuration and what follows from it.
+/// An image's configuration, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) bytes: Vec<u8>,
@@ -323,13 +329,33 @@ pub(crate) struct Config {
 impl Config {
     /// Reads a configuration and checks that it is for this machine.
     pub(crate) fn parse(bytes: Vec<u8>) -> Result<Config, Error> {
+        Config::parse_for(bytes, &Platform::native())
+    }
+
+    /// Reads a configuration and checks that it is for this platform, whatever its variant.
+    pub(crate) fn parse_for(bytes: Vec<u8>, wanted: &Platform) -> Result<Config, Error> {
         let parsed = parse_config(&bytes)?;
-        if *parsed.os() != Os::Linux || *parsed.architecture() != Arch::Amd64 {
-            let only = format!("{}/{}", parsed.os(), parsed.architecture());
-            return Err(Error::Platform {
-                available: Platforms(vec![only]),
-            });
+        let platform = Platform::of(&parsed);
+        match (&platform.os, &platform.architecture) == (&wanted.os, &wanted.architecture) {
+            true => Config::parse_any(bytes),
+            false => Err(Error::Platform {
+                wanted: wanted.clone(),
+                available: Platforms(vec![platform.to_string()]),
+            }),
         }
+    }
+
+    /// Reads a configuration for this platform, or for whatever it is if that is `None`.
+    pub(crate) fn parse_as(bytes: Vec<u8>, wanted: Option<&Platform>) -> Result<Config, Error> {
+        match wanted {
+            Some(platform) => Config::parse_for(bytes, platform),
+            None => Config::parse_any(bytes),
+        }
+    }
+
+    /// Reads a configuration, for whatever platform it is.
+    pub(crate) fn parse_any(bytes: Vec<u8>) -> Result<Config, Error> {
+        let parsed = parse_config(&bytes)?;
         check_layer_count(parsed.rootfs().diff_ids().len())?;
         let diff_ids = parsed
             .rootfs()

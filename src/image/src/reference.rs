@@ -1,30 +1,32 @@
-//! Image references as people type them: Docker's grammar and its resolution of short names.
+//! Image references as users type them: Docker's grammar and its resolution of short names.
 //!
 //! The grammar is that of github.com/distribution/reference (regexp.go, normalize.go). `nginx` is
-//! `docker.io/library/nginx:latest`; a first component with a dot, a colon or a capital, or `localhost`, is a registry.
-//! Deliberately absent: any meaning of a name (`demo` is a name like others here).
+//! `docker.io/library/nginx:latest`; a first component with a dot, a colon or a capital, or
+//! `localhost`, is a registry. Deliberately absent: any meaning of a name (`demo` is a name like
+//! others here).
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::digest::{self, Digest};
 
-/// Where a name without a registry lives.
+/// The registry of a name without one.
 const DEFAULT_DOMAIN: &str = "docker.io";
-/// The name by which old configurations know it.
+/// Its name in old configurations.
 const LEGACY_DOMAIN: &str = "index.docker.io";
 /// The host that serves it.
 const DEFAULT_HOST: &str = "registry-1.docker.io";
-/// Where its official images are.
+/// The folder of its official images.
 const OFFICIAL: &str = "library/";
-/// What a name without a tag or a digest means.
+/// The tag of a name without a tag or a digest.
 const DEFAULT_TAG: &str = "latest";
 /// distribution/reference: NameTotalLengthMax.
 const MAX_NAME_LEN: usize = 255;
 /// distribution/reference: TagRegexp.
 const MAX_TAG_LEN: usize = 128;
 
-/// The name of an image: registry, repository, and a tag or a digest (or both: then the digest decides).
+/// The name of an image: registry, repository, and a tag or a digest (or both: then the digest
+/// decides).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reference {
     domain: String,
@@ -36,7 +38,7 @@ pub struct Reference {
 /// Why a text is not a reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Nothing there.
+    /// The empty text.
     #[error("an image name cannot be empty")]
     Empty,
     /// Capitals in the repository.
@@ -87,7 +89,7 @@ pub enum Error {
 }
 
 impl Reference {
-    /// The registry as people write it: `docker.io`, `localhost:5000`.
+    /// The registry as users write it: `docker.io`, `localhost:5000`.
     pub fn domain(&self) -> &str {
         &self.domain
     }
@@ -106,7 +108,7 @@ impl Reference {
         &self.path
     }
 
-    /// The tag, if one was given or stands in for nothing at all.
+    /// The tag that was given, or `latest` if neither a tag nor a digest was.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
@@ -116,7 +118,7 @@ impl Reference {
         self.digest.as_ref()
     }
 
-    /// What a registry is asked for: the digest or else the tag.
+    /// The digest or else the tag, as used in the path of a request for the manifest.
     pub(crate) fn manifest(&self) -> String {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.to_string(),
@@ -130,12 +132,21 @@ impl Reference {
         format!("{}/{}", self.domain, self.path)
     }
 
-    /// The name under which the store knows an image; the inverse of parsing. A tag beside a digest is dropped, as
-    /// Docker does: nothing has checked that it belongs to it.
+    /// The name under which the store knows an image; the inverse of parsing. A tag beside a digest
+    /// is dropped, as Docker does: nothing has checked that it belongs to it.
     pub(crate) fn canonical(&self) -> String {
         match &self.digest {
             Some(digest) => format!("{}@{digest}", self.full_repository()),
             None => format!("{}:{}", self.full_repository(), self.manifest()),
+        }
+    }
+
+    /// The same repository with this tag, which [`is_tag`] has approved.
+    pub(crate) fn with_tag(&self, tag: &str) -> Reference {
+        Reference {
+            tag: Some(tag.to_owned()),
+            digest: None,
+            ..self.clone()
         }
     }
 
@@ -304,6 +315,11 @@ fn is_path_component(component: &str) -> bool {
     bytes.split(|&b| word(b)).all(|separator| {
         matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|&b| b == b'-')
     })
+}
+
+/// Whether a text can be a tag.
+pub(crate) fn is_tag(text: &str) -> bool {
+    checked_tag(text).is_ok()
 }
 
 fn checked_tag(tag: &str) -> Result<String, Error> {

@@ -1,10 +1,11 @@
-//! A registry: manifests and blobs by the OCI distribution protocol (distribution-spec 1.1), read only.
+//! A registry: manifests and blobs by the OCI distribution protocol (distribution-spec 1.1).
 //!
-//! A blocking client of our own on ureq: a pull is three downloads at once, which threads do well, and what matters
-//! here (resuming, redirects without credentials, limits on silence and size) lies beneath what client crates offer.
-//! Invariants: what [`Client::manifest`] and [`Client::config`] return has the digest that was asked for; bodies are
-//! bounded; credentials go to the registry and its authorisation server only. Deliberately absent: pushing, mirrors,
-//! the v1 protocol.
+//! A blocking client on ureq: a pull is a few concurrent downloads, for which threads suffice. The
+//! client crates that exist do not offer what is needed here: resuming, redirects without
+//! credentials, limits on silence and size. Invariants: what [`Client::manifest`] and
+//! [`Client::config`] return has the digest that was asked for; bodies are bounded; credentials go
+//! to the registry and its authorisation server only. Deliberately absent: mirrors, the v1
+//! protocol.
 
 mod auth;
 mod download;
@@ -13,8 +14,10 @@ mod error;
 pub(crate) mod fuzzing;
 mod http;
 mod proxy;
+mod push;
 mod resolve;
 mod retry;
+mod tags;
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,12 +25,14 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ureq::Body;
-use ureq::http::{Response, Uri, header};
+use ureq::http::{Response, header};
 
 use auth::Credentials;
+pub(crate) use auth::{DOCKER_HUB_KEY, docker_config_folder};
 pub(crate) use download::Download;
 pub use error::Error;
 use http::{Http, Request};
+pub(crate) use push::{Blob, Mounted, Session};
 pub(crate) use retry::Retry;
 
 use crate::digest::Digest;
@@ -58,8 +63,8 @@ pub(crate) struct Fetched {
 }
 
 impl Client {
-    /// Finds out how to speak to the registry. Only one that may use plain HTTP is asked (HTTPS first, as Docker
-    /// does); all others speak HTTPS.
+    /// Chooses the scheme. Only a registry that may use plain HTTP is probed, HTTPS first, as
+    /// Docker does; for all others it is HTTPS.
     pub(crate) fn connect(reference: &Reference, options: &PullOptions) -> Result<Client, Error> {
         let host = reference.host().to_owned();
         let idle = Duration::from_millis(options.idle_timeout_ms);
@@ -84,16 +89,37 @@ impl Client {
         Ok(client)
     }
 
+    /// Whether the registry takes this user and password, or asks for none. `registry` is any name at it.
+    pub(crate) fn check_login(
+        registry: &Reference,
+        user: &str,
+        password: &str,
+        options: &PullOptions,
+    ) -> Result<bool, Error> {
+        let mut client = Client::connect(registry, options)?;
+        client.repository.clear();
+        client.credentials = OnceLock::from(Credentials::Password {
+            user: user.to_owned(),
+            password: password.to_owned(),
+        });
+        let path = "/v2/";
+        match client.get(path, &Request::default()) {
+            Ok(response) => client.check_status(&response, path).map(|()| true),
+            Err(Error::Unauthorised { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn choose_scheme(&mut self) -> Result<(), Error> {
         let ping = |scheme: &str| {
-            let url = self.parsed(&format!("{scheme}://{}/v2/", self.host))?;
+            let url = http::address(&format!("{scheme}://{}/v2/", self.host))?;
             self.http.send(&url, &Request::default())
         };
         let Err(secure) = ping("https") else {
             return Ok(());
         };
         match ping("http") {
-            // What a server for HTTPS says to plain HTTP.
+            // The answer of an HTTPS server to plain HTTP.
             Ok(answer) if answer.status().as_u16() == 400 => Err(secure),
             Ok(_) => {
                 self.base = format!("http://{}", self.host);
@@ -166,17 +192,29 @@ impl Client {
         }
     }
 
-    /// Sends a request, and again with what the registry's challenge asks for.
+    /// Sends a request, and answers the registry's challenge if there is one.
     fn get(&self, path: &str, request: &Request<'_>) -> Result<Response<Body>, Error> {
-        let url = self.parsed(&format!("{}{path}", self.base))?;
-        // The header of another thread may be newer than ours, and a token may have expired: hence not just one try.
-        for _ in 0..3 {
-            let used = self.authorization();
+        let url = http::address(&format!("{}{path}", self.base))?;
+        self.authorised(|authorization| {
             let attempt = Request {
-                authorization: used.as_deref(),
+                authorization,
                 ..*request
             };
-            let response = self.http.send(&url, &attempt)?;
+            self.http.send(&url, &attempt)
+        })
+    }
+
+    /// Sends a request with the Authorization header that it is given, and answers the registry's
+    /// challenge if there is one.
+    fn authorised(
+        &self,
+        mut send: impl FnMut(Option<&str>) -> Result<Response<Body>, Error>,
+    ) -> Result<Response<Body>, Error> {
+        // Another thread may have replaced the header, and a token may have expired: hence several
+        // attempts.
+        for _ in 0..3 {
+            let used = self.authorization();
+            let response = send(used.as_deref())?;
             self.reached.store(true, Ordering::Relaxed);
             match response.status().as_u16() {
                 401 => self.authorise(&response, used)?,
@@ -200,8 +238,7 @@ impl Client {
             .headers()
             .get_all(header::WWW_AUTHENTICATE)
             .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(auth::challenges)
+            .flat_map(|value| auth::challenges(&String::from_utf8_lossy(value.as_bytes())))
             .collect();
         let credentials = self
             .credentials
@@ -214,7 +251,7 @@ impl Client {
             credentials,
         )?;
         match header {
-            // Basic credentials do not get better by repetition.
+            // Repeating the same header would be refused again.
             Some(header) if used.as_ref() != Some(&header) => {
                 *current = Some(header);
                 Ok(())
@@ -248,12 +285,11 @@ impl Client {
         if status == 200 {
             return Ok(());
         }
-        let retry_after = response.headers().get(header::RETRY_AFTER);
         Err(Error::Status {
             host: self.host.clone(),
             path: path.chars().take(200).collect(),
             status,
-            retry_after_s: retry_after.and_then(|value| value.to_str().ok()?.parse().ok()),
+            retry_after_s: auth::retry_after_s(response),
         })
     }
 
@@ -305,12 +341,5 @@ impl Client {
     /// Whether the registry has ever answered this client.
     pub(crate) fn reached(&self) -> bool {
         self.reached.load(Ordering::Relaxed)
-    }
-
-    fn parsed(&self, url: &str) -> Result<Uri, Error> {
-        url.parse().map_err(|_| Error::Redirect {
-            host: self.host.clone(),
-            location: url.chars().take(200).collect(),
-        })
     }
 }

@@ -1,26 +1,35 @@
-//! The store: a folder with the layers of all images, and a database that says which image has which.
+//! The store: a folder with the layers of all images, and a database of images, names and layers.
 //!
 //! ```text
 //! images.db                 names, images, layers (SQLite)
 //! layers/<diffID>-v<n>.erofs  read-only; <n> is the converter's version
+//! records/<the same name>     what the layer's image does not hold of its tar
 //! partial/<digest>          downloads, complete or not, until their layer is converted
 //! tmp/                      files being written
 //! locks/<diffID>            held while a layer is converted, so that one process does it and others wait
 //! leases/<image id>         held, shared, while a sandbox runs the image
 //! reserve                   room for the database on a full disk, so that images can be removed
-//! lock                      held, shared, by every pull and import; alone, by the one who sweeps
+//! lock                      held shared by every pull and import, exclusively by a sweep
 //! ```
 //!
-//! How it stays whole: a layer is written to `tmp/`, synced, renamed into `layers/`, and only then entered in the
-//! database; an image is entered in one transaction when all its layers are there. What a killed process leaves is in
-//! `tmp/` or has no row; whoever gets `lock` alone knows that nobody is at work and removes it. Locks are flock(2)'s:
-//! they end with their holder, so no process id is ever guessed at.
+//! Consistency: a layer is written to `tmp/`, synced, renamed into `layers/`, and only then entered
+//! in the database; an image is entered in one transaction once all its layers are present.
+//! Leftovers of a killed process are in `tmp/` or have no row; a sweep, which holds `lock`
+//! exclusively, removes them. Locks are flock(2)'s: they end with their holder, so no process ids
+//! are compared.
 
 mod database;
+mod delete;
+mod details;
 mod error;
+mod glob;
 mod image;
+mod known;
 mod layers;
+mod list;
 mod lock;
+mod prune;
+mod records;
 mod remove;
 mod reserve;
 mod sweep;
@@ -32,12 +41,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use database::Database;
-pub(crate) use database::{LayerRow, NewName};
+pub(crate) use database::{BlobRow, LayerRow, NewName};
+pub use delete::{DeleteError, DeleteOptions, Deleted, Deletion, ImageUser, User};
+pub use details::{Details, DiskUsage, HistoryEntry, ImageUsage};
 pub use error::{Damage, Error};
 pub(crate) use error::{available_bytes, is_full};
+pub use glob::{Pattern, PatternError};
 pub use image::{Image, Layer};
 pub(crate) use layers::LayerJob;
+pub use list::{LabelFilter, ListFilter};
 pub(crate) use lock::FileLock;
+pub use prune::PruneOptions;
 pub use remove::Removed;
 pub use sweep::Swept;
 
@@ -53,8 +67,9 @@ pub struct Store {
     database: Mutex<Database>,
 }
 
-/// Keeps an image from being deleted while it lives. It is a lock on a descriptor: a process that inherits the
-/// descriptor, or is sent it, keeps the lease too, until the last copy is closed.
+/// Keeps an image from being deleted while the lease exists. It is a lock on a descriptor: a
+/// process that inherits the descriptor, or is sent it, keeps the lease too, until the last copy is
+/// closed.
 #[derive(Debug)]
 pub struct Lease(FileLock);
 
@@ -70,12 +85,12 @@ impl From<Lease> for OwnedFd {
     }
 }
 
-/// A pull or an import at work: while it lives, nobody sweeps.
+/// A pull or an import in progress: while it exists, no sweep runs.
 pub(crate) struct Session(#[expect(dead_code, reason = "held for its lock")] FileLock);
 
 impl Store {
-    /// Opens the store in this folder, which is made if it is not there. What a killed process left is removed,
-    /// unless another is at work.
+    /// Opens the store in this folder, which is created if missing. Leftovers of killed processes
+    /// are removed, unless a pull or an import is in progress.
     pub fn open(root: &Path) -> Result<Store> {
         let store = Store::open_unswept(root)?;
         if store.has_leftovers()? {
@@ -86,8 +101,9 @@ impl Store {
 
     fn open_unswept(root: &Path) -> Result<Store> {
         let database = root.join("images.db");
-        if !database.exists() {
-            for folder in ["", "layers", "partial", "tmp", "locks", "leases"] {
+        // The folder that came last: stores of earlier versions lack it.
+        if !database.exists() || !root.join("records").exists() {
+            for folder in ["", "layers", "partial", "tmp", "locks", "leases", "records"] {
                 let folder = root.join(folder);
                 std::fs::DirBuilder::new()
                     .recursive(true)
@@ -109,8 +125,8 @@ impl Store {
         row.map(|row| self.load(row, Check::Files)).transpose()
     }
 
-    /// The image that a person means: by name, or by id (whole, or its first digits; with or without `sha256:`).
-    /// A name goes before an id's beginning. What is neither a name nor an id is nothing that is here: `None`.
+    /// The image of this name or id (whole, or its first digits; with or without `sha256:`). A name
+    /// takes precedence over a prefix of an id. `None` for text that is neither.
     pub fn find(&self, text: &str) -> Result<Option<Image>> {
         if let Ok(name) = text.parse::<Reference>()
             && let Some(image) = self.image(&name)?
@@ -132,7 +148,8 @@ impl Store {
             .collect()
     }
 
-    /// Keeps the image while the lease lives. Fails with [`Error::NotFound`] if it has been removed meanwhile.
+    /// Keeps the image while the lease exists. Fails with [`Error::NotFound`] if it has been
+    /// removed meanwhile.
     pub fn lease(&self, image: &Image) -> Result<Lease> {
         let path = self.lease_path(&image.id);
         let lock = FileLock::shared(&path).map_err(Error::io("lock", path))?;
@@ -165,6 +182,12 @@ impl Store {
         Ok(self.database().image(id)?.map(|row| row.config))
     }
 
+    /// Whether this name means the image with this id.
+    pub(crate) fn names_image(&self, name: &Reference, id: &Digest) -> Result<bool> {
+        let row = self.database().image_named(&name.canonical())?;
+        Ok(row.is_some_and(|row| row.id == *id))
+    }
+
     /// Begins a pull or an import.
     pub(crate) fn session(&self) -> Result<Session> {
         self.hold_reserve()?;
@@ -174,7 +197,7 @@ impl Store {
             .map_err(Error::io("lock", path))
     }
 
-    /// Enters an image whose layers are all here.
+    /// Enters an image; all its layers are in the store.
     pub(crate) fn put_image(
         &self,
         config: &crate::manifest::Config,
@@ -184,14 +207,7 @@ impl Store {
     ) -> Result<Image> {
         let id = config.id();
         let layers: Vec<i64> = layers.iter().map(|layer| layer.id).collect();
-        let names: Vec<NewName> = names
-            .iter()
-            .map(|name| NewName {
-                name: name.canonical(),
-                repository: name.full_repository(),
-                is_digest: name.digest().is_some(),
-            })
-            .collect();
+        let names: Vec<NewName> = names.iter().map(NewName::of).collect();
         self.database()
             .put_image(&id, &config.bytes, manifest, &layers, &names)?;
         let row = self.database().image(&id)?;
@@ -201,7 +217,7 @@ impl Store {
 
     /// The database, for one statement or transaction.
     fn database(&self) -> MutexGuard<'_, Database> {
-        // Nothing panics while it holds this; if it did, SQLite has rolled back.
+        // If a thread panicked while holding this, SQLite has rolled back.
         self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -223,16 +239,16 @@ impl Store {
     }
 }
 
-/// How far [`Store::load`] looks.
+/// What [`Store::load`] checks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Check {
-    /// At the database only.
+    /// Only the database.
     Nothing,
-    /// At every layer's file too.
+    /// The layers' files too.
     Files,
 }
 
-/// Makes a rename in this folder survive a power cut.
+/// Makes a rename in this folder durable.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }

@@ -1,5 +1,5 @@
-//! The process is killed, or the disk is full, at every point of a pull or an import: what is served afterwards is
-//! whole, and another try succeeds.
+//! The process is killed, or the disk is full, at every point of a pull or an import: what is
+//! served afterwards is whole, and a retry succeeds.
 //!
 //! The work is done by a child: this test's own program, started again with [`ROLE`] set.
 
@@ -16,7 +16,7 @@ use support::images::{Packing, TestImage, layer, noise, tar};
 use support::server::Server;
 use support::{chain, files, quick, skip};
 
-/// Tells the child what to do: `pull` or `import`.
+/// The child's task: `pull` or `import`.
 const ROLE: &str = "HULL_TEST_ROLE";
 /// The store's folder.
 const ROOT: &str = "HULL_TEST_ROOT";
@@ -115,6 +115,10 @@ fn check(root: &Path, image: &TestImage) {
             let reader = image::erofs::Reader::open(file).unwrap();
             assert_eq!(reader.image_bytes(), layer.size_bytes);
         }
+        // What is here can leave again: every layer's tar is rebuilt and verified.
+        store
+            .save(&[&found.id.hex()], &mut std::io::sink(), &())
+            .unwrap();
     }
     assert_eq!(files(root, "tmp"), [""; 0]);
     store.repair().unwrap();

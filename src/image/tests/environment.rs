@@ -1,5 +1,5 @@
-//! What the environment says: proxies, certificates, credential helpers. Variables are set for a child, which is this
-//! test's own program started again.
+//! Settings from the environment: proxies, certificates, credential helpers. Variables are set for
+//! a child, which is this test's own program started again.
 
 mod support;
 
@@ -44,7 +44,8 @@ fn child() {
     }
 }
 
-/// Pulls in a child with these variables. Returns what it printed of an error, nothing if it succeeded.
+/// Pulls in a child with these variables. Returns what it printed of an error, nothing if it
+/// succeeded.
 fn pull(what: &str, variables: &[(&str, &str)]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());

@@ -1,4 +1,4 @@
-//! Importing archives of every kind, and archives that mean harm.
+//! Imports of archives of every kind, and of damaged and malicious ones.
 
 mod support;
 
@@ -197,7 +197,7 @@ fn a_root_file_system_becomes_an_image_of_one_layer() {
     assert_eq!(found[0].layers[0].diff_id, Digest::of(&rootfs));
     assert_eq!(found[0].created_s, None);
     assert_eq!(progress.count("Stored"), 1);
-    // However it comes, it is the same image.
+    // The same image results from every packing.
     for packed in [
         rootfs.clone(),
         gzip(&rootfs),
@@ -208,7 +208,7 @@ fn a_root_file_system_becomes_an_image_of_one_layer() {
 }
 
 #[test]
-fn what_is_no_image_is_refused() {
+fn other_files_are_refused() {
     let (_folder, store) = store();
     for bytes in [&b""[..], b"hello", &[0; 10240], &[7; 10240]] {
         let error = archive_error(stream(&store, bytes).unwrap_err());
@@ -231,7 +231,7 @@ fn what_is_no_image_is_refused() {
 }
 
 #[test]
-fn digests_that_lie_are_noticed_in_every_part() {
+fn wrong_digests_are_noticed_in_every_part() {
     let image = TestImage::sample(1);
     for digest in [
         image.digest(),
@@ -250,11 +250,12 @@ fn digests_that_lie_are_noticed_in_every_part() {
         let error = import(&store, layout.path()).unwrap_err();
         let text = chain(&error);
         assert!(
-            text.contains("digest") || text.contains("corrupt"),
+            text.contains("digest") || text.contains("damaged"),
             "{text}"
         );
         assert_eq!(store.images().unwrap(), []);
-        // The bottom layer may have been stored before a lie higher up; a liar never is.
+        // The bottom layer may have been stored before a wrong digest higher up; a layer with a
+        // wrong digest never is.
         let bad = digest.hex();
         assert!(
             !files(&folder.path().join("store"), "layers")
@@ -265,8 +266,8 @@ fn digests_that_lie_are_noticed_in_every_part() {
 }
 
 #[test]
-fn a_layer_whose_packed_form_lies_is_not_stored() {
-    // Other bytes that unpack to the right tar: only the digest of the packed form tells.
+fn a_layer_whose_packed_form_has_another_digest_is_not_stored() {
+    // Other bytes that unpack to the right tar: only the digest of the packed form differs.
     let (layout, image) = layout();
     let repacked = gzip(&image.layers[1].tar);
     let path = blob(layout.path(), image.layers[1].digest());
@@ -276,8 +277,8 @@ fn a_layer_whose_packed_form_lies_is_not_stored() {
     std::fs::write(path, &repacked).unwrap();
     let manifest = manifest.into_bytes();
     std::fs::write(blob(layout.path(), Digest::of(&manifest)), &manifest).unwrap();
-    let liar = TestImage { manifest, ..image };
-    let entry = liar.entry("linux", "amd64");
+    let altered = TestImage { manifest, ..image };
+    let entry = altered.entry("linux", "amd64");
     std::fs::write(layout.path().join("index.json"), index(&[entry])).unwrap();
     let (folder, store) = store();
     let error = import(&store, layout.path()).unwrap_err();
@@ -285,7 +286,7 @@ fn a_layer_whose_packed_form_lies_is_not_stored() {
     assert_eq!(
         files(&folder.path().join("store"), "layers").len(),
         1,
-        "the honest one below"
+        "the unchanged one below"
     );
 }
 
@@ -333,7 +334,7 @@ fn fifos_and_folders_are_not_blobs() {
 }
 
 #[test]
-fn archives_that_name_what_they_lack_are_refused() {
+fn incomplete_archives_are_refused() {
     let image = TestImage::sample(1);
     let docker = |config: &str, layers: &[&str]| {
         let list = serde_json::json!([{ "Config": config, "RepoTags": null, "Layers": layers }]);
@@ -398,7 +399,7 @@ fn a_truncated_archive_is_malformed() {
 }
 
 #[test]
-fn a_name_that_is_no_reference_is_told() {
+fn a_name_that_is_not_a_reference_is_an_error() {
     let image = TestImage::sample(1);
     let (_folder, store) = store();
     let error = archive_error(stream(&store, &image.docker_archive(&["Not A Name"])).unwrap_err());
@@ -406,7 +407,7 @@ fn a_name_that_is_no_reference_is_told() {
 }
 
 #[test]
-fn a_configuration_that_lies_about_a_layer_is_noticed() {
+fn a_configuration_with_a_wrong_diff_id_is_noticed() {
     let mut image = TestImage::sample(1);
     let other: LayerBlob = layer(tar(&[("x", b"")]), Packing::None);
     let text = String::from_utf8(image.config.clone()).unwrap();

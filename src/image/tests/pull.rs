@@ -1,4 +1,4 @@
-//! Pulling from registries that do as they should.
+//! Pulls from correct registries.
 
 mod support;
 

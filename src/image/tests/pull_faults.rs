@@ -1,4 +1,4 @@
-//! Registries that lie, stall and break off.
+//! Registries that send wrong content, stall and drop connections.
 
 mod support;
 
@@ -320,11 +320,11 @@ fn silence_ends_a_pull_but_slowness_does_not() {
 }
 
 #[test]
-fn a_layer_that_is_not_what_the_configuration_says_is_corrupt() {
+fn a_layer_with_another_diff_id_than_configured_is_refused() {
     let server = Server::honest();
     let mut image = TestImage::sample(1);
     let other = layer(tar(&[("other", b"")]), Packing::Gzip);
-    // The manifest names another layer, truthfully; the configuration knows nothing of it.
+    // The manifest lists another layer, with its true digest; the configuration does not list it.
     let text = String::from_utf8(image.manifest.clone()).unwrap();
     let text = text.replace(
         &image.layers[0].digest().to_string(),

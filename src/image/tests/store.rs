@@ -1,4 +1,4 @@
-//! What is in the store stays right: names, removal, leases, damage, leftovers.
+//! The store: names, removal, leases, damage, leftovers.
 
 mod support;
 
@@ -234,7 +234,7 @@ fn a_database_from_the_future_is_refused() {
         Store::open(&root),
         Err(Error::Version {
             found: 99,
-            known: 1,
+            known: 2,
             ..
         })
     ));

@@ -28,7 +28,7 @@ pub enum Error {
     Reserve {
         /// Size of all regions.
         bytes: u64,
-        /// What the mapping said.
+        /// The error.
         #[source]
         source: vm_memory::mmap::FromRangesError,
     },
@@ -56,7 +56,7 @@ pub enum Error {
     MapFile {
         /// Start of the range.
         at: u64,
-        /// What mmap said.
+        /// The error.
         #[source]
         source: io::Error,
     },
@@ -78,7 +78,7 @@ pub struct Slot {
 
 /// The RAM of a guest.
 ///
-/// The mapping lives as long as any clone of [`Ram::memory`]: whoever tells KVM of the slots keeps one.
+/// The mapping lives as long as any clone of [`Ram::memory`]: the owner of KVM's memory slots keeps one.
 #[derive(Debug)]
 pub struct Ram {
     memory: Memory,
@@ -222,8 +222,8 @@ impl Ram {
     /// of [`PAGE_BYTES`]; the last page may reach beyond the end of the file and reads as zeros there. RAM that is shared gets
     /// a copy.
     ///
-    /// The guest's first write to a page copies it; the file never changes. Whoever owns the file must not shorten it
-    /// while the VM runs: a page that is gone ends the VMM (SIGBUS), and harms nobody else.
+    /// The guest's first write to a page copies it; the file never changes. The file must not be shortened while the VM
+    /// runs: a page that is gone ends the VMM (SIGBUS), and no other process.
     pub fn map_file(
         &mut self,
         at: GuestAddress,
@@ -258,7 +258,7 @@ impl Ram {
             return Ok(range);
         }
         // SAFETY: [host, host + len) lies inside one region's mapping, which `memory` owns and keeps until it is
-        // dropped; `&mut self` and the absence of a running guest at load time leave nobody who relies on its former
+        // dropped; `&mut self` and the absence of a running guest at load time leave nothing that relies on its former
         // content. Guest memory is only ever accessed as volatile bytes, so that the new content needs no validity.
         unsafe {
             mmap(

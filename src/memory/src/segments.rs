@@ -1,8 +1,8 @@
 //! A run of guest memory in pieces, and I/O between it and descriptors without a copy in between.
 //!
 //! The pieces of one virtio descriptor chain, in their order, are one run of bytes here: a device takes its header from
-//! the front and hands the rest to the kernel. The guest may write the same bytes meanwhile; nobody makes references to
-//! them, and whoever needs a value copies it out once and looks at the copy.
+//! the front and hands the rest to the kernel. The guest may write the same bytes meanwhile: no references to them are
+//! made, and a value is copied out once and then validated.
 #![expect(unsafe_code, reason = "vectored I/O takes raw pointers")]
 
 use std::io;
@@ -182,7 +182,7 @@ impl<'m> Segments<'m> {
 
     /// readv(2) into the run: what was read is dropped from the front.
     pub fn read_from(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        // SAFETY: the vectors describe guest memory that is mapped while `self` lives and that nobody has references to.
+        // SAFETY: the vectors describe guest memory that is mapped while `self` lives and has no references to it.
         self.transfer(|iov, count| unsafe { libc::readv(fd.as_raw_fd(), iov, count) })
     }
 

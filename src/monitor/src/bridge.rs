@@ -1,11 +1,10 @@
 //! The container's network, held by the monitor for as long as it lives.
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::path::Path;
 
 use network::{Lease, Network};
-use protocol::agent::{EtcFiles, Interface};
+use protocol::agent::Interface;
 
 use crate::devices::Tap;
 
@@ -78,22 +77,5 @@ fn interface(interface: network::Interface) -> Interface {
         prefix_len: interface.prefix_len,
         gateway: Some(interface.gateway),
         mtu: interface.mtu,
-    }
-}
-
-/// /etc/hosts with the container's own address, as Docker writes it.
-pub(crate) fn hosts(etc: &EtcFiles, address: Option<Ipv4Addr>) -> Option<String> {
-    let hosts = etc.hosts.clone()?;
-    match (address, &etc.hostname) {
-        (Some(address), Some(hostname)) => {
-            let name = hostname.trim_end();
-            // As Docker: a name with a domain resolves without it, too.
-            let short = match name.split_once('.') {
-                Some((short, _)) if !short.is_empty() => format!(" {short}"),
-                _ => String::new(),
-            };
-            Some(format!("{hosts}{address}\t{name}{short}\n"))
-        }
-        _ => Some(hosts),
     }
 }

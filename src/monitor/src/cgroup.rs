@@ -207,12 +207,26 @@ fn limits(vm: &Vm) -> Vec<(&'static str, String)> {
         // The kernel's least is a millisecond.
         limits.push(("cpu.max", format!("{} {PERIOD_US}", quota.max(1000))));
     }
+    if let Some(shares) = vm.cpu_shares {
+        limits.push(("cpu.weight", weight(shares).to_string()));
+    }
     limits
+}
+
+/// cgroup v1's shares, 2 to 262144, as cgroup v2's weight, 1 to 10000: the way of runc and crun.
+fn weight(shares: u64) -> u64 {
+    1 + shares.clamp(2, 262_144).saturating_sub(2) * 9999 / 262_142
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_and_weights_have_the_same_ends() {
+        assert_eq!((weight(0), weight(2)), (1, 1));
+        assert_eq!((weight(1024), weight(262_144)), (39, 10_000));
+    }
 
     #[test]
     fn a_kill_for_want_of_memory_is_told_apart_by_whose_it_was() {

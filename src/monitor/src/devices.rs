@@ -109,12 +109,16 @@ pub(crate) fn layers_fit(layers: &[LayerFile]) -> bool {
 
 /// Opens what the VM needs; returns what hull-vmm is told, and the descriptors that go with it.
 pub(crate) fn assemble(vm: &Vm, own: Own<'_>) -> Result<(VmConfig, Vec<OwnedFd>), Error> {
+    assemble_on(open_kvm()?.into(), vm, own)
+}
+
+fn assemble_on(kvm: OwnedFd, vm: &Vm, own: Own<'_>) -> Result<(VmConfig, Vec<OwnedFd>), Error> {
     let mut descriptors: Vec<OwnedFd> = Vec::new();
     let mut pass = |fd: OwnedFd| {
         descriptors.push(fd);
         Descriptor(descriptors.len() as u32 - 1)
     };
-    let kvm = pass(open_kvm()?.into());
+    let kvm = pass(kvm);
     let snapshot = |saved: SavedVm, pass: &mut dyn FnMut(OwnedFd) -> Descriptor| Snapshot {
         state: pass(saved.state.into()),
         memory: pass(saved.memory.into()),
@@ -204,6 +208,58 @@ fn kernel(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_most_layers_and_all_devices_fit_one_packet() {
+        use protocol::vmm::{MAX_DESCRIPTORS, MAX_LAYERS, MAX_PACKET_LEN, ToVmm};
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "").unwrap();
+        let file = || File::open(&path).unwrap();
+        let vm = Vm {
+            program: path.clone(),
+            kernel: path.clone(),
+            initramfs: path.clone(),
+            cmdline: "x".repeat(4096),
+            memory_mib: 128,
+            cpu_shares: None,
+            cpu_milli: None,
+            vcpus: 1,
+            jail: Default::default(),
+            scratch: Some(path.clone()),
+            template: None,
+            show_console: true,
+        };
+        let layer = || LayerFile {
+            path: path.clone(),
+            len_bytes: LAYERS_LEN_BYTES,
+        };
+        let layers: Vec<LayerFile> = std::iter::repeat_with(layer).take(MAX_LAYERS).collect();
+        let own = Own {
+            begin: Begin::ToBeSaved(SavedVm {
+                state: file(),
+                memory: file(),
+            }),
+            layers: &layers,
+            folder: folder.path(),
+            keeps_disk: false,
+            console: file().into(),
+            tap: Some(Tap {
+                tap: file().into(),
+                offload: true,
+            }),
+        };
+        let (config, descriptors) = assemble_on(file().into(), &vm, own).unwrap();
+        assert_eq!(config.disks[0].extents.len(), MAX_LAYERS);
+        assert!(
+            descriptors.len() <= MAX_DESCRIPTORS,
+            "{}",
+            descriptors.len()
+        );
+        let packet = serde_json::to_vec(&ToVmm::Start(Box::new(config))).unwrap();
+        assert!(packet.len() <= MAX_PACKET_LEN, "{}", packet.len());
+    }
 
     #[test]
     fn layers_fit_until_the_device_is_full() {

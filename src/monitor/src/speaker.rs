@@ -9,22 +9,21 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use protocol::agent::{Failure, FailureKind, FromAgent, Request as ToAgent};
 use protocol::monitor::{FromMonitor, Measured};
-use protocol::record::{ContainerConfig, LogConfig, SandboxConfig, SandboxKind};
+use protocol::record::ContainerConfig;
 use protocol::vmm::FromVmm;
-use rustix::process::{Pid, Resource, Rlimit, getppid, setrlimit};
-use sys::refusal;
+use rustix::process::Pid;
 
 use crate::agent::{self, Agent, Said};
 use crate::chain;
 use crate::link::{Link, ToSpeaker};
 use crate::machine::{Backend, Machine};
-use crate::warden::members::Member;
 
+mod birth;
 mod client;
 mod log;
 mod machine;
@@ -32,10 +31,11 @@ mod poller;
 mod session;
 mod streams;
 
+pub(crate) use birth::Birth;
+use birth::{confine, new_log, setting};
 use client::Client;
-use log::Log;
 use poller::{Poller, Ready, Source};
-use session::{Action, Ask, Broken, ClientId, Session, Setting};
+use session::{Action, Ask, Broken, ClientId, Session};
 use streams::{Attachment, Event, Streams};
 
 /// What a speaker is born with.
@@ -51,44 +51,6 @@ pub(crate) struct Parts {
     pub(crate) user: Option<u32>,
     /// Its parent.
     pub(crate) warden: Pid,
-}
-
-/// What the warden knows when it makes a speaker.
-pub(crate) struct Birth {
-    config: SandboxConfig,
-    single: Option<(ContainerConfig, Option<OwnedFd>)>,
-    start: Vec<String>,
-    pub(crate) notices: Vec<String>,
-    pub(crate) failed: Option<Failure>,
-}
-
-impl Birth {
-    /// Of this sandbox, with its only container if it has one; `start` is started without being asked.
-    pub(crate) fn new(
-        config: &SandboxConfig,
-        single: Option<&mut Member>,
-        start: Vec<String>,
-    ) -> Result<Birth, crate::Error> {
-        let single = match single {
-            Some(member) => Some((member.config.clone(), member.open_log()?)),
-            None => None,
-        };
-        Ok(Birth {
-            config: config.clone(),
-            single,
-            start,
-            notices: Vec::new(),
-            failed: None,
-        })
-    }
-
-    /// The layers that are on the layer device from the start.
-    pub(crate) fn layers(&self) -> Vec<protocol::record::LayerFile> {
-        self.single
-            .as_ref()
-            .map(|(config, _)| config.run.layers.clone())
-            .unwrap_or_default()
-    }
 }
 
 /// Why a speaker cannot go on.
@@ -331,6 +293,7 @@ impl Speaker {
                 return Ok(());
             }
             for action in actions {
+                tracing::debug!(?action, "to be done");
                 self.carry_out(action)?;
             }
         }
@@ -391,84 +354,6 @@ fn broken(why: &str) -> Failure {
         FailureKind::Other,
         format!("cannot load the container: {why}"),
     )
-}
-
-/// The log of a container in this file.
-fn new_log(config: &ContainerConfig, file: Option<OwnedFd>) -> Option<Log> {
-    let max_bytes = match config.log {
-        LogConfig::JsonFile { max_size_bytes, .. } => max_size_bytes,
-        LogConfig::None => return None,
-    };
-    Some(Log::new(file?, max_bytes))
-}
-
-fn setting(
-    config: &SandboxConfig,
-    single: Option<ContainerConfig>,
-    start: Vec<String>,
-    failed: Option<Failure>,
-    interface: Option<protocol::agent::Interface>,
-) -> Setting {
-    let native = match &config.machine {
-        protocol::record::Machine::Native { .. } => {
-            let folder = config.root.join("sandboxes").join(&config.id);
-            Some(folder.join("writable").to_string_lossy().into_owned())
-        }
-        protocol::record::Machine::Vm(_) => None,
-    };
-    let no_random = |error: io::Error| {
-        let message = format!("cannot get random bytes for the sandbox: {error}");
-        Failure::new(FailureKind::Other, message)
-    };
-    Setting {
-        pod: config.kind != SandboxKind::Single,
-        shared_pid: matches!(
-            config.kind,
-            SandboxKind::Pod {
-                shared_pid: true,
-                ..
-            }
-        ),
-        keeps_disk: !single.as_ref().is_some_and(|single| single.auto_remove),
-        native,
-        single,
-        interface,
-        measure: config.measure,
-        start,
-        failed,
-        wake: Box::new(move || agent::wake().map_err(no_random)),
-        token: Box::new(move || {
-            let mut token = [0; protocol::agent::TOKEN_LEN];
-            sys::random::fill(&mut token).map_err(no_random)?;
-            Ok(token)
-        }),
-    }
-}
-
-/// Takes from this process what the speaker does not need: all but talking.
-fn confine(user: Option<u32>, warden: Pid, words: OwnedFd) -> io::Result<()> {
-    // Their first use asks the kernel where the vDSO is, by a call that is refused from here on.
-    let _ = (
-        sys::clock::monotonic_ns(),
-        sys::clock::realtime_ns(),
-        rustix::param::page_size(),
-        Instant::now(),
-    );
-    // Open as long as the process lives: a signal handler writes to it.
-    refusal::report_to(words.into_raw_fd())?;
-    refusal::name_thread("monitor");
-    for resource in [Resource::Core, Resource::Memlock, Resource::Msgqueue] {
-        let nothing = Rlimit {
-            current: Some(0),
-            maximum: Some(0),
-        };
-        setrlimit(resource, nothing)?;
-    }
-    sys::jail::renounce(user.map(|user| (user, user)))?;
-    if getppid() != Some(warden) {
-        return Err(io::Error::other("its parent has died"));
-    }
-    sys::seccomp::install(filters::program(&filters::MONITOR))
 }
 
 /// For `fuzz/` only: a guest that opens a stream with `bytes`, which reach nobody without the stream's token.

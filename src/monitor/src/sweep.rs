@@ -47,7 +47,7 @@ pub(crate) fn cgroup2_mount() -> Option<PathBuf> {
 }
 
 /// Kills and removes the cgroup, of a native container or around a VM, that a dead monitor left behind.
-fn cgroup(id: &str) {
+pub(crate) fn cgroup(id: &str) {
     let Ok(path) = crate::cgroup::place(id) else {
         return;
     };

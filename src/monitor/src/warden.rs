@@ -33,6 +33,7 @@ use crate::machine::{HostSide, Machine};
 use crate::speaker::{self, Birth};
 use crate::{Error, jail, wait_for};
 
+mod ends;
 mod life;
 pub(crate) mod members;
 mod policy;
@@ -186,7 +187,7 @@ impl Warden {
         let Some(member) = self.members.get_mut(&self.config.id) else {
             return;
         };
-        if !life::is_removed_at_its_end(member) {
+        if !ends::is_removed_at_its_end(member) {
             return;
         }
         crate::events::write(&self.config.root, member, "destroy", &[]);

@@ -53,9 +53,13 @@ pub fn write<T: Serialize>(mut to: impl Write, message: &T) -> Result<(), Error>
 /// Reads one message, blocking until it is complete.
 pub fn read<T: DeserializeOwned>(mut from: impl Read) -> Result<T, Error> {
     let mut header = [0; 4];
-    match from.read(&mut header)? {
-        0 => return Err(Error::Closed),
-        n => from.read_exact(&mut header[n..])?,
+    loop {
+        match from.read(&mut header) {
+            Ok(0) => return Err(Error::Closed),
+            Ok(n) => break from.read_exact(&mut header[n..])?,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let len = u32::from_le_bytes(header) as usize;
     if len > MAX_LEN {

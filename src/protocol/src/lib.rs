@@ -3,6 +3,7 @@
 //! - [`frame`]: how a message travels (a length and a JSON document).
 //! - [`agent`]: monitor to agent, over the first vsock connection of a sandbox.
 //! - [`vmm`]: monitor to hull-vmm, over the one SOCK_SEQPACKET socket that hull-vmm inherits.
+//! - [`layer`]: a layer's image to those that mount it.
 //! - [`monitor`]: a client (the engine) to a monitor, over the sandbox's Unix socket.
 //! - [`record`]: what is on disk of sandboxes and containers.
 //!
@@ -11,6 +12,7 @@
 
 pub mod agent;
 pub mod frame;
+pub mod layer;
 pub mod monitor;
 pub mod record;
 pub mod timeline;
@@ -18,3 +20,14 @@ pub mod vmm;
 
 /// What both ends of every conversation must agree on: they are built from one tree.
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("HULL_BUILD"));
+
+/// An error for a person: what failed, and why, to the last cause, joined with ": ".
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -23,6 +23,8 @@ pub const MAX_DESCRIPTORS: usize = 253;
 const START_DESCRIPTORS: usize = 13;
 /// The most layers of a VM that starts: one descriptor each in [`ToVmm::Start`].
 pub const MAX_LAYERS: usize = MAX_DESCRIPTORS - START_DESCRIPTORS;
+// Each is a partition of the layer device, of which Linux counts 255.
+const _: () = assert!(MAX_LAYERS <= 255);
 /// The most extents of a disk, those included that are added while the VM runs.
 pub const MAX_EXTENTS: usize = 1024;
 /// The most vCPUs of a VM.
@@ -97,7 +99,7 @@ pub struct VmConfig {
 pub enum Boot {
     /// With a kernel.
     Kernel(Kernel),
-    /// Where another VM was saved ([`Kernel::save_to`]): one of this build, of the same size and with the same devices, whose
+    /// Where another VM was saved ([`Kernel::save_to`]): one of this build, of the same size and with the same devices; their
     /// files may differ.
     Snapshot(Snapshot),
 }

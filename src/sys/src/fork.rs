@@ -42,6 +42,26 @@ pub fn fork(
     cgroup: Option<BorrowedFd<'_>>,
     child: impl FnOnce(InChild) -> i32,
 ) -> io::Result<Child> {
+    clone(namespaces, cgroup, libc::SIGCHLD, child)
+}
+
+/// As [`fork`], but the new process is the caller's sibling: a child of the caller's parent, which is told of its end by
+/// the signal that it gets for the caller. To be called in a process made by [`fork`].
+pub fn fork_sibling(
+    namespaces: i32,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce(InChild) -> i32,
+) -> io::Result<Child> {
+    // With CLONE_PARENT the kernel takes the caller's own exit signal and wants none here.
+    clone(namespaces | libc::CLONE_PARENT, cgroup, 0, child)
+}
+
+fn clone(
+    flags: i32,
+    cgroup: Option<BorrowedFd<'_>>,
+    exit_signal: i32,
+    child: impl FnOnce(InChild) -> i32,
+) -> io::Result<Child> {
     // SAFETY: for a program of one thread these flags are defined to change nothing (unshare(2)); for others the
     // call fails. It is a test, and needs no pointer.
     if unsafe { libc::unshare(libc::CLONE_THREAD | libc::CLONE_SIGHAND | libc::CLONE_VM) } != 0 {
@@ -50,9 +70,9 @@ pub fn fork(
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is a plain structure for which zeros are valid and mean "unused".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = namespaces as u32 as u64 | libc::CLONE_PIDFD as u64;
+    args.flags = flags as u32 as u64 | libc::CLONE_PIDFD as u64;
     args.pidfd = (&raw mut pidfd) as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    args.exit_signal = exit_signal as u64;
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
@@ -68,7 +88,7 @@ pub fn fork(
         }
         pid => Ok(Child {
             pid: Pid::from_raw(pid as i32).expect("clone3 returns a positive number to the parent"),
-            // SAFETY: CLONE_PIDFD stored a new descriptor that nobody else owns.
+            // SAFETY: CLONE_PIDFD stored a new descriptor that nothing else owns.
             pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
         }),
     }
@@ -97,7 +117,7 @@ pub fn execve(path: &CStr, argv: &[CString], envp: &[CString]) -> io::Error {
     io::Error::last_os_error()
 }
 
-/// Replaces the process by the program whose file this descriptor is, without looking at any path. A descriptor that is
+/// Replaces the process by the program that this descriptor refers to, without looking at any path. A descriptor that is
 /// close-on-exec will do, but for scripts. Returns only when that failed.
 pub fn execve_descriptor(program: RawFd, argv: &[CString], envp: &[CString]) -> io::Error {
     let (argv, envp) = (pointers(argv), pointers(envp));
@@ -130,6 +150,30 @@ impl InChild {
     /// Closes the numbers from `first` to `last`, which the child does not use: see [`InChild::close_from`].
     pub fn close_numbers(&self, first: RawFd, last: RawFd) -> io::Result<()> {
         close_range(first, last)
+    }
+
+    /// Enters namespaces of the process that `process` (a pidfd) stands for, all at once: `CLONE_NEW*` flags. A PID
+    /// namespace is entered by the processes that this one makes from now on.
+    pub fn enter_namespaces_of(&self, process: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
+        // SAFETY: changes what names and numbers mean to this process, and nothing that Rust relies on.
+        match unsafe { libc::setns(process.as_raw_fd(), flags) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Closes every descriptor, the standard streams too, but those of `keep`; as [`InChild::close_from`].
+    pub fn close_all_but(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut keep: Vec<RawFd> = keep.iter().map(|fd| fd.as_raw_fd()).collect();
+        keep.sort_unstable();
+        let mut first = 0;
+        for number in keep {
+            if number > first {
+                close_range(first, number - 1)?;
+            }
+            first = first.max(number + 1);
+        }
+        close_range(first, RawFd::MAX)
     }
 
     /// Makes a cgroup namespace that begins at the process's cgroup.

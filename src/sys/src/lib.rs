@@ -30,3 +30,4 @@ pub mod tap;
 pub mod thread;
 pub mod trusted;
 pub mod vsock;
+pub mod wait;

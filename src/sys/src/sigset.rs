@@ -1,6 +1,6 @@
 //! Signal sets, for processes that end in another program or live as an init; sending a signal by its number.
 //!
-//! Deliberately absent: handlers, and signals as descriptors (see [`crate::signals`]).
+//! Deliberately absent: handlers, and signals as descriptors (see [`crate::signalfd`]).
 
 #![expect(
     unsafe_code,
@@ -8,59 +8,85 @@
 )]
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 
 /// The largest signal number (SIGRTMAX of the kernel).
 pub const MAX: i32 = 64;
 
 /// A set of signals.
-#[derive(Clone, Copy)]
-pub struct Set(libc::sigset_t);
+///
+/// Kept and used as the kernel's own (64 bits), and not by the C library, which leaves the two or three real-time
+/// signals that it uses itself out of every set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Set(u64);
 
 impl Set {
     /// No signal.
     pub fn empty() -> Set {
-        let mut set = std::mem::MaybeUninit::uninit();
-        // SAFETY: sigemptyset initializes the whole set.
-        unsafe {
-            libc::sigemptyset(set.as_mut_ptr());
-            Set(set.assume_init())
-        }
+        Set(0)
     }
 
     /// Every signal.
     pub fn all() -> Set {
-        let mut set = Set::empty();
-        // SAFETY: the set is valid and initialized.
-        unsafe { libc::sigfillset(&mut set.0) };
-        set
+        Set(u64::MAX)
     }
 
-    /// These signals.
+    /// These signals. A number that is none is left out.
     pub fn of(signals: &[i32]) -> Set {
-        let mut set = Set::empty();
-        for &signal in signals {
-            // SAFETY: the set is valid and initialized; an invalid number is refused by the call and left out.
-            unsafe { libc::sigaddset(&mut set.0, signal) };
-        }
-        set
+        let valid = signals.iter().filter(|signal| (1..=MAX).contains(signal));
+        Set(valid.fold(0, |set, signal| set | 1 << (signal - 1)))
     }
 
-    /// Blocks exactly these signals in the calling thread.
+    /// Blocks exactly these signals in the calling thread, as far as they can be.
     pub fn block_only(&self) -> io::Result<()> {
-        // SAFETY: the set is valid; the old one is not asked for.
-        match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) } {
-            0 => Ok(()),
-            errno => Err(io::Error::from_raw_os_error(errno)),
-        }
+        // SAFETY: the set is valid for the call and its size is given; the old one is not asked for.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigprocmask,
+                libc::SIG_SETMASK,
+                &raw const self.0,
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
+        check(result).map(drop)
     }
 
-    /// Waits for one of these signals, which must be blocked, and returns its number.
-    pub fn wait(&self) -> io::Result<i32> {
-        // SAFETY: the set is valid; no information or timeout is asked for.
-        match unsafe { libc::sigtimedwait(&self.0, std::ptr::null_mut(), std::ptr::null()) } {
-            -1 => Err(io::Error::last_os_error()),
-            signal => Ok(signal),
-        }
+    /// Waits for one of these signals, which must be blocked.
+    pub fn wait(&self) -> io::Result<Received> {
+        // SAFETY: zeros are a valid siginfo_t.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the set and the information are valid for the call and the set's size is given; no timeout is.
+        let signal = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigtimedwait,
+                &raw const self.0,
+                &raw mut info,
+                std::ptr::null::<libc::timespec>(),
+                size_of::<u64>(),
+            )
+        };
+        Ok(Received {
+            signal: check(signal)?,
+            // SI_USER, SI_QUEUE, SI_TKILL and the like are not positive (sigaction(2)).
+            is_from_a_process: info.si_code <= 0,
+        })
+    }
+}
+
+/// A signal that was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Its number.
+    pub signal: i32,
+    /// A process sent it; otherwise the kernel did.
+    pub is_from_a_process: bool,
+}
+
+fn check(result: libc::c_long) -> io::Result<i32> {
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        result => Ok(result as i32),
     }
 }
 
@@ -96,11 +122,60 @@ pub fn reset_actions() {
     }
 }
 
+/// Sends a signal, by number, to the process that a pidfd stands for: never to another that got its number.
+pub fn send(process: impl AsFd, signal: i32) -> io::Result<()> {
+    let process = process.as_fd().as_raw_fd();
+    // SAFETY: no information is given (a null pointer); the descriptor is open for the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process,
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Sends a signal, by number, to a process.
 pub fn kill(pid: rustix::process::Pid, signal: i32) -> io::Result<()> {
     // SAFETY: no pointers; a Pid is positive, so this addresses one process and not a group.
     match unsafe { libc::kill(pid.as_raw_pid(), signal) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_signal_can_be_waited_for_and_its_sender_told() {
+        // In a thread of its own: the signal mask belongs to the thread.
+        let thread = std::thread::spawn(|| {
+            Set::all().block_only().unwrap();
+            let of_thread = |signal: i32| {
+                // SAFETY: no pointers; the thread is this one.
+                let thread = unsafe { libc::syscall(libc::SYS_gettid) };
+                // SAFETY: as above; the signal is blocked.
+                unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal) }
+            };
+            // Among them those that C libraries keep for themselves (32 to 34).
+            for signal in [1, 17, 21, 31, 32, 33, 34, 64] {
+                assert_eq!(of_thread(signal), 0);
+                let expected = Received {
+                    signal,
+                    is_from_a_process: true,
+                };
+                assert_eq!(Set::of(&[signal]).wait().unwrap(), expected);
+            }
+        });
+        thread.join().unwrap();
+        assert_eq!(Set::of(&[0, -1, 65]), Set::empty());
     }
 }

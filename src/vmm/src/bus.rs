@@ -1,6 +1,6 @@
-//! Who answers an access of the guest's: I/O ports, and the window of virtio-mmio devices.
+//! The bus: chips at I/O ports, and virtio-mmio devices in their windows.
 //!
-//! An access that nobody answers reads as all ones, and is ignored when it writes; every access is counted by kind. Chips
+//! An access that nothing answers reads as all ones, and is ignored when it writes; every access is counted by kind. Chips
 //! and transports each have a lock of their own: two vCPUs wait for each other only at the same device.
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ pub struct Bus {
     chips: Vec<OnPorts>,
     devices: Vec<OnMmio>,
     stamps: Arc<Stamps>,
-    /// Where the devices begin, in a VM from a snapshot that has not run yet.
+    /// The devices' saved states, in a VM from a snapshot that has not run yet.
     saved: Mutex<Vec<mmio::State>>,
     port_counts: Mutex<BTreeMap<(Access, u16), u64>>,
     other_port_count: AtomicU64,
@@ -51,7 +51,7 @@ struct OnMmio {
 }
 
 impl Bus {
-    /// A bus without anybody on it.
+    /// An empty bus.
     pub fn new(stamps: Arc<Stamps>) -> Self {
         Self {
             chips: Vec::new(),
@@ -84,8 +84,8 @@ impl Bus {
         });
     }
 
-    /// Has the devices begin where they were saved: see [`Bus::resume`].
-    pub fn begin_at(&mut self, saved: Vec<mmio::State>) -> Result<(), snapshot::Error> {
+    /// Keeps the devices' saved states for [`Bus::resume`].
+    pub fn set_saved(&mut self, saved: Vec<mmio::State>) -> Result<(), snapshot::Error> {
         snapshot::same("devices", saved.len() as u64, self.devices.len() as u64)?;
         self.saved = Mutex::new(saved);
         Ok(())
@@ -216,7 +216,7 @@ impl Bus {
     }
 }
 
-/// A panic with the lock held ends the process (`panic = "abort"`); in tests, the state is as good as any.
+/// A panic with the lock held ends the process (`panic = "abort"`); tests do not care about the state.
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
-//! What hull-vmm gives up by itself, on top of what it was born without: system calls, for each kind of thread.
+//! What hull-vmm gives up itself, beyond what its jail took: system calls, for each kind of thread.
 //!
-//! The order: [`begin`] before the first packet; the threads' filters where they are spawned, by `sys::thread`; the main
+//! The order: [`prepare`] before the first packet; the threads' filters where they are spawned, by `sys::thread`; the main
 //! thread's last, with [`first_thread`], when every other thread exists: there is no call that makes one afterwards.
 
 use std::io;
@@ -13,8 +13,8 @@ use sys::refusal;
 
 use crate::snapshot::MAX_STATE_BYTES;
 
-/// Has refused calls and panics told over `words`, and every thread confined as it starts.
-pub fn begin(words: OwnedFd) -> io::Result<()> {
+/// Reports refused calls and panics to `words`, and confines every thread as it starts.
+pub fn prepare(words: OwnedFd) -> io::Result<()> {
     // It stays open as long as the process lives: a signal handler writes to it.
     refusal::report_to(words.into_raw_fd())?;
     refusal::name_thread("main");

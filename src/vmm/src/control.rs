@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use devices::virtio::Subscriber;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
-use protocol::vmm::{End, FromVmm, MAX_PACKET_LEN, ToVmm, VmConfig};
+use protocol::vmm::{Descriptor, End, FromVmm, MAX_PACKET_LEN, PlacedExtent, ToVmm, VmConfig};
 use sys::packet;
 
 use crate::confine;
@@ -55,7 +55,7 @@ pub enum Error {
 }
 
 /// Builds and runs the VM that the monitor asks for over `socket`. Returns when the VM has ended and the monitor has been
-/// told, or with what the monitor has been told went wrong. The VM's memory is left to the end of the process.
+/// told, or with the error that the monitor has been told. The VM's memory is left to the end of the process.
 pub fn serve(socket: OwnedFd, stamps: Arc<Stamps>) -> Result<(), Error> {
     let socket = Arc::new(socket);
     let result = run(&socket, stamps);
@@ -76,7 +76,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut next = error.source();
     while let Some(source) = next {
         let text = source.to_string();
-        // event_manager's errors have said it themselves.
+        // event_manager's errors include their source.
         if !message.ends_with(&text) {
             message.push_str(": ");
             message.push_str(&text);
@@ -140,27 +140,14 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
         sources: sources.clone(),
     };
     subscribe(&mut manager, conversation, socket)?;
-    // Every thread is there: nothing is needed any more but what the loop does.
+    // Every thread exists: from here on, only the loop's system calls are needed.
     confine::first_thread().map_err(Error::Confine)?;
     sys::thread::wait_until_confined();
     gate.open();
 
-    let mut watch = halt::Watch::default();
-    let end = loop {
-        if let Some(end) = ends.get() {
-            break end.clone();
-        }
-        match manager.run_with_timeout(watch.timeout_ms())? {
-            0 => {
-                if let Some(end) = watch.idle(&sources.vcpus) {
-                    ends.reach(end);
-                }
-            }
-            _ => watch.busy(),
-        }
-    };
+    let end = wait_for_end(&ends, &sources, &mut manager)?;
     let timeout = match end {
-        // They have something to do yet; who waits for it knows for how long.
+        // They have the state to save; the monitor has a deadline for that.
         End::Saved => None,
         _ => Some(STOP_TIMEOUT),
     };
@@ -181,7 +168,29 @@ fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lets `subscriber` hear when `descriptor` can be read.
+/// Runs the loop until the VM has ended.
+fn wait_for_end(
+    ends: &Ends,
+    sources: &Sources,
+    manager: &mut EventManager<Subscriber>,
+) -> Result<End, Error> {
+    let mut watch = halt::Watch::default();
+    loop {
+        if let Some(end) = ends.get() {
+            return Ok(end.clone());
+        }
+        match manager.run_with_timeout(watch.timeout_ms())? {
+            0 => {
+                if let Some(end) = watch.idle(&sources.vcpus) {
+                    ends.reach(end);
+                }
+            }
+            _ => watch.busy(),
+        }
+    }
+}
+
+/// Calls `subscriber` when `descriptor` can be read.
 fn subscribe(
     manager: &mut EventManager<Subscriber>,
     subscriber: impl MutEventSubscriber + Send + 'static,
@@ -246,8 +255,8 @@ fn send(socket: &OwnedFd, message: &FromVmm) {
             })?)
         });
     if let Err(error) = sent {
-        // A monitor that is gone ends the VM through the loop; nobody is left to be told.
-        tracing::debug!(%error, "the monitor could not be told");
+        // A monitor that is gone ends the VM through the loop; there is no one to report this to.
+        tracing::debug!(%error, "a message to the monitor could not be sent");
     }
 }
 
@@ -256,7 +265,7 @@ struct Watch(Ends);
 
 impl MutEventSubscriber for Watch {
     fn process(&mut self, _events: Events, ops: &mut EventOps) {
-        // Seen once; the loop looks at the end itself, and must not be woken for it again while the vCPUs stop.
+        // Once is enough: the loop looks at the end itself, and must not be woken again while the vCPUs stop.
         let _ = ops.remove(Events::empty_raw(self.0.as_raw_fd()));
     }
 
@@ -274,50 +283,59 @@ struct Conversation {
 impl Conversation {
     /// Answers one message. An error here ends the VM: a monitor that cannot be understood cannot keep it.
     fn answer(&self) -> Result<(), Error> {
-        match receive(&self.socket)? {
-            None | Some((ToVmm::Stop, _)) => self.ends.reach(End::Stopped),
-            Some((ToVmm::Report, _)) => {
-                send(&self.socket, &FromVmm::Report(self.sources.report()));
-            }
-            Some((ToVmm::OfferStream { port, stream }, mut descriptors)) => {
-                self.offer(port, descriptors.take(stream)?);
-            }
-            Some((
-                ToVmm::AddExtents {
-                    request,
-                    disk,
-                    extents,
-                },
-                mut descriptors,
-            )) => {
-                let added = self.backends.add_extents(&disk, extents, &mut descriptors);
-                let answer = match added {
-                    Ok(()) => FromVmm::Added { request },
-                    Err(error) => FromVmm::Refused {
-                        request,
-                        message: chain(&error),
-                    },
-                };
-                send(&self.socket, &answer);
-            }
-            Some((ToVmm::Start(_), _)) => {
+        let Some((message, descriptors)) = receive(&self.socket)? else {
+            self.ends.reach(End::Stopped);
+            return Ok(());
+        };
+        match message {
+            ToVmm::Stop => self.ends.reach(End::Stopped),
+            ToVmm::Report => send(&self.socket, &FromVmm::Report(self.sources.report())),
+            ToVmm::OfferStream { port, stream } => self.offer(port, stream, descriptors),
+            ToVmm::AddExtents {
+                request,
+                disk,
+                extents,
+            } => self.add_extents(request, &disk, extents, descriptors),
+            ToVmm::Start(_) => {
                 tracing::error!("the monitor asked for a second VM");
                 self.ends.reach(End::Stopped);
             }
         }
         Ok(())
     }
-}
 
-impl Conversation {
-    fn offer(&self, port: u32, stream: OwnedFd) {
+    /// Offers a stream to the guest. One that cannot be offered has failed, and nothing else.
+    fn offer(&self, port: u32, stream: Descriptor, mut descriptors: Descriptors) {
         let Some(offers) = &self.backends.offers else {
             tracing::warn!(port, "a stream was offered to a VM without vsock");
             return;
         };
-        if let Err(error) = offers.offer(port, stream) {
-            send_failure(&self.socket, port, &error);
+        match descriptors.take(stream) {
+            Ok(stream) => {
+                if let Err(error) = offers.offer(port, stream) {
+                    send_failure(&self.socket, port, &error);
+                }
+            }
+            Err(error) => send_failure(&self.socket, port, &error),
         }
+    }
+
+    fn add_extents(
+        &self,
+        request: u32,
+        disk: &str,
+        extents: Vec<PlacedExtent>,
+        mut descriptors: Descriptors,
+    ) {
+        let added = self.backends.add_extents(disk, extents, &mut descriptors);
+        let answer = match added {
+            Ok(()) => FromVmm::Added { request },
+            Err(error) => FromVmm::Refused {
+                request,
+                message: chain(&error),
+            },
+        };
+        send(&self.socket, &answer);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use protocol::vmm::End;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// The end of one VM, shared by everyone who may cause or await it.
+/// The end of one VM, shared by everything that may cause or await it.
 #[derive(Debug, Clone)]
 pub struct Ends(Arc<Inner>);
 

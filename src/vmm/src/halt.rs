@@ -1,7 +1,7 @@
 //! Finding out that a guest has halted for good.
 //!
 //! With the interrupt chip in KVM a halted vCPU never leaves it, so a guest that halts with interrupts off (a power-off
-//! without ACPI) would stay for ever. Nothing tells; so whenever the main loop has had nothing to do for [`IDLE`], the
+//! without ACPI) would stay for ever, and KVM does not report it. So whenever the main loop has had nothing to do for [`IDLE`], the
 //! first vCPU is asked whether it will ever run again, and the others only if it will not. It costs a living guest one
 //! exit in that time, and one that is busy with its devices nothing.
 
@@ -16,7 +16,7 @@ const IDLE: Duration = Duration::from_secs(2);
 /// How long an answer takes.
 const ANSWER: Duration = Duration::from_millis(20);
 
-/// What is known of the vCPUs' lives.
+/// How far the vCPUs have been asked.
 #[derive(Debug, Default)]
 pub struct Watch {
     /// How many were asked, from the first on.
@@ -30,7 +30,7 @@ impl Watch {
         timeout.as_millis() as i32
     }
 
-    /// Something has happened: the guest lives.
+    /// Something has happened: the guest is alive.
     pub fn busy(&mut self) {
         self.asked = 0;
     }

@@ -20,7 +20,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::snapshot::Chips;
 
-/// What hull cannot do without, by KVM's names.
+/// Capabilities that hull needs, by KVM's names.
 const REQUIRED: [(Cap, &str); 9] = [
     (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
     (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
@@ -46,10 +46,10 @@ pub enum Error {
     /// The descriptor is something else.
     #[error("the descriptor given as /dev/kvm is not KVM")]
     NotKvm,
-    /// KVM of another age.
+    /// Another version of KVM's interface.
     #[error("this KVM has API version {found}, and {KVM_API_VERSION} is needed")]
     ApiVersion {
-        /// What it says.
+        /// Its version.
         found: i32,
     },
     /// KVM without something that hull needs.
@@ -81,7 +81,7 @@ pub enum Error {
         /// Its number.
         index: u32,
     },
-    /// A KVM whose vCPUs have more state than hull saves.
+    /// vCPUs with more state than hull saves.
     #[error("vCPUs of this KVM have {bytes} bytes of extended state, and hull saves {XSAVE_BYTES}")]
     ExtendedState {
         /// KVM_CAP_XSAVE2.
@@ -106,7 +106,7 @@ pub(crate) fn failed(ioctl: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> E
     move |source| Error::Ioctl { ioctl, source }
 }
 
-/// What KVM_CHECK_EXTENSION says: 0 for what this KVM does not have.
+/// The result of KVM_CHECK_EXTENSION: 0 for what this KVM does not have.
 fn extension(kvm: &Kvm, capability: Cap) -> Result<usize, Error> {
     // -1 is the call's failure, not KVM's answer.
     usize::try_from(kvm.check_extension_int(capability))
@@ -178,7 +178,7 @@ impl System {
         })
     }
 
-    /// Refuses a KVM whose vCPUs hull can neither save nor begin where they were saved.
+    /// Refuses a KVM with vCPUs that hull can neither save nor restore.
     pub fn check_snapshots(&self) -> Result<(), Error> {
         match extension(&self.kvm, Cap::Xsave2)? {
             bytes if bytes > XSAVE_BYTES => Err(Error::ExtendedState { bytes }),

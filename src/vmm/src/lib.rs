@@ -1,7 +1,7 @@
 //! hull-vmm: one process, one VM.
 //!
-//! It is told what to build over one socket, gets every resource as an open descriptor, opens no path and makes no
-//! socket. `arch` says what a guest expects, `devices` what a device does; this crate performs the ioctls.
+//! Over one socket it gets a configuration and every resource as an open descriptor; it opens no path and makes no
+//! socket. `arch` has what a guest expects, `devices` what a device does; this crate performs the ioctls.
 //!
 //! ```text
 //!  control socket --> main: epoll loop (control, devices) <----- kicks ------ KVM (ioeventfd)
@@ -12,10 +12,10 @@
 //! ```
 //!
 //! - [`control`]: the conversation with the monitor.  [`machine`]: where a VM is put together.
-//! - [`kvm`], [`vcpu`], [`stats`]: the ioctls.  [`bus`]: who answers an access.  [`loader`]: kernel and initramfs.
+//! - [`kvm`], [`vcpu`], [`stats`]: the ioctls.  [`bus`]: what answers an access.  [`loader`]: kernel and initramfs.
 //! - [`confine`]: what each thread gives up before a guest runs.
 //! - [`snapshot`]: a VM saved, and begun where another was saved.
-//! - [`ends`], [`halt`], [`stamps`]: what is known of a VM's life.  [`probe`]: whether this KVM can boot a stock kernel.
+//! - [`ends`], [`halt`], [`stamps`]: why and when a VM ended, when it reached each stage.  [`probe`]: whether this KVM can boot a stock kernel.
 
 pub mod bus;
 pub mod confine;

@@ -39,7 +39,7 @@ fn serve(stamps: Arc<Stamps>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Err(error) = sys::spawn::inherited(WORDS_FD).and_then(confine::begin) {
+    if let Err(error) = sys::spawn::inherited(WORDS_FD).and_then(confine::prepare) {
         eprintln!(
             "hull-vmm: no pipe for last words as descriptor {WORDS_FD}: {error}; hull starts it with one"
         );

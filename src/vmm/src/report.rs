@@ -1,4 +1,4 @@
-//! What hull-vmm knows of its VM, put into the protocol's words.
+//! Reports on a VM, in the protocol's types.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::stamps::Stamps;
 use crate::stats::Stats;
 use crate::vcpu::Running;
 
-/// Everything that a report is made of. No lock is held for longer than a copy takes.
+/// Everything that a report is made of. Locks are held for as long as a copy takes.
 pub struct Sources {
     /// The stamps.
     pub stamps: Arc<Stamps>,
@@ -28,7 +28,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Of a VM whose vCPUs have been started.
+    /// Of a VM with started vCPUs.
     pub fn new(
         stamps: Arc<Stamps>,
         bus: Arc<Bus>,

@@ -19,7 +19,7 @@ impl Stamp {
     /// Now, unless it was stamped before.
     pub fn set(&self) {
         if self.0.load(Ordering::Relaxed) == 0 {
-            // Whoever loses the race stamped the same moment.
+            // The loser of a race would have stamped the same moment.
             let _ =
                 self.0
                     .compare_exchange(0, monotonic_ns(), Ordering::Relaxed, Ordering::Relaxed);
@@ -68,7 +68,7 @@ impl Stamps {
     }
 }
 
-/// What the control device hears, stamped.
+/// The control device's listener: stamps what the guest marks.
 pub struct Listener {
     /// The stamps.
     pub stamps: Arc<Stamps>,

@@ -35,7 +35,7 @@ impl Stats {
         if fd < 0 {
             return None;
         }
-        // SAFETY: the descriptor is new, and nobody else owns it.
+        // SAFETY: the descriptor is new and has no other owner.
         let file = unsafe { File::from_raw_fd(fd) };
         Some(Self { file })
     }

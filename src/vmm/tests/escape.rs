@@ -1,4 +1,4 @@
-//! Escape drills: somebody has taken over a thread of hull-vmm and tries what attackers try. Once with that thread's
+//! Escape drills: an attacker has taken over a thread of hull-vmm and tries to get out. Once with that thread's
 //! seccomp filter, which must refuse every attempt; once without any, to see what the rest of the jail refuses alone.
 
 use std::os::fd::{AsFd, OwnedFd};

@@ -64,7 +64,7 @@ fn start(command: &mut Command) -> Vm {
     vm
 }
 
-/// A request whose extents begin at these places, and its descriptors.
+/// A request for extents at these places, and its descriptors.
 fn request(request: u32, disk: &str, places: &[u64]) -> (ToVmm, Vec<OwnedFd>) {
     let extents = places.iter().enumerate().map(|(index, &offset_bytes)| {
         let extent = DiskExtent {

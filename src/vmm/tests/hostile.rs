@@ -28,11 +28,11 @@ use payload::Code;
 /// block, net, vsock, rng, console.
 const DEVICES: u32 = 5;
 /// What hull-vmm itself may hold: twice what it does when nothing happens (`hull_vmm_itself_stays_small`). None of these
-/// guests is offered a stream, whose buffers are bounded by 128 MiB.
+/// guests is offered a stream; the buffers of streams are bounded by 128 MiB.
 const MAX_RESIDENT: u64 = 12 << 20;
 /// A guest that does not end by itself is stopped.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// A port where nobody is, at which the second vCPU says that it runs.
+/// A port without a device, at which the second vCPU shows that it runs.
 const SECOND_RUNS: u16 = 0x1234;
 const SEEDS: [u64; 3] = [1, 2, 3];
 

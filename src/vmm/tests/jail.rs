@@ -101,7 +101,7 @@ fn namespaces(pid: &str) -> BTreeMap<String, String> {
         .into()
 }
 
-/// What must hold of every thread, whoever started it.
+/// What must hold of every thread, whichever user started it.
 fn assert_powerless(jailed: &Jailed, user: u32) {
     let threads = jailed.threads();
     assert!(threads.len() >= 5, "{threads:?}");

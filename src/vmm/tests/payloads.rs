@@ -221,12 +221,15 @@ fn a_stream_that_is_not_taken_is_told_and_the_vm_goes_on() {
         let (_ours, theirs) = sys::packet::stream_pair().unwrap();
         vm.send(&offer, &[theirs]).unwrap();
     }
-    loop {
+    vm.send(&offer, &[]).unwrap();
+    let failure = || loop {
         if let FromVmm::StreamFailed { port, message } = vm.receive().unwrap() {
-            assert_eq!((port, &*message), (7, "port 7 is offered already"));
-            break;
+            assert_eq!(port, 7);
+            break message;
         }
-    }
+    };
+    assert_eq!(failure(), "port 7 is offered already");
+    assert!(failure().starts_with("descriptor 0 did not come"));
     assert!(vm.report().is_ok());
     vm.send(&ToVmm::Stop, &[]).unwrap();
     assert_eq!(vm.wait().unwrap().end, Ok(End::Stopped));

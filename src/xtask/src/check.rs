@@ -33,7 +33,7 @@ const MAP: [(&str, &[&str]); 16] = [
     ),
     ("container", &["sys"]),
     ("network", &["sys"]),
-    ("image", &["sys"]),
+    ("image", &["protocol", "sys"]),
     ("devices", &["memory", "sys"]),
     ("arch", &["memory"]),
     ("memory", &["sys"]),

@@ -14,7 +14,7 @@ pub(crate) fn unpacked(package: &str, version: Option<&str>) -> Result<PathBuf> 
     let packages = paths::cache()?.join("deb");
     let version = match version {
         Some(version) => version.to_string(),
-        None => candidate(package).or_else(|error| cached(&packages, package).ok_or(error))?,
+        None => version_of(package)?,
     };
     let folder = packages.join(format!("{package}_{version}"));
     if folder.exists() {
@@ -30,7 +30,13 @@ pub(crate) fn unpacked(package: &str, version: Option<&str>) -> Result<PathBuf> 
     Ok(folder)
 }
 
-/// The unpacked content of a package that lies at `url`. Whoever calls this checks what it gets.
+/// The version of a package that [`unpacked`] gives: apt's, or offline the newest in the cache.
+pub(crate) fn version_of(package: &str) -> Result<String> {
+    let packages = paths::cache()?.join("deb");
+    candidate(package).or_else(|error| cached(&packages, package).ok_or(error))
+}
+
+/// The unpacked content of a package that lies at `url`. The caller checks what it gets.
 pub(crate) fn from_url(package: &str, version: &str, url: &str) -> Result<PathBuf> {
     let packages = paths::cache()?.join("deb");
     let folder = packages.join(format!("{package}_{version}"));

@@ -2,7 +2,10 @@
 //!
 //! ```text
 //! dist/bin/hull
-//! dist/libexec/hull/{hull-vmm, hull-monitor, hull-agent, vmlinux, bzImage, initramfs.cpio, demo.tar, scratch.ext4}
+//! dist/libexec/hull/{hull-vmm, hull-monitor, hull-native, hull-agent, vmlinux, bzImage, initramfs.cpio, demo.tar,
+//!                    scratch.ext4}
+//! dist/share/{bash-completion/completions/hull, zsh/vendor-completions/_hull, fish/vendor_completions.d/hull.fish}
+//! dist/share/{man, systemd}, copied from resources/share
 //! ```
 //!
 //! `hull` finds its parts from its own place. Every file is replaced by a rename, so that running VMs keep theirs.
@@ -29,6 +32,13 @@ const FOR_SIZE: [&str; 4] = [
     "profile.release.lto='fat'",
 ];
 
+/// Shells, and the files below `share` that hold their completions.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "bash-completion/completions/hull"),
+    ("zsh", "zsh/vendor-completions/_hull"),
+    ("fish", "fish/vendor_completions.d/hull.fish"),
+];
+
 /// How often a start is timed, with a jail and without.
 const STARTS: u32 = 100;
 
@@ -53,7 +63,12 @@ pub(crate) fn build(debug: bool) -> Result<()> {
         cargo(debug, &["--package", "hull", "--bin", "hull"])
     })?;
     install(&native.join("hull"), &paths::dist().join("bin/hull"))?;
-    for (package, program) in [("vmm", "hull-vmm"), ("monitor", "hull-monitor")] {
+    let programs = [
+        ("vmm", "hull-vmm"),
+        ("monitor", "hull-monitor"),
+        ("agent", "hull-native"),
+    ];
+    for (package, program) in programs {
         step(program, || {
             cargo(
                 debug,
@@ -79,8 +94,35 @@ pub(crate) fn build(debug: bool) -> Result<()> {
             initramfs::write(&agent, path)
         })
     })?;
+    completions()?;
+    shared()?;
     println!("{}", paths::dist().display());
     Ok(())
+}
+
+/// What `hull completion SHELL` prints, where shells look for it. A hull that has no such command leaves nothing.
+fn completions() -> Result<()> {
+    let hull = paths::dist().join("bin/hull");
+    for (shell, file) in COMPLETIONS {
+        let Ok(script) = output(Command::new(&hull).args(["completion", shell])) else {
+            continue;
+        };
+        let path = paths::dist().join("share").join(file);
+        fs::create_dir_all(path.parent().context("a file lies in a folder")?)?;
+        replace(&path, |made| Ok(fs::write(made, &script)?))?;
+    }
+    Ok(())
+}
+
+/// Files that are shipped as they are: manual pages and units, when resources/share has them.
+fn shared() -> Result<()> {
+    let from = paths::resource("share");
+    if !from.exists() {
+        return Ok(());
+    }
+    let to = paths::dist().join("share");
+    fs::create_dir_all(&to)?;
+    run(Command::new("cp").arg("-R").arg(from.join(".")).arg(to))
 }
 
 /// Times the installed hull-vmm from its start to its first KVM_RUN, in its jail and without it, on this machine's KVM.

@@ -20,7 +20,7 @@ use crate::paths;
 use crate::step::{run, step, succeeds};
 use output::{Seen, Table};
 
-/// What a sanitizer's runtime and the coverage that libFuzzer reads are compiled for.
+/// The target with a sanitizer runtime and with the coverage that libFuzzer reads.
 pub(crate) const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 /// As cargo-fuzz 0.13 has them, without the flag that keeps dead code.
 const FLAGS: [&str; 8] = [
@@ -38,12 +38,12 @@ const MAX_LEN: u32 = 16 << 10;
 /// Longest time of one input, in seconds, and most memory of a process, in MiB.
 const TIMEOUT_S: u32 = 20;
 const MEMORY_MIB: u32 = 2048;
-/// What libFuzzer calls a slow input.
+/// From this on, libFuzzer reports an input as slow.
 const SLOW: Duration = Duration::from_secs(10);
 /// Most inputs of a target that are kept in the checkout, and most bytes of them.
 const MAX_INPUTS: usize = 64;
 const MAX_KEPT: u64 = 48 << 10;
-/// libFuzzer's option for a run that tries what was kept and nothing new: the same every time.
+/// libFuzzer's option for a run over the kept corpus alone, which is the same every time.
 const KEPT_ONLY: &str = "-runs=0";
 /// Where inputs are kept, below `fuzz/`: the corpus, which is written here too, first.
 const KEPT: [&str; 3] = ["corpus", "seeds", "regressions"];
@@ -70,7 +70,10 @@ pub(crate) struct Options {
     targets: Vec<String>,
 }
 
-/// Runs targets as asked; an error if one of them has found something.
+/// Runs targets as asked.
+///
+/// # Errors
+/// A target fails, or cannot be built.
 pub(crate) fn fuzz(options: &Options) -> Result<()> {
     if options.replay {
         return run(&mut replay());
@@ -101,7 +104,8 @@ pub(crate) fn fuzz(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// All targets with their sanitizer, on what was kept: how many found nothing, and how many something. Nothing new is tried, so that the same source always gives the same.
+/// Runs all targets with their sanitizer on the kept corpus alone, so that the same source always gives the same result.
+/// Returns how many passed and how many failed.
 pub(crate) fn briefly() -> Result<(u64, u64)> {
     let targets = chosen(&[])?;
     build(&targets)?;
@@ -110,7 +114,7 @@ pub(crate) fn briefly() -> Result<(u64, u64)> {
     Ok(((targets.len() - found) as u64, found as u64))
 }
 
-/// The tests of `fuzz/`: everything that was kept runs through its target.
+/// The tests of `fuzz/`: each kept input runs through its target.
 pub(crate) fn replay() -> Command {
     let mut cargo = cargo("test", &["--cfg", "fuzzing"]);
     cargo.args(["--quiet", "--no-default-features", "--test", "replay"]);
@@ -245,7 +249,7 @@ fn run_one(target: &str, limit: &str) -> Result<Seen> {
     Ok(seen)
 }
 
-/// The first of these inputs that takes long by itself, too. The others did because the machine had other things to do.
+/// The first of these inputs that is slow when it runs alone. The others were slow because the machine was busy.
 fn still_slow(target: &str, slow: &[PathBuf]) -> Result<Option<PathBuf>> {
     for input in slow {
         let start = Instant::now();
@@ -255,7 +259,10 @@ fn still_slow(target: &str, slow: &[PathBuf]) -> Result<Option<PathBuf>> {
         if !status.success() || start.elapsed() > SLOW {
             return Ok(Some(input.clone()));
         }
-        eprintln!("    {target}: {} is quick by itself", input.display());
+        eprintln!(
+            "    {target}: {} is quick when it runs alone",
+            input.display()
+        );
         fs::remove_file(input)?;
     }
     Ok(None)

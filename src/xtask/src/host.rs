@@ -5,13 +5,16 @@
 //! overlay. Inside, [`serve`] runs commands for [`client`], which reaches it over a port of the loopback interface with
 //! a secret that lies in a file that only its owner can read. How it is put together: resources/README.md.
 //!
-//! Deliberately absent: any way to write to the machine from inside but the results folder.
+//! Deliberately absent: any way to write to the machine from inside, except in the results folder.
 
 pub(crate) mod artifacts;
 pub(crate) mod client;
 mod copy;
 pub(crate) mod machine;
+mod monitor;
 pub(crate) mod serve;
+pub(crate) mod start;
+mod watch;
 pub(crate) mod wire;
 
 use std::env;
@@ -23,19 +26,22 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::paths;
+use client::Started;
 use machine::{Endpoint, Machine};
+use watch::Watch;
 
-/// Longer than any start takes.
+/// A folder without a QEMU that is older than this was abandoned: no start takes as long.
 const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
-/// The packages that name the newest of Debian 12's kernels for clouds; and its own, which most users of it have.
+/// Debian 12's newest cloud kernel, and its own, which most of its users have.
 const NEW_KERNEL: &str = "linux-image-6.12-cloud-amd64";
 pub(crate) const OWN_KERNEL: &str = "linux-image-cloud-amd64";
 
 /// The test host that commands run in; one that was started for this purpose ends when this is dropped.
 pub(crate) struct Host {
     endpoint: Endpoint,
-    /// Kept alive, and ended by its drop.
+    watch: Watch,
+    /// Ends the machine when it is dropped.
     _machine: Option<Machine>,
 }
 
@@ -48,31 +54,25 @@ impl Host {
     /// Uses the kept host when one runs; starts one otherwise, which stays when `keep` says so. Its kernel is the package's
     /// that HULL_HOST_KERNEL names, if that is set.
     pub(crate) fn reach(keep: bool) -> Result<Host> {
-        let kernel = env::var("HULL_HOST_KERNEL");
-        let kernel = kernel.as_deref().unwrap_or(NEW_KERNEL);
+        let kernel = &kernel();
         let folder = folder();
         fs::create_dir_all(&folder)?;
         // Two commands that start a kept host at once would start two.
         let starting = File::create(folder.join("starting"))?;
         flock(&starting, FlockOperation::LockExclusive)?;
         remove_abandoned(&folder)?;
-        if let Some(endpoint) = kept()? {
-            return Ok(Host {
-                endpoint,
-                _machine: None,
-            });
+        let kept = folder.join("kept");
+        let kept_host = |endpoint| Host::new(endpoint, &kept, None);
+        if let Some(endpoint) = self::kept()? {
+            return Ok(kept_host(endpoint));
         }
         if keep {
-            let kept = folder.join("kept");
             if kept.exists() {
                 fs::remove_dir_all(&kept)?;
             }
             let (machine, endpoint) = Machine::start(&kept, true, kernel)?;
             machine.leave_running();
-            return Ok(Host {
-                endpoint,
-                _machine: None,
-            });
+            return Ok(kept_host(endpoint));
         }
         drop(starting);
         Self::start(kernel)
@@ -86,10 +86,26 @@ impl Host {
             .prefix("run-")
             .tempdir_in(&folder)?;
         let (machine, endpoint) = Machine::start(scratch.path(), false, kernel)?;
-        Ok(Host {
+        let path = scratch.path().to_path_buf();
+        Ok(Host::new(endpoint, &path, Some(machine.owning(scratch))))
+    }
+
+    fn new(endpoint: Endpoint, folder: &Path, machine: Option<Machine>) -> Host {
+        Host {
+            watch: Watch::new(&endpoint, &folder.join("console")),
             endpoint,
-            _machine: Some(machine.owning(scratch)),
-        })
+            _machine: machine,
+        }
+    }
+
+    /// What answers at this endpoint, with a file `console` in this folder, as a host.
+    #[cfg(test)]
+    pub(crate) fn fake(port: u16, folder: &Path) -> Host {
+        let endpoint = Endpoint {
+            port,
+            token: String::new(),
+        };
+        Host::new(endpoint, folder, None)
     }
 
     /// Runs a command in the host with our standard streams, and gives back its exit code.
@@ -97,13 +113,23 @@ impl Host {
         client::run(&self.endpoint, argv, &cwd())
     }
 
-    /// Runs a command in the host without input, shows its output, and lets `see` look at each line.
-    pub(crate) fn run_seen(&self, argv: &[String], see: &mut dyn FnMut(&str)) -> Result<u8> {
-        client::run_seen(&self.endpoint, argv, &cwd(), see)
+    /// Starts a command in the host without input: see [`client::start`].
+    pub(crate) fn start_command(&self, argv: &[String], refresh: bool) -> Result<Started> {
+        client::start(&self.endpoint, argv, &cwd(), refresh)
+    }
+
+    /// What the host's server and kernel do.
+    pub(crate) fn watch(&mut self) -> &mut Watch {
+        &mut self.watch
     }
 }
 
-/// Where we are, when that is in the checkout; the checkout otherwise.
+/// The package of the kernel that hosts have: the one that HULL_HOST_KERNEL names, or the newest.
+pub(crate) fn kernel() -> String {
+    env::var("HULL_HOST_KERNEL").unwrap_or_else(|_| NEW_KERNEL.to_owned())
+}
+
+/// The working directory if it is in the checkout; the checkout otherwise.
 fn cwd() -> PathBuf {
     let checkout = paths::checkout();
     env::current_dir()
@@ -128,13 +154,13 @@ fn remove_abandoned(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a QEMU lives that was given this endpoint.
+/// Whether the QEMU that was given this endpoint is running.
 fn held(endpoint: &Path) -> bool {
     File::open(endpoint)
         .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_err())
 }
 
-/// The kept host, when it lives: QEMU holds a lock on the file of its endpoint for as long as it does.
+/// The kept host, if it runs: QEMU holds a lock on its endpoint's file until it ends.
 fn kept() -> Result<Option<Endpoint>> {
     let path = folder().join("kept/endpoint.json");
     if !held(&path) {

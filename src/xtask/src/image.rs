@@ -14,7 +14,7 @@ use crate::kernel::hex;
 use crate::step::output;
 use crate::{deb, paths};
 
-/// What `hull run demo` looks for.
+/// The reference that `hull run demo` resolves to.
 const REFERENCE: &str = "docker.io/library/demo:latest";
 const CREATED: &str = "1970-01-01T00:00:00Z";
 

@@ -21,7 +21,7 @@ const RECIPE: &str = "1";
 /// Lines that a build prints, for the progress display.
 const BUILD_LINES: usize = 1985;
 
-/// How the names of folders begin that a kernel is built in.
+/// Prefix of the folders that kernels are built in.
 const SCRATCH: &str = ".build-";
 
 /// A built kernel.
@@ -105,7 +105,7 @@ fn build(source: &Source, config: &str, kernels: &Path, folder: &Path) -> Result
         .with_context(|| format!("cannot move the kernel to {}", folder.display()))
 }
 
-/// Removes what builds that were killed have left; with the lock held, nobody else builds.
+/// Removes what builds that were killed have left; no other build runs while the lock is held.
 fn remove_abandoned(kernels: &Path) -> Result<()> {
     for entry in fs::read_dir(kernels)? {
         let entry = entry?;
@@ -175,8 +175,8 @@ fn compile(make: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Fails when the configuration that came out does not hold every line of the fragment: kconfig drops in silence
-/// what depends on something that is off.
+/// Fails when the resulting configuration lacks a line of the fragment: kconfig silently drops an option whose
+/// dependencies are off.
 fn refuse_ignored(fragment: &str, made: &str) -> Result<()> {
     let ignored: Vec<&str> = fragment.lines().filter(|line| !taken(line, made)).collect();
     if !ignored.is_empty() {
@@ -201,7 +201,7 @@ fn taken(line: &str, made: &str) -> bool {
     }
 }
 
-/// What resources/kernel/source says, or the environment instead.
+/// The contents of resources/kernel/source, or what the environment replaces it by.
 struct Pin {
     fields: Vec<(String, String)>,
     instead: Option<PathBuf>,

@@ -10,6 +10,7 @@ mod host;
 mod image;
 mod initramfs;
 mod kernel;
+mod package;
 mod paths;
 mod place;
 mod scratch;
@@ -47,6 +48,9 @@ enum Verb {
     Test {
         /// Part of the tests' names
         filter: Option<String>,
+        /// First what differs from where this branch began, then everything
+        #[arg(long)]
+        changed: bool,
     },
     /// Fuzz the targets of fuzz/, each for some minutes; print what was covered, and fail if something is found
     Fuzz(fuzz::Options),
@@ -73,6 +77,12 @@ enum Verb {
         /// How long
         #[arg(long)]
         minutes: u64,
+    },
+    /// Pack the installation: a .deb and a .tar.gz in target/package
+    Package {
+        /// Install the .deb in a test host that does not see the checkout, and run a container there
+        #[arg(long = "try")]
+        try_it: bool,
     },
     /// Build the guest kernel (once per machine; HULL_KERNEL_SOURCE names another source) and print where it is
     Kernel,
@@ -113,10 +123,14 @@ fn perform(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Build { debug } => dist::build(debug)?,
         Verb::Check => check::check()?,
-        Verb::Test { filter } => test::test(filter.as_deref())?,
+        Verb::Test { filter, changed } => test::test(filter.as_deref(), changed)?,
         Verb::Fuzz(options) => fuzz::fuzz(&options)?,
-        Verb::Run { arguments } => return hull(arguments),
+        Verb::Run { arguments } => {
+            place::foresee()?;
+            return hull(arguments);
+        }
         Verb::Bench { name } => {
+            place::foresee()?;
             dist::build(false)?;
             if name.as_deref() == Some("start") {
                 dist::time_starts()?;
@@ -124,8 +138,12 @@ fn perform(verb: Verb) -> Result<ExitCode> {
             }
             return hull(["bench".to_string()].into_iter().chain(name).collect());
         }
-        Verb::Soak { minutes } => soak::soak(minutes)?,
+        Verb::Soak { minutes } => {
+            place::foresee()?;
+            soak::soak(minutes)?;
+        }
         Verb::SoakInside { minutes } => soak::inside(minutes)?,
+        Verb::Package { try_it } => package::package(try_it)?,
         Verb::Kernel => {
             let kernel = step::step("guest kernel", kernel::kernel)?;
             println!("{}", kernel.folder.display());

@@ -36,7 +36,7 @@ pub(crate) fn libexec() -> PathBuf {
     dist().join("libexec/hull")
 }
 
-/// What is expensive to make and the same for every clone: `$HULL_CACHE` or `~/.cache/hull`.
+/// The cache of what is expensive to build and the same for every clone: `$HULL_CACHE` or `~/.cache/hull`.
 pub(crate) fn cache() -> Result<PathBuf> {
     if let Some(dir) = env::var_os("HULL_CACHE") {
         return Ok(PathBuf::from(dir));

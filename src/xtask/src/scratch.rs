@@ -9,10 +9,10 @@ use anyhow::{Context, Result};
 
 use crate::step::output;
 
-/// What a container can write at most; only a limit, as the file is sparse.
+/// The most that a container can write; the file is sparse.
 const BYTES: u64 = 64 << 30;
 
-/// What a file system of this size and life needs; 64bit and orphan_file, for two, it does not.
+/// Features that a file system of this size and lifetime needs; 64bit and orphan_file are left out on purpose.
 const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super2,large_file,\
     huge_file,dir_nlink,extra_isize,metadata_csum";
 /// Few allocated bytes and few reads at mount:

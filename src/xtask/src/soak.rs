@@ -1,9 +1,9 @@
-//! `cargo xtask soak --minutes N`: mixed load in one test host (or on this machine, where VMs run here), and what is left of
-//! it every minute.
+//! `cargo xtask soak --minutes N`: mixed load in one test host (or on this machine, where VMs run here), and a sample every
+//! minute of what it leaves behind.
 //!
 //! Workers run containers of all kinds beside each other, and kill some at every level. Once a minute they all pause;
-//! what the machine holds then is a line of the table. The first line is the warm-up's end; the last must not differ from it
-//! but for the tolerances in [`sample`], and no action may have failed.
+//! what the machine holds then is one line of the table. The first line is taken after the warm-up; the last may differ from
+//! it by the tolerances in [`sample`] at most, and no action may have failed.
 //!
 //! Deliberately absent: `exec` and detached containers, which hull does not have yet.
 

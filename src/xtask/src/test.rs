@@ -1,40 +1,79 @@
 //! `cargo xtask test`: unit tests, tests that need root and /dev/kvm, and end-to-end tests in VMs.
+//!
+//! End-to-end tests run one by one in [`lanes`], which are test hosts where this machine's KVM boots no Linux.
+
+mod changed;
+mod durations;
+mod lanes;
+mod list;
+mod process;
+mod tally;
+mod watch;
 
 use std::env;
-use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+use std::fs::{self, OpenOptions};
 use std::process::{Command, Stdio};
+use std::thread;
 
-use anyhow::{Context, Result, bail};
-use serde::Deserialize;
+use anyhow::{Result, bail};
 
 use crate::host::{self, Host};
-use crate::place::{Place, seen};
-use crate::step::{output, run, step, succeeds};
+use crate::place::{Foreseen, Place, foresee, seen};
+use crate::step::{run, step, succeeds};
 use crate::{check, dist, fuzz, paths};
+use changed::Changed;
+use durations::Durations;
+use lanes::{Lanes, Part};
+use list::{Marked, Test, tests};
+use tally::Tally;
+use watch::Limits;
 
-/// What came of the tests so far.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: u64,
-    failed: u64,
-    /// Parts that could not be run here, with the reason.
-    skipped: Vec<String>,
-}
+/// Test hosts beside each other at most: each takes a processor and the memory of an emulated machine.
+const MOST_HOSTS: usize = 4;
+/// Memory of this machine that a host takes besides the emulated one's, in MiB.
+const HOST_OVERHEAD_MIB: usize = 512;
+/// End-to-end tests that run on Debian 12's own kernel a second time.
+const ON_OWN_KERNEL: [&str; 4] = ["container", "jail", "run", "template"];
 
-/// Everything, or the tests whose name contains the filter. Fails when one test does.
-pub(crate) fn test(filter: Option<&str>) -> Result<()> {
+/// Everything, or the tests whose name contains the filter; what a change can break first, if `changed`. Fails when one
+/// test does.
+pub(crate) fn test(filter: Option<&str>, changed: bool) -> Result<()> {
     let mut tally = Tally::default();
+    let changed = changed.then(Changed::find).transpose()?;
+    let foreseen = foresee()?;
     if filter.is_none() {
+        if foreseen == Foreseen::TestHost {
+            // What keeps one from starting is found before anything is built.
+            step("a test host starts here", || Host::start(&host::kernel()))?;
+        }
+        if let Some(changed) = &changed {
+            step("unit tests of what has changed", || first(changed))?;
+        }
         check::check()?;
     }
-    step("unit tests", || unit_tests(filter, false, &mut tally))?;
-    let in_ci = env::var("CI").is_ok_and(|ci| ci == "true");
+    native(filter, &mut tally)?;
+    dist::build(false)?;
+    step("images with real software", test_images)?;
+    let mut measured = Durations::default();
+    match privileged() {
+        Ok(()) => measured = step("faults", || faults(filter, &mut tally))?,
+        Err(reason) => tally.skip("faults", &reason),
+    }
+    measured.add(step("end-to-end tests", || {
+        end_to_end(filter, changed.as_ref(), &mut tally)
+    })?);
+    measured.keep()?;
+    report(tally)
+}
+
+/// The tests that need no VM that boots Linux.
+fn native(filter: Option<&str>, tally: &mut Tally) -> Result<()> {
+    step("unit tests", || unit_tests(filter, false, tally))?;
     if filter.is_none() {
         step("what fuzzing has kept", || {
             tally.of(|see| seen(&mut fuzz::replay(), see))
         })?;
-        if in_ci {
+        if in_ci() {
             step(
                 "fuzz targets with their sanitizer, on what was kept",
                 || {
@@ -48,25 +87,27 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     }
     match privileged() {
         Ok(()) => step("tests with root and /dev/kvm", || {
-            unit_tests(filter, true, &mut tally)
+            unit_tests(filter, true, tally)
         })?,
         Err(reason) => tally.skip("tests with root and /dev/kvm", &reason),
     }
-    dist::build(false)?;
-    step("images with real software", test_images)?;
-    let programs = programs("tests")?;
-    match privileged() {
-        Ok(()) => step("faults", || faults(&programs, filter, &mut tally))?,
-        Err(reason) => tally.skip("faults", &reason),
-    }
-    step("end-to-end tests", || {
-        end_to_end(&programs, filter, &mut tally)
-    })?;
-    if in_ci {
+    Ok(())
+}
+
+fn in_ci() -> bool {
+    env::var("CI").is_ok_and(|ci| ci == "true")
+}
+
+/// Prints the counts, and fails if a test has failed. In CI, what was skipped counts as failed.
+fn report(mut tally: Tally) -> Result<()> {
+    if in_ci() {
         tally.failed += tally.skipped.len() as u64;
     }
     for skipped in &tally.skipped {
         println!("skipped: {skipped}");
+    }
+    for failure in &tally.failures {
+        println!("failed: {failure}");
     }
     println!("{} passed, {} failed", tally.passed, tally.failed);
     if tally.failed > 0 {
@@ -83,6 +124,22 @@ fn privileged() -> Result<(), String> {
     let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm");
     kvm.map(drop)
         .map_err(|error| format!("/dev/kvm cannot be opened: {error}"))
+}
+
+/// The unit tests of the packages that have changed; fails at once when one does.
+fn first(changed: &Changed) -> Result<()> {
+    let packages: Vec<&str> = changed.packages().collect();
+    if packages.is_empty() {
+        eprintln!("    no package has changed");
+        return Ok(());
+    }
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(paths::checkout());
+    cargo.args(["test", "--quiet"]);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    run(&mut cargo)
 }
 
 /// The tests of every crate but `tests`: those that are marked `#[ignore]`, or the others.
@@ -115,157 +172,113 @@ fn test_images() -> Result<()> {
     run(Command::new(script).stdout(Stdio::null()))
 }
 
-/// The tests of the crate `tests` that disturb hull on this machine itself, which a payload for a guest suffices for: those of
-/// their file that are ignored elsewhere.
-fn faults(programs: &[PathBuf], filter: Option<&str>, tally: &mut Tally) -> Result<()> {
-    let faults = chosen(programs, |name| name == "faults");
-    let options = ["--ignored", "--test-threads=1"];
-    run_all(&Place::Here, &faults, &options, filter, tally)
-}
-
-fn text(path: &Path) -> Result<String> {
-    Ok(path.to_str().context("a path is not UTF-8")?.to_string())
-}
-
-/// The other tests of the crate `tests`, where VMs can run. If that is the test host, hull-vmm's own as well: its KVM is one
-/// that boots Linux, unlike the one that they have met so far. And some on Debian 12's own kernel, which is older.
-fn end_to_end(programs: &[PathBuf], filter: Option<&str>, tally: &mut Tally) -> Result<()> {
-    let place = Place::find()?;
-    let of_vms = chosen(programs, |_| true);
-    if let Place::Here = place {
-        return run_all(&place, &of_vms, &[], filter, tally);
-    }
-    let of_vmm = self::programs("vmm")?;
-    // Storms take minutes there; tests/tests/hostile.rs has a Linux guest for them.
-    let of_vmm = chosen(&of_vmm, |name| name != "hostile");
-    run_all(&place, &of_vmm, &["--ignored"], filter, tally)?;
-    run_all(&place, &of_vms, &[], filter, tally)?;
-    drop(place);
-
-    let older = Place::TestHost(Box::new(Host::start(host::OWN_KERNEL)?));
-    let of_vms = chosen(programs, |name| {
-        ["container", "jail", "run", "template"].contains(&name)
-    });
-    run_all(&older, &of_vmm, &["--ignored"], filter, tally)?;
-    run_all(&older, &of_vms, &[], filter, tally)
-}
-
-/// The programs of those files of tests that are `wanted` by their names, to which cargo adds a hash.
-fn chosen(programs: &[PathBuf], wanted: impl Fn(&str) -> bool) -> Vec<&PathBuf> {
-    let is_wanted = |program: &&PathBuf| {
-        let file = program.file_name().and_then(|file| file.to_str());
-        file.and_then(|file| file.rsplit_once('-'))
-            .is_some_and(|(name, _)| wanted(name))
+/// The tests of the crate `tests` that disturb hull on this machine itself, for which a guest of a few instructions
+/// suffices: those of their file that are ignored elsewhere. One at a time: they count what the machine holds.
+fn faults(filter: Option<&str>, tally: &mut Tally) -> Result<Durations> {
+    let mut tests = tests("tests", Marked::Ignored, filter)?;
+    tests.retain(|test| test.is_of("tests", "faults"));
+    let lanes = Lanes {
+        count: 1,
+        limits: Limits::USUAL,
+        known: Durations::read()?,
+        start: &|_| Ok(Place::Here),
     };
-    programs.iter().filter(is_wanted).collect()
+    let part = Part {
+        kernel: String::new(),
+        tests,
+    };
+    lanes.run(vec![part], tally)
 }
 
-/// Runs programs of tests with `options`, one after the other.
-fn run_all(
-    place: &Place,
-    programs: &[&PathBuf],
-    options: &[&str],
+/// The other tests of the crate `tests`, where VMs can run. If that is the test host, hull-vmm's own as well: its KVM is
+/// one that boots Linux, unlike the one that they have met so far. And some on Debian 12's own kernel, which is older.
+fn end_to_end(
     filter: Option<&str>,
+    changed: Option<&Changed>,
     tally: &mut Tally,
-) -> Result<()> {
-    for program in programs {
-        let mut argv = vec![text(program)?];
-        argv.extend(options.iter().copied().chain(filter).map(str::to_string));
-        // An emulated machine has few processors: VMs beside each other would only wait for each other.
-        if let Place::TestHost(_) = place {
-            argv.push("--test-threads=1".to_string());
+) -> Result<Durations> {
+    let is_here = Place::is_here();
+    let of_vms = tests("tests", Marked::Ordinary, filter)?;
+    let mut parts = match is_here {
+        true => vec![Part {
+            kernel: String::new(),
+            tests: of_vms,
+        }],
+        false => in_test_hosts(of_vms, filter)?,
+    };
+    if let Some(changed) = changed {
+        for part in &mut parts {
+            changed.put_first(&mut part.tests);
         }
-        tally.of(|see| place.run_seen(&argv, see))?;
     }
-    Ok(())
+    let lanes = Lanes {
+        count: if is_here { processors() } else { hosts() },
+        limits: Limits::USUAL,
+        known: Durations::read()?,
+        start: &|kernel| match is_here {
+            true => Ok(Place::Here),
+            false => Ok(Place::TestHost(Box::new(Host::start(kernel)?))),
+        },
+    };
+    lanes.run(parts, tally)
 }
 
-#[derive(Deserialize)]
-struct Message {
-    executable: Option<PathBuf>,
-    profile: Option<Profile>,
+fn in_test_hosts(of_vms: Vec<Test>, filter: Option<&str>) -> Result<Vec<Part>> {
+    let mut of_vmm = tests("vmm", Marked::Ignored, filter)?;
+    // Storms take minutes there; tests/tests/hostile.rs has a Linux guest for them.
+    of_vmm.retain(|test| !test.is_of("vmm", "hostile"));
+    let mut older = of_vmm.clone();
+    let again = |test: &&Test| {
+        let mut files = ON_OWN_KERNEL.iter();
+        files.any(|file| test.is_of("tests", file))
+    };
+    older.extend(of_vms.iter().filter(again).cloned());
+    let newest = [of_vmm, of_vms].concat();
+    Ok(vec![
+        Part {
+            kernel: host::kernel(),
+            tests: newest,
+        },
+        Part {
+            kernel: host::OWN_KERNEL.to_owned(),
+            tests: older,
+        },
+    ])
 }
 
-#[derive(Deserialize)]
-struct Profile {
-    test: bool,
+fn processors() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Compiles a package's tests, without running them.
-fn programs(package: &str) -> Result<Vec<PathBuf>> {
-    let messages = output(
-        Command::new(env!("CARGO"))
-            .args(["test", "--quiet", "--package", package, "--no-run"])
-            .args(["--message-format", "json"])
-            .current_dir(paths::checkout()),
-    )?;
-    let mut programs = Vec::new();
-    for line in String::from_utf8_lossy(&messages).lines() {
-        let message: Message = serde_json::from_str(line).context("cargo's messages")?;
-        if message.profile.is_some_and(|profile| profile.test) {
-            programs.extend(message.executable);
-        }
+/// How many test hosts fit beside each other: HULL_TEST_HOSTS, or as many as there are processors and memory for.
+fn hosts() -> usize {
+    let asked = env::var("HULL_TEST_HOSTS").ok();
+    if let Some(asked) = asked.and_then(|asked| asked.parse().ok()) {
+        return std::cmp::max(1, asked);
     }
-    Ok(programs)
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let each = host::machine::memory_mib() as usize + HOST_OVERHEAD_MIB;
+    let fit = available_mib(&memory) / each;
+    processors().min(fit).clamp(1, MOST_HOSTS)
 }
 
-impl Tally {
-    fn skip(&mut self, what: &str, reason: &str) {
-        eprintln!("==> {what}: skipped ({reason})");
-        self.skipped.push(format!("{what} ({reason})"));
-    }
-
-    /// Runs tests and adds what they print. Tests that fail without saying how many count as one.
-    fn of(&mut self, run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<u8>) -> Result<()> {
-        let failed = self.failed;
-        let code = run(&mut |line| self.see(line))?;
-        if code != 0 && self.failed == failed {
-            self.failed += 1;
-        }
-        Ok(())
-    }
-
-    /// Adds the numbers of a closing line of libtest ("test result: ok. 3 passed; 0 failed; …") or of nextest
-    /// ("Summary [   0.1s] 3 tests run: 3 passed, 0 skipped").
-    fn see(&mut self, line: &str) {
-        let line = line.trim();
-        if !line.starts_with("test result: ") && !line.starts_with("Summary [") {
-            return;
-        }
-        let words: Vec<&str> = line
-            .split([' ', ';', ','])
-            .filter(|w| !w.is_empty())
-            .collect();
-        for pair in words.windows(2) {
-            let Ok(count) = pair[0].parse::<u64>() else {
-                continue;
-            };
-            match pair[1] {
-                "passed" => self.passed += count,
-                "failed" => self.failed += count,
-                _ => {}
-            }
-        }
-    }
+/// The available memory in /proc/meminfo's text, in MiB.
+fn available_mib(meminfo: &str) -> usize {
+    let available = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = available.and_then(|rest| rest.split_whitespace().next()?.parse::<usize>().ok());
+    kib.unwrap_or(0) / 1024
 }
 
 #[cfg(test)]
-mod tests {
+mod unit {
     use super::*;
 
     #[test]
-    fn closing_lines_of_both_runners_are_counted() {
-        let mut tally = Tally::default();
-        tally.see("test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out");
-        tally.see("     Summary [   0.004s] 5 tests run: 4 passed (1 slow), 1 failed, 7 skipped");
-        tally.see("test it::works ... ok");
-        assert_eq!((tally.passed, tally.failed), (7, 2));
-    }
-
-    #[test]
-    fn a_failure_that_says_no_number_counts_as_one() {
-        let mut tally = Tally::default();
-        tally.of(|_| Ok(101)).unwrap();
-        assert_eq!((tally.passed, tally.failed), (0, 1));
+    fn available_memory_is_read_in_mebibytes() {
+        let text = "MemTotal:  24000000 kB\nMemAvailable:   14680064 kB\n";
+        assert_eq!(available_mib(text), 14336);
+        assert_eq!(available_mib(""), 0);
     }
 }

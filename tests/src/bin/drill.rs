@@ -1,5 +1,5 @@
-//! What code in a container tries in order to get out of it: `drill NAME…` prints a line `NAME: OUTCOME` for each.
-//! `tests/tests/escape.rs` says what must come of each.
+//! Attempts to escape from a container: `drill NAME…` prints a line `NAME: OUTCOME` for each. `tests/tests/escape.rs`
+//! has the expected outcomes.
 //!
 //! An outcome is `done`, an errno's name or number, or what was found. Each is tried in a process of its own, since some
 //! end it.
@@ -164,7 +164,7 @@ fn int80(number: u32, first: u32) -> io::Result<String> {
     }
 }
 
-/// A socket that no filter sees, and what the host makes of it: nothing that was not offered can be reached.
+/// A socket made without passing the filter, with which only offered ports may be reachable.
 fn vsock_by_ring() -> io::Result<String> {
     let mut outcomes = std::collections::BTreeSet::new();
     for port in PORTS {
@@ -228,7 +228,7 @@ fn read(path: &str) -> io::Result<String> {
     Ok(if len == 0 { "empty" } else { "done" }.to_owned())
 }
 
-/// A device of one's own making, opened.
+/// Makes a device node and opens it.
 fn node(kind: u32, major: u32, minor: u32) -> io::Result<String> {
     let path = format!("/node-{kind}-{major}-{minor}");
     let name = CString::new(path.as_str()).expect("no zeros");
@@ -242,7 +242,7 @@ fn node(kind: u32, major: u32, minor: u32) -> io::Result<String> {
     opened
 }
 
-/// The first disk of the machine that /proc tells of.
+/// The first disk that /proc lists.
 fn disk() -> io::Result<String> {
     let table = fs::read_to_string("/proc/partitions")?;
     let numbers = table.lines().skip(2).find_map(|line| {
@@ -265,11 +265,11 @@ fn agent() -> io::Result<String> {
 }
 
 fn parent() -> u64 {
-    // The first process of the container: what looks after it is not there to be named.
+    // The container's first process: its parent lies outside of the PID namespace.
     1
 }
 
-/// The way out of a root directory that was changed by chroot alone.
+/// The escape from a root directory that was set by chroot(2) alone.
 fn chroot() -> io::Result<String> {
     let before = fs::metadata("/")?;
     fs::create_dir_all("/jail")?;
@@ -303,7 +303,7 @@ fn own_image() -> io::Result<String> {
     Ok("the image's".to_owned())
 }
 
-/// With the ports of the machine: a code of one's own, and a reset.
+/// Uses the machine's ports: an exit code of its own choice, and a reset.
 fn end_the_machine() -> io::Result<String> {
     use protocol::timeline::control;
     let device = sys::ports::Ports::new(control::PORT, control::LEN);

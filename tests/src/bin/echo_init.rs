@@ -16,7 +16,7 @@ use sys::ports::Ports;
 const FIRST_PORT: u32 = 5000;
 
 fn main() -> Result<()> {
-    // Where it fails, the kernel's panic ends the VM.
+    // An error ends PID 1, and the kernel's panic then ends the VM.
     let streams = echo()?;
     Ports::new(control::PORT, control::LEN).write_u32(control::REG_EXIT, streams)?;
     Ports::new(control::RESET_PORT, 1).write_u8(0, control::RESET)?;

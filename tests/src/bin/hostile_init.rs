@@ -1,5 +1,5 @@
-//! PID 1 of a guest whose owner is hostile: it stands in the agent's place, with root and a real kernel, and does one of the
-//! things that /plan names. `tests/tests/hostile.rs` says what must come of each.
+//! PID 1 of a hostile guest: it takes the agent's place, with root and a real kernel, and makes the attack that /plan
+//! names. `tests/tests/hostile.rs` has the expected result of each.
 //!
 //! At its end it writes a code to the control device and resets, or stays, where that is the attack.
 
@@ -9,18 +9,18 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use protocol::agent::{
-    CONTROL_PORT, ExitStatus, Failure, FailureKind, FromAgent, HOST_CID, Hello, Request, Stdio,
-    ToAgent,
+    CONTROL_PORT, ExitStatus, Failure, FailureKind, FromAgent, HOST_CID, Hello, ProcessId, Request,
+    Stdio, ToAgent,
 };
 use protocol::frame;
 use protocol::timeline::control;
 use sys::ports::Ports;
 
-/// What [`refusals`] found wanting.
+/// A refusal that [`refusals`] did not get.
 const NOT_REFUSED: u32 = 1;
 /// Something that an attack needs did not work.
 const FAILED: u32 = 2;
-/// All that had to be refused was.
+/// Everything that must be refused was refused.
 const ALL_REFUSED: u32 = 4242;
 
 fn main() {
@@ -30,7 +30,7 @@ fn main() {
         println!("hostile-init: {error}");
         FAILED
     });
-    // Nothing is left to be done if the machine's own ports fail.
+    // If the machine's own ports fail, there is no other way to report.
     let _ = Ports::new(control::PORT, control::LEN).write_u32(control::REG_EXIT, code);
     let _ = Ports::new(control::RESET_PORT, 1).write_u8(0, control::RESET);
     stay()
@@ -69,7 +69,7 @@ fn stay() -> ! {
     }
 }
 
-/// The control connection, with the monitor convinced that it speaks to the agent.
+/// The control connection, after a handshake as the agent does it.
 fn greet() -> io::Result<File> {
     let monitor = File::from(connect(CONTROL_PORT)?);
     let hello = Hello {
@@ -88,7 +88,7 @@ fn receive(monitor: &File) -> io::Result<ToAgent> {
     frame::read(monitor).map_err(io::Error::other)
 }
 
-/// Answers to what was never asked, news of containers that are not there, and a failure that would drive a terminal.
+/// Answers without a request, events of containers that do not exist, and an error text with terminal controls.
 fn lies() -> io::Result<u32> {
     let monitor = greet()?;
     let asked = receive(&monitor)?;
@@ -99,7 +99,7 @@ fn lies() -> io::Result<u32> {
         send(
             &monitor,
             &FromAgent::Exited {
-                container: format!("{seq}/../../etc/passwd"),
+                process: ProcessId::first(format!("{seq}/../../etc/passwd")),
                 status: ExitStatus::Signal(255),
                 oom_killed: true,
             },
@@ -136,25 +136,25 @@ fn wrong_token() -> io::Result<u32> {
     }
 }
 
-/// Tries every door but the one that is open, and that one twice.
+/// Dials every port except the open one, and that one twice.
 fn refusals() -> io::Result<u32> {
     let mut monitor = File::from(connect(CONTROL_PORT)?);
     let ports = (900..1200).chain([0, CONTROL_PORT, 22, u32::MAX - 1]);
-    // Those of the streams are above the control port, and offered: whoever dials them needs a token.
+    // Stream ports are above the control port and are offered; a dialler needs their token.
     for port in ports.filter(|port| !(CONTROL_PORT + 1..CONTROL_PORT + 4).contains(port)) {
         if connect(port).is_ok() {
             println!("hostile-init: port {port} is open");
             return Ok(NOT_REFUSED);
         }
     }
-    // This machine itself, a hypervisor that is not there, other guests.
+    // This guest itself, a hypervisor that does not exist, other guests.
     for cid in [0, 1, 3, 4, 5, 1000, u32::MAX - 1] {
         if sys::vsock::connect(cid, CONTROL_PORT).is_ok() {
             println!("hostile-init: machine {cid} answers");
             return Ok(NOT_REFUSED);
         }
     }
-    // The first connection lives on all the while.
+    // The first connection stays open meanwhile.
     let hello = Hello {
         build: protocol::BUILD.to_owned(),
         kernel_release: String::new(),

@@ -5,7 +5,7 @@ use std::io;
 
 use libc::{c_int, pid_t, user_regs_struct};
 
-/// Gives a call an argument with which it does nothing: a descriptor or an address that cannot be, or no length.
+/// Gives a call an argument with which it has no effect: an impossible descriptor or address, or a length of 0.
 pub(super) fn disarm(number: i64, registers: &mut user_regs_struct) {
     match number {
         libc::SYS_mmap | libc::SYS_clone3 => registers.rsi = 0,
@@ -15,7 +15,7 @@ pub(super) fn disarm(number: i64, registers: &mut user_regs_struct) {
         libc::SYS_clone | libc::SYS_unshare => registers.rdi = libc::CLONE_THREAD as u64,
         libc::SYS_fork | libc::SYS_vfork => registers.orig_rax = u64::MAX,
         libc::SYS_socket | libc::SYS_socketpair => registers.rdi = u64::MAX,
-        // The current break is the answer, and nothing changes.
+        // Returns the current break and changes nothing.
         libc::SYS_brk => registers.rdi = 0,
         libc::SYS_poll | libc::SYS_ppoll => registers.rsi = u64::MAX,
         libc::SYS_pipe2 | libc::SYS_memfd_create | libc::SYS_pivot_root | libc::SYS_eventfd2 => {
@@ -59,7 +59,7 @@ pub(super) fn can_be_short(pid: pid_t, descriptor: u64) -> bool {
     !special.iter().any(|prefix| target.starts_with(prefix))
 }
 
-/// Whether this descriptor is an eventfd, to which a write fails only if it is full, when nobody needs to be woken.
+/// Whether this descriptor is an eventfd: a write to one fails only if it is full, when no reader needs a wake-up.
 pub(super) fn is_eventfd(pid: pid_t, descriptor: u64) -> bool {
     target(pid, descriptor) == "anon_inode:[eventfd]"
 }

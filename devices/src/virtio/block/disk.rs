@@ -172,7 +172,7 @@ impl Disk {
         Ok(disk)
     }
 
-    /// The same disk with more extents in its gaps, whose files have been checked: all of them, or an error.
+    /// The same disk with more extents in its gaps, after [`Extent::check`]: all of them, or an error.
     pub(super) fn with(&self, added: Vec<PlacedExtent>) -> Result<Self, Error> {
         let mut disk = self.clone();
         for PlacedExtent {

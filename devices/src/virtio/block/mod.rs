@@ -88,7 +88,7 @@ struct Shared {
     serial: String,
     read_only: bool,
     disk: Mutex<Arc<Disk>>,
-    /// How the thread is told to give the queue back.
+    /// Asks the thread to give the queue back.
     stop: Stop,
     /// An I/O error of the host was logged: the guest can cause as many as it likes.
     failure_logged: AtomicBool,
@@ -121,7 +121,7 @@ pub struct Handle {
 }
 
 impl Block {
-    /// A device with these files, which are checked to be as long as said.
+    /// A device with these files, which must be as long as their extents.
     pub fn new(config: BlockConfig) -> Result<Self, Error> {
         let BlockConfig {
             serial,

@@ -45,7 +45,7 @@ impl RequestType {
     pub(super) const WRITE_ZEROES: Self = Self(13);
 }
 
-/// What came of a request (5.2.6, `status`).
+/// The status of a request (5.2.6, `status`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Status(pub(super) u8);
 

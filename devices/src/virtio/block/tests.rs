@@ -344,7 +344,7 @@ fn a_saved_queue_is_finished_by_a_rebuilt_device() {
     let mut driver = Driver::new(disk(vec![extent], false));
     assert_eq!(write(&mut driver, 0, &[9; 512]), OK);
     let states = driver.stop();
-    // While nobody works on the queue the driver adds two requests and kicks; the kick is lost with the old device.
+    // While the device is stopped, the driver adds two requests and kicks; the kick is lost with the old device.
     let head = driver.readable(&header(0, 0));
     let (first, second) = (driver.writable(512), driver.writable(512));
     let status = driver.writable(1);

@@ -1,7 +1,7 @@
 //! The thread of a block device: one request after the other, straight between the files and guest memory.
 //!
-//! Requests that come together are answered with one interrupt, unless they take long: a driver that waits for the first
-//! of them is not kept waiting for the last.
+//! Requests that come together are answered with one interrupt, unless they take long: the driver is then interrupted for
+//! the first before the last is done.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -18,7 +18,7 @@ use super::spec::{Header, ID_BYTES, Range, RequestType, SECTOR_BYTES, Status};
 use super::{MAX_DISCARD_SECTORS, MAX_RANGES, MAX_REQUEST_BYTES, MAX_WRITE_ZEROES_SECTORS, Shared};
 use crate::virtio::ring::{Chain, Ring};
 
-/// How long finished requests may wait for others of their batch before the driver hears of them.
+/// How long finished requests may wait for others of their batch before the driver is interrupted.
 const MAX_INTERRUPT_DELAY: Duration = Duration::from_micros(500);
 
 /// How a device tells its worker to stop.
@@ -45,7 +45,7 @@ impl Stop {
         self.asked.load(Ordering::Acquire)
     }
 
-    /// The worker has done as it was asked.
+    /// The worker has stopped.
     fn done(&self) {
         self.asked.store(false, Ordering::Release);
     }
@@ -59,15 +59,15 @@ pub(super) struct Job {
     pub(super) write_through: bool,
 }
 
-/// What the thread has between its jobs.
+/// What the thread keeps between its jobs.
 pub(super) struct Worker {
     shared: Arc<Shared>,
-    /// What it sleeps on: edges, so that nobody has to read the kicks and the end to clear them.
+    /// What the thread sleeps on: edge-triggered, so that kicks and the stop need not be read to be cleared.
     wakeups: Epoll,
     write_through: bool,
 }
 
-/// What came of a request: its status and the bytes of data that were written to the guest, from the first on.
+/// The outcome of a request: its status and the bytes of data that were written to the guest, from the first on.
 struct Outcome {
     status: Status,
     data: usize,
@@ -116,7 +116,7 @@ impl Worker {
         while !self.shared.stop.asked() {
             // Also at the start: chains may be there from before a save, for which no kick will come.
             self.drain(&memory, &mut ring);
-            // What it was does not matter: a kick or the end. EINTR is as good as either, and nothing else can fail.
+            // A kick, a stop or EINTR: each leads to another look at both. Nothing else can fail.
             let _ = self.wakeups.wait(-1, &mut [EpollEvent::default()]);
         }
         // Fails only where adding failed.
@@ -141,7 +141,7 @@ impl Worker {
                 }
             }
             ring.notify(memory);
-            // Enabled even when stopping: whoever restores the queue finds it as a driver expects it.
+            // Enabled even when stopping: the driver of a restored queue expects that.
             if !ring.enable_kicks(memory) || self.shared.stop.asked() {
                 return;
             }
@@ -301,7 +301,7 @@ impl Worker {
         }
     }
 
-    /// What the guest hears of the host's answer.
+    /// The guest's status for the host's result.
     fn host(&mut self, done: io::Result<()>) -> Result<(), Status> {
         done.map_err(|error| {
             if !self.shared.failure_logged.swap(true, Ordering::Relaxed) {

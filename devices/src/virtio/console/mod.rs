@@ -1,6 +1,6 @@
 //! The console device (virtio 1.2, section 5.3): one port, output only.
 //!
-//! What the guest sends goes to an [`Output`], which is never waited for. The receive queue is there because a driver
+//! What the guest sends goes to an [`Output`], which never blocks. The receive queue is there because a driver
 //! expects it, and is never used: nothing is typed into a guest's console. Deliberately absent: further ports, sizes.
 
 use event_manager::{EventOps, Events, MutEventSubscriber};

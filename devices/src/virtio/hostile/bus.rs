@@ -19,7 +19,7 @@ pub(super) const SIZE: u16 = 16;
 /// What lies behind the queues, for buffers.
 const BUFFERS: u64 = 0x10_0000;
 
-/// The status of a device whose driver has finished.
+/// The status of a device after its driver's set-up.
 pub(super) const RUNNING: u32 =
     STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK;
 
@@ -84,7 +84,7 @@ impl Bus {
         self.write(STATUS, RUNNING & !STATUS_DRIVER_OK);
     }
 
-    /// Writes the registers of a queue; says whether the device took it.
+    /// Writes the registers of a queue; returns whether the device accepted it.
     pub(super) fn set_up_queue(&mut self, index: usize, size: u32, addresses: [u64; 3]) -> bool {
         self.write(QUEUE_SEL, index as u32);
         self.write(QUEUE_NUM, size);
@@ -172,7 +172,7 @@ impl Bus {
         self.read(STATUS) & STATUS_NEEDS_RESET != 0
     }
 
-    /// Waits until the device says that it needs a reset, and has told so by an interrupt.
+    /// Waits until the device is in NEEDS_RESET and has interrupted for it.
     pub(super) fn wait_for_fault(&mut self, what: &str) {
         let begun = Instant::now();
         while !self.needs_reset() || self.read(INTERRUPT_STATUS) & 2 == 0 {

@@ -34,10 +34,10 @@ mod tests;
 use queue::QueueSetup;
 pub use state::{QueueState, RestoreError, State};
 
-/// Where a device stands in its life.
+/// The state of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The driver has not finished.
+    /// The driver has not finished its set-up.
     Setup,
     /// The device has the queues; it touches them only while [`Interrupt`] has no fault to show.
     Started,
@@ -230,7 +230,7 @@ impl Mmio {
         }
     }
 
-    /// Sets `bit` if it is among `added` and `before` is set. Says whether it did.
+    /// Sets `bit` if it is among `added` and `before` is set. Returns whether it did.
     fn advance(&mut self, added: u32, before: u32, bit: u32) -> bool {
         let may = added & bit != 0 && self.status & before != 0 && self.phase == Phase::Setup;
         if may {
@@ -257,7 +257,7 @@ impl Mmio {
     fn start_with(&mut self, queues: Vec<Queue>) -> Result<(), Error> {
         let mut started = Vec::with_capacity(queues.len());
         for (queue, kick) in queues.into_iter().zip(&self.kicks) {
-            // What was written before this start means nothing now.
+            // Registers written before this start are void.
             let _ = kick.read();
             let kick = kick.clone();
             started.push(StartedQueue { queue, kick });
@@ -311,7 +311,7 @@ enum Error {
     /// The driver's queue does not lie in memory, or has no legal size or alignment.
     #[error("queue {index} is not valid")]
     Queue { index: usize },
-    /// The device said no.
+    /// The device refused to start.
     #[error(transparent)]
     Device(#[from] StartError),
 }

@@ -5,7 +5,7 @@ use virtio_queue::{Queue, QueueT};
 
 use super::registers::*;
 
-/// What the driver has written so far. Nothing of it is believed before [`QueueSetup::build`].
+/// What the driver has written so far, unchecked until [`QueueSetup::build`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct QueueSetup {
     pub(super) max_size: u16,

@@ -1,4 +1,4 @@
-//! A transport's state as plain data: what a snapshot keeps of it. The device's own state is the device's.
+//! A transport's state as plain data, for snapshots. It leaves out the device's own state.
 
 use std::sync::atomic::Ordering;
 
@@ -52,7 +52,7 @@ pub struct QueueState {
     pub next_used: u16,
 }
 
-/// Why a state cannot be taken up. A state is as little trusted as a guest.
+/// Why a state cannot be restored. A state is trusted no more than a guest.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// Another version.
@@ -76,13 +76,13 @@ pub enum RestoreError {
 }
 
 impl Mmio {
-    /// Stops the device and gives out the transport's state, and the device for its own.
+    /// Stops the device and returns the transport's state, and the device for its own.
     pub fn save(mut self) -> (State, Box<dyn super::Device>) {
         let state = self.stop();
         (state, self.device)
     }
 
-    /// Stops the device, for good, and gives out the transport's state. Not from the main loop.
+    /// Stops the device for good and returns the transport's state. Not from the main loop.
     pub fn stop(&mut self) -> State {
         let phase = std::mem::replace(&mut self.phase, Phase::Setup);
         let positions: Vec<_> = match phase {
@@ -119,7 +119,7 @@ impl Mmio {
         }
     }
 
-    /// Takes up a state in a transport that is in reset, and starts the device if it was started. Every queue is
+    /// Restores a state in a transport that is in reset, and starts the device if it was started. Every queue is
     /// kicked and a pending interrupt signalled again: either may have been lost with the machine.
     pub fn restore(&mut self, state: &State) -> Result<(), RestoreError> {
         if state.version != VERSION {

@@ -1,9 +1,9 @@
 //! The network device (virtio 1.2, section 5.1): a guest's interface on a tap.
 //!
 //! Packets move between the tap and guest memory without a copy in between; with `offload`, checksums and segmentation
-//! are left to whoever can do them best, both ways. When the guest has no receive buffers, packets stay in the tap.
+//! are left to the side that can do them best, both ways. When the guest has no receive buffers, packets stay in the tap.
 //! A packet that is too short or too long to be one is dropped.
-//! What a stopped device is consists of its configuration and its queues: a packet on its way is lost, as on a wire.
+//! The saved state of a device is its queues: a packet in flight is lost, as on a wire.
 //! Deliberately absent: the control queue, several queue pairs, UDP segmentation.
 
 use std::os::fd::OwnedFd;
@@ -31,7 +31,7 @@ const QUEUE_SIZES: [u16; 2] = [256; 2];
 /// The least MTU of IPv4 (RFC 791), and the least that the specification allows (5.1.4.1).
 const MIN_MTU: u16 = 68;
 
-/// What is offered with `offload` besides the rest.
+/// Feature bits that `offload` adds.
 const OFFLOADS: u64 = feature::CSUM
     | feature::GUEST_CSUM
     | feature::GUEST_TSO4
@@ -48,7 +48,7 @@ pub struct NetConfig {
     pub mac: [u8; 6],
     /// Largest packet, in bytes.
     pub mtu: u16,
-    /// Offer checksum and segmentation offload; the tap is set to what the driver takes of it.
+    /// Offer checksum and segmentation offload; the tap is set to what the driver accepts.
     pub offload: bool,
 }
 

@@ -12,14 +12,14 @@ use memory::{GuestMemoryMmap, MAX_SEGMENTS, Segments, VolatileSlice};
 use super::spec::{MAX_PACKET, full_packet, header};
 use crate::virtio::ring::{Chain, Ring};
 
-/// What became of an attempt to deliver a packet.
+/// The outcome of an attempt to deliver a packet.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Delivered {
     /// A packet went to the guest, or was dropped because it can never fit its buffers.
     Packet,
     /// The tap has no packet.
     NothingToRead,
-    /// The guest has too few receive buffers, of which so many were looked at.
+    /// The guest has too few receive buffers; this many were looked at.
     NoBuffers {
         /// Less than the queue is long.
         seen: u16,
@@ -32,7 +32,7 @@ pub(super) enum Delivered {
 pub(super) struct Receiver {
     /// MRG_RXBUF: a packet may take several buffers.
     mergeable: bool,
-    /// How much room is taken from the guest for the next packet.
+    /// Bytes of receive buffers to take for the next packet.
     expected: usize,
     least_expected: usize,
     /// What a packet does not find room for while it is read. Its pages are touched only when that happens.
@@ -80,7 +80,7 @@ impl Receiver {
             Some(packet) => self.deliver_held(packet, &mut taken, rx, memory),
             None => self.deliver_read(tap, &mut taken, rx, memory),
         };
-        // Whatever was not given back is there for the next packet.
+        // What was not given back remains for the next packet.
         rx.unpop(taken.chains.len() as u16);
         delivered
     }

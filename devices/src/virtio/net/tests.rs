@@ -224,7 +224,7 @@ fn saved_queues_are_finished_by_a_rebuilt_device() {
     wire.send(&packet(120, 2)).unwrap();
     assert_eq!(received(&mut driver, &buffers).0, packet(120, 2));
     let queues = driver.stop();
-    // While nobody works on the queues, a packet comes each way, and the kick is lost.
+    // While the device is stopped, a packet comes each way, and the kick is lost.
     let second = driver.readable(&packet(100, 3));
     driver.queues[TX].add(&[second]);
     wire.send(&packet(140, 4)).unwrap();

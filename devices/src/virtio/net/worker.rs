@@ -26,11 +26,11 @@ pub(super) struct Worker {
     pub(super) rx: Ring,
     pub(super) tx: Ring,
     pub(super) receiver: Receiver,
-    /// The tap may have packets (told by edges).
+    /// The tap may have packets (edge-triggered).
     pub(super) readable: bool,
     /// The tap takes packets.
     pub(super) writable: bool,
-    /// The guest has no receive buffers: packets stay in the tap, and it wakes nobody.
+    /// The guest has no receive buffers: packets stay in the tap, which is not watched.
     pub(super) starved: bool,
     /// A failure of the tap was logged, now or before another start.
     pub(super) failure_logged: Arc<AtomicBool>,
@@ -88,7 +88,7 @@ impl Worker {
                 }
                 return false;
             };
-            // What cannot be a packet is dropped here, what the kernel makes nothing of there.
+            // What cannot be a packet is dropped here; what the kernel refuses, it drops itself.
             if (MIN_PACKET..=MAX_PACKET).contains(&readable.len()) {
                 match readable.write_to(self.tap.as_fd()) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -23,7 +23,7 @@ enum Step {
     Unpop(u16),
     /// Gives back so many of those that were popped first.
     Push(usize),
-    /// The driver wants to hear of the chain so far from the last one that it heard of.
+    /// The driver asks for an interrupt at the chain so far from the last one that interrupted.
     WantsInterruptAt(i16),
     Notify,
     EnableKicks,
@@ -44,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Chains since the beginning: made available, popped, given back, and given back when the driver was last told.
+/// Chains since the beginning: made available, popped, given back, and given back at the last interrupt.
 #[derive(Debug, Default, Clone, Copy)]
 struct Model {
     added: u64,

@@ -119,7 +119,7 @@ impl<D: Device> Driver<D> {
         self.started = false;
     }
 
-    /// Adds a chain that no driver may add, kicks, and waits until the device says that it needs a reset; nothing came
+    /// Adds a chain that no driver may add, kicks, and waits until the device is in NEEDS_RESET; nothing came
     /// back. Then resets it, so that it is as new.
     pub(crate) fn expect_fault(&mut self, queue: usize, buffers: &[Buffer]) {
         self.queues[queue].add(buffers);

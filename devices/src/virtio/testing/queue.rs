@@ -123,7 +123,7 @@ impl DriverQueue {
         head
     }
 
-    /// Makes a chain available whose descriptors lie in an indirect table at `table`.
+    /// Makes a chain available by an indirect table at `table`.
     pub(crate) fn add_indirect(&mut self, table: u64, buffers: &[Buffer]) -> u16 {
         for (i, &buffer) in buffers.iter().enumerate() {
             let next = (i + 1 < buffers.len()).then_some(i as u16 + 1);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  guest --RW--> [unsent] --writev--> fd      the buffer is used only while the fd takes no more; the guest may send as
-//!                                             much as fits it (buf_alloc), and is told what has left it (fwd_cnt)
+//!                                             much as fits it (buf_alloc), and learns what has left it (fwd_cnt)
 //!  guest <--RW--          <--readv--  fd      nothing is buffered here: without the guest's credit or a buffer of its
 //!                                             receive queue, the bytes stay in the fd
 //! ```
@@ -10,7 +10,7 @@
 //! fd's end of file becomes SHUTDOWN(SEND) to the guest once all before it was sent.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::num::Wrapping;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -23,22 +23,23 @@ use super::spec::{HOST_CID, Header, Op, Type, shutdown};
 
 #[cfg(test)]
 mod model;
+mod to_host;
 
 /// The most data in a packet to the guest. Linux refuses packets above 64 KiB (VIRTIO_VSOCK_MAX_PKT_BUF_SIZE).
 const MAX_DATA: usize = 64 << 10;
 
-/// Says which connection a packet belongs to; the context ids are always the same two.
+/// Identifies a connection; the context ids are always the same two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Ports {
     pub(super) guest: u32,
     pub(super) host: u32,
 }
 
-/// The guest did what the protocol forbids: the connection is reset.
+/// The guest violated the protocol: the connection is reset.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Violation;
 
-/// What became of a chain that was offered to a connection.
+/// What a connection did with a chain.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Filled {
     /// A packet of this many bytes, the header included.
@@ -59,7 +60,7 @@ pub(super) struct Connection {
     buf_alloc: u32,
     /// Bytes that came from the guest.
     received: Wrapping<u32>,
-    /// Bytes of them that have left `unsent`; and as the guest was last told.
+    /// Bytes of them that have left `unsent`; and the count in the last packet to the guest.
     forwarded: Wrapping<u32>,
     told_forwarded: Wrapping<u32>,
     writable: bool,
@@ -68,7 +69,7 @@ pub(super) struct Connection {
     /// The host may receive: its end has not been closed.
     host_receives: bool,
 
-    /// Bytes that went to the guest, and what it says of its own buffer.
+    /// Bytes that went to the guest, and the size of its own buffer as it announced it.
     sent: Wrapping<u32>,
     peer_buf_alloc: u32,
     peer_forwarded: Wrapping<u32>,
@@ -76,7 +77,7 @@ pub(super) struct Connection {
     hung_up: bool,
     /// The descriptor has not reached its end of file.
     host_sends: bool,
-    /// The guest wants what the host sends.
+    /// The guest has not shut this direction down.
     guest_receives: bool,
 
     response_due: bool,
@@ -86,7 +87,7 @@ pub(super) struct Connection {
     /// Flags of the last SHUTDOWN that was sent.
     told_shutdown: u32,
 
-    /// The descriptor has failed: the connection is to be ended, and the failure told.
+    /// The descriptor has failed: the connection is to be ended, and the failure reported.
     failure: Option<StreamError>,
     /// In the worker's queue of connections with something to send.
     pub(super) queued: bool,
@@ -147,7 +148,7 @@ impl Connection {
     pub(super) fn update_credit(&mut self, header: &Header) {
         self.peer_buf_alloc = header.buf_alloc;
         // Senders on several vCPUs may overtake each other: a count that does not lie between the last one and what was
-        // sent is old, or a lie.
+        // sent is old or forged.
         let fwd_cnt = Wrapping(header.fwd_cnt);
         if fwd_cnt - self.peer_forwarded <= self.sent - self.peer_forwarded {
             self.peer_forwarded = fwd_cnt;
@@ -170,8 +171,8 @@ impl Connection {
             self.wrote(len as usize, done);
         }
         match self.host_receives {
-            true => buffer(&mut self.unsent, data, self.buf_alloc as usize),
-            // Nobody will read it: it counts as delivered, as bytes in a closed socket's buffer do.
+            true => to_host::buffer(&mut self.unsent, data, self.buf_alloc as usize),
+            // It cannot be delivered and counts as if it were, as bytes in a closed socket's buffer do.
             false => self.forwarded = self.received,
         }
         self.consider_credit_update();
@@ -339,7 +340,7 @@ impl Connection {
         self.wants_to_read() && self.credit() == 0 && !self.credit_asked
     }
 
-    /// What the guest shall know of the host's end.
+    /// Flags of the SHUTDOWN that the host's end calls for.
     fn shutdown_due(&self) -> u32 {
         (if self.host_sends { 0 } else { shutdown::SEND })
             | (if self.host_receives {
@@ -347,98 +348,6 @@ impl Connection {
             } else {
                 shutdown::RECEIVE
             })
-    }
-
-    /// Sends what waits in the buffer, as much as the descriptor takes.
-    fn flush(&mut self) {
-        while self.writable && self.host_receives && !self.unsent.is_empty() {
-            let (first, second) = self.unsent.as_slices();
-            let parts = [IoSlice::new(first), IoSlice::new(second)];
-            let done = uninterrupted(|| Ok(rustix::io::writev(&self.fd, &parts)?));
-            let count = done.as_ref().ok().copied().unwrap_or(0);
-            self.unsent.drain(..count);
-            let asked = count + self.unsent.len();
-            self.wrote(asked, done);
-        }
-        if self.unsent.is_empty() && self.unsent.capacity() > 0 {
-            // Most connections never fill their descriptor: none keeps a buffer that it does not need.
-            self.unsent = VecDeque::new();
-        }
-        self.consider_credit_update();
-        self.end_writing_when_flushed();
-    }
-
-    /// Accounts for a write of `asked` bytes. One that fails for another reason than that the host has closed its end
-    /// (ENOBUFS, ENOMEM) is a failure to be told: a reader would take the end of the stream for the end of the output.
-    fn wrote(&mut self, asked: usize, done: io::Result<usize>) {
-        use io::ErrorKind::{BrokenPipe, ConnectionReset, WouldBlock};
-        match done.map_err(|error| (error.kind(), error)) {
-            Ok(count) => {
-                self.forwarded += count as u32;
-                // The rest did not fit; an edge will say when it does.
-                self.writable = count == asked;
-            }
-            Err((WouldBlock, _)) => self.writable = false,
-            Err((BrokenPipe | ConnectionReset, _)) => self.host_gone(),
-            Err((_, error)) => self.fail(StreamError::Write(error)),
-        }
-    }
-
-    fn fail(&mut self, error: StreamError) {
-        self.host_gone();
-        self.host_sends = false;
-        self.failure = Some(error);
-    }
-
-    /// The host's end takes nothing any more: what it did not take is lost.
-    fn host_gone(&mut self) {
-        self.host_receives = false;
-        self.unsent = VecDeque::new();
-        self.forwarded = self.received;
-    }
-
-    /// After its end of file, a descriptor that has hung up takes nothing either: the guest need not find out by writing.
-    fn consider_hang_up(&mut self) {
-        if self.hung_up && !self.host_sends {
-            self.host_gone();
-        }
-    }
-
-    fn end_writing_when_flushed(&mut self) {
-        if !self.guest_sends && self.unsent.is_empty() && self.host_receives && !self.lingering {
-            self.shut_fd(Shutdown::Write);
-        }
-    }
-
-    fn shut_fd(&self, how: Shutdown) {
-        // Fails when the other end is gone, and then there is nothing left to shut.
-        let _ = rustix::net::shutdown(&self.fd, how);
-    }
-
-    /// Tells the guest of freed space before it runs out: when it knows of less than half of the buffer.
-    fn consider_credit_update(&mut self) {
-        let known_used = (self.received - self.told_forwarded).0;
-        if self.guest_sends
-            && self.forwarded != self.told_forwarded
-            && known_used > self.buf_alloc / 2
-        {
-            self.credit_update_due = true;
-        }
-    }
-}
-
-/// Appends what is left of a packet to a connection's buffer, which has room for it and never grows beyond `most` bytes.
-fn buffer(unsent: &mut VecDeque<u8>, data: &mut Segments<'_>, most: usize) {
-    let mut chunk = [0; 4096];
-    let wanted = unsent.len() + data.len();
-    if wanted > unsent.capacity() {
-        // Doubled as a rule, so that many small packets do not copy it each time.
-        let capacity = wanted.max(2 * unsent.capacity()).min(most);
-        unsent.reserve_exact(capacity - unsent.len());
-    }
-    while !data.is_empty() {
-        let count = data.take(&mut chunk);
-        unsent.extend(&chunk[..count]);
     }
 }
 

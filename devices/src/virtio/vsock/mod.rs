@@ -12,7 +12,7 @@
 //!
 //! Bytes are lost only with an error. Each direction ends on its own, after everything before its end; what the guest has
 //! sent reaches the host after the guest has closed its socket, and the other way round. A descriptor that fails, or a
-//! stop before the host has read everything, ends that connection alone and is told through [`Offers::on_failure`].
+//! stop before the host has read everything, ends that connection alone and is reported through [`Offers::on_failure`].
 //!
 //! Connections do not survive a stop: a device that is restored tells the driver so on the event queue. There is no other
 //! state than the guest's context id. Deliberately absent: connections from the host, datagrams, SOCK_SEQPACKET.
@@ -50,7 +50,7 @@ pub struct Vsock {
     running: Option<Scheduled<Worker>>,
 }
 
-/// All that is saved of a socket device besides its queues.
+/// The saved state of a socket device, besides its queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VsockState {
     /// The guest's context id.

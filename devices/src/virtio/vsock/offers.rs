@@ -1,4 +1,4 @@
-//! Streams that wait for the guest to connect, and what became of those that failed.
+//! Streams that wait for the guest to connect, and reports of those that failed.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,11 +13,11 @@ pub struct Offers {
     on_failure: Arc<OnceLock<OnFailure>>,
 }
 
-/// Hears of a stream that failed, by its port.
+/// Called for a stream that failed, with its port.
 type OnFailure = Box<dyn Fn(u32, StreamError) + Send + Sync>;
 
 /// Why a stream ended before everything that was sent on it had arrived. The guest's connection has been reset and the
-/// host's end reads an end of file: nothing but this error says that bytes are missing.
+/// host's end reads an end of file: only this error tells that bytes are missing.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
     /// The host's kernel did not take bytes of the guest.
@@ -70,7 +70,7 @@ impl Offers {
     /// Has `tell` called once for each stream that fails, with its port, on the main loop or a vCPU's thread. Only the
     /// first call counts; without one, failures are logged.
     pub fn on_failure(&self, tell: impl Fn(u32, StreamError) + Send + Sync + 'static) {
-        // A second one is ignored, as said.
+        // A second one is ignored, as documented.
         let _ = self.on_failure.set(Box::new(tell));
     }
 

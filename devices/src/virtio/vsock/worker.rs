@@ -1,6 +1,6 @@
 //! The main loop's part of a vsock device: moves packets between the queues and the connections.
 //!
-//! Nothing that a guest does makes the device hold more than a bounded amount: packets due to the guest are flags of
+//! What a guest can make the device hold is bounded: packets due to the guest are flags of
 //! their connection, but for resets, and when [`MAX_RESETS`] of those wait for receive buffers, no packet is taken from
 //! the guest before some are gone. One turn of the loop handles at most [`BUDGET`] chains in each direction.
 
@@ -41,7 +41,7 @@ pub(super) struct Worker {
     pub(super) rx: Ring,
     pub(super) tx: Ring,
     pub(super) event: Ring,
-    /// The driver has to hear that its connections are gone.
+    /// The driver has not been told that its connections are gone.
     pub(super) transport_reset_due: bool,
     pub(super) table: Table,
     /// Connections that may have a packet due.
@@ -52,7 +52,7 @@ pub(super) struct Worker {
 
 impl MutEventSubscriber for Worker {
     fn init(&mut self, ops: &mut EventOps) {
-        // Edges: nobody has to read a kick to clear it.
+        // Edge-triggered: a kick need not be read to be cleared.
         let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
         let kicks = [&self.rx, &self.tx, &self.event]
             .map(|ring| Events::with_data(&*ring.kick, KICK, edge));
@@ -139,7 +139,7 @@ impl Worker {
         !self.resets.is_empty() || !self.due.is_empty()
     }
 
-    /// Handles one packet of the guest's. One that is not from this guest, or is shorter than it says, is dropped.
+    /// Handles one packet from the guest. One with another source, or shorter than its header announces, is dropped.
     fn packet(&mut self, packet: &mut Segments<'_>, ops: &mut EventOps) {
         let Some(header) = packet.take_array().as_ref().map(Header::parse) else {
             return;
@@ -161,7 +161,7 @@ impl Worker {
             (Some(number), Op::RST) => self.forget(number, ops),
             (Some(number), _) => match self.deliver(number, &header, packet) {
                 Ok(false) => self.after(number, ops),
-                // It has said that it neither sends nor receives: the reset tells it that we know.
+                // It neither sends nor receives any more: the reset confirms that (5.10.6.5).
                 Ok(true) | Err(Violation) if !self.ended_by_failure(number, ops) => {
                     self.reset(&header);
                     self.forget(number, ops);
@@ -266,8 +266,8 @@ impl Worker {
         }
     }
 
-    /// Ends a connection whose descriptor has failed, tells the guest unless it is done with it, and the host. `true` if
-    /// it was so. There is one such reset for each stream that was offered.
+    /// Ends a connection after a failure of its descriptor: resets it, unless the guest has forgotten it, and reports the
+    /// failure. `true` if there was one. At most one such reset waits for each stream that was offered.
     fn ended_by_failure(&mut self, number: Number, ops: &mut EventOps) -> bool {
         let Some(connection) = self.table.get(number) else {
             return false;
@@ -284,7 +284,7 @@ impl Worker {
         true
     }
 
-    /// The guest knows nothing of the connection any more. The host still gets what the guest had sent.
+    /// The guest has forgotten the connection. The host still gets what the guest had sent.
     fn forget(&mut self, number: Number, ops: &mut EventOps) {
         let Some(connection) = self.table.get(number) else {
             return;
@@ -302,7 +302,7 @@ impl Worker {
             return;
         };
         if connection.queued {
-            // Whoever gets the number next would be queued a second time, and without receive buffers a third.
+            // Otherwise the next connection with this number would be queued twice.
             self.due.retain(|&due| due != number);
         }
         if let Err(error) = ops.remove(Events::empty_raw(connection.fd().as_raw_fd())) {

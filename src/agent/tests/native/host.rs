@@ -1,6 +1,6 @@
 //! The other end: a monitor of a few lines, and an agent that runs as an ordinary process in namespaces of its own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio as ProcessStdio};
 use std::time::Duration;
 
 use protocol::agent::{
-    Create, Done, EtcFiles, ExitStatus, Failure, FromAgent, Hello, LayerExtent, Mount, Request,
-    Stdio, Stream, ToAgent, Wake, Writable,
+    Create, Done, EtcFiles, Exec, ExitStatus, Failure, FromAgent, Hello, Layer, LayerExtent, Mount,
+    Network, PidNamespace, ProcessId, Request, Root, Stdio, Stream, ToAgent, Wake, Writable,
 };
 use protocol::frame;
 use serde_json::json;
@@ -32,6 +32,7 @@ pub(crate) struct Host {
     cgroup: PathBuf,
     layers: Vec<LayerExtent>,
     events: VecDeque<FromAgent>,
+    replies: BTreeMap<u64, Result<Done, Failure>>,
     seq: u64,
     port: u32,
 }
@@ -94,6 +95,7 @@ impl Host {
             cgroup,
             layers,
             events: VecDeque::new(),
+            replies: BTreeMap::new(),
             seq: 0,
             port: 2000,
         }
@@ -143,15 +145,56 @@ impl Host {
     /// Sends a request and waits for its reply.
     pub(crate) fn ask(&mut self, request: Request) -> Result<Done, Failure> {
         let wanted = self.send(request);
+        self.reply_of(wanted)
+    }
+
+    /// The next message.
+    pub(crate) fn next(&mut self) -> FromAgent {
+        frame::read(&mut self.control).unwrap()
+    }
+
+    /// Waits for the reply to a request that was sent, whatever comes before it.
+    pub(crate) fn reply_of(&mut self, wanted: u64) -> Result<Done, Failure> {
+        if let Some(result) = self.replies.remove(&wanted) {
+            return result;
+        }
         loop {
-            match frame::read(&mut self.control).unwrap() {
-                FromAgent::Reply { seq, result } => {
-                    assert_eq!(seq, wanted);
-                    return result;
-                }
+            match self.next() {
+                FromAgent::Reply { seq, result } if seq == wanted => return result,
+                FromAgent::Reply { seq, result } => drop(self.replies.insert(seq, result)),
                 event => self.events.push_back(event),
             }
         }
+    }
+
+    /// Descriptors that the agent has open.
+    pub(crate) fn agent_descriptors(&self) -> usize {
+        let [agent] = children(self.agent.id())[..] else {
+            panic!("unshare has one child");
+        };
+        std::fs::read_dir(format!("/proc/{agent}/fd"))
+            .unwrap()
+            .count()
+    }
+
+    /// Processes that the agent has made or adopted.
+    pub(crate) fn agent_children(&self) -> Vec<u32> {
+        children(self.agent.id())
+            .into_iter()
+            .flat_map(children)
+            .collect()
+    }
+
+    /// A directory of the host's, outside of every container.
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn delete(&mut self, name: &str) -> Result<Done, Failure> {
+        self.ask(Request::Delete {
+            container: name.into(),
+            writable: true,
+        })
     }
 
     /// The next message, which is to be the reply to a request that was sent.
@@ -171,22 +214,32 @@ impl Host {
     pub(crate) fn mount_request(&self, name: &str, writable: Writable) -> Request {
         Request::Mount(Mount {
             container: name.into(),
-            layers: self.layers.clone(),
-            writable,
+            root: Root::Layers {
+                layers: self.layers.iter().copied().map(Layer::Extent).collect(),
+                writable,
+            },
         })
     }
 
     /// Waits for a container's end.
     pub(crate) fn exit_of(&mut self, name: &str) -> ExitStatus {
-        let event = self
-            .events
-            .pop_front()
-            .unwrap_or_else(|| frame::read(&mut self.control).unwrap());
-        match event {
-            FromAgent::Exited {
-                container, status, ..
-            } if container == name => status,
-            event => panic!("{event:?}"),
+        self.exit_of_process(&ProcessId::first(name))
+    }
+
+    /// Waits for a process's end. Ends of others are kept for later.
+    pub(crate) fn exit_of_process(&mut self, wanted: &ProcessId) -> ExitStatus {
+        let is_it = |event: &FromAgent| matches!(event, FromAgent::Exited { process, .. } if process == wanted);
+        loop {
+            if let Some(at) = self.events.iter().position(is_it) {
+                let Some(FromAgent::Exited { status, .. }) = self.events.remove(at) else {
+                    unreachable!("looked at above");
+                };
+                return status;
+            }
+            match self.next() {
+                FromAgent::Reply { seq, result } => drop(self.replies.insert(seq, result)),
+                event => self.events.push_back(event),
+            }
         }
     }
 
@@ -260,6 +313,37 @@ impl Listener {
     }
 }
 
+fn children(pid: u32) -> Vec<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    list.split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect()
+}
+
+/// Standard output alone, to a stream.
+pub(crate) fn output_to(listener: &Listener) -> Stdio {
+    Stdio::Pipes {
+        stdin: None,
+        stdout: Some(listener.stream()),
+        stderr: None,
+    }
+}
+
+/// A further process in a container.
+pub(crate) fn exec(name: &str, exec: &str, args: &[&str], stdio: Stdio) -> Request {
+    let document = json!({
+        "args": args, "cwd": "/", "env": ["PATH=/bin"],
+        "capabilities": { "bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"] },
+    });
+    Request::Exec(Box::new(Exec {
+        process: ProcessId::exec(name, exec),
+        document: serde_json::value::to_raw_value(&document).unwrap(),
+        user: None,
+        seccomp: None,
+        stdio,
+    }))
+}
+
 pub(crate) fn text(mut stream: UnixStream) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
@@ -293,14 +377,17 @@ pub(crate) fn create(name: &str, args: &[&str], stdio: Stdio) -> Create {
         init: false,
         stdio,
         etc: EtcFiles::default(),
-        interface: None,
+        groups: Vec::new(),
+        network: Network::None,
+        pid: PidNamespace::Own,
+        volumes: Vec::new(),
     }
 }
 
-/// Two layers of EROFS one after the other: busybox, and one file that is over another.
-fn layer_device(dir: &Path) -> (PathBuf, Vec<LayerExtent>) {
+/// Two layers of EROFS: busybox, and one file that is over another.
+pub(crate) fn erofs_images(dir: &Path) -> [PathBuf; 2] {
     let lower = dir.join("lower");
-    for path in ["bin", "etc", "proc", "dev", "tmp"] {
+    for path in ["bin", "etc", "proc", "dev", "tmp", "deleted", "remade"] {
         std::fs::create_dir_all(lower.join(path)).unwrap();
     }
     std::fs::copy("/bin/busybox", lower.join("bin/busybox")).unwrap();
@@ -318,16 +405,25 @@ fn layer_device(dir: &Path) -> (PathBuf, Vec<LayerExtent>) {
         "wc",
         "kill",
         "dd",
+        "ls",
+        "ln",
+        "rm",
+        "mkdir",
+        "mkfifo",
+        "chmod",
+        "stat",
+        "readlink",
+        "yes",
+        "true",
     ] {
         std::os::unix::fs::symlink("busybox", lower.join("bin").join(name)).unwrap();
     }
     std::fs::write(lower.join("etc/which"), "lower\n").unwrap();
+    std::fs::write(lower.join("remade/old"), "old\n").unwrap();
     let upper = dir.join("upper");
     std::fs::create_dir_all(upper.join("etc")).unwrap();
     std::fs::write(upper.join("etc/which"), "upper\n").unwrap();
-    let mut device = Vec::new();
-    let mut layers = Vec::new();
-    for layer in [lower, upper] {
+    [lower, upper].map(|layer| {
         let image = layer.with_extension("erofs");
         output(
             Command::new("mkfs.erofs")
@@ -335,11 +431,24 @@ fn layer_device(dir: &Path) -> (PathBuf, Vec<LayerExtent>) {
                 .arg(&image)
                 .arg(&layer),
         );
+        // As hull makes them: of whole pages.
+        let file = std::fs::File::options().write(true).open(&image).unwrap();
+        let len = file.metadata().unwrap().len().next_multiple_of(4096);
+        file.set_len(len).unwrap();
+        image
+    })
+}
+
+/// The layers one after the other, on one device.
+fn layer_device(dir: &Path) -> (PathBuf, Vec<LayerExtent>) {
+    let mut device = Vec::new();
+    let mut layers = Vec::new();
+    for image in erofs_images(dir) {
         let bytes = std::fs::read(image).unwrap();
         device.resize(device.len().next_multiple_of(ALIGN as usize), 0);
         layers.push(LayerExtent {
             offset_bytes: device.len() as u64,
-            len_bytes: (bytes.len() as u64).next_multiple_of(4096),
+            len_bytes: bytes.len() as u64,
         });
         device.extend(bytes);
     }

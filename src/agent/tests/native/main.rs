@@ -1,13 +1,19 @@
 //! The agent's conversation with a monitor, natively. As root.
 
+mod exec;
+mod files;
 mod host;
+mod hull_native;
+mod several;
 mod wake;
 
 use std::io::{Read, Write};
 use std::time::Duration;
 
 use host::{Host, create, text};
-use protocol::agent::{Done, ExitStatus, FailureKind, Request, Stdio, TerminalSize, Writable};
+use protocol::agent::{
+    Done, ExitStatus, FailureKind, ProcessId, Request, Stdio, TerminalSize, Writable,
+};
 
 const NO_STREAMS: Stdio = Stdio::Pipes {
     stdin: None,
@@ -39,6 +45,7 @@ fn a_container_is_made_of_layers_speaks_and_ends() {
     assert_eq!(host.exit_of("one"), ExitStatus::Code(7));
     host.ask(Request::Delete {
         container: "one".into(),
+        writable: true,
     })
     .unwrap();
     assert_eq!(host.shut_down(42), 42);
@@ -98,9 +105,10 @@ fn an_exit_is_told_only_when_the_host_has_taken_the_output() {
     let failure = host
         .ask(Request::Delete {
             container: "much".into(),
+            writable: true,
         })
         .unwrap_err();
-    assert_eq!(failure.kind, FailureKind::Invalid);
+    assert_eq!(failure.kind, FailureKind::WrongState);
     let mut bytes = Vec::new();
     out.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes.len(), 3_000_000);
@@ -138,7 +146,7 @@ fn a_terminal_is_one_and_can_be_resized() {
         columns: 132,
     };
     host.ask(Request::Resize {
-        container: "tty".into(),
+        process: ProcessId::first("tty"),
         size,
     })
     .unwrap();
@@ -163,7 +171,7 @@ fn signals_reach_the_container_and_its_end_is_told_as_one() {
     host.start_container("loop").unwrap();
     std::thread::sleep(Duration::from_millis(100));
     let signal = |signal, all| Request::Signal {
-        container: "loop".into(),
+        process: ProcessId::first("loop"),
         signal,
         all,
     };
@@ -173,7 +181,7 @@ fn signals_reach_the_container_and_its_end_is_told_as_one() {
     host.create("killed", "sleep 1000", NO_STREAMS);
     host.start_container("killed").unwrap();
     let kill = Request::Signal {
-        container: "killed".into(),
+        process: ProcessId::first("killed"),
         signal: libc::SIGKILL,
         all: true,
     };
@@ -186,7 +194,7 @@ fn signals_reach_the_container_and_its_end_is_told_as_one() {
 fn failures_have_their_kind_and_leave_the_container_to_be_deleted() {
     let mut host = Host::start();
     let kind = |result: Result<Done, protocol::agent::Failure>| result.unwrap_err().kind;
-    assert_eq!(kind(host.start_container("nobody")), FailureKind::Invalid);
+    assert_eq!(kind(host.start_container("nobody")), FailureKind::NotFound);
     assert_eq!(kind(host.mount("../up")), FailureKind::Invalid);
     for (name, args, expected) in [
         ("a", vec!["nothing-like-it"], FailureKind::CommandNotFound),
@@ -198,11 +206,12 @@ fn failures_have_their_kind_and_leave_the_container_to_be_deleted() {
         assert_eq!(kind(host.start_container(name)), expected);
         host.ask(Request::Delete {
             container: name.into(),
+            writable: true,
         })
         .unwrap();
     }
     host.mount("c").unwrap();
-    assert_eq!(kind(host.mount("c")), FailureKind::Invalid);
+    assert_eq!(kind(host.mount("c")), FailureKind::WrongState);
     let mut request = create("c", &["sh"], NO_STREAMS);
     request.user = Some("somebody".into());
     let failure = host.ask(Request::Create(Box::new(request))).unwrap_err();

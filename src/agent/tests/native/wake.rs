@@ -3,7 +3,8 @@
 use std::net::Ipv4Addr;
 
 use protocol::agent::{
-    Done, ExitStatus, FailureKind, Interface, Request, Stdio, TerminalSize, Wake, Writable,
+    Done, ExitStatus, FailureKind, Interface, Network, ProcessId, Request, Stdio, TerminalSize,
+    Wake, Writable,
 };
 
 use crate::NO_STREAMS;
@@ -21,12 +22,12 @@ fn a_machine_that_sleeps_does_nothing_else() {
             container: container(),
         },
         Request::Signal {
-            container: container(),
+            process: ProcessId::first(container()),
             signal: 9,
             all: true,
         },
         Request::Resize {
-            container: container(),
+            process: ProcessId::first(container()),
             size: TerminalSize {
                 rows: 1,
                 columns: 1,
@@ -34,13 +35,14 @@ fn a_machine_that_sleeps_does_nothing_else() {
         },
         Request::Delete {
             container: container(),
+            writable: true,
         },
         Request::Stats {
             container: container(),
         },
     ] {
         let failure = host.ask(request).unwrap_err();
-        assert_eq!(failure.kind, FailureKind::Invalid);
+        assert_eq!(failure.kind, FailureKind::WrongState);
         assert_eq!(
             failure.message,
             "the machine has not woken: the first request must be a wake that succeeds"
@@ -111,7 +113,7 @@ fn without_entropy_nothing_runs() {
         "the machine does not wake: cannot give the kernel entropy: permission denied"
     );
     for failure in &failures[1..] {
-        assert_eq!(failure.kind, FailureKind::Invalid);
+        assert_eq!(failure.kind, FailureKind::WrongState);
     }
     assert_eq!(host.woken(), "");
     assert_eq!(host.shut_down(9), 9);
@@ -122,7 +124,7 @@ fn without_entropy_nothing_runs() {
 fn a_machine_wakes_once() {
     let mut host = Host::start();
     let failure = host.ask(Request::Wake(WAKE)).unwrap_err();
-    assert_eq!(failure.kind, FailureKind::Invalid);
+    assert_eq!(failure.kind, FailureKind::WrongState);
     assert_eq!(failure.message, "the machine is awake already");
     assert_eq!(host.woken().lines().count(), 1);
     assert!(matches!(host.mount("box"), Ok(Done::Ok)));
@@ -140,7 +142,7 @@ fn an_interface_that_no_hardware_is_behind_is_not_given_away() {
     let mut host = Host::start();
     host.mount("box").unwrap();
     let mut request = create("box", &["true"], NO_STREAMS);
-    request.interface = Some(Interface {
+    request.network = Network::Own(Interface {
         mac: [2, 0, 0, 0, 0, 1],
         address: Ipv4Addr::new(10, 0, 0, 2),
         prefix_len: 24,

@@ -88,6 +88,10 @@ pub(crate) struct ContainerArgs {
     /// Platform of the image: linux/amd64 is the only one
     #[arg(long, value_name = "PLATFORM", value_parser = values::machine::platform)]
     platform: Option<String>,
+    /// Accepted; has no effect, since no signatures of images are verified
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = values::boolean)]
+    disable_content_trust: Option<bool>,
     #[command(flatten)]
     names: NameArgs,
     #[command(flatten)]
@@ -131,6 +135,11 @@ impl ContainerArgs {
     pub(super) fn request(self, detached: bool) -> anyhow::Result<CreateRequest> {
         if let Some(refusal) = self.not_built.refusal {
             anyhow::bail!(refusal);
+        }
+        if self.disable_content_trust == Some(false) {
+            anyhow::bail!(
+                "--disable-content-trust=false: hull cannot verify Docker Content Trust's signatures"
+            );
         }
         if detached && !self.attach.is_empty() {
             anyhow::bail!("--attach and --detach exclude each other");

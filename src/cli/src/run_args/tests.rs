@@ -71,6 +71,13 @@ fn what_is_not_built_is_named() {
 }
 
 #[test]
+fn what_is_switched_off_is_not_asked_for() {
+    assert!(options(&["--oom-kill-disable=false", "-P=false", "demo"]).is_ok());
+    assert!(options(&["--disable-content-trust", "demo"]).is_ok());
+    assert!(options(&["--disable-content-trust=false", "demo"]).is_err());
+}
+
+#[test]
 fn what_cannot_be_says_why() {
     let message = options(&["--gpus", "all", "demo"]).unwrap_err().to_string();
     assert!(message.starts_with("--gpus is not possible: "), "{message}");

@@ -192,7 +192,10 @@ impl Stay<'_, '_> {
                 return Ok(End::Interrupted(libc::SIGPIPE));
             }
             if woken.spoken_to {
-                while let Some(event) = self.session.next_ready()? {
+                // Behind the end comes nothing but the end of the connection.
+                while self.end.is_none()
+                    && let Some(event) = self.session.next_ready()?
+                {
                     self.hear(event)?;
                 }
             }

@@ -2,8 +2,9 @@
 //! looking at a container without a virtual machine.
 //!
 //! ```text
-//! run-bundle [--user USER] [--seccomp FILE] [--init] [--terminal] [--resolv-conf TEXT] [--hosts TEXT]
-//!            [--interface MAC[=NEW-MAC],ADDRESS/PREFIX,GATEWAY] CGROUP BUNDLE
+//! run-bundle [--user USER] [--group GROUP]… [--seccomp FILE] [--init] [--terminal | --null] [--resolv-conf TEXT] [--hosts TEXT]
+//!            [--volume PATH]… [--own-machine] [--interface MAC[=NEW-MAC],ADDRESS/PREFIX,GATEWAY]
+//!            CGROUP BUNDLE
 //! ```
 
 use std::io::{Read, Write};
@@ -11,11 +12,20 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use container::{EtcFiles, Interface, Kind, Request, Running, Spec, Stdio, Which};
-use rustix::process::{WaitOptions, waitpid};
+use container::cgroup::{Cgroup, Removal};
+use container::{
+    EtcFiles, Interface, Kind, Network, PidNamespace, Request, Running, Spec, Stdio, Which,
+};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 fn main() -> ExitCode {
-    match run() {
+    let result = run();
+    // A container that could not be made is cleared away before we end.
+    while container::sweep() > 0 {
+        let _ = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+    }
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let code = match error
@@ -39,32 +49,35 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<u8, Box<dyn std::error::Error>> {
-    let mut request = request()?;
-    if let Stdio::Pipes {
-        stdin,
-        stdout,
-        stderr,
-    } = &mut request.stdio
-    {
-        *stdin = Some(std::io::stdin().as_fd().try_clone_to_owned()?);
-        *stdout = Some(std::io::stdout().as_fd().try_clone_to_owned()?);
-        *stderr = Some(std::io::stderr().as_fd().try_clone_to_owned()?);
-    }
+    let request = request()?;
     let Running {
-        pid,
+        pidfd,
         terminal,
-        cgroup,
+        joinable,
         ..
-    } = container::create(request)?.start()?;
+    } = container::create(request)?.wait()?.start().wait()?;
     if let Some(terminal) = terminal {
         show(terminal.into())?;
     }
-    let (_, status) = waitpid(Some(pid), WaitOptions::empty())?.ok_or("no status")?;
-    cgroup.remove()?;
+    let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)?.ok_or("no status")?;
+    remove(joinable.cgroup())?;
     let code = status
         .exit_status()
         .or(status.terminating_signal().map(|signal| 128 + signal));
     Ok(code.unwrap_or(255) as u8)
+}
+
+/// Kills what is left in a cgroup, and removes it when that has ended.
+fn remove(cgroup: &Cgroup) -> Result<(), Box<dyn std::error::Error>> {
+    cgroup.kill()?;
+    let mut events = cgroup.events()?;
+    while events.state()?.populated {
+        poll(&mut [PollFd::new(&events, PollFlags::PRI)], None)?;
+    }
+    match cgroup.try_remove()? {
+        Removal::Removed => Ok(()),
+        Removal::StillPopulated => Err("the cgroup has processes again".into()),
+    }
 }
 
 /// Copies standard input to the terminal, and the terminal to standard output until it is closed.
@@ -90,7 +103,9 @@ fn request() -> Result<Request, Box<dyn std::error::Error>> {
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
-            "--init" | "--terminal" => options.push((word, String::new())),
+            "--init" | "--terminal" | "--own-machine" | "--null" => {
+                options.push((word, String::new()))
+            }
             option if option.starts_with("--") => {
                 let value = words.next().ok_or("an option without its value")?;
                 options.push((word, value));
@@ -109,12 +124,16 @@ fn request() -> Result<Request, Box<dyn std::error::Error>> {
         seccomp: None,
         init: false,
         stdio: Stdio::Pipes {
-            stdin: None,
-            stdout: None,
-            stderr: None,
+            stdin: Some(std::io::stdin().as_fd().try_clone_to_owned()?),
+            stdout: Some(std::io::stdout().as_fd().try_clone_to_owned()?),
+            stderr: Some(std::io::stderr().as_fd().try_clone_to_owned()?),
         },
         etc: EtcFiles::default(),
-        interface: None,
+        groups: Vec::new(),
+        network: Network::Loopback,
+        pid: PidNamespace::Own,
+        volumes: Vec::new(),
+        own_machine: false,
         cgroup: PathBuf::from(cgroup),
         run_dir: bundle.join("run"),
     };
@@ -131,7 +150,17 @@ fn request() -> Result<Request, Box<dyn std::error::Error>> {
             }
             "--resolv-conf" => request.etc.resolv_conf = Some(value),
             "--hosts" => request.etc.hosts = Some(value),
-            "--interface" => request.interface = Some(interface(&value)?),
+            "--interface" => request.network = Network::Interface(interface(&value)?),
+            "--group" => request.groups.push(value),
+            "--volume" => request.volumes.push(value.into()),
+            "--null" => {
+                request.stdio = Stdio::Pipes {
+                    stdin: None,
+                    stdout: None,
+                    stderr: None,
+                }
+            }
+            "--own-machine" => request.own_machine = true,
             option => return Err(format!("unknown option {option}").into()),
         }
     }

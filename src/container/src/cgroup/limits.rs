@@ -8,10 +8,11 @@ const DEFAULT_PERIOD_US: u64 = 100_000;
 
 type Files = Vec<(String, String)>;
 
-/// Files and their contents, in the order in which they are to be written.
-pub(super) fn files(resources: &Resources) -> Result<Files, Error> {
+/// Files and their contents, in the order in which they are to be written. `limit` is the limit of memory that holds
+/// where the document has none, in bytes.
+pub(super) fn files(resources: &Resources, limit: Option<u64>) -> Result<Files, Error> {
     let mut files = Files::new();
-    memory(&resources.memory, &mut files)?;
+    memory(&resources.memory, limit, &mut files)?;
     cpu(&resources.cpu, &mut files)?;
     if let Some(pids) = &resources.pids {
         files.push((
@@ -47,18 +48,22 @@ fn amount(value: i64) -> String {
     }
 }
 
-fn memory(memory: &Memory, files: &mut Files) -> Result<(), Error> {
+/// As with runc, zero is "not given".
+fn memory(memory: &Memory, present: Option<u64>, files: &mut Files) -> Result<(), Error> {
     if memory.disable_oom_killer {
         return Err(Refusal::NotBuilt).at(Step::Limit, "memory.disableOOMKiller");
     }
-    if let Some(limit) = memory.limit {
+    let given = |value: Option<i64>| value.filter(|&value| value != 0);
+    let limit = given(memory.limit);
+    if let Some(limit) = limit {
         files.push(("memory.max".into(), amount(limit)));
     }
-    if let Some(reservation) = memory.reservation {
+    if let Some(reservation) = given(memory.reservation) {
         files.push(("memory.low".into(), amount(reservation)));
     }
-    if let Some(both) = memory.swap {
-        let swap = match memory.limit {
+    if let Some(both) = given(memory.swap) {
+        let present = present.and_then(|limit| i64::try_from(limit).ok());
+        let swap = match limit.or(present) {
             _ if both < 0 => -1,
             Some(limit) if limit >= 0 && both >= limit => both - limit,
             _ => return Err(Refusal::OutOfRange).at(Step::Limit, "memory.swap"),
@@ -127,7 +132,7 @@ mod tests {
     use super::*;
 
     fn of(document: &str) -> Result<Files, Error> {
-        files(&serde_json::from_str(document).unwrap())
+        files(&serde_json::from_str(document).unwrap(), None)
     }
 
     fn one(document: &str) -> Vec<String> {

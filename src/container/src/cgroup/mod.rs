@@ -1,46 +1,45 @@
-//! A container's cgroup (v2): made, limited, read, killed and removed.
+//! A container's cgroup (v2): made, limited, read, paused, killed and removed.
 //!
+//! Nothing here waits: what takes time (freezing, the end of killed processes) is announced by [`Cgroup::events`].
 //! Deliberately absent: cgroup v1.
 
 mod devices;
+mod events;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod limits;
+mod tree;
+mod usage;
 
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+pub use events::{Events, State};
+pub use usage::Usage;
 
 use crate::error::{Attempt, Error, Refusal, Step};
 use crate::spec::Resources;
 
 /// linux/magic.h
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
-/// How often, and how long apart, the removal of a cgroup is tried again while killed processes leave it.
-const REMOVAL_TRIES: u32 = 100;
-const REMOVAL_PAUSE: Duration = Duration::from_millis(5);
-
 /// A cgroup that we made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Cgroup {
     path: PathBuf,
 }
 
-/// What the processes of a cgroup use; 0 where the controller is not there.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// memory.current
-    pub memory_bytes: u64,
-    /// usage_usec of cpu.stat
-    pub cpu_us: u64,
-    /// pids.current
-    pub processes: u64,
-    /// oom_kill of memory.events
-    pub oom_kills: u64,
+/// What an attempt to remove a cgroup has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Removed,
+    /// There are processes in it.
+    StillPopulated,
 }
 
 impl Cgroup {
@@ -68,6 +67,13 @@ impl Cgroup {
         })
     }
 
+    /// One that was made before, at the same path, whether it is there or not: to clear it away.
+    pub fn at(path: &Path) -> Cgroup {
+        Cgroup {
+            path: path.to_owned(),
+        }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -75,19 +81,7 @@ impl Cgroup {
 
     /// Sets the document's limits.
     pub(crate) fn limit(&self, resources: &Resources) -> Result<(), Error> {
-        for (file, value) in limits::files(resources)? {
-            let controller = file.split('.').next().unwrap_or_default();
-            // The cgroup's own files belong to no controller.
-            if controller != "cgroup" {
-                enable(&self.path, controller)?;
-            }
-            let path = self.path.join(&file);
-            // Without swap in the kernel there is no file, and nothing to limit.
-            if file == "memory.swap.max" && !path.exists() {
-                continue;
-            }
-            fs::write(path, &value).at(Step::Limit, format_args!("{file} = {value}"))?;
-        }
+        self.write_limits(&limits::files(resources, None)?)?;
         if !resources.devices.is_empty() {
             let program = devices::program(&resources.devices)?;
             let directory = self.open()?;
@@ -97,47 +91,93 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Changes limits. Members that the document lacks stay as they are. Which devices may be used cannot be changed.
+    pub fn update(&self, resources: &Resources) -> Result<(), Error> {
+        if !resources.devices.is_empty() {
+            return Err(Refusal::NotBuilt).at(Step::DeviceFilter, "a running container");
+        }
+        let limit = self.usage().memory_limit_bytes;
+        self.write_limits(&limits::files(resources, limit)?)
+    }
+
+    fn write_limits(&self, files: &[(String, String)]) -> Result<(), Error> {
+        for (file, value) in files {
+            let controller = file.split('.').next().unwrap_or_default();
+            // The cgroup's own files belong to no controller.
+            if controller != "cgroup" {
+                enable(&self.path, controller)?;
+            }
+            let path = self.path.join(file);
+            // Without swap in the kernel there is no file, and nothing to limit.
+            if file == "memory.swap.max" && !path.exists() {
+                continue;
+            }
+            fs::write(path, value).at(Step::Limit, format_args!("{file} = {value}"))?;
+        }
+        Ok(())
+    }
+
     /// Its directory, for clone3.
     pub(crate) fn open(&self) -> Result<OwnedFd, Error> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat(CWD, &self.path, flags, Mode::empty())
-            .at(Step::Cgroup, self.path.display())
+        open(&self.path)
     }
 
-    /// What its processes use now.
-    pub fn usage(&self) -> Usage {
-        let read = |file: &str| fs::read_to_string(self.path.join(file)).unwrap_or_default();
-        let number = |file: &str| read(file).trim().parse().unwrap_or(0);
-        let field = |file: &str, name: &str| {
-            let text = read(file);
-            let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-            lines
-                .find(|(key, _)| *key == name)
-                .and_then(|(_, value)| value.parse().ok())
-                .unwrap_or(0)
-        };
-        Usage {
-            memory_bytes: number("memory.current"),
-            cpu_us: field("cpu.stat", "usage_usec"),
-            processes: number("pids.current"),
-            oom_kills: field("memory.events", "oom_kill"),
+    /// The directory of the cgroup in which a further process may begin: this one, or where the container has made
+    /// cgroups of its own with controllers (so that this one takes no processes), that of its first process.
+    pub(crate) fn open_for_new_process(&self, first: Pid) -> Result<OwnedFd, Error> {
+        let controllers = fs::read_to_string(self.path.join("cgroup.subtree_control"));
+        match controllers {
+            Ok(text) if !text.trim().is_empty() => {
+                let place = tree::holder(&self.path, first);
+                open(place.as_deref().unwrap_or(&self.path))
+            }
+            Ok(_) => self.open(),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(Refusal::NotRunning).at(Step::Enter, "")
+            }
+            Err(error) => Err(error).at(Step::Cgroup, self.path.display()),
         }
     }
 
-    /// Sends a signal to every process in it.
+    /// The processes in it and in those that the container made below, as the caller's PID namespace numbers them.
+    pub fn pids(&self) -> Result<Vec<Pid>, Error> {
+        let mut pids = Vec::new();
+        tree::processes(&self.path, &mut pids).at(Step::Usage, self.path.display())?;
+        pids.sort_unstable_by_key(|pid: &Pid| pid.as_raw_pid());
+        pids.dedup();
+        Ok(pids)
+    }
+
+    /// Kills every process in it and below.
+    pub fn kill(&self) -> Result<(), Error> {
+        fs::write(self.path.join("cgroup.kill"), "1").at(Step::Kill, self.path.display())
+    }
+
+    /// Sends a signal to every process in it and below.
     pub fn signal(&self, signal: i32) -> Result<(), Error> {
-        let name = self.path.display();
         if signal == libc::SIGKILL {
-            return fs::write(self.path.join("cgroup.kill"), "1").at(Step::Kill, &name);
+            return self.kill();
         }
-        let processes = fs::read_to_string(self.path.join("cgroup.procs")).at(Step::Kill, &name)?;
-        let pids = processes
-            .lines()
-            .filter_map(|line| rustix::process::Pid::from_raw(line.parse().ok()?));
-        for pid in pids {
-            match sys::sigset::kill(pid, signal) {
+        let mut opened = Vec::new();
+        for pid in self.pids()? {
+            // What has ended in between needs no signal.
+            if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
+                opened.push((pid, pidfd));
+            }
+        }
+        // A process that is alive when its number is seen in the cgroup after its pidfd was opened is the one that the
+        // pidfd stands for.
+        let still = self.pids()?;
+        for (pid, pidfd) in opened {
+            if still
+                .binary_search_by_key(&pid.as_raw_pid(), |pid| pid.as_raw_pid())
+                .is_err()
+            {
+                continue;
+            }
+            match sys::sigset::send(&pidfd, signal) {
                 Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
-                    return Err(error).at(Step::Kill, &name);
+                    return Err(error).at(Step::Kill, self.path.display());
                 }
                 _ => {}
             }
@@ -145,36 +185,40 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Kills what is left in it and removes it, with the cgroups that the container made below.
-    pub fn remove(self) -> Result<(), Error> {
-        let name = self.path.display();
-        if !self.path.exists() {
-            return Ok(());
-        }
-        self.signal(libc::SIGKILL)?;
-        let mut tries = 0;
-        loop {
-            match remove_tree(&self.path) {
-                Err(error) if error.kind() == ErrorKind::ResourceBusy && tries < REMOVAL_TRIES => {
-                    tries += 1;
-                    std::thread::sleep(REMOVAL_PAUSE);
-                }
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-                result => return result.at(Step::Cgroup, &name),
-            }
+    /// Begins to pause its processes: they have stopped when [`State::frozen`] says so.
+    pub fn freeze(&self) -> Result<(), Error> {
+        fs::write(self.path.join("cgroup.freeze"), "1").at(Step::Freeze, self.path.display())
+    }
+
+    /// Lets its processes go on, or gives up pausing them.
+    pub fn thaw(&self) -> Result<(), Error> {
+        fs::write(self.path.join("cgroup.freeze"), "0").at(Step::Freeze, self.path.display())
+    }
+
+    /// Its state, and a descriptor that tells of changes.
+    pub fn events(&self) -> Result<Events, Error> {
+        Events::open(&self.path)
+    }
+
+    /// What its processes use now, and its limits.
+    pub fn usage(&self) -> Usage {
+        usage::read(&self.path)
+    }
+
+    /// Removes it, with the cgroups that the container made below, unless there are processes.
+    pub fn try_remove(&self) -> Result<Removal, Error> {
+        match tree::remove(&self.path) {
+            Ok(()) => Ok(Removal::Removed),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Removal::Removed),
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => Ok(Removal::StillPopulated),
+            Err(error) => Err(error).at(Step::Cgroup, self.path.display()),
         }
     }
 }
 
-/// Removes a cgroup and those below it. Their files go with the directories.
-fn remove_tree(path: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    fs::remove_dir(path)
+fn open(path: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty()).at(Step::Cgroup, path.display())
 }
 
 fn is_cgroup2(path: &Path) -> bool {

@@ -102,7 +102,7 @@ fn a_cgroup_must_be_in_a_version_2_hierarchy() {
 #[ignore = "needs root"]
 fn what_a_container_leaves_behind_is_killed_and_removed() {
     let mut bundle = Bundle::new("sleep 1000 & exit 0");
-    // Without a PID namespace, the end of the first process ends nobody else.
+    // Without a PID namespace, the end of the first process ends no other.
     bundle.config["linux"]["namespaces"]
         .as_array_mut()
         .unwrap()
@@ -124,4 +124,84 @@ fn memory_beyond_the_limit_is_not_had() {
         json!({ "limit": 20 << 20, "swap": 20 << 20 }),
     );
     assert_eq!(bundle.run().out, "137\n");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_limit_may_be_higher_than_ours_and_up_to_the_machines() {
+    let bound: u64 = std::fs::read_to_string("/proc/sys/fs/nr_open")
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let rlimits = |files: u64| json!([{ "type": "RLIMIT_NOFILE", "soft": files, "hard": files }]);
+    // Root need not have that capability.
+    let may_raise = rustix::thread::capabilities(None)
+        .unwrap()
+        .effective
+        .contains(rustix::thread::CapabilitySet::SYS_RESOURCE);
+    if may_raise {
+        let mut bundle = Bundle::new("ulimit -n; ulimit -Hn");
+        bundle.config["process"]["rlimits"] = rlimits(bound);
+        assert_eq!(bundle.run().ok(), format!("{bound}\n{bound}\n"));
+        // In a user namespace it is the outside that raises it.
+        bundle.config["linux"]["namespaces"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({ "type": "user" }));
+        let mapping = json!([{ "containerID": 0, "hostID": 100000, "size": 65536 }]);
+        bundle.config["linux"]["uidMappings"] = mapping.clone();
+        bundle.config["linux"]["gidMappings"] = mapping;
+        bundle.give_to(100_000);
+        assert_eq!(bundle.run().ok(), format!("{bound}\n{bound}\n"));
+    }
+    let mut bundle = Bundle::new("ulimit -Hn");
+    bundle.config["process"]["rlimits"] = rlimits(bound + 64);
+    assert_eq!(
+        bundle.run().err,
+        "run-bundle: cannot set the resource limit RLIMIT_NOFILE: it is more than the machine allows (its fs.nr_open)\n"
+    );
+    let run = bundle.option("--own-machine", "").run();
+    std::fs::write("/proc/sys/fs/nr_open", bound.to_string()).unwrap();
+    if may_raise {
+        assert_eq!(run.ok(), format!("{}\n", bound + 64));
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_document_may_have_more_mounts_than_files_may_be_open() {
+    let mut bundle = Bundle::new("grep -c ' /many/' /proc/mounts; ulimit -n");
+    for number in 0..300 {
+        let place = format!("/many/{number}");
+        bundle = bundle.set(
+            "/mounts/-",
+            json!({ "destination": place, "type": "tmpfs", "source": "tmpfs" }),
+        );
+    }
+    let mut command = std::process::Command::new("sh");
+    let inner = bundle.command();
+    command.args(["-c", "ulimit -Sn 64; exec \"$@\"", "sh"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    assert_eq!(
+        crate::fixture::Run::from(command.output().unwrap()).ok(),
+        "300\n64\n"
+    );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_machine_of_its_own_has_all_its_parameters() {
+    let value = std::fs::read_to_string("/proc/sys/vm/swappiness").unwrap();
+    let mut bundle = Bundle::new("cat /proc/sys/vm/swappiness");
+    bundle.config["linux"]["sysctl"] = json!({ "vm.swappiness": value.trim() });
+    assert_eq!(
+        bundle.run().err,
+        "run-bundle: cannot set the kernel parameter vm.swappiness: \
+         only settings of the container's own namespaces can be set\n"
+    );
+    let mut bundle = bundle.option("--own-machine", "");
+    assert_eq!(bundle.run().ok(), value);
+    bundle.config["linux"]["sysctl"] = json!({ "vm/../../self/oom_score_adj": "1" });
+    assert_eq!(bundle.run().code, 125);
 }

@@ -219,3 +219,111 @@ fn the_files_of_etc_are_ours() {
         "the image's own"
     );
 }
+
+#[test]
+#[ignore = "needs root"]
+fn mounts_are_made_parents_first_in_whatever_order_they_are_listed() {
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("file"), "of the bind mount").unwrap();
+    let bundle = Bundle::new("cat /a/b/bound/file; touch /a/b/x /a/x; grep -c ' /a' /proc/mounts")
+        .set("/mounts/-", json!({ "destination": "/a/b/bound", "type": "bind", "source": outside.path(), "options": ["bind"] }))
+        .set("/mounts/-", json!({ "destination": "/a/b", "type": "tmpfs", "source": "tmpfs" }))
+        .set("/mounts/-", json!({ "destination": "/a", "type": "tmpfs", "source": "tmpfs" }));
+    assert_eq!(bundle.run().ok(), "of the bind mount3\n");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn proc_and_sys_are_not_mounted_over() {
+    let outside = tempfile::tempdir().unwrap();
+    let error = |mount| {
+        let bundle = Bundle::new("").set("/mounts/-", mount);
+        std::os::unix::fs::symlink("proc", bundle.root().join("link")).unwrap();
+        bundle.run().err
+    };
+    let own = "only the kernel's own file system of this name can be mounted there\n";
+    assert_eq!(
+        error(json!({ "destination": "/proc", "type": "tmpfs", "source": "tmpfs" })),
+        format!("run-bundle: cannot mount tmpfs on /proc: {own}")
+    );
+    let bind = |place: &str| json!({ "destination": place, "type": "bind", "source": outside.path(), "options": ["rbind"] });
+    assert_eq!(
+        error(bind("/proc")),
+        format!("run-bundle: cannot mount on /proc: {own}")
+    );
+    let inside = "nothing can be mounted over the kernel's files in /proc\n";
+    assert_eq!(
+        error(bind("/proc/self")),
+        format!("run-bundle: cannot mount bind on /proc/self: {inside}")
+    );
+    assert_eq!(
+        error(bind("/link/sys")),
+        format!("run-bundle: cannot mount on /link/sys: {inside}")
+    );
+    // Allowed: a file of others for the machine's numbers, and the outside's own /proc.
+    let numbers = outside.path().join("numbers");
+    std::fs::write(&numbers, "mine").unwrap();
+    let bundle = Bundle::new("cat /proc/uptime").set(
+        "/mounts/-",
+        json!({ "destination": "/proc/uptime", "type": "bind", "source": numbers, "options": ["bind"] }),
+    );
+    assert_eq!(bundle.run().ok(), "mine");
+    let bundle = Bundle::new("cat /proc/self/comm").set(
+        "/mounts/-",
+        json!({ "destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"] }),
+    );
+    assert_eq!(bundle.run().ok(), "cat\n");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_file_of_etc_that_the_document_mounts_is_the_documents() {
+    let outside = tempfile::tempdir().unwrap();
+    let hosts = outside.path().join("hosts");
+    std::fs::write(&hosts, "theirs").unwrap();
+    let bundle = Bundle::new("cat /etc/hosts").option("--hosts", "ours").set(
+        "/mounts/-",
+        json!({ "destination": "/etc/hosts", "type": "bind", "source": hosts, "options": ["bind"] }),
+    );
+    assert_eq!(bundle.run().ok(), "theirs");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn volumes_are_writable_and_keep_the_images_content() {
+    let script = "cat /data/sub/file; stat -c '%a %u' /data /data/sub/file; readlink /data/link; touch /data/new /made/x                   && echo written; touch /etc/x 2>&1; echo x > /mine/x && cat /mine/x";
+    for read_only in [false, true] {
+        let outside = tempfile::tempdir().unwrap();
+        let mut bundle = Bundle::new(script)
+            .option("--volume", "/data")
+            .option("--volume", "/made")
+            .option("--volume", "/mine")
+            .set("/mounts/-", json!({ "destination": "/mine", "type": "bind", "source": outside.path(), "options": ["bind"] }));
+        bundle.config["root"]["readonly"] = json!(read_only);
+        std::fs::create_dir_all(bundle.root().join("data/sub")).unwrap();
+        bundle.write("data/sub/file", "kept\n");
+        std::os::unix::fs::symlink("sub/file", bundle.root().join("data/link")).unwrap();
+        bundle.own_directory("data", 33, 0o1777);
+        let refused = match read_only {
+            true => "touch: /etc/x: Read-only file system\n",
+            false => "",
+        };
+        assert_eq!(
+            bundle.run().ok(),
+            format!("kept\n1777 33\n644 0\nsub/file\nwritten\n{refused}x\n")
+        );
+        assert_eq!(bundle.root().join("data/new").exists(), !read_only);
+        assert!(outside.path().join("x").exists(), "what is mounted stays");
+    }
+    let run = Bundle::new("").option("--volume", "/etc/passwd").run();
+    assert!(
+        run.err.contains("cannot provide the volume /etc/passwd"),
+        "{}",
+        run.err
+    );
+    let run = Bundle::new("").option("--volume", "data").run();
+    assert_eq!(
+        run.err,
+        "run-bundle: cannot provide the volume data: it must be an absolute path inside the container\n"
+    );
+}

@@ -68,13 +68,13 @@ fn an_interface_is_moved_in_and_set_up() {
     );
 }
 
-/// Who sends frames by this tap, until it vanishes.
+/// The senders of the frames on this tap, until it is removed.
 fn senders(tap: OwnedFd) -> Vec<[u8; 6]> {
     let mut senders = Vec::new();
     let mut buffer = [0; 2048];
     loop {
         match rustix::io::read(&tap, &mut buffer) {
-            // A header, and in the frame after the address of whom it is for.
+            // After the header comes the frame: destination address, then source address.
             Ok(len) => senders.push(buffer[HEADER_LEN + 6..len][..6].try_into().unwrap()),
             Err(errno) if errno.kind() == ErrorKind::WouldBlock => {
                 std::thread::sleep(Duration::from_millis(2));

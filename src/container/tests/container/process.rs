@@ -85,7 +85,62 @@ fn exit_codes_are_those_of_docker() {
         "run-bundle: cannot execute /script: Exec format error (os error 8)\n"
     );
     script.executable("script", "#!/nothing\n");
-    assert_eq!(script.run().code, 127);
+    let missing = script.run();
+    assert_eq!(missing.code, 127);
+    assert_eq!(
+        missing.err,
+        "run-bundle: cannot find the interpreter /nothing of /script: No such file or directory (os error 2)\n"
+    );
+    for args in [json!([]), json!([""])] {
+        let empty = run(args);
+        assert_eq!(empty.code, 127);
+        assert_eq!(
+            empty.err,
+            "run-bundle: cannot execute: the command is empty\n"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_program_whose_interpreter_is_missing_says_so() {
+    // The tests' own program is linked dynamically; the image has no such linker.
+    let bundle = Bundle::new("").set("/process/args", json!(["/program"]));
+    std::fs::copy("/bin/ls", bundle.root().join("program")).unwrap();
+    let run = bundle.run();
+    assert_eq!(run.code, 127);
+    assert!(
+        run.err
+            .starts_with("run-bundle: cannot find the interpreter /lib64/ld-linux"),
+        "{}",
+        run.err
+    );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn arguments_are_limited_by_the_kernel_alone() {
+    let mut args = vec![
+        json!("sh"),
+        json!("-c"),
+        json!("echo ${#1} $#"),
+        json!("sh"),
+    ];
+    args.extend((0..12).map(|_| json!("x".repeat(120_000))));
+    let bundle = Bundle::new("").set("/process/args", json!(args.clone()));
+    assert_eq!(bundle.run().ok(), "120000 12\n");
+    // One is longer than MAX_ARG_STRLEN: the kernel says so, and the message arrives.
+    args[0] = json!("x".repeat(140_000));
+    let bundle = Bundle::new("").set("/process/args", json!(args));
+    let run = bundle.run();
+    assert_eq!(run.code, 127, "{}", run.err);
+    assert!(run.err.len() < 6000);
+    args = vec![json!("true"), json!("x".repeat(140_000))];
+    let run = Bundle::new("").set("/process/args", json!(args)).run();
+    assert_eq!(
+        run.err,
+        "run-bundle: cannot execute true: Argument list too long (os error 7)\n"
+    );
 }
 
 #[test]
@@ -232,6 +287,34 @@ fn an_init_reaps_forwards_and_ends_as_its_command() {
         .set("/process/args", json!(["nothing-like-it"]))
         .option("--init", "");
     assert_eq!(command.run().code, 127);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_init_passes_on_every_signal_that_can_be_sent() {
+    // Each is sent to the init, and waited for in the command: by its default action, or where that is none or a stop by
+    // what the shell traps.
+    let ends = [1, 2, 3, 6, 10, 13, 15, 24, 30, 32, 33, 34, 50, 64];
+    for signal in ends {
+        let code = Bundle::new("").option("--init", "");
+        let code = code.set(
+            "/process/args",
+            json!([
+                "sh",
+                "-c",
+                format!("(sleep 0.1; kill -{signal} 1) & exec sleep 10")
+            ]),
+        );
+        assert_eq!(code.run().code, 128 + signal, "{signal}");
+    }
+    for signal in [18, 21, 22, 23, 28] {
+        let script = format!("trap 'exit 5' {signal}; kill -{signal} 1; sleep 1; sleep 9");
+        assert_eq!(
+            Bundle::new(&script).option("--init", "").run().code,
+            5,
+            "{signal}"
+        );
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Standard streams: pipes and terminals.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use serde_json::json;
@@ -88,4 +89,32 @@ fn a_terminal_needs_a_devpts_of_the_containers_own() {
         error,
         "run-bundle: cannot set up the terminal /dev/pts/ptmx: No such file or directory (os error 2)\n"
     );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn streams_that_are_not_given_are_the_containers_own_null() {
+    let script =
+        "{ readlink -f /dev/stdin; stat -L -c %t:%T /dev/stdin; cat /dev/stdin; } > /tmp/out";
+    let bundle = Bundle::new(script).option("--null", "");
+    bundle.run().ok();
+    let out = std::fs::read_to_string(bundle.root().join("tmp/out")).unwrap();
+    assert_eq!(out, "/dev/null\n1:3\n");
+    // A /dev without one: one is made that nothing else sees, and the outside's keeps its mode.
+    let outside = tempfile::tempdir().unwrap();
+    let script = "stat -L -c %t:%T /proc/self/fd/0 > /tmp/out; chmod 600 /proc/self/fd/0";
+    let mut bundle = Bundle::new(script).option("--null", "").set(
+        "/mounts/-",
+        json!({ "destination": "/dev", "type": "bind", "source": outside.path(), "options": ["rbind"] }),
+    );
+    bundle.config["mounts"].as_array_mut().unwrap().retain(|m| {
+        let place = m["destination"].as_str().unwrap();
+        m["type"] == "bind" || !place.starts_with("/dev")
+    });
+    bundle.config["linux"]["maskedPaths"] = json!([]);
+    bundle.run().ok();
+    let out = std::fs::read_to_string(bundle.root().join("tmp/out")).unwrap();
+    assert_eq!(out, "1:3\n");
+    let mode = std::fs::metadata("/dev/null").unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o666);
 }

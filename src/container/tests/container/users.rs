@@ -1,4 +1,4 @@
-//! Who runs the process, and where.
+//! The user, groups and working directory of the process.
 
 use serde_json::json;
 

@@ -41,9 +41,9 @@ pub fn duration_text(seconds: u64) -> String {
     match seconds {
         0 => "Less than a second".to_owned(),
         1 => "1 second".to_owned(),
-        ..MINUTE => format!("{seconds} seconds"),
-        ..120 => "About a minute".to_owned(),
-        ..HOUR => format!("{} minutes", seconds / MINUTE),
+        2..MINUTE => format!("{seconds} seconds"),
+        MINUTE..120 => "About a minute".to_owned(),
+        120..HOUR => format!("{} minutes", seconds / MINUTE),
         // Hours are rounded, and 46 of them are the most that are not days.
         _ => match (seconds + HOUR / 2) / HOUR {
             1 => "About an hour".to_owned(),

@@ -102,4 +102,19 @@ mod tests {
             assert_eq!(bad.parse::<CpuSet>(), Err(NoCpuSet(bad.into())));
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_is_read_again(numbers in proptest::collection::btree_set(0..=CpuSet::MAX, 1..50)) {
+            let set = CpuSet(numbers);
+            proptest::prop_assert_eq!(set.to_string().parse::<CpuSet>(), Ok(set));
+        }
+
+        #[test]
+        fn a_set_that_is_read_is_not_empty(text in "[-0-9, ]{0,20}") {
+            if let Ok(set) = text.parse::<CpuSet>() {
+                proptest::prop_assert!(set.highest().is_some());
+            }
+        }
+    }
 }

@@ -282,3 +282,21 @@ fn a_health_check_runs_with_the_container_s_environment() {
     assert_eq!(document["args"], serde_json::json!(["/check"]));
     assert_eq!(asked_of(&config).healthcheck.unwrap().retries, 5);
 }
+
+#[test]
+fn a_document_that_no_frame_holds_is_refused_before_a_vm_starts() {
+    let fixture = Fixture::new(r#"{"Cmd": ["sh"]}"#);
+    // 4 MiB of control characters, which a larger stack would take, are 24 MiB of JSON.
+    let options = Options {
+        command: vec!["\u{1}".repeat(100_000); 42],
+        ulimits: vec![crate::options::Ulimit {
+            name: "stack".into(),
+            soft: u64::MAX,
+            hard: u64::MAX,
+        }],
+        ..Options::default()
+    };
+    let error = fixture.prepare(options).unwrap_err();
+    assert!(matches!(error, Error::TooLong { .. }), "{error}");
+    assert_eq!(error.exit_code(), 126);
+}

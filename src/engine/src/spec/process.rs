@@ -9,7 +9,7 @@ use oci_spec::runtime::{
 
 use super::{Error, Inputs};
 use crate::capabilities;
-use crate::options::{Options, Ulimit, Variable};
+use crate::options::{Isolation, Options, Ulimit, Variable};
 
 /// Docker's PATH where an image sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -88,7 +88,7 @@ pub(super) fn set(spec: &mut Spec, inputs: &Inputs<'_>) -> Result<(), Error> {
     refuse_zero_bytes("command", args.iter())?;
     refuse_zero_bytes("environment", env.iter())?;
     refuse_zero_bytes("working directory", std::iter::once(&cwd))?;
-    let rlimits = rlimits(&options.ulimits)?;
+    let rlimits = rlimits(options)?;
     refuse_too_long(&args, &env, &options.ulimits)?;
     let held = capabilities::of(options)?;
     let Some(process) = spec.process_mut() else {
@@ -238,13 +238,18 @@ fn capability_sets(held: &[String]) -> LinuxCapabilities {
     sets
 }
 
-/// The user's limits, the last of a name, and the default ones that they leave.
-fn rlimits(ulimits: &[Ulimit]) -> Result<Vec<PosixRlimit>, Error> {
-    let mut limits: BTreeMap<&str, (u64, u64)> = DEFAULT_ULIMITS
+/// The user's limits, the last of a name, and the default ones that they leave. A native container has the host's own
+/// where the user says nothing: root may not be able to raise them.
+fn rlimits(options: &Options) -> Result<Vec<PosixRlimit>, Error> {
+    let defaults = match options.isolation {
+        Isolation::Native => &[][..],
+        Isolation::Vm | Isolation::Pod(_) => &DEFAULT_ULIMITS,
+    };
+    let mut limits: BTreeMap<&str, (u64, u64)> = defaults
         .iter()
         .map(|&(name, soft, hard)| (name, (soft, hard)))
         .collect();
-    for ulimit in ulimits {
+    for ulimit in &options.ulimits {
         if !ULIMITS.contains(&ulimit.name.as_str()) {
             return Err(Error::Ulimit(ulimit.name.clone()));
         }

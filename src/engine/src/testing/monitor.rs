@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use protocol::agent::{ExitStatus, Failure, FailureKind, FileStat, ProcessId, Stats};
 use protocol::monitor::{
     Answer, ExecState, Exit, FromMonitor, LISTENER_FD, LOCK_FD, Request, ToMonitor, VERSION,
+    WaitUntil,
 };
 use protocol::record::{SandboxConfig, SandboxKind, State, Status};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -66,7 +67,7 @@ struct Monitor {
 impl Monitor {
     fn serve(mut self, listener: OwnedFd) {
         let mut next = 0;
-        while !self.is_over() {
+        while next == 0 || !self.is_over() {
             let ids: Vec<u64> = self.clients.keys().copied().collect();
             let mut fds = vec![PollFd::new(&listener, PollFlags::IN)];
             for client in self.clients.values() {
@@ -131,7 +132,7 @@ impl Monitor {
                 self.answer(id, seq, Ok(Answer::Hello { version, build }));
             }
             Request::Start { container } => self.start(id, seq, &container),
-            Request::Wait { process, .. } => self.wait(id, seq, process),
+            Request::Wait { process, until } => self.wait(id, seq, process, until),
             Request::Signal { process, signal } => {
                 self.answer(id, seq, Ok(Answer::Done));
                 if signal == libc::SIGKILL {
@@ -222,11 +223,18 @@ impl Monitor {
         }
     }
 
-    fn wait(&mut self, id: u64, seq: u64, process: ProcessId) {
+    fn wait(&mut self, id: u64, seq: u64, process: ProcessId, until: WaitUntil) {
         if let Some(status) = self.execs.get(&process).copied() {
             return self.answer(id, seq, Ok(Answer::Exited(exit(status))));
         }
-        self.waiters.push((id, seq, process));
+        let state = self.state(&process.container);
+        match (until, state.status.is_alive()) {
+            (WaitUntil::NotRunning, false) => {
+                let status = state.exit.unwrap_or(ExitStatus::Code(0));
+                self.answer(id, seq, Ok(Answer::Exited(exit(status))));
+            }
+            _ => self.waiters.push((id, seq, process)),
+        }
     }
 
     fn attach(&mut self, id: u64, seq: u64, process: &ProcessId) {

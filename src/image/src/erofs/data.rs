@@ -11,7 +11,8 @@ const MAX_CHUNKS: u64 = 1 << 20;
 /// How much of a file is expected to be holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Density {
-    /// Nothing: only runs of zeros of 64 KiB and more become holes, so that ordinary files keep one run of blocks.
+    /// Nothing: only runs of zeros of 64 KiB and more become holes, so that ordinary files keep one
+    /// run of blocks.
     Dense,
     /// The tar says that there are holes: they are kept to the block.
     Sparse,
@@ -66,6 +67,43 @@ impl Extent {
 }
 
 impl FileData {
+    /// Where the image has `len` bytes of the file from `offset` on: byte positions, `None` for a hole, and lengths.
+    /// Panics beyond the file's end.
+    pub(crate) fn pieces(&self, offset: u64, len: u64) -> Vec<(Option<u64>, u64)> {
+        let end = offset + len;
+        assert!(end <= self.size, "a range beyond the file's end");
+        let (mut pieces, mut position) = (Vec::new(), offset);
+        let mut add = |from: u64, to: u64, block: Option<(u32, u64)>| {
+            let (from, to) = (from.max(position), to.min(end));
+            if from < to {
+                let start = block.map(|(block, at)| (u64::from(block) << BLOCK_BITS) + from - at);
+                pieces.push((start, to - from));
+                position = to;
+            }
+        };
+        match &self.blocks {
+            Blocks::Run(block) => add(0, end, Some((*block, 0))),
+            Blocks::Chunks { bits, extents } => {
+                let start = |e: &Extent| u64::from(e.first_chunk) * chunk_size(*bits);
+                let after = |e: &Extent| start(e) + u64::from(e.chunks) * chunk_size(*bits);
+                // A hostile file has a million segments and as many extents: each is looked at once.
+                let known = extents.partition_point(|extent| after(extent) <= offset);
+                let mut at = offset;
+                for extent in extents[known..].iter().take_while(|e| start(e) < end) {
+                    add(at, start(extent), None);
+                    add(
+                        start(extent),
+                        after(extent),
+                        Some((extent.block, start(extent))),
+                    );
+                    at = after(extent);
+                }
+                add(at, end, None);
+            }
+        }
+        pieces
+    }
+
     /// Number of entries of the chunk map; 0 if there is none.
     pub(super) fn chunk_count(&self) -> u64 {
         match self.blocks {
@@ -101,7 +139,8 @@ fn chunk_size(bits: u8) -> u64 {
 
 /// Writes one file's data; made by [`super::Writer::file`].
 ///
-/// A chunk that is all zeros is left out. Once a byte of a chunk is not zero, the whole chunk is written.
+/// A chunk that is all zeros is left out. Once a byte of a chunk is not zero, the whole chunk is
+/// written.
 #[derive(Debug)]
 pub struct FileWriter<'a, W> {
     output: &'a mut Output<W>,

@@ -1,7 +1,7 @@
 //! Directory blocks: an array of `struct erofs_dirent` (12 bytes), then the names, packed.
 //!
-//! Entries are sorted by their names' bytes over the whole directory, `.` and `..` among them, which is what the
-//! kernel's binary search needs. No entry crosses a block.
+//! Entries are sorted by their names' bytes over the whole directory, `.` and `..` among them,
+//! which is what the kernel's binary search needs. No entry crosses a block.
 
 use super::format::{BLOCK_SIZE, u16_at, u64_at};
 

@@ -1,4 +1,5 @@
-//! The on-disk structures that are used, as fs/erofs/erofs_fs.h (Linux 6.12) defines them. All fields are little-endian.
+//! The on-disk structures that are used, as fs/erofs/erofs_fs.h (Linux 6.12) defines them. All
+//! fields are little-endian.
 
 use super::tree::{Device, Timestamp};
 
@@ -279,7 +280,7 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
-/// For `fuzz/` only: makes the checksum right of an image whose superblock was changed.
+/// For `fuzz/` only: recomputes the checksum of an image whose superblock was changed.
 #[cfg(fuzzing)]
 pub fn sign(image: &mut [u8]) {
     if let Some(sb) = image.get_mut(SUPER_OFFSET..BLOCK_SIZE) {

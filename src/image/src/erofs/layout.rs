@@ -17,7 +17,8 @@ pub(super) const ROOT_NID: u16 = 2;
 #[derive(Debug)]
 pub(super) struct Layout<'a> {
     tree: &'a Tree,
-    /// Reachable inodes, in the order in which they are written; the root first, the inodes of a directory together.
+    /// Reachable inodes, in the order in which they are written; the root first, the inodes of a
+    /// directory together.
     order: Vec<InodeId>,
     /// By [`InodeId`].
     places: Vec<Place>,
@@ -125,7 +126,8 @@ impl<'a> Layout<'a> {
         };
         let fixed = header + inode.metadata.xattrs.size();
         let tail = (size % BLOCK_SIZE as u64) as usize;
-        // An inline tail may not cross a block; the kernel takes an inode that does, but there is no need for one.
+        // An inline tail may not cross a block; the kernel takes an inode that does, but there is
+        // no need for one.
         let inline = tail > 0 && fixed + tail <= BLOCK_SIZE;
         let together = if inline {
             fixed + tail

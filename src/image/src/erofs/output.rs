@@ -129,7 +129,7 @@ impl<W: Write + Seek> Output<W> {
     }
 }
 
-/// Tells images apart (overlayfs compares its layers' UUIDs); it is no protection against an attacker.
+/// Distinguishes images (overlayfs compares its layers' UUIDs). Not cryptographic.
 #[derive(Debug, Default)]
 struct Fingerprint([u64; 2]);
 
@@ -144,7 +144,8 @@ impl Fingerprint {
                 u64::from_le_bytes(low.try_into().expect("8")),
                 u64::from_le_bytes(high.try_into().expect("8")),
             );
-            // The multiplier is 2^64 divided by the golden ratio, as in Knuth's multiplicative hashing.
+            // The multiplier is 2^64 divided by the golden ratio, as in Knuth's multiplicative
+            // hashing.
             a = (a ^ low)
                 .wrapping_mul(0x9e37_79b9_7f4a_7c15)
                 .rotate_left(29)

@@ -28,7 +28,7 @@ pub enum ReadError {
     /// It uses features of EROFS that our writer does not.
     #[error("the EROFS image was not written by hull")]
     Unsupported,
-    /// An inode or what belongs to it makes no sense.
+    /// An inode, its xattrs or its data map are not valid.
     #[error("inode {nid} of the EROFS image is damaged")]
     Inode {
         /// Its number.
@@ -51,7 +51,7 @@ pub struct Reader {
 pub struct Node {
     nid: u64,
     raw: RawInode,
-    /// Where what follows the inode and its xattrs begins.
+    /// Offset of the data that follows the inode and its xattrs.
     after: u64,
     /// Owner, permissions, time, xattrs.
     pub metadata: Metadata,
@@ -179,7 +179,8 @@ impl Reader {
         })
     }
 
-    /// The inode at a path below the root: components separated by `/`, no `..`. Symlinks are not followed.
+    /// The inode at a path below the root: components separated by `/`, no `..`. Symlinks are not
+    /// followed.
     pub fn lookup(&self, path: &[u8]) -> Result<Option<Node>, ReadError> {
         let mut node = self.root()?;
         for name in path
@@ -252,7 +253,8 @@ impl Reader {
         Ok(target)
     }
 
-    /// Fills the buffer with a file's bytes from `offset` on, and returns how many there were until its end.
+    /// Fills the buffer with a file's bytes from `offset` on, and returns how many there were until
+    /// its end.
     pub fn read_at(&self, node: &Node, buffer: &mut [u8], offset: u64) -> Result<usize, ReadError> {
         let len = node.size().saturating_sub(offset).min(buffer.len() as u64) as usize;
         self.read_exact_at(node, &mut buffer[..len], offset)?;
@@ -291,7 +293,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Where the byte at `offset` (below the size) is in the image, `None` in a hole, and how many bytes follow it there.
+    /// Where the byte at `offset` (below the size) is in the image, `None` in a hole, and how many
+    /// bytes follow it there.
     fn map(&self, node: &Node, offset: u64) -> Result<(Option<u64>, u64), ReadError> {
         let damaged = ReadError::Inode { nid: node.nid };
         if offset >= node.size() {

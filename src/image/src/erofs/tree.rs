@@ -75,7 +75,7 @@ pub enum Kind {
     Socket,
 }
 
-/// An inode: what it is and who may use it.
+/// An inode: its metadata and its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inode {
     /// Owner, permissions, time, xattrs.
@@ -90,8 +90,8 @@ pub struct InodeId(pub(super) u32);
 
 /// Inodes and names. Inodes that no name reaches from the root are not written.
 ///
-/// Link counts are not kept: they follow from the names when the image is laid out. A directory has at most one name,
-/// and no directory lies below itself; who links directories sees to that.
+/// Link counts are not kept: the layout computes them from the names. A directory has at most one
+/// name and is not below itself; callers of [`Tree::link`] ensure that.
 #[derive(Debug)]
 pub struct Tree {
     inodes: Vec<Inode>,
@@ -111,7 +111,8 @@ impl Tree {
         }
     }
 
-    /// Adds an inode that has no name yet. At most 2^32 are possible; callers bound their number far below.
+    /// Adds an inode that has no name yet. At most 2^32 are possible; callers bound their number
+    /// far below.
     pub fn add(&mut self, inode: Inode) -> InodeId {
         let id = u32::try_from(self.inodes.len()).expect("fewer than 2^32 inodes");
         self.inodes.push(inode);
@@ -123,7 +124,7 @@ impl Tree {
         self.inodes.len()
     }
 
-    /// Never: there is always a root.
+    /// Always false: a tree has a root.
     pub fn is_empty(&self) -> bool {
         false
     }
@@ -151,7 +152,8 @@ impl Tree {
         self.names(dir)?.get(name).copied()
     }
 
-    /// Gives an inode a name (1 to 255 bytes, no `/`, no NUL, not `.` or `..`) and returns what had it before.
+    /// Gives an inode a name (1 to 255 bytes, no `/`, no NUL, not `.` or `..`) and returns what had
+    /// it before.
     ///
     /// Panics if `dir` is not a directory.
     pub fn link(&mut self, dir: InodeId, name: &[u8], id: InodeId) -> Option<InodeId> {

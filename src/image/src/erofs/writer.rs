@@ -18,7 +18,7 @@ pub struct Writer<W> {
     output: Output<W>,
 }
 
-/// What became of a tree.
+/// Sizes of a finished image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
     /// Bytes of the image, a multiple of [`BLOCK_SIZE`].
@@ -37,7 +37,8 @@ impl<W: Write + Seek> Writer<W> {
         })
     }
 
-    /// Starts the data of a file of this size, at most [`super::FileData::MAX_SIZE`]; it panics beyond that.
+    /// Starts the data of a file of this size, at most [`super::FileData::MAX_SIZE`]; it panics
+    /// beyond that.
     pub fn file(&mut self, size: u64, density: Density) -> FileWriter<'_, W> {
         FileWriter::new(&mut self.output, size, density)
     }

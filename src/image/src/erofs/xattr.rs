@@ -1,4 +1,5 @@
-//! Extended attributes, stored beside the inode (`erofs_xattr_ibody_header` and `erofs_xattr_entry`).
+//! Extended attributes, stored beside the inode (`erofs_xattr_ibody_header` and
+//! `erofs_xattr_entry`).
 
 use super::format::u16_at;
 
@@ -14,7 +15,8 @@ const PREFIXES: [(u8, &[u8]); 5] = [
 const HEADER_SIZE: usize = 12;
 /// Bytes of `struct erofs_xattr_entry`.
 const ENTRY_SIZE: usize = 4;
-/// The most bytes that one inode's xattrs take in the image: what Linux allows a single value (XATTR_SIZE_MAX).
+/// The most bytes that one inode's xattrs take in the image: what Linux allows a single value
+/// (XATTR_SIZE_MAX).
 pub(super) const MAX_SIZE: usize = 64 << 10;
 
 /// Why an inode cannot have an xattr.

@@ -1,4 +1,4 @@
-//! What an archive holds, by name, without unpacking it: a folder or an indexed tar.
+//! Files of an archive by name, without unpacking: of a folder or an indexed tar.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,7 +16,7 @@ pub(super) enum Contents {
     Tar(TarIndex, File),
 }
 
-/// A folder whose files are reached without leaving it and without following a link.
+/// A folder. Its files are opened beneath it, and no links are followed.
 pub(super) struct Folder {
     folder: File,
     path: PathBuf,
@@ -35,7 +35,7 @@ impl Folder {
     }
 
     fn file(&self, name: &str) -> Result<Option<File>, Error> {
-        // Non-blocking, so that a fifo cannot hold us up; it has no effect on a file.
+        // Non-blocking, so that opening a fifo does not wait; it has no effect on a regular file.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -113,7 +113,7 @@ impl Contents {
         }
     }
 
-    /// As [`Contents::read`], where it must be there.
+    /// As [`Contents::read`], but a missing file is an error.
     pub(super) fn require(&self, name: &str, max: u64) -> Result<Vec<u8>, Error> {
         self.read(name, max)?.ok_or_else(|| Error::Missing {
             name: name.to_owned(),

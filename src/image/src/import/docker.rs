@@ -1,5 +1,5 @@
-//! What `docker save` writes: a `manifest.json` that lists images with their configuration and layers, in its old
-//! form (`<id>/layer.tar`) and in its new one, which is an OCI layout as well.
+//! Archives of `docker save`: a `manifest.json` that lists images with their configuration and
+//! layers, in its old form (`<id>/layer.tar`) and in its new one, which is an OCI layout as well.
 //!
 //! docker/docker, image/spec/spec-v1.2.md, "Combined Image JSON + Filesystem Changeset Format".
 
@@ -7,10 +7,10 @@ use serde::Deserialize;
 
 use super::contents::Contents;
 use super::oci::check_digest;
-use super::{Error, Found, FoundLayer};
+use super::{Error, Found, FoundLayer, Inventory, shown};
 use crate::digest::Digest;
 use crate::error::Cause;
-use crate::manifest::{Config, MAX_CONFIG_LEN};
+use crate::manifest::{Config, MAX_CONFIG_LEN, Platform};
 
 /// The list of images.
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -24,8 +24,12 @@ struct Entry {
     layers: Vec<String>,
 }
 
-/// The images that `manifest.json`, given as bytes, lists.
-pub(super) fn images(contents: &Contents, manifest: &[u8]) -> Result<Vec<Found>, Cause> {
+/// Takes the inventory of an archive from the bytes of its `manifest.json`.
+pub(super) fn images(
+    contents: &Contents,
+    manifest: &[u8],
+    wanted: Option<&Platform>,
+) -> Result<Inventory, Cause> {
     let entries: Vec<Entry> = serde_json::from_slice(manifest).map_err(|source| Error::Syntax {
         name: MANIFEST,
         source,
@@ -33,18 +37,21 @@ pub(super) fn images(contents: &Contents, manifest: &[u8]) -> Result<Vec<Found>,
     if entries.is_empty() {
         return Err(Error::Empty.into());
     }
-    entries
-        .into_iter()
-        .map(|entry| image(contents, entry))
-        .collect()
+    let mut inventory = Inventory::default();
+    for entry in entries {
+        let tag = entry.repo_tags.as_ref().and_then(|tags| tags.first());
+        let described = shown(tag.unwrap_or(&entry.config));
+        inventory.add(image(contents, entry, wanted), || described)?;
+    }
+    Ok(inventory)
 }
 
-fn image(contents: &Contents, entry: Entry) -> Result<Found, Cause> {
+fn image(contents: &Contents, entry: Entry, wanted: Option<&Platform>) -> Result<Found, Cause> {
     let bytes = contents.require(&entry.config, MAX_CONFIG_LEN)?;
     if let Some(expected) = digest_in_name(&entry.config) {
         check_digest(&bytes, &expected)?;
     }
-    let config = Config::parse(bytes)?;
+    let config = Config::parse_as(bytes, wanted)?;
     config.check_layers(entry.layers.len())?;
     let names = entry.repo_tags.unwrap_or_default();
     let names = names
@@ -77,12 +84,12 @@ fn image(contents: &Contents, entry: Entry) -> Result<Found, Cause> {
     })
 }
 
-/// The digest that a blob's name promises.
+/// The digest in a blob's name.
 fn blob_digest(path: &str) -> Option<Digest> {
     Digest::from_hex(path.strip_prefix("blobs/sha256/")?).ok()
 }
 
-/// The digest that a configuration's name promises: `<id>.json`, or a blob's.
+/// The digest in a configuration's name: `<id>.json`, or that of a blob.
 fn digest_in_name(path: &str) -> Option<Digest> {
     blob_digest(path).or_else(|| Digest::from_hex(path.strip_suffix(".json")?).ok())
 }

@@ -8,6 +8,12 @@ use crate::digest::Digest;
 /// Why an archive cannot be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The index lists an image whose manifest the archive does not have.
+    #[error("the archive does not have manifest {digest}, which its index lists")]
+    Absent {
+        /// The manifest.
+        digest: Digest,
+    },
     /// It cannot be read.
     #[error("cannot read {}", .path.display())]
     Read {
@@ -16,16 +22,16 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// Not a tar.
-    #[error("it is neither a tar nor a folder with an OCI layout")]
+    /// Neither a tar nor an OCI layout.
+    #[error("it is neither an OCI layout nor a tar of images or of a root file system")]
     NotAnImage,
-    /// A tar that breaks off or lies about itself.
+    /// A tar that is truncated or inconsistent.
     #[error("the tar is malformed at byte {offset}")]
     Malformed {
         /// Where.
         offset: u64,
     },
-    /// Names or headers beyond any bound.
+    /// An extended header that is too large.
     #[error(
         "the tar's header at byte {offset} claims {bytes} bytes of names, more than are accepted"
     )]
@@ -41,8 +47,8 @@ pub enum Error {
         /// The name, cut short.
         name: String,
     },
-    /// A part that the archive names but does not hold.
-    #[error("the archive names {name:?} but does not hold it, or not as a plain file")]
+    /// A part that the archive refers to but does not contain.
+    #[error("the archive refers to {name:?}, but does not contain it as a plain file")]
     Missing {
         /// Its name.
         name: String,
@@ -81,8 +87,8 @@ pub enum Error {
         /// As it is.
         actual: u64,
     },
-    /// Bytes that are not what their digest promises.
-    #[error("the archive states digest {expected} for bytes whose digest is {actual}")]
+    /// Bytes with another digest than stated.
+    #[error("the archive states digest {expected}, but the bytes have {actual}")]
     Digest {
         /// As stated.
         expected: Digest,
@@ -90,18 +96,18 @@ pub enum Error {
         actual: Digest,
     },
     /// A name that is no reference.
-    #[error("the archive names an image {name:?}")]
+    #[error("the archive gives an image the name {name:?}, which is not valid")]
     Name {
         /// The name.
         name: String,
         /// What is wrong with it.
         source: crate::reference::Error,
     },
-    /// Nothing in it.
+    /// No images.
     #[error("the archive holds no image")]
     Empty,
-    /// One name for several.
-    #[error("the archive holds {count} images, which cannot all have one name")]
+    /// One name for several images.
+    #[error("the archive holds {count} images, and one name was given for all")]
     SeveralImages {
         /// How many.
         count: usize,
@@ -114,7 +120,7 @@ impl Error {
         move |source| Error::Read { path, source }
     }
 
-    /// What a person can do about it.
+    /// What the user can do about it.
     pub fn help(&self) -> Option<String> {
         let text = match self {
             Error::NotAnImage | Error::Empty => {
@@ -125,8 +131,13 @@ impl Error {
                 "leave the name out: the archive's own names are then used"
             }
             Error::Digest { .. } | Error::Size { .. } | Error::Malformed { .. } => {
-                "the archive was damaged or tampered with: make or copy it again"
+                "the archive is damaged: make or copy it again"
             }
+            Error::UnsafeName { .. } => {
+                "a layout must hold its blobs themselves, not links to them: copy it with `skopeo copy` or `cp -rL`"
+            }
+            Error::Missing { .. } => "the archive is incomplete: make or copy it again",
+            Error::Name { .. } => "give the image a name on the command line",
             _ => return None,
         };
         Some(text.to_owned())

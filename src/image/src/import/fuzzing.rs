@@ -24,7 +24,7 @@ pub(crate) fn archive(tar: File) {
         Ok(None) => oci::images(&contents),
         Err(_) => return,
     };
-    for image in found.unwrap_or_default() {
+    for image in found.unwrap_or_default().found {
         assert_eq!(image.layers.len(), image.config.diff_ids.len());
         assert!(image.layers.len() <= MAX_LAYERS);
         for layer in &image.layers {

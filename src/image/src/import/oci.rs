@@ -3,15 +3,15 @@
 use serde::Deserialize;
 
 use super::contents::Contents;
-use super::{Error, Found, FoundLayer};
+use super::{Error, Found, FoundLayer, Inventory, shown};
 use crate::digest::Digest;
 use crate::error::Cause;
 use crate::manifest::{
-    self, Config, Descriptor, Document, MAX_CONFIG_LEN, MAX_INDEX_DEPTH, MAX_MANIFEST_LEN, Manifest,
+    self, Config, Descriptor, Document, MAX_CONFIG_LEN, MAX_MANIFEST_LEN, Platform,
 };
 use crate::reference::Reference;
 
-const LAYOUT: &str = "oci-layout";
+pub(super) const LAYOUT: &str = "oci-layout";
 const INDEX: &str = "index.json";
 /// annotations.md; often a mere tag, sometimes a whole reference.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -24,9 +24,8 @@ struct Layout {
     image_layout_version: String,
 }
 
-/// The images for this machine in a layout. Entries that say they are for other machines are passed over, unless
-/// nothing else is there.
-pub(super) fn images(contents: &Contents) -> Result<Vec<Found>, Cause> {
+/// Takes the inventory of a layout: the images for a platform, or for any if it is `None`.
+pub(super) fn images(contents: &Contents, wanted: Option<&Platform>) -> Result<Inventory, Cause> {
     let layout = contents
         .read(LAYOUT, MAX_MANIFEST_LEN)?
         .ok_or(Error::NotAnImage)?;
@@ -41,30 +40,69 @@ pub(super) fn images(contents: &Contents) -> Result<Vec<Found>, Cause> {
         .into());
     }
     let index = contents.require(INDEX, MAX_MANIFEST_LEN)?;
-    let Document::Index(entries) = Document::parse(&index)? else {
+    let Document::Index(index) = Document::parse(&index)? else {
         return Err(manifest::Error::Shape.into());
     };
-    if entries.is_empty() {
+    if index.entries.is_empty() {
         return Err(Error::Empty.into());
     }
-    let mut found = Vec::new();
-    for entry in &entries {
-        let suits =
-            entry.platform.is_none() || manifest::select(std::slice::from_ref(entry)).is_ok();
-        if entry.is_index() || suits {
-            found.push(image(contents, entry)?);
-        }
+    let mut inventory = Inventory::default();
+    for error in &index.unreadable {
+        inventory.pass_over("an entry of index.json", error);
     }
-    if found.is_empty() {
-        manifest::select(&entries)?;
+    for entry in &index.entries {
+        // Each entry is searched by itself, like an index of one entry.
+        let found = match manifest::candidates(std::slice::from_ref(entry), wanted) {
+            Ok(_) => image(contents, entry, wanted, &mut inventory),
+            Err(error) => Err(error.into()),
+        };
+        inventory.add(found, || described(entry))?;
     }
-    Ok(found)
+    if inventory.found.is_empty() {
+        // All entries together give a better reason than one of them.
+        manifest::candidates(&index.entries, wanted)?;
+    }
+    Ok(inventory)
 }
 
-fn image(contents: &Contents, entry: &Descriptor) -> Result<Found, Cause> {
-    let (bytes, manifest) = resolve(contents, entry)?;
+/// An entry of the index, for messages.
+fn described(entry: &Descriptor) -> String {
+    match entry
+        .annotation(CONTAINERD_NAME)
+        .or_else(|| entry.annotation(REF_NAME))
+    {
+        Some(name) => format!("{} ({})", entry.digest, shown(name)),
+        None => entry.digest.to_string(),
+    }
+}
+
+fn image(
+    contents: &Contents,
+    entry: &Descriptor,
+    wanted: Option<&Platform>,
+    inventory: &mut Inventory,
+) -> Result<Found, Cause> {
+    // `docker save` since version 25 lists all platforms of an image and saves one.
+    let mut absent = None;
+    let mut fetch = |entry: &Descriptor| -> Result<_, Cause> {
+        if contents.open(&path(&entry.digest))?.is_none() {
+            absent.get_or_insert(entry.digest);
+            return Ok(None);
+        }
+        Ok(Some(blob(contents, entry, MAX_MANIFEST_LEN)?))
+    };
+    let resolved = match fetch(entry)? {
+        Some(bytes) => manifest::resolve(bytes, wanted, &mut fetch),
+        None => Err(manifest::Error::Depth.into()),
+    };
+    let (bytes, manifest) = match (resolved, absent) {
+        (Err(Cause::Manifest(manifest::Error::Depth)), Some(digest)) => {
+            return Err(Error::Absent { digest }.into());
+        }
+        (resolved, _) => resolved?,
+    };
     let config = blob(contents, &manifest.config, MAX_CONFIG_LEN)?;
-    let config = Config::parse(config)?;
+    let config = Config::parse_as(config, wanted)?;
     config.check_layers(manifest.layers.len())?;
     let layers = manifest
         .layers
@@ -78,29 +116,15 @@ fn image(contents: &Contents, entry: &Descriptor) -> Result<Found, Cause> {
         config,
         manifest: Some(bytes),
         layers,
-        names: names(entry)?,
+        names: name(entry, inventory).into_iter().collect(),
     })
-}
-
-/// Follows indexes to the manifest for this machine.
-fn resolve(contents: &Contents, entry: &Descriptor) -> Result<(Vec<u8>, Manifest), Cause> {
-    let mut bytes = blob(contents, entry, MAX_MANIFEST_LEN)?;
-    for _ in 0..=MAX_INDEX_DEPTH {
-        match Document::parse(&bytes)? {
-            Document::Manifest(manifest) => return Ok((bytes, manifest)),
-            Document::Index(entries) => {
-                bytes = blob(contents, manifest::select(&entries)?, MAX_MANIFEST_LEN)?;
-            }
-        }
-    }
-    Err(manifest::Error::Depth.into())
 }
 
 fn path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// A small blob, with its size and digest checked.
+/// A small blob; its size and digest are checked.
 fn blob(contents: &Contents, descriptor: &Descriptor, max: u64) -> Result<Vec<u8>, Error> {
     let name = path(&descriptor.digest);
     let bytes = contents.require(&name, max)?;
@@ -127,18 +151,18 @@ pub(super) fn check_digest(bytes: &[u8], expected: &Digest) -> Result<(), Error>
     }
 }
 
-/// The name that the index gives an image, if it is a whole one: a tag alone names nothing.
-fn names(entry: &Descriptor) -> Result<Vec<Reference>, Error> {
+/// The name that the index gives an image. A tag alone is not a name, and the specification allows
+/// other text.
+fn name(entry: &Descriptor, inventory: &mut Inventory) -> Option<Reference> {
     let whole = |name: &&str| name.contains([':', '/']);
     let name = entry
         .annotation(CONTAINERD_NAME)
-        .or_else(|| entry.annotation(REF_NAME).filter(whole));
-    let Some(name) = name else {
-        return Ok(Vec::new());
-    };
-    let reference = name.parse().map_err(|source| Error::Name {
-        name: name.chars().take(300).collect(),
-        source,
-    })?;
-    Ok(vec![reference])
+        .or_else(|| entry.annotation(REF_NAME).filter(whole))?;
+    match name.parse() {
+        Ok(reference) => Some(reference),
+        Err(error) => {
+            inventory.pass_over(&format!("the name \"{}\"", shown(name)), &error);
+            None
+        }
+    }
 }

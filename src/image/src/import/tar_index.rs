@@ -1,8 +1,9 @@
-//! Where things are in an archive's tar: names to offsets, read from the headers alone.
+//! An index of an archive's tar: names to offsets, from the headers alone.
 //!
-//! POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar's long names and base-256 numbers.
-//! Only plain files and symbolic links are entered, and names that lead out of the archive are refused. The layers'
-//! own tars are not read here: that is the converter's work.
+//! POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar's long names
+//! and base-256 numbers. Only plain files and symbolic links are entered, and names that lead out
+//! of the archive are refused. The layers' own tars are not read here: that is the converter's
+//! work.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use super::Error;
 
 const BLOCK: u64 = 512;
-/// How much of a stream is looked at to tell what it is: the headers of its first entries.
+/// How much of a stream is examined to detect its kind: the headers of its first entries.
 pub(super) const HEAD_LEN: usize = 4 << 10;
 /// The most entries of an archive of images: each image has a few dozen.
 const MAX_ENTRIES: usize = 100_000;
@@ -21,7 +22,7 @@ const MAX_EXTENDED_LEN: u64 = 64 << 10;
 /// Top folders that a root file system has and an archive of images does not.
 const ROOTFS_FOLDERS: [&str; 6] = ["bin", "dev", "etc", "lib", "sbin", "usr"];
 
-/// What a tar is.
+/// The kind of a tar.
 pub(super) enum Verdict {
     Archive(TarIndex),
     RootFs,
@@ -36,7 +37,7 @@ enum Place {
     Link { target: String },
 }
 
-/// One header, with what extended headers before it said.
+/// One header, with the extended headers before it applied.
 struct Entry {
     name: String,
     link: String,
@@ -74,7 +75,7 @@ impl TarIndex {
                 return Ok(Ok(Verdict::RootFs));
             }
             match entry.kind {
-                b'0' | 0 => {
+                b'0' | 0 | b'7' => {
                     index.0.insert(
                         name,
                         Place::File {
@@ -85,6 +86,12 @@ impl TarIndex {
                 }
                 b'2' => {
                     index.0.insert(name, Place::Link { target: entry.link });
+                }
+                // A hard link to a file before it; its target counts from the top.
+                b'1' => {
+                    if let Some((offset, size)) = index.find(&entry.link) {
+                        index.0.insert(name, Place::File { offset, size });
+                    }
                 }
                 _ => {}
             }
@@ -100,8 +107,8 @@ impl TarIndex {
         }))
     }
 
-    /// Offset and size of a file, reached perhaps by one symbolic link (old `docker save` made them for layers that
-    /// several images share).
+    /// Offset and size of a file, reached perhaps by one symbolic link (old `docker save` made them
+    /// for layers that several images share).
     pub(super) fn find(&self, name: &str) -> Option<(u64, u64)> {
         let name = clean(name).ok()?;
         match self.0.get(&name)? {
@@ -117,7 +124,7 @@ impl TarIndex {
     }
 }
 
-/// Whether the beginning of a stream is that of an archive of images: they begin with parts of known names.
+/// Whether a stream begins like an archive of images: with a file of a known name.
 pub(super) fn begins_archive(head: &[u8]) -> Result<bool, Error> {
     let mut blocks = head.chunks_exact(BLOCK as usize);
     let Some(first) = blocks.next() else {
@@ -148,7 +155,7 @@ pub(super) fn begins_archive(head: &[u8]) -> Result<bool, Error> {
     Ok(known.contains(&top) || hexadecimal || top.starts_with("sha256:"))
 }
 
-/// What extended headers said of the next entry.
+/// Extended headers that apply to the next entry.
 #[derive(Default)]
 struct Extended {
     name: Option<String>,
@@ -164,13 +171,14 @@ struct Headers<'a> {
 }
 
 impl Headers<'_> {
-    /// The next entry that is not itself about another; `None` at the end.
+    /// The next entry, past extended headers; `None` at the end.
     fn next(&mut self) -> io::Result<Result<Option<Entry>, Error>> {
         loop {
             let at = self.offset;
             let malformed = || Ok(Err(Error::Malformed { offset: at }));
             if self.length.saturating_sub(at) < BLOCK {
-                // A tar without its two blocks of zeros ends at the file's end; half a block is damage.
+                // A tar without its two blocks of zeros ends at the file's end; half a block is
+                // damage.
                 return match at == self.length && at > 0 {
                     true => Ok(Ok(None)),
                     false if at == 0 => Ok(Err(Error::NotAnImage)),
@@ -297,7 +305,7 @@ fn number(field: &[u8]) -> Option<u64> {
     }
 }
 
-/// What comes before the first NUL.
+/// The text before the first NUL.
 fn text(field: &[u8]) -> String {
     let end = field.iter().position(|&b| b == 0).unwrap_or(field.len());
     String::from_utf8_lossy(&field[..end]).into_owned()
@@ -331,7 +339,7 @@ fn clean(name: &str) -> Result<String, Error> {
     }
 }
 
-/// Where a link in `folder` leads, if it stays inside.
+/// The target of a link in `folder`, if it stays inside the archive.
 fn resolve(folder: &str, target: &str) -> Option<String> {
     if target.starts_with('/') {
         return None;

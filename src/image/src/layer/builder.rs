@@ -1,41 +1,45 @@
-//! A tree from a tar's entries, in their order.
+//! Builds the tree of a layer from its tar's entries, in their order.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{Read, Seek, Write};
 
 use crate::erofs::{
-    Density, Device, FileData, Inode, InodeId, Kind, Metadata, NodeKind, Tree, Writer, XattrError,
-    Xattrs,
+    Density, Device, FileData, Inode, InodeId, Kind, Metadata, Tree, Writer, XattrError, Xattrs,
 };
 
 use super::lower::LowerLayers;
 use super::path::{MAX_PATH, Problem, components};
 use super::sparse::Segment;
 use super::tar::{Entry, EntryKind, TarReader};
-use super::whiteouts::OPAQUE_XATTR;
 use super::{Error, Limits, Unit, path_of};
 
 /// What whiteouts' names begin with (image-spec, layer.md).
-const WHITEOUT: &[u8] = b".wh.";
+pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// What AUFS's own files begin with; one name of these is the opaque whiteout.
 const AUFS: &[u8] = b".wh..wh.";
 pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
+/// The permissions of every symlink on Linux (symlink(7)); those in the tar are ignored.
+const SYMLINK_PERMISSIONS: u16 = 0o777;
 /// Data passes through a buffer of this size.
 pub(super) const COPY_BUFFER: usize = 128 << 10;
 
-/// Takes entries, writes their data and keeps their metadata.
+/// Writes the data of entries as they come and collects their metadata.
 #[derive(Debug)]
 pub(super) struct Builder<'a, W> {
     pub(super) writer: Writer<W>,
     pub(super) tree: Tree,
     pub(super) lower: &'a LowerLayers,
     pub(super) limits: &'a Limits,
-    /// Names whose lower counterparts are hidden, by directory.
+    /// Names, by directory, that hide entries of lower layers.
     pub(super) hidden: BTreeSet<(InodeId, Box<[u8]>)>,
-    /// Directories whose lower counterparts are hidden.
+    /// Directories that hide the contents of those of lower layers.
     pub(super) opaque: BTreeSet<InodeId>,
     /// Files that were copied from lower layers, by path.
     pub(super) copied: HashMap<Vec<u8>, InodeId>,
+    /// Targets of the lower layers' symlinks that paths led through, by path.
+    pub(super) lower_symlinks: HashMap<Vec<u8>, Box<[u8]>>,
+    /// The tar has an entry for the root.
+    pub(super) names_root: bool,
     pub(super) entries: u64,
     pub(super) metadata_bytes: u64,
     pub(super) dropped_xattrs: u64,
@@ -57,6 +61,8 @@ impl<'a, W: Write + Seek> Builder<'a, W> {
             hidden: BTreeSet::new(),
             opaque: BTreeSet::new(),
             copied: HashMap::new(),
+            lower_symlinks: HashMap::new(),
+            names_root: false,
             entries: 0,
             metadata_bytes: 0,
             dropped_xattrs: 0,
@@ -65,7 +71,7 @@ impl<'a, W: Write + Seek> Builder<'a, W> {
         })
     }
 
-    /// Adds an entry, whose data the tar gives.
+    /// Adds an entry, reading its data from the tar.
     pub(super) fn add<R: Read>(
         &mut self,
         entry: &Entry,
@@ -77,6 +83,7 @@ impl<'a, W: Write + Seek> Builder<'a, W> {
                 return Err(refused(entry, Problem::Root));
             }
             self.tree.inode_mut(Tree::ROOT).metadata = self.metadata(entry)?;
+            self.names_root = true;
             return Ok(());
         };
         if components[0].starts_with(AUFS) && components[0] != OPAQUE {
@@ -136,7 +143,10 @@ impl<'a, W: Write + Seek> Builder<'a, W> {
             EntryKind::BlockDevice(major, minor) => Kind::BlockDevice(device(*major, *minor)?),
             EntryKind::Fifo => Kind::Fifo,
         };
-        let metadata = self.metadata(entry)?;
+        let mut metadata = self.metadata(entry)?;
+        if matches!(kind, Kind::Symlink(_)) {
+            metadata.permissions = SYMLINK_PERMISSIONS;
+        }
         Ok(self.tree.add(Inode { metadata, kind }))
     }
 
@@ -171,55 +181,19 @@ impl<'a, W: Write + Seek> Builder<'a, W> {
             position = segment.offset + segment.len;
         }
         file.skip(size - position)?;
-        Ok(Kind::File(file.finish()?))
+        let data = file.finish()?;
+        tar.record(&data, segments.unwrap_or(&whole))?;
+        Ok(Kind::File(data))
     }
 
     /// Whether this layer hides what the lower ones have under this name.
     pub(super) fn hides(&self, dir: InodeId, name: &[u8]) -> bool {
-        // Most layers have no whiteouts, and then there is no key to make.
+        // Most layers have no whiteouts: no key needs to be allocated then.
         self.opaque.contains(&dir)
             || !self.hidden.is_empty() && self.hidden.contains(&(dir, name.into()))
     }
 
-    /// The directory at a path, made with its parents where the layer has not named them.
-    fn directory(&mut self, path: &[&[u8]], entry: &Entry) -> Result<InodeId, Error> {
-        let (mut dir, mut hides) = (Tree::ROOT, false);
-        for (i, &name) in path.iter().enumerate() {
-            hides |= self.hides(dir, name);
-            dir = match self.tree.child(dir, name) {
-                Some(known) if self.tree.names(known).is_some() => known,
-                Some(_) => return Err(refused(entry, Problem::ThroughNonDirectory)),
-                None => {
-                    let metadata = if hides {
-                        implied_directory()
-                    } else {
-                        self.lower_directory(&path[..=i])?
-                    };
-                    self.charge(name.len() + metadata.xattrs.size())?;
-                    let id = self.tree.add(Inode {
-                        metadata,
-                        kind: Kind::Directory(Default::default()),
-                    });
-                    self.tree.link(dir, name, id);
-                    id
-                }
-            };
-        }
-        Ok(dir)
-    }
-
-    /// The metadata of a directory that this layer implies: in overlayfs the uppermost layer's count.
-    fn lower_directory(&mut self, path: &[&[u8]]) -> Result<Metadata, Error> {
-        self.depends_on_lower = true;
-        let mut metadata = match self.lower.find(path)? {
-            Some((_, node)) if node.kind == NodeKind::Directory => node.metadata,
-            _ => return Ok(implied_directory()),
-        };
-        metadata.xattrs.remove(OPAQUE_XATTR);
-        Ok(metadata)
-    }
-
-    /// An entry's metadata, without the xattrs that cannot be kept.
+    /// An entry's metadata, without xattrs that cannot be stored.
     fn metadata(&mut self, entry: &Entry) -> Result<Metadata, Error> {
         let mut xattrs = Xattrs::default();
         for (name, value) in &entry.xattrs {
@@ -274,8 +248,8 @@ pub(super) fn refused(entry: &Entry, source: Problem) -> Error {
     }
 }
 
-/// The metadata of a directory that the tar implies and nothing describes.
-fn implied_directory() -> Metadata {
+/// The metadata of an implied directory that no lower layer has.
+pub(super) fn implied_directory() -> Metadata {
     Metadata {
         permissions: 0o755,
         ..Metadata::default()

@@ -1,4 +1,5 @@
-//! The 512-byte header of a tar entry: ustar (POSIX.1-2017, pax, "ustar Interchange Format"), GNU's and what was before.
+//! The 512-byte header of a tar entry: ustar (POSIX.1-2017, pax, "ustar Interchange Format"), GNU's
+//! and that of V7.
 
 use super::tar::TarError;
 

@@ -2,59 +2,61 @@
 
 use std::io::{Seek, Write};
 
-use crate::erofs::{Density, Inode, InodeId, Kind, Node, NodeKind, Reader, Tree};
+use crate::erofs::{Density, Inode, InodeId, Kind, Node, NodeKind, Reader};
 
 use super::Error;
 use super::builder::{Builder, refused};
 use super::path::{Problem, components};
 use super::tar::Entry;
 
-/// What a layer has at a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
-    Inode(InodeId),
-    /// This layer says nothing about it.
-    PerhapsBelow,
-    /// Nothing, whatever is below.
-    Nothing,
-}
-
 impl<W: Write + Seek> Builder<'_, W> {
     /// The inode that a hard link names: of this layer, or a copy from a lower one.
     pub(super) fn hard_link(&mut self, entry: &Entry, target: &[u8]) -> Result<InodeId, Error> {
         let problem = |problem| refused(entry, problem);
         let path = components(target).map_err(problem)?;
-        if path.is_empty() {
+        let Some((&name, parents)) = path.split_last() else {
             return Err(problem(Problem::LinkToDirectory));
-        }
-        match self.find(&path) {
-            Found::Inode(id) if self.tree.names(id).is_some() => {
-                Err(problem(Problem::LinkToDirectory))
-            }
-            Found::Inode(id) => Ok(id),
-            Found::Nothing => Err(problem(Problem::LinkMissing)),
-            Found::PerhapsBelow => {
-                let key = path.join(&b'/');
-                if let Some(&id) = self.copied.get(&key) {
-                    return Ok(id);
+        };
+        let missing = || problem(Problem::LinkMissing);
+        let place = self.locate(parents, entry)?.ok_or_else(missing)?;
+        if let Some(dir) = place.dir() {
+            match self.tree.child(dir, name) {
+                Some(id) if self.tree.names(id).is_some() => {
+                    return Err(problem(Problem::LinkToDirectory));
                 }
-                self.depends_on_lower = true;
-                let (reader, node) = self
-                    .lower
-                    .find(&path)?
-                    .ok_or_else(|| problem(Problem::LinkMissing))?;
-                let kind = self
-                    .copy(reader, &node)?
-                    .ok_or_else(|| problem(Problem::LinkToDirectory))?;
-                self.charge(key.len() + node.metadata.xattrs.size())?;
-                let id = self.tree.add(Inode {
-                    metadata: node.metadata,
-                    kind,
-                });
-                self.copied.insert(key, id);
-                Ok(id)
+                Some(id) => return Ok(id),
+                None if self.hides(dir, name) => return Err(missing()),
+                None => {}
             }
         }
+        if place.hides() {
+            return Err(missing());
+        }
+        self.lower_file(&place.path_to(name), entry)
+    }
+
+    /// This layer's copy of a lower layer's file, at a path without symlinks.
+    fn lower_file(&mut self, path: &[&[u8]], entry: &Entry) -> Result<InodeId, Error> {
+        let problem = |problem| refused(entry, problem);
+        let key = path.join(&b'/');
+        if let Some(&id) = self.copied.get(&key) {
+            return Ok(id);
+        }
+        self.depends_on_lower = true;
+        let (reader, node) = self
+            .lower
+            .find(path)?
+            .ok_or_else(|| problem(Problem::LinkMissing))?;
+        let kind = self
+            .copy(reader, &node)?
+            .ok_or_else(|| problem(Problem::LinkToDirectory))?;
+        self.charge(key.len() + node.metadata.xattrs.size())?;
+        let id = self.tree.add(Inode {
+            metadata: node.metadata,
+            kind,
+        });
+        self.copied.insert(key, id);
+        Ok(id)
     }
 
     /// A lower layer's file, in this layer; `None` for a directory.
@@ -85,22 +87,5 @@ impl<W: Write + Seek> Builder<'_, W> {
                 Kind::File(file.finish()?)
             }
         }))
-    }
-
-    /// What this layer, so far, has at a path.
-    fn find(&self, path: &[&[u8]]) -> Found {
-        let (mut id, mut hides) = (Tree::ROOT, false);
-        for &name in path {
-            if self.tree.names(id).is_none() {
-                return Found::Nothing;
-            }
-            hides |= self.hides(id, name);
-            match self.tree.child(id, name) {
-                Some(child) => id = child,
-                None if hides => return Found::Nothing,
-                None => return Found::PerhapsBelow,
-            }
-        }
-        Found::Inode(id)
     }
 }

@@ -27,7 +27,8 @@ impl LowerLayers {
         LowerLayers::default()
     }
 
-    /// What the merged layers have at a path, with the image that it is in. Symlinks are not followed.
+    /// What the merged layers have at a path, with the image that it is in. Symlinks are not
+    /// followed.
     pub(super) fn find(&self, path: &[&[u8]]) -> Result<Option<(&Reader, Node)>, ReadError> {
         for reader in &self.readers {
             match search(reader, path)? {

@@ -1,4 +1,4 @@
-//! What a tar may say about an entry, and why one is refused.
+//! Paths of tar entries, and the reasons for which an entry is refused.
 
 use crate::erofs::{FileData, XattrError};
 
@@ -10,18 +10,22 @@ const MAX_NAME: usize = 255;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// `..` in the path or in a hard link's target.
-    #[error("its path leads out of the layer")]
+    #[error("its path contains '..'")]
     ParentPath,
     /// The path exceeds 4095 bytes or one of its names 255, or contains NUL.
     #[error("its path is too long or not valid")]
     Path,
-    /// The layer has made a symlink or file of one of the path's directories.
+    /// The layer has something that is neither a directory nor a symlink in the place of one of the
+    /// path's directories.
     #[error("its path leads through something that is not a directory")]
     ThroughNonDirectory,
-    /// The root is something else than a directory.
+    /// The path leads through more than 40 symlinks, or in circles.
+    #[error("its path leads through too many symlinks")]
+    Symlinks,
+    /// The entry for the root is not a directory.
     #[error("the root must be a directory")]
     Root,
-    /// A whiteout of nothing, or a reserved name where it means nothing.
+    /// A whiteout without a name, or a reserved name in another place.
     #[error("names beginning with .wh. are reserved for whiteouts")]
     Whiteout,
     /// A symlink's target is empty, longer than 4095 bytes, or contains NUL.
@@ -55,8 +59,13 @@ pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, Problem> {
     names
         .map(|name| match name {
             b".." => Err(Problem::ParentPath),
-            name if name.len() > MAX_NAME => Err(Problem::Path),
+            name if !is_valid_name(name) => Err(Problem::Path),
             name => Ok(name),
         })
         .collect()
+}
+
+/// Whether Linux takes this as a name: 1 to 255 bytes, without NUL.
+pub(super) fn is_valid_name(name: &[u8]) -> bool {
+    (1..=MAX_NAME).contains(&name.len()) && !name.contains(&0)
 }

@@ -6,7 +6,7 @@ use crate::erofs::Timestamp;
 
 use super::tar::TarError;
 
-/// What the records of one header, or of several, say. `None` where nothing or the empty string was said.
+/// The records of one or several headers. `None` where a record is absent or empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
@@ -28,7 +28,8 @@ pub(super) struct PaxSparse {
     pub(super) name: Option<Vec<u8>>,
     /// `GNU.sparse.size` or `GNU.sparse.realsize`
     pub(super) size: Option<u64>,
-    /// Offsets and lengths in turn, from `GNU.sparse.map` or `GNU.sparse.offset` and `GNU.sparse.numbytes`.
+    /// Offsets and lengths in turn, from `GNU.sparse.map` or `GNU.sparse.offset` and
+    /// `GNU.sparse.numbytes`.
     pub(super) map: Vec<u64>,
 }
 
@@ -77,7 +78,7 @@ impl Pax {
         Some(())
     }
 
-    /// These records, and those of `local` where both say something.
+    /// These records, overridden by those of `local`.
     pub(super) fn overridden_by(&self, local: Pax) -> Pax {
         let mut xattrs = self.xattrs.clone();
         xattrs.extend(local.xattrs);
@@ -130,7 +131,8 @@ pub(super) fn decimal(value: &[u8]) -> Option<u64> {
         .ok()
 }
 
-/// `[-]SECONDS[.FRACTION]`, `Some(None)` for the empty string. Digits beyond nanoseconds are cut off.
+/// `[-]SECONDS[.FRACTION]`, `Some(None)` for the empty string. Digits beyond nanoseconds are cut
+/// off.
 fn timestamp(value: &[u8]) -> Option<Option<Timestamp>> {
     if value.is_empty() {
         return Some(None);

@@ -13,8 +13,8 @@ pub(super) struct Segment {
     pub(super) len: u64,
 }
 
-/// The segments of a map of offsets and lengths in turn, if they ascend without overlap within the file and make up
-/// the bytes that are stored.
+/// The segments of a map of offsets and lengths in turn, if they ascend without overlap within the
+/// file and make up the bytes that are stored.
 pub(super) fn segments(map: &[u64], size: u64, stored: u64) -> Option<Vec<Segment>> {
     let (pairs, rest) = map.as_chunks::<2>();
     if !rest.is_empty() || pairs.len() > MAX_SEGMENTS {
@@ -44,7 +44,8 @@ pub(super) fn add_gnu(map: &mut Vec<u64>, bytes: &[u8]) -> Option<()> {
     (map.len() <= 2 * MAX_SEGMENTS).then_some(())
 }
 
-/// The map of PAX's format 1.0: the number of segments, then offsets and lengths, in decimal, a line each.
+/// The map of PAX's format 1.0: the number of segments, then offsets and lengths, in decimal, a
+/// line each.
 #[derive(Debug, Default)]
 pub(super) struct MapText {
     line: Vec<u8>,

@@ -1,15 +1,16 @@
 //! The tar stream: ustar, PAX and GNU, entry by entry, within bounds.
 //!
-//! The `tar` crate is not used: it reads extended headers of any length into memory, drops the maps of sparse files
-//! and does not know PAX's.
+//! The `tar` crate is not used: it reads extended headers of any length into memory, drops the maps
+//! of sparse files and does not know PAX's.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-use crate::erofs::Timestamp;
+use crate::erofs::{FileData, Timestamp};
 
 use super::header::{BLOCK, Field, Header, until_nul};
 use super::pax::Pax;
+use super::record::Recorder;
 use super::sparse::{self, Segment};
 use super::{Error, Unit};
 
@@ -18,7 +19,7 @@ const MAX_EXTENDED: u64 = 1 << 20;
 /// The most bytes of global extended headers: they are applied to every entry.
 const MAX_GLOBAL: u64 = 64 << 10;
 
-/// What is wrong with a tar.
+/// Why a tar cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TarError {
     /// It ends within an entry.
@@ -27,8 +28,9 @@ pub enum TarError {
     /// A header's checksum does not match.
     #[error("a header's checksum is wrong")]
     Checksum,
-    /// A single block of zeros, after which more follows: two end an archive, and readers disagree about one.
-    #[error("a block of zeros stands alone")]
+    /// A single block of zeros with data after it: two blocks end an archive, and readers disagree
+    /// about one.
+    #[error("a single block of zeros is followed by data")]
     LoneZeros,
     /// A header's number is not one, or out of range.
     #[error("a header's {0} is not a valid number")]
@@ -42,7 +44,7 @@ pub enum TarError {
     /// A sparse file's map is malformed.
     #[error("the map of a sparse file is malformed")]
     Sparse,
-    /// Parts of archives on several tapes, incremental dumps, or something unknown.
+    /// Multi-volume archives, incremental dumps, or an unknown type.
     #[error("entries of type {:?} are not supported", char::from(*.0))]
     Type(u8),
 }
@@ -62,7 +64,7 @@ pub(super) struct Entry {
 /// What an entry is.
 #[derive(Debug)]
 pub(super) enum EntryKind {
-    /// A regular file, whose data [`TarReader::read`] gives.
+    /// A regular file; [`TarReader::read`] returns its data.
     File {
         size: u64,
         /// For a sparse file, which parts of it are given.
@@ -90,9 +92,11 @@ pub(super) struct TarReader<R> {
     header_at: u64,
     global: Pax,
     global_bytes: u64,
+    /// Takes all that [`TarReader::read`] does not give.
+    recorder: Option<Recorder>,
 }
 
-/// What extended headers say about the entry after them.
+/// Extended headers that apply to the next entry.
 #[derive(Debug, Default)]
 struct Extended {
     pax: Pax,
@@ -103,7 +107,7 @@ struct Extended {
 }
 
 impl<R: Read> TarReader<R> {
-    pub(super) fn new(input: R, limit: u64) -> Self {
+    pub(super) fn new(input: R, limit: u64, recorder: Option<Recorder>) -> Self {
         TarReader {
             input,
             position: 0,
@@ -113,10 +117,12 @@ impl<R: Read> TarReader<R> {
             header_at: 0,
             global: Pax::default(),
             global_bytes: 0,
+            recorder,
         }
     }
 
-    /// The next entry; `None` at the archive's end, after which [`Self::finish`] reads the rest of the stream.
+    /// The next entry; `None` at the archive's end, after which [`Self::finish`] reads the rest of
+    /// the stream.
     pub(super) fn next(&mut self) -> Result<Option<Entry>, Error> {
         let mut extended = Extended::default();
         loop {
@@ -172,7 +178,7 @@ impl<R: Read> TarReader<R> {
             buffer.len() as u64 <= self.data_left,
             "reading beyond an entry's data"
         );
-        let read = self.read_some(buffer)?;
+        let read = self.read_input(buffer)?;
         if read == 0 && !buffer.is_empty() {
             return Err(self.damaged(TarError::Truncated));
         }
@@ -180,10 +186,22 @@ impl<R: Read> TarReader<R> {
         Ok(read)
     }
 
-    /// Reads what follows the archive's end, to the end of the stream, and returns the number of bytes of it all.
+    /// Records where the image has the data that [`Self::read`] gave: these segments of a file.
+    pub(super) fn record(&mut self, data: &FileData, segments: &[Segment]) -> Result<(), Error> {
+        match &mut self.recorder {
+            Some(recorder) => recorder.data(data, segments).map_err(Error::Record),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads what follows the archive's end, to the end of the stream, and returns the number of
+    /// bytes of it all.
     pub(super) fn finish(mut self) -> Result<u64, Error> {
         let mut buffer = vec![0; 64 << 10];
         while self.read_some(&mut buffer)? > 0 {}
+        if let Some(recorder) = self.recorder {
+            recorder.finish(self.position).map_err(Error::Record)?;
+        }
         Ok(self.position)
     }
 
@@ -194,7 +212,16 @@ impl<R: Read> TarReader<R> {
         }
     }
 
+    /// Reads what is not an entry's data.
     fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let read = self.read_input(buffer)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.literal(&buffer[..read]).map_err(Error::Record)?;
+        }
+        Ok(read)
+    }
+
+    fn read_input(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         loop {
             match self.input.read(buffer) {
                 Ok(read) => {
@@ -313,7 +340,7 @@ impl<R: Read> TarReader<R> {
                     self.pax_sparse(pax.sparse.size, pax.sparse.major, pax.sparse.map)?
                 }
             }
-            // The sizes of the others mean nothing: no data follows.
+            // Other types have no data, whatever their size field says.
             b'1' => EntryKind::HardLink(link()),
             b'2' => EntryKind::Symlink(link()),
             b'3' => header

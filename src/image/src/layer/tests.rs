@@ -9,6 +9,7 @@ mod lower;
 mod model;
 mod overlay;
 mod stack;
+mod symlinks;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -20,8 +21,14 @@ use archive::{Archive, E};
 use model::Random;
 
 fn convert_over(tar: &[u8], lower: &LowerLayers) -> Result<(Converted, File), Error> {
-    let file = tempfile::tempfile().unwrap();
-    let converted = convert(tar, &file, lower, &Limits::default())?;
+    let (file, record) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    let record_copy = record.try_clone().unwrap();
+    let converted = convert_recorded(tar, &file, lower, &Limits::default(), record)?;
+    let mut rebuilt = RebuiltTar::open(file.try_clone().unwrap(), record_copy).unwrap();
+    assert_eq!(rebuilt.tar_bytes(), tar.len() as u64);
+    let mut again = Vec::new();
+    rebuilt.read_to_end(&mut again).unwrap();
+    assert!(again == tar, "the tar is rebuilt to the byte");
     assert_eq!(
         converted.tar_bytes,
         tar.len() as u64,
@@ -52,7 +59,7 @@ fn assert_refused(archive: Archive, expected: Problem) {
     }
 }
 
-/// Runs Debian's fsck.erofs; a machine without it is no reason to fail, but in CI.
+/// Runs Debian's fsck.erofs. If it is not installed, this fails in CI only.
 fn fsck(image: &File) {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/{}/fd/{}", std::process::id(), image.as_raw_fd());

@@ -1,4 +1,5 @@
-//! Whiteouts, once all entries are known: OCI's hide what is below a layer, wherever in the tar they stand.
+//! Whiteouts, made once all entries are known: OCI's apply to lower layers, wherever they stand in
+//! the tar.
 
 use std::collections::BTreeSet;
 use std::io::{Seek, Write};
@@ -10,7 +11,7 @@ use super::{Error, path_of};
 
 /// overlayfs's xattr for an opaque directory.
 pub(super) const OPAQUE_XATTR: &[u8] = b"trusted.overlay.opaque";
-/// What [`Builder::finish`] gives.
+/// The result of [`Builder::finish`].
 #[derive(Debug)]
 pub(super) struct Built {
     pub(super) summary: Summary,
@@ -56,10 +57,16 @@ impl<W: Write + Seek> Builder<'_, W> {
                     source: error.into(),
                 })?;
         }
+        if !self.names_root {
+            let xattrs = &mut self.tree.inode_mut(Tree::ROOT).metadata.xattrs;
+            let marked = xattrs.set(protocol::layer::IMPLIED_ROOT_XATTR.as_bytes(), b"y");
+            marked.expect("it is the root's only xattr, and short");
+        }
         let covered = self.covered(opaque_root);
         let mut whiteout = None;
         for (dir, name) in &self.hidden {
-            // Where nothing below shows anyway, overlayfs would list the whiteout as a broken file.
+            // In a directory that does not merge, overlayfs would list the whiteout as a broken
+            // file.
             if covered.contains(dir) || self.tree.child(*dir, name).is_some() {
                 continue;
             }

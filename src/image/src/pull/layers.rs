@@ -1,7 +1,8 @@
 //! The layers of a pull: fetched by worker threads, converted by the caller's.
 //!
-//! Between processes: a partial file's lock is held while it is written, a layer's while it is converted, and neither
-//! while waiting for the other, so that pulls of the same layers share the work and cannot block each other for good.
+//! Between processes: a partial file's lock is held while the file is written, a layer's lock while
+//! the layer is converted. Neither is held while waiting for the other, so concurrent pulls share
+//! the work and cannot deadlock.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -18,7 +19,7 @@ use crate::progress::{Event, LayerName, Progress};
 use crate::registry::{self, Client, Download};
 use crate::store::{self, FileLock, LayerJob, LayerRow, Store};
 
-/// How often a lock that another process holds is tried. It is held for seconds or minutes.
+/// Interval between attempts at a lock that another process holds, for seconds or minutes.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A pull whose layers are known.
@@ -35,11 +36,11 @@ pub(super) struct Pull<'a> {
     pub(super) cancelled: &'a AtomicBool,
 }
 
-/// What a worker has for the converter.
+/// A layer as a worker hands it to the converter.
 enum Fetch {
     /// The layer is in the store.
     Stored(LayerRow),
-    /// Its blob is in this file, complete and right.
+    /// Its blob is in this file, complete and verified.
     Blob(File, PathBuf),
 }
 
@@ -66,7 +67,7 @@ impl Pull<'_> {
         })
     }
 
-    /// Fails early when the downloads cannot fit.
+    /// Fails early if the downloads do not fit on the disk.
     fn check_space(&self) -> Result<(), store::Error> {
         let mut needed_bytes = 0u64;
         for (index, layer) in self.layers.iter().enumerate() {
@@ -122,14 +123,15 @@ impl Pull<'_> {
         let path = self.store.partial_path(&self.layers[index].digest);
         if let Some(row) = self.find(index)? {
             self.progress.event(Event::Exists(layer));
-            // Of one who was killed after converting it; whoever has it open keeps it.
+            // Left by a process that was killed after converting it. A process that has it open is
+            // not disturbed.
             remove_if_there(&path)?;
             return Ok(Fetch::Stored(row));
         }
         let lock = self.wait(layer, || {
             FileLock::try_exclusive(&path).map_err(store::Error::io("lock", &path))
         })?;
-        // Whoever had the lock may have been at this very layer, and have removed its blob after converting it.
+        // The previous holder of the lock may have converted this layer and removed its blob.
         if let Some(row) = self.find(index)? {
             self.progress.event(Event::Exists(layer));
             lock.remove().map_err(store::Error::io("remove", &path))?;
@@ -146,12 +148,12 @@ impl Pull<'_> {
             cancelled: self.cancelled,
         };
         download.run(self.options)?;
-        // The lock ends here: waiters find the blob complete.
+        // The lock is released here: waiters find the blob complete.
         let blob = lock.unlock().map_err(store::Error::io("unlock", &path))?;
         Ok(Fetch::Blob(blob, path))
     }
 
-    /// Tries until it gets what others hold, or another layer has failed.
+    /// Waits for a lock, until another layer fails.
     fn wait<T>(
         &self,
         layer: LayerName,
@@ -160,7 +162,7 @@ impl Pull<'_> {
         wait(layer, self.progress, self.cancelled, attempt)
     }
 
-    /// Converts the layers in order, as they come in whatever order.
+    /// Converts the layers in order; they arrive in any order.
     fn convert_all(
         &self,
         done: &mpsc::Receiver<(usize, Result<Fetch, Cause>)>,
@@ -173,7 +175,8 @@ impl Pull<'_> {
         for (index, result) in done {
             match result {
                 Ok(fetch) => early[index] = Some(fetch),
-                // The first failure is the cause, but what it cancelled may be told before it.
+                // The first failure is the cause, but workers that it cancelled may report before
+                // it.
                 Err(error) if failure.as_ref().is_none_or(is_cancelled) => failure = Some(error),
                 Err(_) => {}
             }
@@ -203,7 +206,8 @@ impl Pull<'_> {
         }
     }
 
-    /// Converts the next layer above those stored, unless another process has done so meanwhile (then `false`).
+    /// Converts the next layer above those stored, unless another process has done so meanwhile
+    /// (then `false`).
     fn convert(
         &self,
         lower: &[LayerRow],
@@ -254,7 +258,7 @@ fn is_cancelled(error: &Cause) -> bool {
     matches!(error, Cause::Registry(registry::Error::Cancelled))
 }
 
-/// Tries until it gets what others hold, or `cancelled` is set.
+/// Waits for a lock, until `cancelled` is set.
 pub(crate) fn wait<T>(
     layer: LayerName,
     progress: &dyn Progress,
@@ -286,7 +290,7 @@ fn remove_if_there(path: &Path) -> Result<(), store::Error> {
     }
 }
 
-/// A reader that tells how far it is.
+/// A reader that reports its position as [`Event::Converted`].
 pub(crate) struct Watched<'a, R> {
     pub(crate) inner: R,
     pub(crate) bytes: u64,

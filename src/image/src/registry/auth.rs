@@ -1,5 +1,9 @@
-//! Showing a registry who asks: challenges (RFC 9110, section 11), tokens (distribution's "Token Authentication
-//! Specification"), and the credentials that `docker login` left.
+//! Authentication: challenges (RFC 9110, section 11), tokens (distribution's "Token Authentication
+//! Specification" and "OAuth2 Token Specification"), and the credentials that `docker login` left.
+//!
+//! Challenges are parsed here, not by the `http-auth` crate: that refuses a whole header for one
+//! parameter that lacks its quotes, which Docker tolerates, and so do the registries tested with
+//! it.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,15 +14,17 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use serde::Deserialize;
-use ureq::http::Uri;
+use ureq::Body;
+use ureq::http::{Response, StatusCode, header};
+use url::Url;
 
 use super::Error;
-use super::http::{Http, Request};
+use super::http::{Http, Request, authority};
 
 /// The largest answer of an authorisation server, in bytes. Tokens are some KiB.
 const MAX_TOKEN_LEN: u64 = 1 << 20;
-/// Under which name `docker login` files Docker Hub.
-const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+/// The key under which `docker login` stores the credentials of Docker Hub.
+pub(crate) const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// One scheme that a server accepts, with its parameters.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,7 +88,7 @@ fn parameter_value(text: &str) -> (String, &str) {
     (value, "")
 }
 
-/// What Docker's configuration has for a registry.
+/// Credentials for a registry from Docker's configuration.
 #[derive(Debug)]
 pub(super) enum Credentials {
     None,
@@ -94,7 +100,7 @@ pub(super) enum Credentials {
     Identity {
         token: String,
     },
-    /// There should have been some.
+    /// The configuration names a source of credentials that failed.
     Failed(Arc<CredentialRetrievalError>),
 }
 
@@ -120,7 +126,8 @@ impl Credentials {
                 Credentials::Password { user, password }
             }
             Ok(_) | Err(CredentialRetrievalError::NoCredentialConfigured) => Credentials::None,
-            // A helper's way to say that it has none (docker-credential-helpers, credentials/error.go).
+            // How a helper reports that it has none (docker-credential-helpers,
+            // credentials/error.go).
             Err(CredentialRetrievalError::HelperFailure { stdout, .. })
                 if stdout.contains("credentials not found") =>
             {
@@ -150,20 +157,29 @@ impl Credentials {
 }
 
 /// Docker's configuration folder: `DOCKER_CONFIG`, else `~/.docker`.
-pub(super) fn docker_config_folder() -> Option<PathBuf> {
+pub(crate) fn docker_config_folder() -> Option<PathBuf> {
     let named = std::env::var_os("DOCKER_CONFIG").filter(|folder| !folder.is_empty());
     named
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")))
 }
 
+/// The answer of an authorisation server. Either name is in use, also with the other one empty.
 #[derive(Deserialize)]
 struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
 }
 
-/// Meets a challenge: the value of an Authorization header, or `None` if it takes credentials that are not there.
+impl TokenAnswer {
+    fn into_token(self) -> Option<String> {
+        let given = |token: Option<String>| token.filter(|token| !token.is_empty());
+        given(self.token).or_else(|| given(self.access_token))
+    }
+}
+
+/// Answers a challenge: the value of an Authorization header, or `None` if access is denied with
+/// these credentials.
 pub(super) fn authorise(
     http: &Http,
     host: &str,
@@ -171,115 +187,129 @@ pub(super) fn authorise(
     challenges: &[Challenge],
     credentials: &Credentials,
 ) -> Result<Option<String>, Error> {
-    if let Some(bearer) = challenges
+    let bearer = challenges
         .iter()
-        .find(|challenge| challenge.scheme == "bearer")
-    {
-        return token(http, host, repository, bearer, credentials);
+        .filter(|challenge| challenge.scheme == "bearer")
+        .find_map(|challenge| Some((challenge, realm(challenge)?)));
+    if let Some((challenge, realm)) = bearer {
+        let exchange = Exchange {
+            http,
+            host,
+            realm,
+            service: challenge.parameter("service").unwrap_or_default(),
+            scope: match challenge.parameter("scope") {
+                // At a login, nothing is asked for but that the password be right.
+                None | Some("") if repository.is_empty() => String::new(),
+                None | Some("") => format!("repository:{repository}:pull"),
+                Some(scope) => scope.to_owned(),
+            },
+        };
+        return exchange.token(credentials);
     }
-    match challenges
-        .iter()
-        .any(|challenge| challenge.scheme == "basic")
-    {
-        true => Ok(credentials.basic()),
+    let basic = |challenge: &Challenge| challenge.scheme == "basic";
+    // A registry that does not say how to authenticate just denies access.
+    match challenges.is_empty() || challenges.iter().any(basic) {
+        true => Ok(credentials.basic().filter(|_| !challenges.is_empty())),
         false => Err(Error::Challenge {
             host: host.to_owned(),
         }),
     }
 }
 
-fn token(
-    http: &Http,
-    host: &str,
-    repository: &str,
-    challenge: &Challenge,
-    credentials: &Credentials,
-) -> Result<Option<String>, Error> {
-    let unsupported = || Error::Challenge {
-        host: host.to_owned(),
-    };
-    let realm = challenge.parameter("realm").ok_or_else(unsupported)?;
-    let base: Uri = realm.parse().map_err(|_| unsupported())?;
-    let server = base.authority().ok_or_else(unsupported)?.to_string();
-    if server.contains('@') {
-        return Err(unsupported());
-    }
-    let service = challenge.parameter("service").unwrap_or_default();
-    let default_scope = format!("repository:{repository}:pull");
-    let scope = challenge.parameter("scope").unwrap_or(&default_scope);
-    let answer = if let Credentials::Identity { token } = credentials {
-        let form = [
-            ("grant_type", "refresh_token"),
-            ("service", service),
-            ("client_id", "hull"),
-            ("scope", scope),
-            ("refresh_token", token.as_str()),
-        ];
-        http.send(
-            &base,
-            &Request {
-                form: Some(&form),
-                ..Request::default()
-            },
-        )?
-    } else {
-        let joint = if realm.contains('?') { '&' } else { '?' };
-        let mut url = format!("{realm}{joint}scope={}", percent_encoded(scope));
-        if !service.is_empty() {
-            url.push_str(&format!("&service={}", percent_encoded(service)));
+/// The address of a challenge's authorisation server.
+fn realm(challenge: &Challenge) -> Option<Url> {
+    let url = Url::parse(challenge.parameter("realm")?).ok()?;
+    let anonymous = url.username().is_empty() && url.password().is_none();
+    (anonymous && url.has_host()).then_some(url)
+}
+
+/// Credentials for a token.
+struct Exchange<'a> {
+    http: &'a Http,
+    /// Of the registry, for messages.
+    host: &'a str,
+    realm: Url,
+    service: &'a str,
+    /// Scopes, separated by spaces.
+    scope: String,
+}
+
+impl Exchange<'_> {
+    /// The value of an Authorization header; `None` if the server denies it.
+    fn token(&self, credentials: &Credentials) -> Result<Option<String>, Error> {
+        let is_identity = matches!(credentials, Credentials::Identity { .. });
+        let answer = self.ask(credentials)?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(None),
+            // RFC 6749, section 5.2: the refresh token is not valid, or not any more.
+            StatusCode::BAD_REQUEST if is_identity => return Ok(None),
+            status => {
+                return Err(Error::Status {
+                    host: authority(&self.realm),
+                    path: self.realm.path().chars().take(100).collect(),
+                    status: status.as_u16(),
+                    retry_after_s: retry_after_s(&answer),
+                });
+            }
         }
-        let url: Uri = url.parse().map_err(|_| unsupported())?;
-        let basic = credentials.basic();
-        http.send(
-            &url,
-            &Request {
+        let unusable = || Error::Token {
+            host: self.host.to_owned(),
+            realm: authority(&self.realm),
+        };
+        let mut text = Vec::new();
+        let mut body = answer.into_body().into_reader().take(MAX_TOKEN_LEN);
+        body.read_to_end(&mut text).map_err(|_| unusable())?;
+        let answer: TokenAnswer = serde_json::from_slice(&text).map_err(|_| unusable())?;
+        let token = answer.into_token().ok_or_else(unusable)?;
+        match token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            true => Ok(Some(format!("Bearer {token}"))),
+            false => Err(unusable()),
+        }
+    }
+
+    fn ask(&self, credentials: &Credentials) -> Result<Response<Body>, Error> {
+        let Credentials::Identity { token } = credentials else {
+            let basic = credentials.basic();
+            let request = Request {
                 authorization: basic.as_deref(),
                 ..Request::default()
-            },
-        )?
-    };
-    match answer.status().as_u16() {
-        200 => {}
-        401 | 403 => return Ok(None),
-        status => {
-            let path = base.path().chars().take(100).collect();
-            return Err(Error::Status {
-                host: server,
-                path,
-                status,
-                retry_after_s: None,
-            });
-        }
+            };
+            return self.http.send(&self.query(), &request);
+        };
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("service", self.service),
+            ("client_id", "hull"),
+            ("scope", self.scope.as_str()),
+            ("refresh_token", token.as_str()),
+        ];
+        let request = Request {
+            form: Some(&form),
+            ..Request::default()
+        };
+        self.http.send(&self.realm, &request)
     }
-    let unusable = || Error::Token {
-        host: host.to_owned(),
-        realm: server.clone(),
-    };
-    let mut text = Vec::new();
-    let mut body = answer.into_body().into_reader().take(MAX_TOKEN_LEN);
-    body.read_to_end(&mut text).map_err(|_| unusable())?;
-    let answer: TokenAnswer = serde_json::from_slice(&text).map_err(|_| unusable())?;
-    let token = answer.token.or(answer.access_token).ok_or_else(unusable)?;
-    let printable = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
-    if printable {
-        Ok(Some(format!("Bearer {token}")))
-    } else {
-        Err(unusable())
+
+    /// The address of a GET: each scope is a parameter of its own.
+    fn query(&self) -> Url {
+        let mut url = self.realm.clone();
+        let mut query = url.query_pairs_mut();
+        for scope in self.scope.split_ascii_whitespace() {
+            query.append_pair("scope", scope);
+        }
+        if !self.service.is_empty() {
+            query.append_pair("service", self.service);
+        }
+        drop(query);
+        url
     }
 }
 
-/// RFC 3986, section 2.1, of everything but unreserved characters.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
+/// Retry-After, where it is given in seconds.
+pub(super) fn retry_after_s(response: &Response<Body>) -> Option<u64> {
+    let value = response.headers().get(header::RETRY_AFTER)?;
+    value.to_str().ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One blob onto the disk: resumed where an earlier attempt, of this process or another, left off.
+//! Downloads one blob to disk, resuming an earlier attempt of this process or another.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -18,8 +18,8 @@ use crate::store;
 
 const WHAT: &str = "layer";
 const BUFFER_LEN: usize = 128 << 10;
-/// What an attempt must bring for the count of failures to begin anew: with the blob's size, this bounds the number
-/// of attempts.
+/// Progress after which the count of failures is reset: with the blob's size, this bounds the
+/// number of attempts.
 const MIN_PROGRESS_BYTES: u64 = 1 << 20;
 
 /// A layer's blob to be fetched into a file that this process alone writes.
@@ -33,16 +33,17 @@ pub(crate) struct Download<'a> {
     pub(crate) cancelled: &'a AtomicBool,
 }
 
-/// What is in the file.
+/// The state of the file.
 struct State {
     hasher: Hasher,
     bytes: u64,
-    /// Some of it was there before this download began, and may be wrong through nobody's fault.
+    /// Some of it is from an earlier download and may be damaged: a wrong digest is then retried
+    /// from the start.
     inherited: bool,
 }
 
 impl Download<'_> {
-    /// Fetches what is missing. When it returns, the file holds the blob, whole and with the right digest.
+    /// Fetches what is missing. On success the file holds the whole blob, and its digest matches.
     pub(crate) fn run(mut self, options: &PullOptions) -> Result<(), Cause> {
         let mut state = self.read_back()?;
         let mut retry = Retry::new(options, Some(self.layer), self.progress, self.cancelled);
@@ -123,7 +124,7 @@ impl Download<'_> {
                     self.restart(state)?;
                 }
             }
-            // An answer from elsewhere in the blob, or none: begin anew.
+            // Another range than requested, or none: start over.
             _ => {
                 self.restart(state)?;
                 let source =
@@ -177,7 +178,8 @@ impl Download<'_> {
         }
     }
 
-    /// Whether the file is right. If it is not, nothing of it is kept: `false` if all of it is to be fetched anew.
+    /// Checks the digest. If it is wrong, the file is truncated: `false` if it is to be fetched
+    /// again.
     fn verify(&mut self, state: &mut State) -> Result<bool, Cause> {
         let actual = std::mem::take(&mut state.hasher).finish();
         if actual == self.descriptor.digest {

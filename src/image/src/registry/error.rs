@@ -1,18 +1,20 @@
-//! Why a registry did not give us what we asked for.
+//! Why a request to a registry failed.
 
 use std::io;
 use std::sync::Arc;
 
 use crate::digest::Digest;
 
-/// Why a registry did not give us what we asked for.
+/// Why a request to a registry failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection, or it broke before an answer came.
-    #[error("registry {host} cannot be reached")]
+    #[error("{host} cannot be reached{}", through(.proxy))]
     Unreachable {
-        /// Host and port.
+        /// Host and port: of the registry, or of a server that it leads to.
         host: String,
+        /// Host and port of the proxy that was to lead there.
+        proxy: Option<String>,
         /// Why.
         source: Box<ureq::Error>,
     },
@@ -33,7 +35,7 @@ pub enum Error {
         digest: Digest,
     },
     /// Access denied.
-    #[error("registry {host} denies access to {repository} {}", who(.as_user))]
+    #[error("registry {host} denies access to {repository} {}", user_tried(.as_user))]
     Unauthorised {
         /// Host and port.
         host: String,
@@ -45,20 +47,44 @@ pub enum Error {
         #[source]
         credentials: Option<Arc<docker_credential::CredentialRetrievalError>>,
     },
-    /// Any other answer that is not what was asked for.
-    #[error("registry {host} answered {status} to GET {path}")]
+    /// An unexpected status.
+    #[error("{host} answered {status} to a request for {path}")]
     Status {
-        /// Host and port.
+        /// Host and port: of the registry, or of its authorisation server.
         host: String,
         /// Path and query, cut short.
         path: String,
         /// HTTP status.
         status: u16,
+        /// How long the server asks clients to wait.
+        retry_after_s: Option<u64>,
+    },
+    /// A registry that does not take what is pushed.
+    #[error("registry {host} answered {status} to {method} {path}{}", told(.message))]
+    Refused {
+        /// Host and port.
+        host: String,
+        /// HTTP method.
+        method: &'static str,
+        /// Path, cut short.
+        path: String,
+        /// HTTP status.
+        status: u16,
+        /// What the registry says of it, fit for a terminal.
+        message: Option<String>,
         /// How long the registry asks us to wait.
         retry_after_s: Option<u64>,
     },
+    /// A list of tags that is none.
+    #[error("registry {host} sent a list of tags that is malformed")]
+    TagList {
+        /// Host and port.
+        host: String,
+        /// Where.
+        source: serde_json::Error,
+    },
     /// Other bytes than the digest promises.
-    #[error("registry {host} sent a {what} whose digest is {actual}, not {expected}")]
+    #[error("the {what} that registry {host} sent has digest {actual}, not {expected}")]
     Digest {
         /// Host and port.
         host: String,
@@ -70,7 +96,7 @@ pub enum Error {
         actual: Digest,
     },
     /// More or fewer bytes than were promised.
-    #[error("registry {host} sent a {what} of {actual} bytes (or more), not {expected}")]
+    #[error("the {what} that registry {host} sent has {actual} bytes or more, not {expected}")]
     Size {
         /// Host and port.
         host: String,
@@ -82,7 +108,7 @@ pub enum Error {
         actual: u64,
     },
     /// A document beyond its bound.
-    #[error("registry {host} sent a {what} of more than {max} bytes")]
+    #[error("the {what} that registry {host} sent has more than {max} bytes")]
     TooLarge {
         /// Host and port.
         host: String,
@@ -92,7 +118,7 @@ pub enum Error {
         max: u64,
     },
     /// The transfer broke off.
-    #[error("the transfer of a {what} from {host} broke off")]
+    #[error("the transfer of the {what} from registry {host} broke off")]
     Interrupted {
         /// Host and port.
         host: String,
@@ -101,7 +127,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// Plain HTTP to another machine, without leave.
+    /// Plain HTTP to another machine, which is not allowed.
     #[error("registry {host} leads to plain HTTP at {target}, which is refused")]
     PlainHttp {
         /// Host and port of the registry.
@@ -117,7 +143,23 @@ pub enum Error {
         /// Where to, cut short.
         location: String,
     },
-    /// Redirects without end.
+    /// A redirect that would take credentials elsewhere.
+    #[error(
+        "authorisation server {host} redirects the login to {target}, where credentials are not sent"
+    )]
+    LoginRedirect {
+        /// Host and port of the authorisation server.
+        host: String,
+        /// Where it redirects to.
+        target: String,
+    },
+    /// What is not the address of a server.
+    #[error("{address:?} is not a valid address")]
+    Address {
+        /// The address, cut short.
+        address: String,
+    },
+    /// Too many redirects.
     #[error(
         "registry {host} redirects more than {} times",
         super::http::MAX_REDIRECTS
@@ -126,7 +168,7 @@ pub enum Error {
         /// Host and port.
         host: String,
     },
-    /// A demand for authentication that makes no sense to us.
+    /// Authentication by a scheme that is not supported.
     #[error("registry {host} asks for authentication in a way that is not supported")]
     Challenge {
         /// Host and port.
@@ -141,30 +183,42 @@ pub enum Error {
         realm: String,
     },
     /// An environment variable.
-    #[error("{variable} is not the address of an HTTP proxy")]
+    #[error("the environment variable {variable} is not the address of an HTTP proxy")]
     Proxy {
         /// Its name.
         variable: &'static str,
     },
-    /// Another layer failed, so this one was given up.
-    #[error("given up")]
+    /// Another layer failed, so this one was cancelled.
+    #[error("cancelled, since another layer failed")]
     Cancelled,
 }
 
-fn who(user: &Option<String>) -> String {
+fn through(proxy: &Option<String>) -> String {
+    proxy
+        .as_ref()
+        .map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"))
+}
+
+fn user_tried(user: &Option<String>) -> String {
     user.as_ref().map_or_else(
         || "without credentials".to_owned(),
         |user| format!("to {user:?}"),
     )
 }
 
-/// What kept us from an answer.
+fn told(message: &Option<String>) -> String {
+    message
+        .as_ref()
+        .map_or_else(String::new, |message| format!(": {message}"))
+}
+
+/// The class of a connection failure.
 enum Trouble {
     Refused,
     Lookup,
     Connection,
     Certificate,
-    /// The other side does not speak TLS, or not ours.
+    /// The other side does not speak TLS, or no common version.
     Tls,
     Other,
 }
@@ -184,7 +238,7 @@ fn trouble(error: &ureq::Error) -> Trouble {
             match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 Some(error) => by_tls(error),
                 None if error.kind() == io::ErrorKind::ConnectionRefused => Trouble::Refused,
-                // What std makes of getaddrinfo's errors has no kind and no number of its own.
+                // std gives getaddrinfo's errors neither a kind nor an errno.
                 None if error.to_string().starts_with("failed to lookup address") => {
                     Trouble::Lookup
                 }
@@ -196,11 +250,11 @@ fn trouble(error: &ureq::Error) -> Trouble {
 }
 
 impl Error {
-    /// Whether the same may well succeed in a moment.
+    /// Whether a retry may succeed.
     pub(crate) fn is_transient(&self, reached_before: bool) -> bool {
         match self {
             Error::Interrupted { .. } => true,
-            Error::Status { status, .. } => {
+            Error::Status { status, .. } | Error::Refused { status, .. } => {
                 matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
             }
             Error::Unreachable { source, .. } => match trouble(source) {
@@ -213,10 +267,14 @@ impl Error {
         }
     }
 
-    /// What a person can do about it.
+    /// What the user can do about it.
     pub fn help(&self) -> Option<String> {
         let text = match self {
-            Error::Unreachable { source, host } => match trouble(source) {
+            Error::Unreachable {
+                source,
+                host,
+                proxy,
+            } => match trouble(source) {
                 Trouble::Certificate => {
                     "if the registry has a certificate of a private authority, add that to the system's certificates, \
                      or name its file in SSL_CERT_FILE"
@@ -229,11 +287,17 @@ impl Error {
                 Trouble::Lookup => {
                     "check the registry's name, and this machine's DNS and proxy settings"
                 }
+                Trouble::Refused | Trouble::Connection | Trouble::Other if proxy.is_some() => {
+                    "check that the proxy, which HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names, is up and leads there"
+                }
                 Trouble::Refused | Trouble::Connection | Trouble::Other => {
                     "check that the registry is up and that this machine can reach it (or set HTTPS_PROXY)"
                 }
             },
             Error::NotFound { .. } => "check the name and the tag",
+            Error::BlobMissing { .. } => {
+                "the image is incomplete in the registry: it must be pushed again"
+            }
             Error::Unauthorised {
                 as_user: None,
                 credentials: None,
@@ -247,14 +311,29 @@ impl Error {
             Error::Unauthorised { .. } => {
                 "this user has no access, or the password is out of date: log in again"
             }
-            Error::Status { status: 429, .. } => "the registry limits its rate: log in, or wait",
-            Error::Status { status: 500.., .. } => "the registry is in trouble: try again later",
-            Error::Digest { .. } | Error::Size { .. } => {
-                "the registry, or something on the way to it, is broken or hostile: nothing of it was kept"
+            Error::Refused { status: 413, .. } => {
+                "the registry, or a proxy before it, takes no layers of this size"
             }
-            Error::Interrupted { .. } => {
+            Error::Refused { status: 404, .. } => {
+                "check the name: the registry may want the repository made first"
+            }
+            Error::Status { status: 429, .. } | Error::Refused { status: 429, .. } => {
+                "the registry limits its rate: log in, or wait"
+            }
+            Error::Status { status: 500.., .. } | Error::Refused { status: 500.., .. } => {
+                "the registry has a problem: try again later"
+            }
+            Error::Digest { .. } | Error::Size { .. } => {
+                "the registry, or a proxy on the way to it, sends other bytes than it promised; they were not kept"
+            }
+            Error::Interrupted { what: "layer", .. } => {
                 "pull again: what came is kept, and the download goes on from there"
             }
+            Error::Interrupted { .. } => "pull again",
+            Error::LoginRedirect { .. } => {
+                "log in again with a password or an access token instead of an identity token"
+            }
+            Error::Proxy { .. } => "set it to http://HOST:PORT or https://HOST:PORT, or unset it",
             Error::PlainHttp { .. } => {
                 "only registries on this machine may use plain HTTP, and those named as insecure"
             }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use ureq::http::Uri;
+use url::Url;
 
 use super::auth::{Credentials, challenges};
-use super::http::{host_of, join};
+use super::http::join;
 use super::proxy::Proxies;
 
 /// What a registry says in its headers, and what the environment says of proxies.
@@ -13,16 +13,12 @@ pub fn registry(text: &str) {
     let mut lines = text.split('\n');
     let mut line = || lines.next().unwrap_or_default();
     let _ = challenges(line());
-    let base: Uri = "https://registry.example:5000/v2/a/b"
+    let base: Url = "https://registry.example:5000/v2/a/b"
         .parse()
         .expect("a URL");
     let target = join(&base, line());
     if let Some(url) = &target {
-        assert!(
-            url.authority()
-                .is_some_and(|authority| !authority.as_str().contains('@'))
-        );
-        let _ = host_of(url.authority().expect("it has one").as_str());
+        assert!(url.has_host() && url.username().is_empty() && url.password().is_none());
     }
     let (http, https, none) = (line().to_owned(), line().to_owned(), line().to_owned());
     let proxies = Proxies::from_environment(|name| match name {
@@ -37,7 +33,8 @@ pub fn registry(text: &str) {
     }
 }
 
-/// Docker's configuration in `folder`, asked for a registry. It may name a helper, which is executed if it is on PATH.
+/// Docker's configuration in `folder`, asked for a registry. It may name a helper, which is
+/// executed if it is on PATH.
 pub fn credentials(domain: &str, folder: &Path) {
     let found = Credentials::look_up(domain, Some(folder.to_owned()));
     let _ = found.user();

@@ -4,10 +4,10 @@
 use std::net::IpAddr;
 
 use ureq::Proxy;
-use ureq::http::Uri;
+use url::Url;
 
 use super::Error;
-use super::http::{host_of, is_loopback};
+use super::http::{host, is_loopback};
 
 /// The proxies to use.
 pub(super) struct Proxies {
@@ -70,19 +70,13 @@ impl Proxies {
     }
 
     /// The proxy by which to reach an address, if any.
-    pub(super) fn for_url(&self, url: &Uri) -> Option<&Proxy> {
-        let host = host_of(url.authority()?.as_str()).to_ascii_lowercase();
-        let https = url.scheme_str() == Some("https");
-        let port = url.port_u16().unwrap_or(if https { 443 } else { 80 });
-        if is_loopback(&host)
-            || self
-                .exceptions
-                .iter()
-                .any(|entry| entry.covers(&host, port))
-        {
+    pub(super) fn for_url(&self, url: &Url) -> Option<&Proxy> {
+        let (host, port) = (host(url), url.port_or_known_default()?);
+        let excepted = |entry: &Exception| entry.covers(host, port);
+        if is_loopback(url) || self.exceptions.iter().any(excepted) {
             return None;
         }
-        if https {
+        if url.scheme() == "https" {
             self.https.as_ref()
         } else {
             self.http.as_ref()

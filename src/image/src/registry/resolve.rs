@@ -1,6 +1,7 @@
-//! Names of registries to addresses, within a time limit.
+//! Resolves host names within a time limit.
 //!
-//! ureq's own resolver panics where no thread can be made; this one says so, and makes none for what is an address.
+//! ureq's resolver panics if no thread can be started. This one returns an error, and starts no
+//! thread for an address.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -14,7 +15,7 @@ use ureq::unversioned::transport::NextTimeout;
 /// As many addresses as [`ResolvedSocketAddrs`] holds.
 const MAX_ADDRESSES: usize = 16;
 
-/// Resolves by the system's own means.
+/// Uses the system's resolver.
 #[derive(Debug)]
 pub(super) struct Names;
 
@@ -53,15 +54,17 @@ impl Resolver for Names {
     }
 }
 
-/// Asks in a thread, which nobody waits for after the time limit: the system's resolver cannot be stopped.
+/// Resolves in a thread, which is abandoned after the time limit: the system's resolver cannot be
+/// cancelled.
 fn look_up(place: String, timeout: NextTimeout) -> Result<Vec<SocketAddr>, ureq::Error> {
     let (answer, answered) = mpsc::sync_channel(1);
     let work = move || {
         let found = place.to_socket_addrs().map(Iterator::collect);
-        // Perhaps nobody waits any more.
+        // The receiver is gone after the time limit.
         let _ = answer.send(found);
     };
-    // With a stack of the usual size: the system's resolver loads whatever the host is configured with.
+    // With the default stack size: the system's resolver loads the modules that the host is
+    // configured with.
     std::thread::Builder::new()
         .name("resolve".into())
         .spawn(work)?;

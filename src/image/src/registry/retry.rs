@@ -1,17 +1,18 @@
-//! Trying again what failed for a passing reason: a bounded number of times, with growing pauses.
+//! Retries after transient failures: a bounded number of times, with growing pauses.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Error;
+use crate::error::chain;
 use crate::progress::{Event, LayerName, Progress};
 
 /// The longest pause, also when the registry asks for more.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// How soon a pause notices that the pull has failed elsewhere.
+/// How soon a pause notices that the pull was cancelled.
 const CANCEL_LATENCY: Duration = Duration::from_millis(50);
 
-/// The attempts at one thing.
+/// The attempts at one request.
 pub(crate) struct Retry<'a> {
     max_attempts: u32,
     first_pause: Duration,
@@ -88,22 +89,10 @@ impl<'a> Retry<'a> {
         Ok(())
     }
 
-    /// What was achieved counts: the attempts begin anew.
+    /// Resets the number of attempts after progress.
     pub(crate) fn progressed(&mut self) {
         self.attempt = 1;
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

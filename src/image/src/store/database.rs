@@ -1,21 +1,28 @@
-//! The index of the store: which names mean which image, and which layers an image has. Configurations and manifests
-//! are rows too: they are small, and a row cannot be half written.
+//! The index of the store: which names mean which image, and which layers an image has.
+//! Configurations and manifests are rows too: they are small, and a row cannot be half written.
 //!
-//! The journal is SQLite's default (a rollback journal), not WAL: a reader's open is what every `hull run` pays, and
-//! with WAL the first to open and the last to close also make and remove two more files (see the crate's README for
-//! the figures). `synchronous=EXTRA` makes a committed change survive a power cut.
+//! The journal is SQLite's default (a rollback journal), not WAL: a reader's open is what every
+//! `hull run` pays, and with WAL the first to open and the last to close also make and remove two
+//! more files (see the crate's README for the figures). `synchronous=EXTRA` makes a committed
+//! change survive a power cut.
+
+mod blobs;
+mod names;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
+pub(crate) use blobs::BlobRow;
+
 use super::error::Error;
 use crate::digest::Digest;
 
 /// The version of the schema, kept in `user_version`.
-const VERSION: i64 = 1;
-/// How long a command waits for another's transaction; they last milliseconds, but a disk may be slow.
+const VERSION: i64 = 2;
+/// How long a command waits for another's transaction; they last milliseconds, but a disk may be
+/// slow.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 const SCHEMA: &str = "
@@ -51,7 +58,6 @@ CREATE TABLE name (
     image_id TEXT NOT NULL REFERENCES image ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX name_image ON name (image_id);
-PRAGMA user_version = 1;
 ";
 
 /// The database, open.
@@ -79,7 +85,7 @@ pub(crate) struct LayerRow {
     pub(crate) opaque_root: bool,
 }
 
-/// A name to be given to an image.
+/// A name to be given to an image; made by [`NewName::of`].
 pub(crate) struct NewName {
     pub(crate) name: String,
     pub(crate) repository: String,
@@ -92,7 +98,7 @@ type Result<T> = std::result::Result<T, Error>;
 type Rows<T> = std::result::Result<T, rusqlite::Error>;
 
 impl Database {
-    /// Opens it, and makes it if it is not there.
+    /// Opens it, and creates it if it does not exist.
     pub(crate) fn open(path: &Path) -> Result<Database> {
         let failed = Error::database(path);
         let connection = Connection::open(path).map_err(&failed)?;
@@ -106,16 +112,8 @@ impl Database {
         };
         match database.version()? {
             VERSION => Ok(database),
-            0 => {
-                // Another process may be doing the same: whoever holds the write lock first does it.
-                database.write(|transaction| {
-                    match transaction
-                        .query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?
-                    {
-                        0 => transaction.execute_batch(SCHEMA),
-                        _ => Ok(()),
-                    }
-                })?;
+            0 | 1 => {
+                database.write(upgrade)?;
                 Ok(database)
             }
             found => Err(Error::Version {
@@ -134,7 +132,8 @@ impl Database {
         body(&self.connection).map_err(Error::database(&self.path))
     }
 
-    /// One transaction, begun with the write lock, so that what it reads stays true until it commits.
+    /// One transaction, begun with the write lock, so that what it reads stays true until it
+    /// commits.
     fn write<T>(&mut self, body: impl FnOnce(&Transaction<'_>) -> Rows<T>) -> Result<T> {
         let run = |connection: &mut Connection| {
             let transaction =
@@ -257,7 +256,8 @@ impl Database {
         })
     }
 
-    /// Records an image with its layers, and gives it these names, taking them from whatever had them.
+    /// Records an image with its layers, and gives it these names, taking them from whatever had
+    /// them.
     pub(crate) fn put_image(
         &mut self,
         id: &Digest,
@@ -341,15 +341,15 @@ impl Database {
         })
     }
 
-    /// Forgets the layers that no image has and that are older than this.
+    /// Deletes the rows of layers without an image that are older than this.
     pub(crate) fn delete_unused_layers(&mut self, min_age_s: i64) -> Result<()> {
         let before = now_s().saturating_sub(min_age_s);
         self.write(|db| {
             db.execute(
                 "DELETE FROM layer WHERE stored_s <= ?1 AND id NOT IN (SELECT layer_id FROM image_layer)",
                 [before],
-            )
-            .map(drop)
+            )?;
+            blobs::delete_unused(db)
         })
     }
 
@@ -361,6 +361,19 @@ impl Database {
                 .collect()
         })
     }
+}
+
+/// Brings the schema to [`VERSION`]. Another process may be doing the same: the first to hold the write lock does it.
+fn upgrade(db: &Transaction<'_>) -> Rows<()> {
+    let found: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found < 1 {
+        db.execute_batch(SCHEMA)?;
+    }
+    if found < 2 {
+        db.execute_batch(blobs::SCHEMA)?;
+        db.pragma_update(None, "user_version", VERSION)?;
+    }
+    Ok(())
 }
 
 /// Seconds since 1970.
@@ -392,7 +405,7 @@ fn layer_row(row: &Row<'_>) -> Rows<LayerRow> {
         diff_id: digest(row, 1)?,
         converter: row.get(2)?,
         file: row.get(3)?,
-        // A negative size, which nobody wrote, is that of no file.
+        // A negative size, which is never written, matches no file.
         size_bytes: u64::try_from(row.get::<_, i64>(4)?).unwrap_or(u64::MAX),
         opaque_root: row.get(5)?,
     })

@@ -1,4 +1,4 @@
-//! Why the store could not do what was asked.
+//! Why an operation of the store failed.
 
 use std::error::Error as StdError;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 
-/// Why the store could not do what was asked.
+/// Why an operation of the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A system call failed.
@@ -19,7 +19,8 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// No space left, a quota reached, or a file too large for the file system or the process's limit.
+    /// No space left, a quota reached, or a file too large for the file system or the process's
+    /// limit.
     #[error("no space left for {}: {available_bytes} bytes are free", .path.display())]
     DiskFull {
         /// What was being written.
@@ -29,7 +30,7 @@ pub enum Error {
         /// What the system said.
         source: Option<io::Error>,
     },
-    /// Known beforehand: what is to come does not fit.
+    /// The downloads will not fit on the disk.
     #[error("{needed_bytes} bytes are to be downloaded to {}, where {available_bytes} are free", .path.display())]
     TooLittleSpace {
         /// Where to.
@@ -77,7 +78,7 @@ pub enum Error {
         /// As it was asked for.
         image: String,
     },
-    /// It has other names, so its id alone does not say which of them is to go.
+    /// It has several names, so its id alone does not say which one to remove.
     #[error("image {} has several names: {}", .id.short(), .names.join(", "))]
     SeveralNames {
         /// Which image.
@@ -85,8 +86,15 @@ pub enum Error {
         /// Its names.
         names: Vec<String>,
     },
-    /// What the store holds of an image is not what it should.
-    #[error("image {image} is damaged: {} {damage}", .path.display())]
+    /// A name that is to be given to an image has a digest in it, which only the image's contents can
+    /// give it.
+    #[error("{name} cannot be given to an image: it has a digest in it")]
+    DigestAsTag {
+        /// The name.
+        name: String,
+    },
+    /// The store's copy of an image cannot be used.
+    #[error("image {image} cannot be used: {} {damage}", .path.display())]
     Damaged {
         /// Name or id.
         image: String,
@@ -96,38 +104,65 @@ pub enum Error {
         damage: Damage,
     },
     /// The bytes of a layer are not those its digest promises.
-    #[error("layer {diff_id} unpacks to other contents: {actual}")]
+    #[error("the contents of layer {diff_id} have another digest: {actual}")]
     DiffId {
         /// What the image's configuration says.
         diff_id: Digest,
         /// What the bytes hash to.
         actual: Digest,
     },
-    /// A layer that is no tar, is cut short, or is hostile.
-    #[error("layer {layer} is corrupt")]
+    /// A layer that is not a tar, or is truncated or damaged.
+    #[error("layer {layer} is damaged")]
     Corrupt {
         /// Its diffID, or the file's name.
         layer: String,
         /// Why.
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// A layer that is intact, but has contents that are not supported.
+    #[error("layer {layer} is not supported")]
+    Refused {
+        /// Its diffID, or the file's name.
+        layer: String,
+        /// What is not supported.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The layer's source could not be read.
+    #[error("layer {layer} cannot be read")]
+    Unreadable {
+        /// Its diffID, or the file's name.
+        layer: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A lower layer of the store that the layer to be stored refers to.
+    #[error("a layer of the store, below layer {layer}, cannot be read")]
+    Lower {
+        /// The diffID of the layer to be stored, or its file's name.
+        layer: String,
+        /// Why.
+        source: crate::erofs::ReadError,
+    },
 }
 
 /// What is wrong with a file of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
-    /// It is gone.
+    /// The file is missing.
     #[error("is missing")]
     Missing,
-    /// It is not as long as it was written.
+    /// Its size has changed.
     #[error("has another size than when it was written")]
     Size,
-    /// Its bytes have another digest.
+    /// Its digest has changed.
     #[error("has other contents than when it was written")]
     Contents,
     /// It was written by another version of the converter.
     #[error("was written by another version of hull")]
     Outdated,
+    /// It was stored by a hull that kept no record of the layer's tar, so the tar cannot be rebuilt.
+    #[error("is missing: the layer was stored before hull kept what saving and pushing need")]
+    NoRecord,
 }
 
 impl Error {
@@ -166,7 +201,7 @@ impl Error {
         }
     }
 
-    /// What a person can do about it.
+    /// What the user can do about it.
     pub fn help(&self) -> Option<String> {
         let text = match self {
             Error::DiskFull { .. } | Error::TooLittleSpace { .. } => {
@@ -184,11 +219,23 @@ impl Error {
             Error::SeveralNames { .. } => {
                 "remove it by one of its names, or force the removal of all"
             }
+            Error::Damaged {
+                damage: Damage::NoRecord,
+                ..
+            } => "pull or import the image again: that stores what is needed",
             Error::Damaged { .. } => "pull or import the image again: that mends it",
-            Error::DiffId { .. } | Error::Corrupt { .. } => {
-                "the image was built or transferred wrongly: nothing of this layer was kept"
+            Error::DiffId { .. } => {
+                "the layer and the image's configuration do not belong together: the image was built or copied wrongly"
             }
-            Error::Database { .. } | Error::Io { .. } => return None,
+            Error::DigestAsTag { .. } => "give it a name with a tag, such as name:tag",
+            Error::Corrupt { .. } => {
+                "the layer was built wrongly, or damaged before it came here: build or copy the image again"
+            }
+            Error::Refused { .. } => "the image must be built without this to run in hull",
+            Error::Lower { .. } => {
+                "remove the image that the layer belongs to, and pull or import it again"
+            }
+            Error::Database { .. } | Error::Io { .. } | Error::Unreadable { .. } => return None,
         };
         Some(text.to_owned())
     }
@@ -217,7 +264,8 @@ pub(crate) fn is_full(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-/// What the file system of `path`, or of its nearest folder that is there, has for this user; 0 if it cannot say.
+/// Bytes that are available to this user on the file system of `path`, or of its nearest existing
+/// parent; 0 if unknown.
 pub(crate) fn available_bytes(path: &Path) -> u64 {
     path.ancestors()
         .find_map(|path| rustix::fs::statvfs(path).ok())

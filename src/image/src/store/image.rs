@@ -1,4 +1,4 @@
-//! An image as the store hands it out.
+//! Images as the store returns them.
 
 use std::path::PathBuf;
 
@@ -27,9 +27,9 @@ pub struct Image {
     pub docker: DockerConfig,
     /// The layers to be mounted, bottom first; never empty. Those that one above hides altogether are left out.
     pub layers: Vec<Layer>,
-    /// When it was built, if its configuration says so, in seconds since 1970.
+    /// When it was built, in seconds since 1970, if its configuration states it.
     pub created_s: Option<i64>,
-    /// When it came here, in seconds since 1970.
+    /// When it was stored, in seconds since 1970.
     pub stored_s: i64,
     /// The size of its layers' files, in bytes. Other images may share them.
     pub size_bytes: u64,
@@ -47,6 +47,11 @@ pub struct Layer {
 }
 
 impl Image {
+    /// What it is made for. The store keeps images of any platform; only native ones can run here.
+    pub fn platform(&self) -> manifest::Platform {
+        manifest::Platform::of(&self.config)
+    }
+
     /// A name for messages: the first tag, else the first digits of the id.
     pub fn display_name(&self) -> String {
         self.names
@@ -56,7 +61,8 @@ impl Image {
 }
 
 impl Store {
-    /// Makes an [`Image`] of its row. With [`Check::Files`], a layer that is gone or cut short is an error.
+    /// Makes an [`Image`] from its row. With [`Check::Files`], a missing or truncated layer is an
+    /// error.
     pub(super) fn load(&self, row: ImageRow, check: Check) -> Result<Image> {
         let names = self.database().names(&row.id)?;
         let rows = self.database().layers(&row.id)?;
@@ -80,7 +86,8 @@ impl Store {
                     .map_err(|damage| damaged(self.layer_path(layer), damage))?;
             }
         }
-        // overlayfs does not see that a root directory is opaque: what such a layer hides is not mounted at all.
+        // overlayfs ignores opaqueness of a root directory, so the layers below such a layer are
+        // not mounted.
         let bottom = rows.iter().rposition(|row| row.opaque_root).unwrap_or(0);
         let layers: Vec<Layer> = rows[bottom..]
             .iter()
@@ -111,7 +118,7 @@ impl Store {
         self.layers_folder().join(&layer.file)
     }
 
-    /// Whether the layer's file is as it was written, so far as its length tells.
+    /// Whether the layer's file is present and has the size that was written.
     pub(super) fn check_layer(&self, layer: &LayerRow) -> std::result::Result<(), Damage> {
         if layer.converter != CONVERTER_VERSION {
             return Err(Damage::Outdated);
@@ -125,7 +132,7 @@ impl Store {
 }
 
 /// RFC 3339, section 5.6: the seconds since 1970 of `2026-11-22T09:40:28.5Z` or the like.
-fn seconds_of_rfc3339(text: &str) -> Option<i64> {
+pub(super) fn seconds_of_rfc3339(text: &str) -> Option<i64> {
     let number = |from: usize, to: usize| -> Option<i64> {
         let digits = text.get(from..to)?;
         digits
@@ -157,7 +164,8 @@ fn seconds_of_rfc3339(text: &str) -> Option<i64> {
             sign * (hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60)
         }
     };
-    // Days since 1970-01-01 of a Gregorian date, counting years from March so that leap days come last.
+    // Days since 1970-01-01 of a Gregorian date, counting years from March so that leap days come
+    // last.
     let (y, m) = if month <= 2 {
         (year - 1, month + 9)
     } else {

@@ -1,5 +1,5 @@
-//! Advisory locks on files by flock(2): held by an open file description, so they end with the last process that has
-//! it, however that dies. Nothing here ever asks whether a process id is alive.
+//! Advisory locks on files by flock(2). They are held by an open file description, so they end with
+//! the last process that has it, however it ends. No process ids are compared.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-/// A held lock on a file that its path names: a file that was unlinked while its lock was awaited does not count.
+/// A held lock on a file that its path names: a file that was unlinked while its lock was awaited
+/// does not count.
 #[derive(Debug)]
 pub(crate) struct FileLock {
     file: File,
@@ -18,7 +19,7 @@ pub(crate) struct FileLock {
 }
 
 impl FileLock {
-    /// Waits for a lock that others may share.
+    /// Waits for a shared lock.
     pub(crate) fn shared(path: &Path) -> io::Result<FileLock> {
         loop {
             if let Some(lock) = FileLock::attempt(path, FlockOperation::LockShared)? {
@@ -27,7 +28,7 @@ impl FileLock {
         }
     }
 
-    /// Takes the lock for this process alone, or returns `None` if anybody holds it.
+    /// Takes the lock exclusively; `None` if it is held.
     pub(crate) fn try_exclusive(path: &Path) -> io::Result<Option<FileLock>> {
         loop {
             match FileLock::attempt(path, FlockOperation::NonBlockingLockExclusive) {
@@ -75,13 +76,13 @@ impl FileLock {
         &mut self.file
     }
 
-    /// Lets the lock go and keeps the file.
+    /// Releases the lock and keeps the file.
     pub(crate) fn unlock(self) -> io::Result<File> {
         flock(&self.file, FlockOperation::Unlock)?;
         Ok(self.file)
     }
 
-    /// Unlinks the file, unless somebody has, then lets the lock go.
+    /// Unlinks the file if it is still there, then releases the lock.
     pub(crate) fn remove(self) -> io::Result<()> {
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -90,7 +91,7 @@ impl FileLock {
     }
 }
 
-/// O_NOFOLLOW as open's custom flags want it.
+/// O_NOFOLLOW, as the type of open's custom flags.
 fn libc_nofollow() -> i32 {
     // The bits of one flag always fit.
     rustix::fs::OFlags::NOFOLLOW.bits() as i32

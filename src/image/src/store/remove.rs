@@ -1,4 +1,4 @@
-//! Taking images away, with Docker's rules.
+//! Removal of images, by Docker's rules.
 
 use super::{Error, FileLock, Image, Result, Store};
 use crate::digest::Digest;
@@ -7,21 +7,23 @@ use crate::reference::Reference;
 /// What [`Store::remove`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removed {
-    /// The names that were taken away, in full.
+    /// The names that were removed, in full.
     pub untagged: Vec<String>,
-    /// The image, if it went too. When a running container kept it, it goes when the container ends.
+    /// The image, if it was removed too. If a running container uses it, it is deleted when the
+    /// container ends.
     pub deleted: Option<Digest>,
     /// The space that was freed, in bytes.
     pub freed_bytes: u64,
 }
 
 impl Store {
-    /// Removes a name or, if `text` is an id or the image's last name, the image; then its layers, unless others
-    /// have them. An image that a running container uses is refused, and so is an id with several names; with `force`
-    /// all names go, and the image as soon as no container uses it.
+    /// Removes a name or, if `text` is an id or the image's last name, the image; then its layers,
+    /// unless others have them. An image that a running container uses is refused, and so is an id
+    /// with several names; with `force` all names go, and the image as soon as no container uses
+    /// it.
     pub fn remove(&self, text: &str, force: bool) -> Result<Removed> {
         match self.try_remove(text, force) {
-            // The database cannot even forget without some room for its journal.
+            // Deleting rows needs room for the journal.
             Err(Error::DiskFull { .. }) if self.release_reserve()? => self.try_remove(text, force),
             result => result,
         }
@@ -83,9 +85,13 @@ impl Store {
         Ok(removed)
     }
 
-    /// The image's names that go with this one, and those that stay: with the last tag of a repository go that
-    /// repository's digests.
-    fn split_names(&self, id: &Digest, name: &Reference) -> Result<(Vec<String>, Vec<String>)> {
+    /// The image's names that go with this one, and those that stay: with the last tag of a
+    /// repository go that repository's digests.
+    pub(super) fn split_names(
+        &self,
+        id: &Digest,
+        name: &Reference,
+    ) -> Result<(Vec<String>, Vec<String>)> {
         let names = self.database().names(id)?;
         let (canonical, repository) = (name.canonical(), name.full_repository());
         let (digests, tags) = (format!("{repository}@"), format!("{repository}:"));

@@ -1,4 +1,5 @@
-//! A little of the disk, held back for the day it is full: to delete an image, the database needs room for its journal.
+//! A reserve of disk space: on a full disk, the database needs room for its journal to delete an
+//! image.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,8 +13,8 @@ use super::{Error, Result, Store};
 const RESERVE_BYTES: u64 = 256 << 10;
 
 impl Store {
-    /// Holds the reserve back, if it is not yet and the disk has room: without it, all works but removal from a full
-    /// disk.
+    /// Holds the reserve back, if it is not yet and the disk has room: without it, all works but
+    /// removal from a full disk.
     pub(super) fn hold_reserve(&self) -> Result<()> {
         let path = self.root.join("reserve");
         let failed = |error: io::Error| Error::io("write", &path)(error);

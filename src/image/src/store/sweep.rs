@@ -1,4 +1,5 @@
-//! Removing what nobody needs: the leftovers of killed processes, layers without an image, old partial downloads.
+//! Removal of unused files: leftovers of killed processes, layers without an image, old partial
+//! downloads.
 
 use std::fs;
 use std::io;
@@ -8,11 +9,11 @@ use std::time::{Duration, SystemTime};
 use super::{Error, FileLock, Result, Store, sync_folder};
 use crate::digest::Digest;
 
-/// How old a partial download, or a layer that no image has, grows before it is swept. They are what an interrupted
-/// pull left, and a new one will want them; a day later probably not.
+/// The age at which a partial download, or a layer without an image, is removed. A repeated pull
+/// resumes from them, but rarely after a day.
 pub(super) const UNUSED_MAX_AGE_S: i64 = 24 * 3600;
 
-/// What a sweep did.
+/// The result of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Swept {
     /// False when pulls or imports are under way: then nothing was done.
@@ -24,13 +25,13 @@ pub struct Swept {
 }
 
 impl Store {
-    /// Removes what killed processes left and what nobody needs. Does nothing while a pull or an import is under way,
-    /// here or in another process.
+    /// Removes leftovers of killed processes and unused files. Does nothing while a pull or an
+    /// import is in progress, in this process or another.
     pub fn repair(&self) -> Result<Swept> {
         self.sweep(UNUSED_MAX_AGE_S)
     }
 
-    /// Whether a killed process left files that were being written, or locks; those at work have both, too.
+    /// Whether there are temporary files or locks: of a killed process, or of one that is running.
     pub(super) fn has_leftovers(&self) -> Result<bool> {
         for name in ["tmp", "locks"] {
             let folder = self.root.join(name);
@@ -52,7 +53,8 @@ impl Store {
         };
         let path = self.root.join("lock");
         let lock = FileLock::try_exclusive(&path).map_err(Error::io("lock", path))?;
-        // Held to the end: nobody pulls or imports, so all that is in tmp/ and locks/ is dead.
+        // Held to the end: no pull or import is in progress, so everything in tmp/ and locks/ is a
+        // leftover.
         let Some(_alone) = lock else { return Ok(swept) };
         swept.done = true;
         self.delete_doomed()?;
@@ -60,12 +62,14 @@ impl Store {
         swept.folder(&self.root.join("tmp"), |_, _| true)?;
         swept.folder(&self.root.join("locks"), |_, _| true)?;
         swept.folder(&self.root.join("partial"), |_, metadata| is_old(metadata))?;
-        // First the rows, then the files: what is interrupted in between is a file without a row, as below.
+        // First the rows, then the files: an interruption leaves files without rows, which the next
+        // sweep removes.
         self.database().delete_unused_layers(layer_max_age_s)?;
         let known: std::collections::HashSet<String> =
             self.database().layer_files()?.into_iter().collect();
         let layers = self.layers_folder();
         let before = swept.files;
+        swept.folder(&self.records_folder(), |name, _| !known.contains(name))?;
         swept.folder(&layers, |name, _| !known.contains(name))?;
         if swept.files > before {
             sync_folder(&layers).map_err(Error::io("sync the folder", layers))?;
@@ -121,18 +125,22 @@ impl Store {
 }
 
 impl Swept {
-    /// Removes the files of this folder for which `dead` says so.
-    fn folder(&mut self, folder: &Path, dead: impl Fn(&str, &fs::Metadata) -> bool) -> Result<()> {
+    /// Removes the files of this folder for which `is_unused` is true.
+    fn folder(
+        &mut self,
+        folder: &Path,
+        is_unused: impl Fn(&str, &fs::Metadata) -> bool,
+    ) -> Result<()> {
         let failed = || Error::io("sweep the folder", folder);
         for entry in fs::read_dir(folder).map_err(failed())? {
             let entry = entry.map_err(failed())?;
             let metadata = entry.metadata().map_err(failed())?;
-            // Every name of ours is text; what is not is not ours, and stays.
+            // The store's own names are text; other files are left alone.
             let name = entry.file_name();
             let Some(name) = name.to_str().filter(|_| metadata.is_file()) else {
                 continue;
             };
-            if !dead(name, &metadata) {
+            if !is_unused(name, &metadata) {
                 continue;
             }
             match fs::remove_file(entry.path()) {
@@ -151,7 +159,7 @@ impl Swept {
 fn is_old(metadata: &fs::Metadata) -> bool {
     let max_age = Duration::from_secs(UNUSED_MAX_AGE_S.unsigned_abs());
     let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-    // A time in the future is no age at all.
+    // A time in the future counts as age 0.
     SystemTime::now()
         .duration_since(modified)
         .is_ok_and(|age| age > max_age)

@@ -22,6 +22,18 @@ impl Registry {
         Registry::start_with(folder, "")
     }
 
+    /// One that lets in nobody but `user` with password `secret`.
+    pub(crate) fn start_guarded(folder: &Path) -> Option<Registry> {
+        let passwords = folder.join("htpasswd");
+        let hash = "$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a";
+        std::fs::write(&passwords, format!("user:{hash}\n")).unwrap();
+        let auth = format!(
+            "}}\nauth: {{htpasswd: {{realm: r, path: {}}}",
+            passwords.display()
+        );
+        Registry::start_with(folder, &auth)
+    }
+
     /// The same with more lines in the `http` section of its configuration.
     pub(crate) fn start_with(folder: &Path, http: &str) -> Option<Registry> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -80,7 +80,7 @@ pub(crate) fn store() -> (tempfile::TempDir, Store) {
     (folder, store)
 }
 
-/// Says why a test is not run. Where everything should be installed, that is a failure.
+/// Reports why a test is skipped. In CI, where everything should be installed, it fails instead.
 pub(crate) fn skip(reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "{reason}");
     println!("skipped: {reason}");
@@ -103,4 +103,15 @@ pub(crate) fn pull_error(server: &server::Server, name: &str) -> registry::Error
         Cause::Registry(error) => error,
         other => panic!("{}", chain(&other)),
     }
+}
+
+/// Options that know the credentials of this config.json.
+pub(crate) fn with_docker_config(config: &str) -> (tempfile::TempDir, PullOptions) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let options = PullOptions {
+        docker_config: Some(folder.path().to_owned()),
+        ..quick()
+    };
+    (folder, options)
 }

@@ -1,4 +1,4 @@
-//! A registry that does as it is told: right by default, wrong wherever a test says so.
+//! A registry for tests: correct by default; a test can change any answer.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,13 +10,14 @@ use image::Digest;
 
 use super::images::{OCI_MANIFEST, TestImage};
 
-/// A request, as far as tests look at it.
+/// A request, as far as tests need it.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: HashMap<String, String>,
     pub(crate) body: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Request {
@@ -33,11 +34,11 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
     /// Break the connection off after this many bytes of the body.
     pub(crate) cut_after: Option<usize>,
-    /// Say nothing for this long after half the body.
+    /// Pause for this long after half the body.
     pub(crate) stall: Option<Duration>,
     /// Pause between the chunks of this many bytes.
     pub(crate) drip: Option<(usize, Duration)>,
-    /// Claim this length instead of the true one.
+    /// State this length instead of the true one.
     pub(crate) claim: Option<usize>,
 }
 
@@ -69,12 +70,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// An honest registry.
+    /// A correct registry.
     pub(crate) fn honest() -> Server {
         Server::start(|_, reply| reply)
     }
 
-    /// A registry whose right answers `change` may replace.
+    /// A registry; `change` may replace its answers.
     pub(crate) fn start(
         change: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static,
     ) -> Server {
@@ -91,10 +92,10 @@ impl Server {
                 let (contents, requests, change) =
                     (contents.clone(), requests.clone(), change.clone());
                 std::thread::spawn(move || {
-                    // A client that goes away in the middle is none of the server's business.
+                    // The client may close the connection at any time.
                     let _gone = serve(stream.unwrap(), |request| {
                         requests.lock().unwrap().push(request.clone());
-                        let right = answer(&contents.lock().unwrap(), request);
+                        let right = answer(&mut contents.lock().unwrap(), request);
                         change(request, right)
                     });
                 });
@@ -147,9 +148,12 @@ impl Server {
     }
 }
 
-fn answer(contents: &Contents, request: &Request) -> Reply {
+fn answer(contents: &mut Contents, request: &Request) -> Reply {
     if request.path == "/v2/" {
         return Reply::new(200, "{}");
+    }
+    if let "POST" | "PUT" | "PATCH" = request.method.as_str() {
+        return take(contents, request);
     }
     let path = request.path.split('?').next().unwrap();
     let Some((media_type, bytes)) = contents.get(path) else {
@@ -174,6 +178,48 @@ fn answer(contents: &Contents, request: &Request) -> Reply {
         reply = reply.with("Content-Type", media_type);
     }
     reply
+}
+
+/// Takes what is pushed. A session is a blob in the making under its path.
+fn take(contents: &mut Contents, request: &Request) -> Reply {
+    let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+    let kind = request
+        .header("content-type")
+        .unwrap_or_default()
+        .to_owned();
+    let key = path.to_owned();
+    match request.method.as_str() {
+        "POST" => Reply::new(202, "").with("Location", format!("{path}{}?state=a", contents.len())),
+        "PATCH" => {
+            let session = contents.entry(key).or_default();
+            let first = request.header("content-range").unwrap();
+            if first.split('-').next().unwrap() != session.1.len().to_string() {
+                return Reply::new(416, "");
+            }
+            session.1.extend(&request.bytes);
+            Reply::new(202, "").with("Location", format!("{path}?state=b"))
+        }
+        _ if path.contains("/manifests/") => {
+            let digest = Digest::of(&request.bytes);
+            let (repository, _) = path.rsplit_once('/').unwrap();
+            for key in [key.clone(), format!("{repository}/{digest}")] {
+                contents.insert(key, (kind.clone(), request.bytes.clone()));
+            }
+            Reply::new(201, "").with("Docker-Content-Digest", digest.to_string())
+        }
+        _ => {
+            let mut blob = contents.remove(path).unwrap_or_default().1;
+            blob.extend(&request.bytes);
+            let digest = Digest::of(&blob);
+            let stated = format!("digest={digest}").replace(':', "%3A");
+            if !query.contains(&stated) || !query.starts_with("state=") {
+                return Reply::new(400, r#"{"errors":[{"code":"DIGEST_INVALID"}]}"#);
+            }
+            let (blobs, _) = path.split_once("uploads/").unwrap();
+            contents.insert(format!("{blobs}{digest}"), (String::new(), blob));
+            Reply::new(201, "")
+        }
+    }
 }
 
 fn serve(stream: TcpStream, handle: impl Fn(&Request) -> Reply) -> std::io::Result<()> {
@@ -208,21 +254,22 @@ fn serve(stream: TcpStream, handle: impl Fn(&Request) -> Reply) -> std::io::Resu
             .and_then(|value| value.parse().ok());
         let mut body = vec![0; length.unwrap_or(0)];
         reader.read_exact(&mut body)?;
-        let body = String::from_utf8_lossy(&body).into_owned();
         let request = Request {
             method,
             path,
             headers,
-            body,
+            body: String::from_utf8_lossy(&body).into_owned(),
+            bytes: body,
         };
-        if !respond(&mut stream, &handle(&request))? {
+        let head = request.method == "HEAD";
+        if !respond(&mut stream, &handle(&request), head)? {
             return Ok(());
         }
     }
 }
 
 /// Sends an answer; false if the connection is to end.
-fn respond(stream: &mut TcpStream, reply: &Reply) -> std::io::Result<bool> {
+fn respond(stream: &mut TcpStream, reply: &Reply, head_only: bool) -> std::io::Result<bool> {
     let length = reply.claim.unwrap_or(reply.body.len());
     let mut head = format!(
         "HTTP/1.1 {} X\r\nContent-Length: {length}\r\n",
@@ -233,6 +280,9 @@ fn respond(stream: &mut TcpStream, reply: &Reply) -> std::io::Result<bool> {
     }
     head.push_str("\r\n");
     stream.write_all(head.as_bytes())?;
+    if head_only {
+        return Ok(true);
+    }
     let end = reply
         .cut_after
         .unwrap_or(reply.body.len())

@@ -54,7 +54,7 @@ impl<'m> Pair<'m> {
         Self { run, model }
     }
 
-    /// What the run says is what the memory holds where the model says.
+    /// The run's bytes are those in memory at the model's places.
     fn check(&self, memory: &GuestMemoryMmap<()>) {
         assert_eq!(self.run.len(), self.model.len());
         assert_eq!(self.run.is_empty(), self.model.is_empty());

@@ -26,6 +26,8 @@ use crate::link::{Next, ToWarden};
 mod agent;
 mod container;
 mod end;
+mod exec;
+mod exit;
 mod files;
 mod process;
 mod requests;

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use protocol::agent::{ExitStatus as Exit, Failure, FailureKind};
-use protocol::record::Status;
+use protocol::record::{Machine, Status};
 
 use super::members::Member;
 use super::*;
@@ -102,6 +102,12 @@ impl Life {
         let reason = self.reason(ended);
         if let Some(host) = self.host.take() {
             host.take_down();
+        }
+        if matches!(warden.config.machine, Machine::Native { .. }) {
+            // What a hull-native that was killed has left running.
+            for member in warden.members.iter_mut() {
+                crate::sweep::cgroup(&member.config.id);
+            }
         }
         Ok(warden.aftermath(reason))
     }
@@ -408,92 +414,6 @@ impl Life {
     }
 }
 
-impl Warden {
-    /// Records a container's end and decides what follows; `None` if there is no such container.
-    fn end_container(
-        &mut self,
-        container: &str,
-        status: Exit,
-        oom_killed: bool,
-        error: Option<String>,
-    ) -> Option<Next> {
-        let now = sys::clock::realtime_ns();
-        let member = self.members.get_mut(container)?;
-        let again =
-            !self.is_quitting && policy::restarts(member.config.restart, &member.state, status);
-        let ran = Duration::from_nanos(now.saturating_sub(member.state.started_ns));
-        let next = match again {
-            true => Next::Restart {
-                after_ms: member.backoff.next(ran).as_millis() as u64,
-            },
-            false => Next::Stay,
-        };
-        let recorded = member.record(|state| {
-            state.status = if again {
-                Status::Restarting
-            } else {
-                Status::Exited
-            };
-            state.pid = 0;
-            state.exit = Some(status);
-            state.exit_code = status.code();
-            state.oom_killed = oom_killed;
-            state.error = error.map(cut).unwrap_or_default();
-            state.finished_ns = now;
-        });
-        if let Err(error) = recorded {
-            tracing::warn!(error = %chain(&error), "the end is not on disk yet");
-        }
-        if oom_killed {
-            events::write(&self.config.root, member, "oom", &[]);
-        }
-        let code = [("exitCode", status.code().to_string())];
-        events::write(&self.config.root, member, "die", &code);
-        Some(next)
-    }
-
-    /// What follows the end of a speaker: containers that it has not reported ended with it (lifecycle H7).
-    fn aftermath(&mut self, reason: Option<String>) -> After {
-        let running: Vec<String> = self
-            .members
-            .iter_mut()
-            .filter(|member| matches!(member.state.status, Status::Running | Status::Paused))
-            .map(|member| member.config.id.clone())
-            .collect();
-        let error = reason.unwrap_or_else(|| match self.is_quitting {
-            true => "hull was asked to end".to_owned(),
-            false => "the sandbox ended".to_owned(),
-        });
-        for id in running {
-            self.end_container(
-                &id,
-                Exit::Signal(libc::SIGKILL as u8),
-                false,
-                Some(error.clone()),
-            );
-        }
-        if self.is_quitting {
-            return After::End;
-        }
-        let (mut start, mut pause) = (Vec::new(), Duration::ZERO);
-        for member in self.members.iter_mut() {
-            if member.state.status == Status::Restarting {
-                pause = pause.max(member.backoff.current());
-                start.push(member.config.id.clone());
-            }
-        }
-        match start.is_empty() {
-            true => After::End,
-            false => After::Again { pause, start },
-        }
-    }
-}
-
-/// Whether a container goes with its sandbox's end: it has run or was to run, and is to be removed.
-pub(super) fn is_removed_at_its_end(member: &Member) -> bool {
-    member.config.auto_remove && member.state.finished_ns != 0
-}
-
 fn member<'a>(warden: &'a mut Warden, container: &str) -> Result<&'a mut Member, Breach> {
     warden
         .members
@@ -502,7 +422,7 @@ fn member<'a>(warden: &'a mut Warden, container: &str) -> Result<&'a mut Member,
 }
 
 /// An error's text, bounded and without what drives a terminal.
-fn cut(text: String) -> String {
+pub(super) fn cut(text: String) -> String {
     crate::text::printable(&text, MAX_ERROR_LEN)
 }
 

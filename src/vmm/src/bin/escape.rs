@@ -1,4 +1,4 @@
-//! What an attacker would try who has taken over a thread of hull-vmm. Executed in hull-vmm's place, in its jail.
+//! The attempts of an attacker in control of a thread of hull-vmm. Executed in hull-vmm's place, in its jail.
 //!
 //! It receives one packet on its control socket, `ATTEMPT THREAD FILTER`: what to try, on a thread of which name (`main`,
 //! `vcpu0`, `blk-x`; `monitor` for the filter of the process that talks to the guest), and whether under that thread's filter (`filtered`) or with the rest of the jail alone (`bare`). It
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let call = attempt_called(attempt).ok_or("unknown attempt")?;
     match filter {
-        "filtered" => confine::begin(words)?,
+        "filtered" => confine::prepare(words)?,
         "bare" => drop(words),
         _ => return Err("FILTER is filtered or bare".into()),
     }

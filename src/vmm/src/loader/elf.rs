@@ -102,7 +102,7 @@ fn values<T: ByteValued>(source: &Source, offset: u64, count: u16) -> Result<Vec
 }
 
 /// Segments in ascending order must lie in the file and in memory, and apart from each other: what a segment has beyond
-/// its bytes in the file is memory that nobody has written, so it is zero.
+/// its bytes in the file is memory that has not been written, so it is zero.
 fn check(loads: &[Elf64_Phdr], ram: &Ram) -> Result<(), Error> {
     for segment in loads {
         if segment.p_filesz > segment.p_memsz {

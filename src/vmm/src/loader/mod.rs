@@ -1,8 +1,8 @@
 //! A kernel and its initramfs: from open files into guest memory.
 //!
 //! What an uncompressed vmlinux only reads is mapped: whole pages become private mappings of the file, so that VMs share
-//! them. What it writes to, its code included, is copied, as is a bzImage. Nothing in either file is believed: every offset is checked against the file's
-//! length and every address against the guest's memory before it is used.
+//! them. What it writes to, its code included, is copied, as is a bzImage. Neither file is trusted: every offset is
+//! checked against the file's length and every address against the guest's memory before it is used.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -45,13 +45,13 @@ pub enum Error {
     /// An ELF file of another kind of machine.
     #[error("the file is an ELF file, but not a 64-bit x86 executable")]
     Foreign,
-    /// An ELF file whose structures contradict themselves.
+    /// An ELF file with structures that contradict each other.
     #[error("the file's ELF structures are damaged")]
     DamagedElf,
     /// A bzImage that cannot be booted.
     #[error(transparent)]
     BzImage(#[from] arch::linux::Error),
-    /// It wants to lie where a guest has no memory for it.
+    /// It is to be loaded where the guest has no memory.
     #[error(
         "it needs memory from {start:#x} to {end:#x}, and this VM's reaches from {KERNEL_START:#x} to {limit:#x}"
     )]

@@ -24,11 +24,11 @@ use crate::stamps::Stamps;
 use crate::vcpu::{Shared, Vcpu};
 
 mod assembly;
-mod beginning;
+mod initial;
 
 pub use assembly::Backends;
 use assembly::{Assembly, device};
-use beginning::Beginning;
+use initial::InitialState;
 
 /// Why a VM could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +151,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Puts a VM together. `stamps` and `ends` are told what its guest does.
+    /// Puts a VM together. `stamps` and `ends` record what its guest does.
     pub fn new(
         config: &VmConfig,
         descriptors: &mut Descriptors,
@@ -168,7 +168,7 @@ impl Machine {
         if save_to.is_some() || matches!(config.boot, Boot::Snapshot(_)) {
             system.check_snapshots()?;
         }
-        let (ram, beginning) = Beginning::load(config, descriptors)?;
+        let (ram, initial) = InitialState::load(config, descriptors)?;
         let vm = Arc::new(system.create_vm(&ram, config.vcpus, save_to.is_some())?);
         let console = config
             .console
@@ -187,8 +187,8 @@ impl Machine {
         assembly.add_chips(&output, &stamps, &ends, saver.as_ref())?;
         let mut bus = assembly.bus;
 
-        let file_memory = beginning.file_memory(&ram);
-        let (start, chips) = beginning.finish(config, &ram, &mut bus)?;
+        let file_memory = initial.file_memory(&ram);
+        let (start, chips) = initial.finish(config, &ram, &mut bus)?;
         let supported = system.supported_cpuid()?;
         let tsc_deadline = system.has_tsc_deadline();
         let vcpu = |index| {

@@ -6,8 +6,8 @@
 //!  Boot::Snapshot -> memory mapped, vCPUs and chips set -> vCPU 0, before it runs: devices started where they were
 //! ```
 //!
-//! Memory is no part of it: a VM that is to be saved has its RAM in the snapshot's file from the start. A state is as little
-//! trusted as a guest: KVM checks registers, the transports their queues. It is good for the build that made it alone.
+//! Memory is no part of it: a VM that is to be saved has its RAM in the snapshot's file from the start. A state is trusted
+//! no more than a guest: KVM checks registers, the transports their queues. Only the build that made it can read it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -39,10 +39,10 @@ pub enum Error {
     /// One that could not be read again.
     #[error("the snapshot's state is {0} bytes long, and {MAX_STATE_BYTES} are read at most")]
     TooLarge(usize),
-    /// Another build's.
+    /// A state of another build.
     #[error("the snapshot is of build {0}, and this is {ours}", ours = protocol::BUILD)]
     Build(String),
-    /// Another VM's.
+    /// A state of another VM.
     #[error("the snapshot is of a VM with {found} {what}, and this one has {wanted}")]
     Shape {
         /// What differs.
@@ -120,7 +120,7 @@ impl State {
     }
 }
 
-/// Refuses a snapshot whose number of something is not the VM's.
+/// Refuses a snapshot that differs from the VM in a number.
 pub fn same(what: &'static str, found: u64, wanted: u64) -> Result<(), Error> {
     match found == wanted {
         true => Ok(()),

@@ -21,7 +21,7 @@ struct Progress {
     vcpus: Vec<Option<VcpuState>>,
     /// Writes have been counted from there.
     rehearsed: bool,
-    /// What came of it; `None` until the last vCPU has come.
+    /// The outcome; `None` until the last vCPU has delivered.
     result: Option<Result<(), Error>>,
 }
 
@@ -42,7 +42,7 @@ impl Saver {
         }
     }
 
-    /// What is written from now on is what those who begin here will write.
+    /// Starts the log of pages: what is written from now on, VMs from this snapshot will write as well.
     pub fn rehearsal_begins(&self) {
         let mut progress = self.lock();
         progress.rehearsed = true;
@@ -65,7 +65,7 @@ impl Saver {
         }
     }
 
-    /// What came of it, when the vCPUs have ended.
+    /// The outcome, when the vCPUs have ended.
     pub fn result(&self) -> Result<(), Error> {
         self.lock().result.take().unwrap_or(Err(Error::Incomplete))
     }

@@ -28,7 +28,7 @@ const TSS_AVAILABLE: u8 = 9;
 const HYPERVISOR: u32 = 0x4000_0000;
 const QEMU_TCG: [u8; 12] = *b"TCGTCGTCGTCG";
 
-/// Everything that KVM keeps of a vCPU besides its CPUID, which is the configuration's.
+/// Everything that KVM keeps of a vCPU besides its CPUID, which follows from the configuration.
 #[derive(Serialize, Deserialize)]
 pub struct VcpuState {
     mp_state: kvm_mp_state,
@@ -43,9 +43,9 @@ pub struct VcpuState {
 }
 
 impl VcpuState {
-    /// Of a vCPU that is not in the guest and has finished its last access. `msrs` are those that KVM says are to be saved.
+    /// Of a vCPU that is not in the guest and has finished its last access. `msrs` are those that KVM lists as to be saved.
     ///
-    /// The order is KVM's wish: MP_STATE first, since reading it settles pending INITs and SIPIs.
+    /// KVM requires the order: MP_STATE first, since reading it settles pending INITs and SIPIs.
     pub fn save(fd: &VcpuFd, msrs: &[u32]) -> Result<Self, Error> {
         Ok(Self {
             mp_state: fd.get_mp_state().map_err(failed("KVM_GET_MP_STATE"))?,
@@ -67,7 +67,7 @@ impl VcpuState {
         tsc.map_or(0, |msr| msr.data)
     }
 
-    /// Sets a new vCPU, whose CPUID is set: what comes later is checked against what came before.
+    /// Sets a new vCPU that has its CPUID: KVM checks what comes later against what came before.
     fn restore(&self, fd: &VcpuFd, time_stamp: u64) -> Result<(), Error> {
         fd.set_mp_state(self.mp_state)
             .map_err(failed("KVM_SET_MP_STATE"))?;
@@ -88,7 +88,7 @@ impl VcpuState {
             .map_err(failed("KVM_SET_VCPU_EVENTS"))
     }
 
-    /// The registers whose values a new vCPU does not have. KVM gives values of some that it then refuses to set, such as
+    /// The registers that differ from a new vCPU's. KVM gives values of some that it then refuses to set, such as
     /// IA32_PERF_CAPABILITIES of a guest without performance counters.
     fn different_msrs(&self, fd: &VcpuFd, time_stamp: u64) -> Result<Vec<kvm_msr_entry>, Error> {
         let wanted: Vec<_> = self.msrs.iter().map(|msr| msr.index).collect();
@@ -131,8 +131,8 @@ fn tsc(value: u64) -> kvm_msr_entry {
 }
 
 /// Whether the host's processor is QEMU's emulator. It looks into an I/O permission bitmap only if the task register is not
-/// marked busy (check_io in target/i386/tcg), which KVM on AMD always reads it as: a guest whose user space has been given
-/// ports, as hull's agent has, would lose them.
+/// marked busy (check_io in target/i386/tcg), which KVM on AMD always reads it as: user space in a guest that has been
+/// given ports, as hull's agent has, would lose them.
 fn is_emulated_by_qemu() -> bool {
     let name = std::arch::x86_64::__cpuid(HYPERVISOR);
     let words = [name.ebx, name.ecx, name.edx].map(u32::to_le_bytes);

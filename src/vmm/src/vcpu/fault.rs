@@ -1,4 +1,4 @@
-//! What to say of a vCPU that cannot go on.
+//! Descriptions of why a vCPU cannot go on.
 
 #![expect(
     unsafe_code,

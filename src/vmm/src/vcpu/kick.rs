@@ -14,7 +14,7 @@ use kvm_ioctls::VcpuFd;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
-/// The signal that interrupts KVM_RUN. Its handler does nothing: that it came is all.
+/// The signal that interrupts KVM_RUN. Its handler does nothing: the interruption is the effect.
 pub(super) fn kick_signal() -> c_int {
     SIGRTMIN()
 }
@@ -44,7 +44,7 @@ impl ImmediateExit {
     pub(super) fn new(vcpu: &VcpuFd) -> rustix::io::Result<Self> {
         // SAFETY: the descriptor is open as long as `vcpu` is borrowed.
         let fd = unsafe { BorrowedFd::borrow_raw(vcpu.as_raw_fd()) };
-        // SAFETY: a new mapping at an address of the kernel's choice touches nobody's memory. A vCPU's descriptor has at
+        // SAFETY: a new mapping at an address of the kernel's choice touches no other memory. A vCPU's descriptor has at
         // least this page.
         let page = unsafe {
             mmap(
@@ -70,7 +70,7 @@ impl ImmediateExit {
 
 impl Drop for ImmediateExit {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and nobody uses it after the drop.
+        // SAFETY: the mapping belongs to this value and is not used after the drop.
         let _ = unsafe { munmap(self.page, PAGE_BYTES) };
     }
 }

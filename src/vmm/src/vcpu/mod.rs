@@ -40,7 +40,7 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// Makes vCPU `of.index`, for [`Start::set`] to say where it begins.
+    /// Makes vCPU `of.index`; [`Start::set`] sets where it begins.
     pub fn new(vm: &Vm, of: cpuid::Vcpu, supported: &[kvm_cpuid_entry2]) -> Result<Self, Error> {
         let fd = vm.create_vcpu(of.index)?;
         let cpuid = CpuId::from_entries(&of.cpuid(supported))
@@ -159,14 +159,14 @@ pub(crate) fn set_msrs(fd: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<(), Err
     }
 }
 
-/// What vCPUs wait at until everything is in its place; clones are the same gate.
+/// What vCPUs wait at until the VM is complete; clones are the same gate.
 #[derive(Debug, Clone, Default)]
 pub struct Gate(Arc<OnceLock<()>>);
 
 impl Gate {
     /// Lets them go.
     pub fn open(&self) {
-        // Open is open.
+        // A gate that is open stays open.
         let _ = self.0.set(());
     }
 }
@@ -174,9 +174,9 @@ impl Gate {
 /// What all vCPUs share.
 #[derive(Clone)]
 pub struct Shared {
-    /// Who answers.
+    /// The bus.
     pub bus: Arc<Bus>,
-    /// Where an end is told.
+    /// The end of the VM.
     pub ends: Ends,
     /// For T1.
     pub stamps: Arc<Stamps>,
@@ -200,7 +200,7 @@ pub struct Counts {
 /// Interrupts are on (SDM vol. 1, 3.4.3).
 const RFLAGS_IF: u64 = 1 << 9;
 
-/// Nobody asks.
+/// No probe is pending.
 const LIFE_UNASKED: u8 = 0;
 /// [`Running::ask_for_life`] waits for an answer.
 const LIFE_ASKED: u8 = 1;
@@ -271,7 +271,7 @@ impl Runner {
         }
         if let (Some(End::Saved), Some(saver)) = (self.shared.ends.get(), self.shared.saver.clone())
         {
-            // Finishes an access whose exit has been answered, without entering the guest (KVM documentation, 5).
+            // Finishes an access after its exit has been answered, without entering the guest (KVM documentation, 5).
             self.fd.set_kvm_immediate_exit(1);
             let _ = self.fd.run();
             let state = VcpuState::save(&self.fd, &saver.msrs);
@@ -320,10 +320,10 @@ impl Runner {
         None
     }
 
-    /// Somebody wants something: the VM has ended, or the question is whether this vCPU will run again.
+    /// Kicked: the VM has ended, or a probe is pending.
     fn interrupted(&mut self) {
         self.counts.interrupted.fetch_add(1, Ordering::Relaxed);
-        // After this, the flag: an end that is told in between is seen before the guest is entered again.
+        // After this, the flag: an end that is reached in between is seen before the guest is entered again.
         self.fd.set_kvm_immediate_exit(0);
         if self.counts.life.load(Ordering::SeqCst) == LIFE_ASKED {
             let found = if self.is_dead() {

@@ -1,4 +1,4 @@
-//! What libFuzzer prints, and what of it is shown and remembered.
+//! Reading libFuzzer's log, and the lines that are shown and recorded of it.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-/// What came of one run of one target.
+/// The result of one run of one target.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Seen {
     pub(super) time: Duration,
@@ -22,7 +22,7 @@ pub(super) struct Seen {
     pub(super) peak_mib: u64,
     /// The input that failed, or the log of a run that ended otherwise.
     pub(super) found: Option<PathBuf>,
-    /// Inputs that took long, by the clock on the wall.
+    /// Inputs that were slow, by wall-clock time.
     pub(super) slow: Vec<PathBuf>,
 }
 

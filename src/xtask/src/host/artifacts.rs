@@ -10,7 +10,7 @@ use crate::cpio::Archive;
 use crate::step::{output, run};
 use crate::{deb, paths};
 
-/// What the initramfs needs before it sees the machine's root, and what that is found by in modules.dep.
+/// Modules that the initramfs needs before it can mount the machine's root, by their names in modules.dep.
 const EARLY: [&str; 6] = [
     "virtio_pci",
     "virtio_blk",
@@ -19,7 +19,7 @@ const EARLY: [&str; 6] = [
     "ext4",
     "overlay",
 ];
-/// What is loaded before the first command; the rest comes when the kernel asks for it.
+/// Modules that are loaded before the first command; the kernel asks for others as it needs them.
 pub(crate) const LOAD: &str = "kvm-amd tun bridge br_netfilter veth nf_tables nft_chain_nat nft_ct nft_masq nft_redir \
     nft_reject_inet nft_compat nf_conntrack loop erofs overlay fuse virtio_rng";
 
@@ -108,8 +108,8 @@ fn module(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The paths of a module and all it needs, in the order in which they can be inserted. modules.dep lists a module's
-/// needs after a colon, the deepest last.
+/// The paths of a module and its dependencies, in the order in which they can be inserted. modules.dep lists a module's
+/// dependencies after a colon, the deepest last.
 fn closure<'a>(dependencies: &'a str, name: &str) -> Result<Vec<&'a str>> {
     for line in dependencies.lines() {
         let Some((path, needs)) = line.split_once(':') else {
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_module_needs_comes_before_it() {
+    fn a_modules_dependencies_come_before_it() {
         let dependencies = "kernel/a.ko.xz:\nkernel/net.ko.xz: kernel/b.ko.xz kernel/a.ko.xz\n";
         let paths = closure(dependencies, "net").unwrap();
         assert_eq!(

@@ -19,9 +19,8 @@ use super::machine::Endpoint;
 use super::wire::{FromClient, Hello, Outcome, Part, Size, Task};
 use crate::kernel::hex;
 use crate::paths;
-use crate::place::show;
 
-/// What a shell says when it cannot run a command.
+/// A shell's exit code for a command that cannot be run.
 const NOT_RUN: u8 = 127;
 
 /// Runs a command with our own streams, and gives back its exit code: 128 + n when signal n ended it.
@@ -31,7 +30,7 @@ pub(crate) fn run(endpoint: &Endpoint, argv: &[String], cwd: &Path) -> Result<u8
     } else {
         None
     };
-    let mut session = Session::open(endpoint, argv, cwd, terminal)?;
+    let mut session = Session::open(endpoint, argv, cwd, terminal, true)?;
     if terminal.is_some() {
         on_terminal(
             session.connect(Part::Terminal)?,
@@ -44,25 +43,46 @@ pub(crate) fn run(endpoint: &Endpoint, argv: &[String], cwd: &Path) -> Result<u8
             session.connect(Part::Stderr)?,
         )?;
     }
-    session.outcome()
+    outcome(&mut session.control)
 }
 
-/// Runs a command without input, shows its output, and lets `see` look at each line.
-pub(crate) fn run_seen(
+/// A command that was started with [`start`].
+pub(crate) struct Started {
+    stdout: TcpStream,
+    stderr: TcpStream,
+    control: TcpStream,
+}
+
+impl Started {
+    /// Its output and its error output.
+    pub(crate) fn outputs(&self) -> io::Result<(TcpStream, TcpStream)> {
+        Ok((self.stdout.try_clone()?, self.stderr.try_clone()?))
+    }
+
+    /// Waits for the command's exit code, as [`run`] has it. Both outputs are to be read meanwhile.
+    pub(crate) fn outcome(mut self) -> Result<u8> {
+        outcome(&mut self.control)
+    }
+}
+
+/// Starts a command without input. It is interrupted, then killed, when what this returns is dropped. Without `refresh`
+/// the host sees the files that it has seen, as they were.
+pub(crate) fn start(
     endpoint: &Endpoint,
     argv: &[String],
     cwd: &Path,
-    see: &mut dyn FnMut(&str),
-) -> Result<u8> {
-    let mut session = Session::open(endpoint, argv, cwd, None)?;
+    refresh: bool,
+) -> Result<Started> {
+    let session = Session::open(endpoint, argv, cwd, None, refresh)?;
     session.connect(Part::Stdin)?.shutdown(Shutdown::Write)?;
-    let stdout = session.connect(Part::Stdout)?;
-    let stderr = session.connect(Part::Stderr)?;
-    show(stdout, stderr, see)?;
-    session.outcome()
+    Ok(Started {
+        stdout: session.connect(Part::Stdout)?,
+        stderr: session.connect(Part::Stderr)?,
+        control: session.control,
+    })
 }
 
-/// A command in a host, and what its connections have in common.
+/// A command in a host; all of its connections share the session's name.
 struct Session<'a> {
     endpoint: &'a Endpoint,
     name: String,
@@ -75,6 +95,7 @@ impl Session<'_> {
         argv: &[String],
         cwd: &Path,
         terminal: Option<Size>,
+        refresh: bool,
     ) -> Result<Session<'a>> {
         let mut random = [0; 16];
         File::open("/dev/urandom")?.read_exact(&mut random)?;
@@ -83,6 +104,7 @@ impl Session<'_> {
             argv: argv.to_vec(),
             env: environment()?,
             cwd: cwd.to_path_buf(),
+            refresh,
             terminal,
         };
         let control = connect(endpoint, &name, Part::Control(Box::new(task)))?;
@@ -96,14 +118,14 @@ impl Session<'_> {
     fn connect(&self, part: Part) -> Result<TcpStream> {
         connect(self.endpoint, &self.name, part)
     }
+}
 
-    fn outcome(&mut self) -> Result<u8> {
-        match frame::read(&mut self.control).context("the test host has ended")? {
-            Outcome::Ended(code) => Ok(code),
-            Outcome::Failed(message) => {
-                eprintln!("error: in the test host: {message}");
-                Ok(NOT_RUN)
-            }
+fn outcome(control: &mut TcpStream) -> Result<u8> {
+    match frame::read(control).context("the test host has ended")? {
+        Outcome::Ended(code) => Ok(code),
+        Outcome::Failed(message) => {
+            eprintln!("error: in the test host: {message}");
+            Ok(NOT_RUN)
         }
     }
 }
@@ -114,7 +136,7 @@ pub(crate) fn power_off(endpoint: &Endpoint) -> Result<()> {
     Ok(())
 }
 
-fn connect(endpoint: &Endpoint, session: &str, part: Part) -> Result<TcpStream> {
+pub(super) fn connect(endpoint: &Endpoint, session: &str, part: Part) -> Result<TcpStream> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, endpoint.port))
         .context("cannot reach the test host")?;
     stream.set_nodelay(true)?;
@@ -127,18 +149,18 @@ fn connect(endpoint: &Endpoint, session: &str, part: Part) -> Result<TcpStream> 
     Ok(stream)
 }
 
-/// Ours, with the installation's programs first on the path.
+/// Our environment, with the installation's programs first on the path.
 fn environment() -> Result<Vec<(String, String)>> {
     let mut path = paths::dist().join("bin").into_os_string();
     path.push(":");
     path.push(env::var_os("PATH").unwrap_or_default());
     path.push(":/root/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin");
     let mut variables: Vec<(String, String)> = Vec::new();
-    // LD_LIBRARY_PATH is cargo's, for what it runs itself: every program would be looked for in folders of ours first.
+    // cargo sets LD_LIBRARY_PATH for the programs that it runs: in the host, every library would be looked up there first.
     let left_out = ["PATH", "TMPDIR", "LD_LIBRARY_PATH"];
     for (name, value) in env::vars_os().filter(|(name, _)| !left_out.iter().any(|out| name == out))
     {
-        // What is not UTF-8 cannot travel; no variable that matters here is.
+        // The protocol carries UTF-8 alone; no variable that matters here is anything else.
         if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
             variables.push((name, value));
         }
@@ -164,7 +186,7 @@ fn on_pipes(mut stdin: TcpStream, stdout: TcpStream, stderr: TcpStream) -> Resul
     Ok(())
 }
 
-/// Until either end is gone; when it is ours, the connection closes and the command gets to know.
+/// Copies until either end is gone; if it is our end, the connection closes and the command is ended.
 fn copy_out(mut from: TcpStream, mut to: impl Write) {
     copy::until_the_end(&mut from, &mut to);
     from.shutdown(Shutdown::Both).ok();
@@ -188,7 +210,7 @@ fn on_terminal(stream: TcpStream, mut control: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Waits until our terminal has a new size, and tells it.
+/// Waits until our terminal has a new size, and sends it.
 fn tell_size(resized: &mut SignalFd, control: &mut TcpStream) -> Result<()> {
     poll(&mut [PollFd::new(resized, PollFlags::IN)], None)?;
     while resized.take()?.is_some() {}
@@ -204,7 +226,7 @@ fn size() -> Result<Size> {
     })
 }
 
-/// Our terminal hands every key over as it is, until this is dropped.
+/// Keeps our terminal in raw mode until this is dropped.
 struct Raw(Termios);
 
 impl Raw {

@@ -1,4 +1,4 @@
-//! Moving a stream's bytes through our own memory.
+//! Copying a stream through a buffer of our own.
 //!
 //! Not `std::io::copy`: it splices, and a splice from a socket into a pipe holds the pipe's lock for as long as the
 //! socket is silent. A command that exits meanwhile cannot close its end: it hangs, and cannot even be killed.

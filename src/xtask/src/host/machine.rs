@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -20,6 +20,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::artifacts::{Artifacts, LOAD, artifacts};
+use super::start;
 use crate::cpio::Archive;
 use crate::kernel::hex;
 use crate::paths;
@@ -34,15 +35,15 @@ const DISK_BYTES: u64 = 64 << 30;
 /// The emulated processor: a small one with nested paging, and without AVX, as TCG's SVM does not intercept XSETBV: KVM
 /// would not learn of the AVX state that a guest has switched on.
 const CPU: &str = "EPYC,+svm,+npt,-avx,-avx2,-f16c,-fma";
-/// Memory, which is taken as it is touched, unless HULL_HOST_MEMORY_MIB says otherwise.
+/// Memory of a host, taken from the machine as it is touched; HULL_HOST_MEMORY_MIB replaces it.
 const MEMORY_MIB: u32 = 6144;
-/// An emulated boot takes seconds; one that takes this long has failed.
-const START_LIMIT: Duration = Duration::from_secs(180);
-/// Attempts at a start: another program may take the port before QEMU does, and an emulated kernel can trip over the
-/// emulator (QEMU 7.2 with threads, while the kernel patches its own text).
+/// An emulated boot takes seconds, or two minutes on a busy machine; one that takes this long has failed.
+const START_LIMIT: Duration = Duration::from_secs(300);
+/// Attempts at a start: another program may take the port before QEMU does, and a boot can fail in the emulator itself
+/// (QEMU 7.2 with threads, while the kernel patches its own text).
 const ATTEMPTS: usize = 3;
 
-/// How to reach a host.
+/// The address of a host's server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Endpoint {
     /// Port on 127.0.0.1.
@@ -51,7 +52,7 @@ pub(crate) struct Endpoint {
     pub(crate) token: String,
 }
 
-/// What the server inside reads, from the host's folder.
+/// The server's configuration, which it reads from the host's folder.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct State {
     /// The secret.
@@ -81,7 +82,7 @@ impl Drop for Machine {
 impl Machine {
     /// Boots a machine whose files lie in `folder`, with a kernel as [`artifacts`] has it, and waits until it serves.
     pub(crate) fn start(folder: &Path, keep: bool, kernel: &str) -> Result<(Machine, Endpoint)> {
-        require()?;
+        start::require()?;
         let artifacts = artifacts(kernel)?;
         let start = Instant::now();
         eprintln!(
@@ -95,7 +96,7 @@ impl Machine {
         let mut attempt = 1;
         let started = loop {
             match boot(folder, &artifacts, keep) {
-                Err(error) if attempt < ATTEMPTS => {
+                Err(error) if attempt < ATTEMPTS && start::is_worth_another(&error) => {
                     eprintln!("    {error:#}\n    trying again");
                     attempt += 1;
                 }
@@ -121,24 +122,6 @@ impl Machine {
     }
 }
 
-/// What a test host needs of the machine, said before anything is made.
-fn require() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("the test host needs root: virtiofsd serves the machine's root file system to it");
-    }
-    for program in [
-        "/usr/bin/qemu-system-x86_64",
-        "/usr/lib/qemu/virtiofsd",
-        "/usr/sbin/mkfs.ext4",
-        "/usr/bin/setpriv",
-    ] {
-        if !Path::new(program).exists() {
-            bail!("the test host needs {program}; resources/setup.sh installs it");
-        }
-    }
-    Ok(())
-}
-
 fn boot(folder: &Path, artifacts: &Artifacts, keep: bool) -> Result<(Machine, Endpoint)> {
     let mut random = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut random)?;
@@ -160,32 +143,25 @@ fn boot(folder: &Path, artifacts: &Artifacts, keep: bool) -> Result<(Machine, En
     let endpoint_path = folder.join("endpoint.json");
     secret(&endpoint_path, &serde_json::to_string(&endpoint)?)?;
     disk(&folder.join("disk"))?;
-    let initramfs = initramfs(folder, artifacts)?;
-    let root = share(folder, "root", Path::new("/"), true)?;
-    let results = share(folder, "results", &super::folder().join("results"), false)?;
+    initramfs(folder, artifacts)?;
+    share(folder, "root", Path::new("/"), true)?;
+    share(folder, "results", &super::folder().join("results"), false)?;
 
     let mut command = if keep {
         Command::new("qemu-system-x86_64")
     } else {
-        // Ends with us, however we end.
+        // The kernel kills it when the thread that starts it ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         command
     };
     command
-        .args(qemu_arguments(&root, &results, port))
+        .args(qemu_arguments(port))
         .arg("-kernel")
         .arg(&artifacts.kernel)
-        .arg("-initrd")
-        .arg(&initramfs)
-        .arg("-serial")
-        .arg(format!("file:{}", folder.join("console").display()))
-        .arg("-drive")
-        .arg(format!(
-            "if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}",
-            folder.join("disk").display()
-        ));
-    // QEMU holds this lock until it ends, whatever becomes of us: see `kept`.
+        // QEMU's options take no comma in a path: it finds its files from where it is.
+        .current_dir(folder);
+    // QEMU holds this lock until it ends, also after our own end: see `kept`.
     let lock = File::open(&endpoint_path)?;
     flock(&lock, FlockOperation::LockExclusive)?;
     fcntl_setfd(lock.as_fd(), FdFlags::empty())?;
@@ -204,7 +180,7 @@ fn boot(folder: &Path, artifacts: &Artifacts, keep: bool) -> Result<(Machine, En
         _folder: None,
     };
     wait_until_ready(folder, &ready, &token, pid)?;
-    // The disk's and the sockets' names are not needed any more.
+    // All of these are open by now, and not opened again.
     for name in [
         "disk",
         "initramfs",
@@ -221,26 +197,29 @@ fn boot(folder: &Path, artifacts: &Artifacts, keep: bool) -> Result<(Machine, En
 /// That was seen in 2 of 100 runs that were free to move and in none of 90 that were held to a processor. But QEMU is told of a
 /// second that could come: for one alone it makes `lock` and `xchg` plain loads and stores, the kernel's barriers between its
 /// virtqueues and virtiofsd are none, and an interrupt is lost in some hours of load: all that waits for a file waits for ever.
-fn qemu_arguments(root: &Path, results: &Path, port: u16) -> Vec<String> {
-    let memory = env::var("HULL_HOST_MEMORY_MIB")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(MEMORY_MIB);
+fn qemu_arguments(port: u16) -> Vec<String> {
+    let memory = memory_mib();
     let arguments = format!(
         "-machine q35,memory-backend=memory -accel tcg,thread=multi -cpu {CPU} -smp 1,maxcpus=2 -m {memory} \
          -object memory-backend-memfd,id=memory,size={memory}M,share=on \
-         -nodefaults -display none -no-reboot -device virtio-rng-pci \
-         -chardev socket,id=root,path={root} -device vhost-user-fs-pci,chardev=root,tag=root \
-         -chardev socket,id=results,path={results} -device vhost-user-fs-pci,chardev=results,tag=results \
-         -device virtio-blk-pci,drive=disk \
-         -netdev user,id=net,hostfwd=tcp:127.0.0.1:{port}-:{SERVER_PORT} -device virtio-net-pci,netdev=net,romfile=",
-        root = root.display(),
-        results = results.display(),
+         -nodefaults -display none -no-reboot -device virtio-rng-pci -initrd initramfs -serial file:console -monitor unix:monitor.socket,server=on,wait=off \
+         -chardev socket,id=root,path=root.socket -device vhost-user-fs-pci,chardev=root,tag=root \
+         -chardev socket,id=results,path=results.socket -device vhost-user-fs-pci,chardev=results,tag=results \
+         -drive if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file=disk -device virtio-blk-pci,drive=disk \
+         -netdev user,id=net,hostfwd=tcp:127.0.0.1:{port}-:{SERVER_PORT} -device virtio-net-pci,netdev=net,romfile="
     );
     let mut arguments: Vec<String> = arguments.split_whitespace().map(str::to_string).collect();
     arguments.push("-append".to_string());
     arguments.push("console=ttyS0 quiet panic=-1 tsc=reliable".to_string());
     arguments
+}
+
+/// Memory of an emulated machine, in MiB.
+pub(crate) fn memory_mib() -> u32 {
+    env::var("HULL_HOST_MEMORY_MIB")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(MEMORY_MIB)
 }
 
 /// Writes a file that only its owner can read.
@@ -266,10 +245,11 @@ fn disk(path: &Path) -> Result<()> {
 }
 
 /// The host's initramfs and, behind it, an archive with what is different each time.
-fn initramfs(folder: &Path, artifacts: &Artifacts) -> Result<PathBuf> {
-    let values: [(&str, &Path); 5] = [
+fn initramfs(folder: &Path, artifacts: &Artifacts) -> Result<()> {
+    let values: [(&str, &Path); 6] = [
         ("CHECKOUT", paths::checkout()),
         ("TARGET", &paths::target()),
+        ("CACHE", &paths::cache()?),
         ("MODULES", &artifacts.modules),
         ("XTASK", &env::current_exe()?),
         ("STATE", &folder.join("state.json")),
@@ -284,18 +264,20 @@ fn initramfs(folder: &Path, artifacts: &Artifacts) -> Result<PathBuf> {
     archive.file("init", 0o755, INIT.as_bytes())?;
     archive.file("host.env", 0o644, text.as_bytes())?;
     archive.finish()?;
-    let path = folder.join("initramfs");
-    fs::write(&path, bytes)?;
-    Ok(path)
+    fs::write(folder.join("initramfs"), bytes)?;
+    Ok(())
 }
 
-/// Starts a virtiofsd on a listening socket, which it inherits, so that nobody has to wait for it. It ends with QEMU.
-fn share(folder: &Path, name: &str, source: &Path, read_only: bool) -> Result<PathBuf> {
+/// Starts a virtiofsd on a listening socket, which it inherits, so that QEMU can connect at once. It ends with QEMU.
+fn share(folder: &Path, name: &str, source: &Path, read_only: bool) -> Result<()> {
     let path = folder.join(format!("{name}.socket"));
     if path.exists() {
         fs::remove_file(&path)?;
     }
-    let listener = UnixListener::bind(&path)
+    // A socket's path has at most 107 bytes (unix(7)); the folder's may have more.
+    let within = File::open(folder)?;
+    let short = format!("/proc/self/fd/{}/{name}.socket", within.as_raw_fd());
+    let listener = UnixListener::bind(short)
         .with_context(|| format!("cannot listen on {}", path.display()))?;
     fcntl_setfd(listener.as_fd(), FdFlags::empty())?;
     // virtiofsd 7.2 cannot refuse writes itself: it gets a view of the machine that does.
@@ -309,18 +291,23 @@ fn share(folder: &Path, name: &str, source: &Path, read_only: bool) -> Result<Pa
     Command::new("unshare")
         .args(["--mount", "sh", "-c", &script, "virtiofsd"])
         .arg(format!("--fd={}", listener.as_raw_fd()))
-        .args(["-o", "cache=always", "-o", "sandbox=chroot", "-o"])
-        .arg(format!("source={}", source.display()))
+        .args(["-o", "cache=always", "-o", "sandbox=chroot"])
+        // Where it is: its options take no comma in a path.
+        .args(["-o", "source=."])
+        .current_dir(source)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
         .process_group(0)
         .spawn()
         .context("cannot run unshare")?;
-    Ok(path)
+    Ok(())
 }
 
-/// Waits for the server's word, for QEMU's end, or for the limit, whichever comes first.
+/// Waits until the server reports that it is ready.
+///
+/// # Errors
+/// QEMU ends, or the limit is reached, before that.
 fn wait_until_ready(folder: &Path, ready: &TcpListener, token: &str, qemu: Pid) -> Result<()> {
     let qemu = pidfd_open(qemu, PidfdFlags::empty())?;
     let limit = Instant::now() + START_LIMIT;
@@ -331,31 +318,17 @@ fn wait_until_ready(folder: &Path, ready: &TcpListener, token: &str, qemu: Pid) 
             PollFd::new(&qemu, PollFlags::IN),
         ];
         if poll(&mut fds, Some(&left.try_into()?))? == 0 {
-            return Err(failure(folder, "it does not answer"));
+            return Err(start::failure(folder, "it does not answer"));
         }
         if fds[1].revents().contains(PollFlags::IN) {
-            return Err(failure(folder, "QEMU has ended"));
+            return Err(start::failure(folder, "QEMU has ended"));
         }
         let (stream, _) = ready.accept()?;
         stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         let mut said = String::new();
-        // Whoever says something else is not our server.
+        // Anything else comes from a stranger on this port.
         if stream.take(64).read_to_string(&mut said).is_ok() && said == token {
             return Ok(());
         }
     }
-}
-
-fn failure(folder: &Path, what: &str) -> anyhow::Error {
-    let mut text = format!("the test host did not start: {what}");
-    for name in ["qemu.log", "root.log", "console"] {
-        // A log that is not there has nothing to say.
-        let log = fs::read(folder.join(name)).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log).into_owned();
-        let lines: Vec<&str> = log.lines().collect();
-        for line in &lines[lines.len().saturating_sub(15)..] {
-            text.push_str(&format!("\n    {name}: {}", line.trim_end()));
-        }
-    }
-    anyhow!(text)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -23,14 +23,14 @@ use super::machine::{SERVER_PORT, State};
 use super::wire::{FromClient, Hello, Outcome, Part, Size, Task};
 use crate::step::run;
 
-/// A client that has connected says who it is at once.
+/// A client sends its hello as soon as it has connected.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
-/// How long a command whose client is gone may take to end by itself before it is killed.
+/// After its client is gone, a command has this long to end before it is killed.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// How long output is awaited from what a command left behind with its streams open.
+/// How long to wait for output from processes that a command left behind with its streams open.
 const LEFTOVERS: Duration = Duration::from_secs(5);
 
-/// The connections of the sessions that are not complete yet.
+/// Connections of sessions that are not complete yet.
 type Sessions = Mutex<HashMap<String, Vec<(Part, TcpStream)>>>;
 
 /// PID 1: starts the server as a child and reaps everything. Returns only when something fails.
@@ -79,13 +79,15 @@ pub(crate) fn serve(state: &Path) -> Result<ExitCode> {
 fn accept(mut stream: TcpStream, state: &State, sessions: &Sessions) -> Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(HELLO_LIMIT))?;
-    let hello: Hello = frame::read(&mut stream).context("a client says nothing that we know")?;
+    let hello: Hello = frame::read(&mut stream).context("a client's hello is not one")?;
     stream.set_read_timeout(None)?;
     if hello.token != state.token {
         bail!("a client does not know the secret");
     }
-    if let Part::PowerOff = hello.part {
-        return power_off();
+    match hello.part {
+        Part::PowerOff => return power_off(),
+        Part::Beats => return beat(stream),
+        _ => {}
     }
     let mut waiting = sessions.lock().expect("no holder panics");
     let parts = waiting.entry(hello.session.clone()).or_default();
@@ -127,7 +129,7 @@ impl Session {
                 Part::Stdin => pipes[0] = Some(stream),
                 Part::Stdout => pipes[1] = Some(stream),
                 Part::Stderr => pipes[2] = Some(stream),
-                Part::PowerOff => {}
+                Part::PowerOff | Part::Beats => {}
             }
         }
         let (task, control) = control.context("a session without control")?;
@@ -152,7 +154,8 @@ fn session(session: Session, state: &State) -> Result<()> {
         mut control,
         streams,
     } = session;
-    let outcome = match refresh(state).and_then(|()| perform(&task, &control, &streams)) {
+    let ready = if task.refresh { refresh(state) } else { Ok(()) };
+    let outcome = match ready.and_then(|()| perform(&task, &control, &streams)) {
         Ok(status) => {
             let signal = status.signal().map(|signal| 128 + signal);
             Outcome::Ended(status.code().or(signal).unwrap_or(255) as u8)
@@ -167,12 +170,19 @@ fn session(session: Session, state: &State) -> Result<()> {
     Ok(())
 }
 
-/// No more of this stream. It may be gone already.
+/// Shuts a stream down, which may be closed already.
 fn end(stream: &TcpStream) {
     stream.shutdown(Shutdown::Both).ok();
 }
 
-/// Sees what the machine's files are now (virtio-fs caches for ever), and copies the installation.
+/// Answers a watcher's beats until it is gone: each answer tells that the host's processes run.
+fn beat(mut stream: TcpStream) -> Result<()> {
+    let mut beat = [0];
+    while stream.read_exact(&mut beat).is_ok() && stream.write_all(&beat).is_ok() {}
+    Ok(())
+}
+
+/// Drops what virtio-fs has cached of the machine's files, which it never does itself, and copies the installation.
 fn refresh(state: &State) -> Result<()> {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().expect("no holder panics");
@@ -211,7 +221,7 @@ fn perform(task: &Task, control: &TcpStream, streams: &Streams) -> Result<ExitSt
     Ok(status)
 }
 
-/// What moves a command's streams.
+/// The threads that copy a command's streams.
 struct Pumps {
     terminal: bool,
     /// The main side of the terminal.
@@ -322,7 +332,7 @@ fn watch(mut control: TcpStream, main: Option<OwnedFd>, pid: Pid, ended: mpsc::R
         if ended.try_recv() == Err(mpsc::TryRecvError::Disconnected) {
             return;
         }
-        // The client went first. A group that is gone already is not an error.
+        // The client is gone. A group that is gone already is not an error.
         kill_process_group(pid, Signal::INT).ok();
         ended.recv_timeout(FAREWELL).ok();
         kill_process_group(pid, Signal::KILL).ok();
@@ -337,8 +347,6 @@ fn power_off() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
 
     /// The server's and the client's end of a connection.
@@ -353,6 +361,7 @@ mod tests {
             argv: ["sh", "-c", script].map(str::to_string).to_vec(),
             env: vec![("PATH".to_string(), "/usr/bin:/bin".to_string())],
             cwd: "/".into(),
+            refresh: false,
             terminal: None,
         }
     }

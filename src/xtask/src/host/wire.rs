@@ -1,18 +1,22 @@
-//! What client and server of the test host say to each other, as frames of `protocol::frame`.
+//! The protocol between client and server of the test host, in frames of `protocol::frame`.
 //!
 //! A command is a session of several connections, each of which opens with a [`Hello`]: one for control and one for
 //! each standard stream, so that none holds up another and an end of input is an end of a connection.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+/// Between two beats of [`Part::Beats`].
+pub(crate) const BEAT: Duration = Duration::from_secs(1);
 
 /// The first frame of every connection.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Hello {
     /// The host's secret.
     pub(crate) token: String,
-    /// What the connections of one command have in common.
+    /// The same for all connections of one command.
     pub(crate) session: String,
     /// What this connection carries.
     pub(crate) part: Part,
@@ -33,6 +37,8 @@ pub(crate) enum Part {
     Terminal,
     /// Power the host off; a session of its own.
     PowerOff,
+    /// A byte from the client every [`BEAT`], and each back from the server; a session of its own.
+    Beats,
 }
 
 /// A command to run.
@@ -42,6 +48,9 @@ pub(crate) struct Task {
     /// The whole environment.
     pub(crate) env: Vec<(String, String)>,
     pub(crate) cwd: PathBuf,
+    /// Look at the machine's files anew and copy the installation first; not needed when nothing has changed since the
+    /// last command.
+    pub(crate) refresh: bool,
     /// The size of the client's terminal, when the command is to have one.
     pub(crate) terminal: Option<Size>,
 }
@@ -53,14 +62,14 @@ pub(crate) struct Size {
     pub(crate) columns: u16,
 }
 
-/// What follows on the control connection. When it closes, the command is interrupted, then killed.
+/// What the client sends on the control connection. When that closes, the command is interrupted, then killed.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromClient {
     /// The client's terminal has a new size.
     Resize(Size),
 }
 
-/// How it ended.
+/// How a command ended.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Outcome {
     /// Its exit code, or 128 + the number of the signal that ended it.

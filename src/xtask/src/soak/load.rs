@@ -1,4 +1,4 @@
-//! What is done to hull: actions that each end with everything given back, whoever was killed in between.
+//! The load: actions after which hull holds nothing, whichever process was killed in between.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -14,9 +14,11 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tests::registry::{Image, Registry};
 
+use crate::place::below;
+
 /// Longer than any action takes in an emulated machine with much to do.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// How long what was killed may take to be gone.
+/// How long a killed process may take to be gone.
 const FAREWELL: Duration = Duration::from_secs(30);
 
 /// An action and its name.
@@ -69,11 +71,11 @@ impl State {
         self.folder.path()
     }
 
-    /// Has hull remove what was left by those that were killed.
+    /// Has hull remove what killed processes have left.
     pub(crate) fn sweep(&self) -> Result<()> {
         expect(self.run(&["run", "--network", "none", "demo", "true"])?, 0)?;
         expect(self.run(&["images"])?, 0)?;
-        // A monitor whose client was killed takes its VM down by itself, a moment later.
+        // A monitor takes its VM down a moment after its client was killed.
         let start = Instant::now();
         while start.elapsed() < FAREWELL && any_process("hull-monitor", "hull-vmm")? {
             std::thread::sleep(Duration::from_millis(100));
@@ -156,7 +158,7 @@ fn input(load: &mut Load, state: &State) -> Result<()> {
     let mut child = command.stdin(Stdio::piped()).spawn()?;
     let mut stdin = child.stdin.take().context("stdin is a pipe")?;
     let right = hex(&bytes);
-    // sha256sum says nothing before it has read all.
+    // sha256sum prints nothing before it has read everything.
     stdin.write_all(&bytes)?;
     drop(stdin);
     let said = expect(child.wait_with_output()?, 0)?;
@@ -185,7 +187,7 @@ fn network(load: &mut Load, state: &State) -> Result<()> {
         "mkdir /www && head -c {kibibytes}k /dev/urandom >/www/file && sha256sum </www/file && \
          ip -4 -o addr show dev eth0 | sed 's/.*inet \\([0-9.]*\\).*/\\1/' && exec httpd -f -p 80 -h /www"
     );
-    // A server that is PID 1 would not hear SIGTERM.
+    // PID 1 ignores SIGTERM without a handler.
     let mut server = state
         .command(&["run", "--init", "demo", "sh", "-c", &script])
         .spawn()?;
@@ -219,7 +221,7 @@ fn signal(load: &mut Load, state: &State) -> Result<()> {
     let mut child = running(load, state)?;
     kill_process(Pid::from_child(&child), signal)?;
     let status = wait(&mut child)?;
-    // Before there is anything to take down, hull leaves signals alone.
+    // hull handles signals only once there is something to take down.
     ensure!(
         status.code() == Some(128 + signal.as_raw()) || status.signal() == Some(signal.as_raw()),
         "{signal:?} gave {status}"
@@ -227,13 +229,13 @@ fn signal(load: &mut Load, state: &State) -> Result<()> {
     Ok(())
 }
 
-/// A container that runs for ever unless it is told to end, at any time of its life.
+/// A container that runs until it gets a signal, at any time of its life.
 fn running(load: &mut Load, state: &State) -> Result<Child> {
     let network = ["none", "bridge"][load.below(2) as usize];
     let script = "trap 'exit 143' TERM; trap 'exit 130' INT; trap 'exit 129' HUP; trap 'exit 131' QUIT; \
                   dd if=/dev/zero of=/file bs=64k count=32 2>/dev/null; echo up; while :; do sleep 1; done";
     let child = state
-        // A shell that is PID 1 does not hear a signal that comes before its traps; an init passes it on.
+        // A shell as PID 1 ignores a signal that comes before its traps are set; an init passes it on.
         .command(&[
             "run",
             "--init",
@@ -258,7 +260,7 @@ fn killed(load: &mut Load, state: &State, program: &str) -> Result<()> {
         .filter(|pid| name(*pid) == program)
         .collect();
     for victim in &victims {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = kill_process(*victim, Signal::KILL);
     }
     if victims.is_empty() {
@@ -281,7 +283,7 @@ fn import(load: &mut Load, state: &State) -> Result<()> {
     expect(state.run(&["rmi", &name])?, 0).map(drop)
 }
 
-/// From a registry that only this action has, which ends with it.
+/// From a registry that is started for this action and ends with it.
 fn pull(load: &mut Load, state: &State) -> Result<()> {
     let len = 1 + load.below(1 << 20) as usize;
     let bytes = load.bytes(len);
@@ -293,7 +295,7 @@ fn pull(load: &mut Load, state: &State) -> Result<()> {
     expect(state.run(&["rmi", &reference])?, 0).map(drop)
 }
 
-/// Waits, not for ever.
+/// Waits up to the limit.
 fn wait(child: &mut Child) -> Result<ExitStatus> {
     let start = Instant::now();
     loop {
@@ -326,21 +328,6 @@ fn any_process(one: &str, other: &str) -> Result<bool> {
         }
     }
     Ok(false)
-}
-
-/// A process and all that it has started.
-fn below(pid: Pid) -> Vec<Pid> {
-    let mut found = vec![pid];
-    let mut at = 0;
-    while let Some(pid) = found.get(at).copied() {
-        at += 1;
-        let number = pid.as_raw_pid();
-        let path = format!("/proc/{number}/task/{number}/children");
-        let children = fs::read_to_string(path).unwrap_or_default();
-        let children = children.split_whitespace();
-        found.extend(children.filter_map(|child| Pid::from_raw(child.parse().ok()?)));
-    }
-    found
 }
 
 fn hex(bytes: &[u8]) -> String {

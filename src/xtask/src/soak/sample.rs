@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// What memory may differ by: the kernel's own caches and per-processor lists go up and down by this much.
+/// Tolerance for memory: the kernel's caches and per-processor lists vary by this much.
 const MEMORY_KIB: u64 = 24 << 10;
-/// The same, for open files: the kernel frees them a moment later.
+/// Tolerance for open files: the kernel frees them a moment later.
 const FILES: u64 = 32;
 /// Databases keep pages that they have freed. A layer that is left is a file more.
 const STATE_BYTES: u64 = 1 << 20;
 
-/// One look.
+/// One sample.
 #[derive(Debug)]
 pub(crate) struct Sample {
     available_kib: u64,
     slab_kib: u64,
-    /// Of the loader's own process: its bookkeeping is no leak of hull's.
+    /// Of the loader's own process, whose bookkeeping is not hull's leak.
     own_kib: u64,
     /// Of user processes other than ours.
     processes: BTreeSet<String>,
@@ -39,7 +39,7 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Looks, after the caches have been dropped.
+    /// Takes a sample, after the caches have been dropped.
     pub(crate) fn take(root: &Path) -> Result<Sample> {
         rustix::fs::sync();
         fs::write("/proc/sys/vm/drop_caches", "3\n").context("cannot drop the caches")?;
@@ -78,7 +78,7 @@ impl Sample {
                 continue;
             }
             let folder = Path::new("/proc").join(&name);
-            // The kernel's threads have no command line. What has just ended is no more.
+            // Kernel threads have no command line; a process that has just ended is left out.
             let command = fs::read(folder.join("cmdline")).unwrap_or_default();
             if command.is_empty() {
                 continue;
@@ -140,7 +140,7 @@ impl Sample {
         )
     }
 
-    /// What is more than it was, beyond what it may be.
+    /// What has grown beyond its tolerance.
     pub(crate) fn grown_since(&self, first: &Sample) -> Vec<String> {
         let mut grown = Vec::new();
         // The loader's own growth is part of what is not available.

@@ -1,4 +1,4 @@
-//! One request through an io_uring, which no seccomp program sees (io_uring_setup(2), io_uring_enter(2)).
+//! One request through an io_uring, which seccomp does not filter (io_uring_setup(2), io_uring_enter(2)).
 
 use std::io;
 use std::os::fd::RawFd;
@@ -13,7 +13,7 @@ const IORING_FEAT_SINGLE_MMAP: u32 = 1;
 /// struct io_uring_sqe and io_uring_cqe.
 const SQE_LEN: usize = 64;
 const CQE_LEN: usize = 16;
-/// More than the rings of two entries take.
+/// A mapping large enough for rings of two entries.
 const RINGS_LEN: usize = 4096;
 
 /// struct io_uring_params, as numbers of 32 bits: the flags of what the kernel can do, and where things are.
@@ -41,8 +41,8 @@ pub(crate) fn socket(family: i32, kind: i32) -> io::Result<RawFd> {
     // fd is the family, off the type, len the protocol.
     entry[4..8].copy_from_slice(&family.to_ne_bytes());
     entry[8..16].copy_from_slice(&(kind as u64).to_ne_bytes());
-    // SAFETY: the kernel has said where in the mappings, which are as long, head, tail and entries are; nobody else has
-    // the ring.
+    // SAFETY: the offsets of head, tail and entries are the kernel's own and lie within the mappings; no other thread
+    // has the ring.
     unsafe {
         std::ptr::copy_nonoverlapping(entry.as_ptr(), entries.cast(), SQE_LEN);
         let at = |offset: usize| rings.cast::<u8>().add(params[offset] as usize);

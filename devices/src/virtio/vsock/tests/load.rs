@@ -60,7 +60,7 @@ fn pattern(at: usize) -> u8 {
 }
 
 #[test]
-fn every_byte_arrives_both_ways_while_both_sides_dawdle() {
+fn every_byte_arrives_both_ways_while_both_sides_are_slow() {
     const TOTAL: usize = 8 << 20;
     let mut guest = Guest::receiving();
     let stream = guest.offer(7);

@@ -139,7 +139,7 @@ proptest! {
         let mut guest = Guest::receiving();
         let failures = failures(&guest.offers);
         let mut host = guest.offer(7);
-        // As much as fits: nobody takes it yet.
+        // As much as fits: the guest takes nothing yet.
         host.set_nonblocking(true).unwrap();
         let all = bytes(len);
         let mut written = 0;
@@ -174,7 +174,7 @@ fn counter(value: u32) -> OwnedFd {
     eventfd(value, EventfdFlags::NONBLOCK).unwrap()
 }
 
-/// A stream whose host end is this descriptor.
+/// Joins the guest's connection to this descriptor.
 fn joined_to(guest: &mut Guest, descriptor: impl Into<OwnedFd>) {
     guest.offers.offer(7, descriptor.into()).unwrap();
     guest.send(Guest::header(9, 7, Op::REQUEST), &[]);

@@ -411,7 +411,7 @@ fn a_restored_device_tells_its_driver_that_connections_are_gone() {
     let state = guest.driver.device.state();
     let queues = guest.driver.stop();
     expect_end(&stream);
-    // While nobody works on the queues, the guest sends: half of its packets are taken before the save, half after.
+    // While the device is stopped, the guest sends.
     let header = guest.driver.readable(&Guest::header(9, 7, Op::RW).encode());
     guest.driver.queues[TX].add(&[header]);
     let (device, offers) = Vsock::restore(state);

@@ -89,7 +89,7 @@ fn limits_are_those_of_a_tuned_host_where_the_user_names_none() {
         let found = limits.iter().find(|limit| limit.typ() == typ).unwrap();
         (found.soft(), found.hard())
     };
-    let limits = rlimits(&[]).unwrap();
+    let limits = rlimits(&Options::default()).unwrap();
     assert_eq!(
         limit(&limits, PosixRlimitType::RlimitNofile),
         (1024, 524_288)
@@ -103,9 +103,15 @@ fn limits_are_those_of_a_tuned_host_where_the_user_names_none() {
         soft,
         hard: 20,
     };
-    let limits = rlimits(&[named(5), named(10)]).unwrap();
+    let mut options = Options {
+        ulimits: vec![named(5), named(10)],
+        ..Options::default()
+    };
+    let limits = rlimits(&options).unwrap();
     assert_eq!(limit(&limits, PosixRlimitType::RlimitNofile), (10, 20));
     assert_eq!(limits.len(), DEFAULT_ULIMITS.len());
+    options.isolation = Isolation::Native;
+    assert_eq!(rlimits(&options).unwrap().len(), 1);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Tars, put together header by header, so that they can be as wrong as a test needs.
+//! Tars, built header by header, so that tests can make malformed ones.
 
 /// An entry.
 #[derive(Clone, Copy)]

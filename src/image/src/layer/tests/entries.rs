@@ -1,4 +1,4 @@
-//! What a well-formed tar says, and what the image makes of it.
+//! Well-formed tars and the images made from them.
 
 use super::*;
 

@@ -35,7 +35,8 @@ pub(super) fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {output:?}");
 }
 
-/// Converts a tar and mounts the image; by way of a loop device, which every kernel with EROFS allows.
+/// Converts a tar and mounts the image; by way of a loop device, which every kernel with EROFS
+/// allows.
 pub(super) fn mount_layer(dir: &Path, name: &str, tar: &[u8]) -> Mounted {
     let image = dir.join(format!("{name}.erofs"));
     let file = File::options()
@@ -52,8 +53,8 @@ pub(super) fn mount_layer(dir: &Path, name: &str, tar: &[u8]) -> Mounted {
     )
 }
 
-/// What lstat, readlink, listxattr and read say of everything below a directory. Link counts of directories and sizes
-/// of directories are each file system's own.
+/// What lstat, readlink, listxattr and read say of everything below a directory. Link counts of
+/// directories and sizes of directories are each file system's own.
 fn listing(root: &Path) -> Vec<String> {
     let mut all = Vec::new();
     let mut pending = vec![root.to_owned()];
@@ -261,7 +262,7 @@ fn the_kernel_shows_a_layer_as_gnu_tar_extracts_it() {
         }
         assert_eq!(ours.len(), theirs.len(), "{format:?}");
         if format.contains(&"--xattrs") {
-            // Nothing is lost on the way: the tree itself is the measure.
+            // In this format tar loses nothing, so the original tree can be compared too.
             assert_eq!(ours, listing(&tree));
         }
         std::fs::remove_file(&tar).unwrap();

@@ -240,3 +240,29 @@ fn a_layer_that_names_all_its_parents_depends_on_none_below() {
             .depends_on_lower
     );
 }
+
+#[test]
+fn a_root_without_an_entry_is_marked() {
+    let marked = |archive: Archive| {
+        let (_, reader) = image(archive);
+        let xattrs = reader.root().unwrap().metadata.xattrs;
+        xattrs
+            .get(protocol::layer::IMPLIED_ROOT_XATTR.as_bytes())
+            .is_some()
+    };
+    let mut archive = Archive::default();
+    archive.add(E {
+        path: "file",
+        ..E::FILE
+    });
+    assert!(marked(archive.clone()));
+    archive.add(E {
+        path: "./",
+        mode: 0o555,
+        uid: 1000,
+        // An image cannot say of itself that its root does not count.
+        pax: &[("SCHILY.xattr.trusted.overlay.hull.implied", b"y")],
+        ..E::DIR
+    });
+    assert!(!marked(archive));
+}

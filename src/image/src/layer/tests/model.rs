@@ -26,7 +26,7 @@ pub(super) enum Thing {
     Whiteout,
 }
 
-/// What a layer says, while its tar is written.
+/// The contents of a layer, while its tar is written.
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) things: BTreeMap<String, Thing>,
@@ -44,23 +44,57 @@ pub(super) fn below(path: &str) -> impl Fn(&String) -> bool {
     move |other| other.starts_with(&prefix)
 }
 
+/// Targets of symlinks: relative and absolute, up and out, in circles, to what is not there.
+pub(super) const TARGETS: [&str; 7] = ["target", "/a", "../b", "c/../a", "/", "../../..", "b/c"];
+
+/// A path with the symlinks of its directories followed. `at` returns what is at a path, or makes a
+/// directory there.
+pub(super) fn followed(path: &str, mut at: impl FnMut(&str) -> Option<Thing>) -> Option<String> {
+    let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let names = |text: &str| -> Vec<String> {
+        let names = text.split('/').filter(|name| !name.is_empty());
+        names.rev().map(str::to_owned).collect()
+    };
+    let (mut here, mut left, mut links): (Vec<String>, _, _) = (Vec::new(), names(dir), 0);
+    while let Some(name) = left.pop() {
+        if name == ".." {
+            here.pop();
+            continue;
+        }
+        here.push(name);
+        match at(&here.join("/"))? {
+            Thing::Dir { .. } => {}
+            Thing::Link(target) if links < 40 => {
+                links += 1;
+                here.pop();
+                if target.starts_with('/') {
+                    here.clear();
+                }
+                left.extend(names(&target));
+            }
+            _ => return None,
+        }
+    }
+    here.push(name.to_owned());
+    Some(here.join("/"))
+}
+
 impl Model {
-    /// Makes the parents; `None` if there is something else in their place.
-    fn make_parents(&mut self, path: &str) -> Option<()> {
-        for parent in parents(path) {
+    /// Makes the parents, and returns the path without symlinks; `None` if something else is in
+    /// their place.
+    fn make_parents(&mut self, path: &str) -> Option<String> {
+        followed(path, |parent| {
             let dir = Thing::Dir {
                 mode: 0o755,
                 opaque: false,
             };
-            let thing = self.things.entry(parent.to_owned()).or_insert(dir);
-            matches!(thing, Thing::Dir { .. }).then_some(())?;
-        }
-        Some(())
+            Some(self.things.entry(parent.to_owned()).or_insert(dir).clone())
+        })
     }
 
     fn put(&mut self, path: &str, thing: Thing) -> Option<()> {
-        self.make_parents(path)?;
-        self.place(path, thing);
+        let path = self.make_parents(path)?;
+        self.place(&path, thing);
         Some(())
     }
 
@@ -87,8 +121,9 @@ impl Model {
             }
         }
         for path in self.hidden {
-            let covered =
-                parents(&path).any(|p| matches!(self.things[p], Thing::Dir { opaque: true, .. }));
+            let covered = self.opaque.contains("")
+                || parents(&path)
+                    .any(|p| matches!(self.things[p], Thing::Dir { opaque: true, .. }));
             if !covered && !self.things.contains_key(&path) {
                 self.things.insert(path, Thing::Whiteout);
             }
@@ -138,12 +173,13 @@ fn random_layer(seed: u64) -> (Vec<u8>, Option<BTreeMap<String, Thing>>) {
                     model.put(&path, Thing::File { number, data })
                 }
                 6 => {
+                    let link = TARGETS[random.below(TARGETS.len())];
                     archive.add(E {
                         path: &path,
-                        link: "target",
+                        link,
                         ..E::SYMLINK
                     });
-                    model.put(&path, Thing::Link("target".into()))
+                    model.put(&path, Thing::Link(link.into()))
                 }
                 7 => {
                     let link = random_path(&mut random);
@@ -153,6 +189,7 @@ fn random_layer(seed: u64) -> (Vec<u8>, Option<BTreeMap<String, Thing>>) {
                         ..E::HARD_LINK
                     });
                     model.make_parents(&path)?;
+                    let link = followed(&link, |path| model.things.get(path).cloned())?;
                     let target = model
                         .things
                         .get(&link)
@@ -165,8 +202,8 @@ fn random_layer(seed: u64) -> (Vec<u8>, Option<BTreeMap<String, Thing>>) {
                         path: &format!("{dir}/.wh.{name}"),
                         ..E::FILE
                     });
-                    model.make_parents(&path)?;
-                    model.hidden.insert(path.clone());
+                    let path = model.make_parents(&path)?;
+                    model.hidden.insert(path);
                     Some(())
                 }
                 _ => {
@@ -174,8 +211,9 @@ fn random_layer(seed: u64) -> (Vec<u8>, Option<BTreeMap<String, Thing>>) {
                         path: &format!("{path}/.wh..wh..opq"),
                         ..E::FILE
                     });
-                    model.make_parents(&format!("{path}/x"))?;
-                    model.opaque.insert(path.clone());
+                    let inside = model.make_parents(&format!("{path}/x"))?;
+                    let dir = inside.rsplit_once('/').map_or("", |(dir, _)| dir);
+                    model.opaque.insert(dir.to_owned());
                     Some(())
                 }
             }

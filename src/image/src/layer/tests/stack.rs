@@ -1,9 +1,9 @@
-//! Random stacks of layers against a model that is as simple as it can be: each layer's changes made to one map of whole
-//! paths. The images are merged as overlayfs does it.
+//! Random stacks of layers against a model that is as simple as it can be: each layer's changes
+//! made to one map of whole paths. The images are merged as overlayfs does it.
 
 use std::collections::BTreeMap;
 
-use super::model::{Model, Thing, below, parents, random_path, renumbered};
+use super::model::{Model, TARGETS, Thing, below, followed, parents, random_path, renumbered};
 use super::*;
 
 type Tree = BTreeMap<String, Thing>;
@@ -29,30 +29,33 @@ impl Layer<'_> {
         })
     }
 
-    fn make_parents(&mut self, path: &str) -> Option<()> {
-        for parent in parents(path) {
-            match self.own.things.get(parent) {
-                Some(Thing::Dir { .. }) => {}
-                Some(_) => return None,
-                None => {
-                    let mode = match self.lower.get(parent) {
-                        Some(&Thing::Dir { mode, .. }) if !self.hides(parent) => mode,
-                        _ => 0o755,
-                    };
-                    let dir = Thing::Dir {
-                        mode,
-                        opaque: false,
-                    };
-                    self.own.things.insert(parent.to_owned(), dir);
-                }
+    /// What is at a path, whichever layer has it.
+    fn at(&self, path: &str) -> Option<Thing> {
+        let lower = || self.lower.get(path).filter(|_| !self.hides(path));
+        self.own.things.get(path).or_else(lower).cloned()
+    }
+
+    fn make_parents(&mut self, path: &str) -> Option<String> {
+        followed(path, |parent| {
+            if self.own.things.contains_key(parent) {
+                return self.at(parent);
             }
-        }
-        Some(())
+            let thing = match self.at(parent) {
+                Some(link @ Thing::Link(_)) => return Some(link),
+                Some(dir @ Thing::Dir { .. }) => dir,
+                _ => Thing::Dir {
+                    mode: 0o755,
+                    opaque: false,
+                },
+            };
+            self.own.things.insert(parent.to_owned(), thing.clone());
+            Some(thing)
+        })
     }
 
     fn put(&mut self, path: &str, thing: Thing) -> Option<()> {
-        self.make_parents(path)?;
-        self.own.place(path, thing);
+        let path = self.make_parents(path)?;
+        self.own.place(&path, thing);
         Some(())
     }
 
@@ -63,16 +66,13 @@ impl Layer<'_> {
 
     /// What a hard link to `target` is.
     fn linked(&mut self, target: &str) -> Option<Thing> {
+        let target = &followed(target, |path| self.at(path))?;
         match self.own.things.get(target) {
             Some(Thing::Dir { .. }) => return None,
             Some(thing) => return Some(thing.clone()),
             None => {}
         }
-        let through = |parent: &str| match self.own.things.get(parent) {
-            None | Some(Thing::Dir { .. }) => true,
-            Some(_) => false,
-        };
-        if self.hides(target) || !parents(target).all(through) {
+        if self.hides(target) {
             return None;
         }
         match self.lower.get(target)?.clone() {
@@ -112,7 +112,8 @@ impl Layer<'_> {
     }
 }
 
-/// A random layer over `lower`: its tar, and what the stack shows then; `None` if it should be refused.
+/// A random layer over `lower`: its tar, and what the stack shows then; `None` if it should be
+/// refused.
 fn random_layer(random: &mut Random, lower: &Tree, next: &mut usize) -> (Vec<u8>, Option<Tree>) {
     let mut archive = Archive::default();
     let mut layer = Layer {
@@ -159,15 +160,16 @@ fn add(random: &mut Random, archive: &mut Archive, layer: &mut Layer<'_>) -> Opt
             layer.put(path, Thing::File { number, data })
         }
         10 => {
+            let link = TARGETS[random.below(TARGETS.len())];
             archive.add(E {
                 path,
-                link: "target",
+                link,
                 ..E::SYMLINK
             });
-            layer.put(path, Thing::Link("target".into()))
+            layer.put(path, Thing::Link(link.into()))
         }
         11..=13 => {
-            // Of what there is, as a rule: most random targets would be refused.
+            // Mostly existing targets: most random ones would be refused.
             let known: Vec<_> = layer.lower.keys().chain(layer.own.things.keys()).collect();
             let target = match random.below(4) {
                 0 => random_path(random),
@@ -189,8 +191,8 @@ fn add(random: &mut Random, archive: &mut Archive, layer: &mut Layer<'_>) -> Opt
                 path: &format!("{dir}/.wh.{name}"),
                 ..E::FILE
             });
-            layer.make_parents(path)?;
-            layer.own.hidden.insert(path.clone());
+            let path = layer.make_parents(path)?;
+            layer.own.hidden.insert(path);
             Some(())
         }
         18 => {
@@ -198,8 +200,9 @@ fn add(random: &mut Random, archive: &mut Archive, layer: &mut Layer<'_>) -> Opt
                 path: &format!("{path}/.wh..wh..opq"),
                 ..E::FILE
             });
-            layer.make_parents(&format!("{path}/x"))?;
-            layer.own.opaque.insert(path.clone());
+            let inside = layer.make_parents(&format!("{path}/x"))?;
+            let dir = inside.rsplit_once('/').map_or("", |(dir, _)| dir);
+            layer.own.opaque.insert(dir.to_owned());
             Some(())
         }
         _ if random.below(4) == 0 => {

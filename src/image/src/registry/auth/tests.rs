@@ -25,10 +25,44 @@ fn challenges_are_read_with_quotes_commas_and_company() {
 }
 
 #[test]
-fn percent_encoding_spares_only_unreserved_characters() {
+fn parameters_that_lack_their_quotes_are_read_all_the_same() {
+    let found =
+        challenges("Bearer realm=https://auth.example/t,service=r,scope=repository:a/b:pull");
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].parameter("realm"), Some("https://auth.example/t"));
+    assert_eq!(found[0].parameter("scope"), Some("repository:a/b:pull"));
+}
+
+#[test]
+fn a_token_may_have_either_name() {
+    for (answer, token) in [
+        (r#"{"token":"t"}"#, Some("t")),
+        (r#"{"access_token":"a","expires_in":"soon"}"#, Some("a")),
+        (r#"{"token":"","access_token":"a"}"#, Some("a")),
+        (r#"{"token":null,"access_token":"a"}"#, Some("a")),
+        (r#"{"token":"t","access_token":"a"}"#, Some("t")),
+        (r#"{"token":"","access_token":""}"#, None),
+        ("{}", None),
+    ] {
+        let parsed: TokenAnswer = serde_json::from_str(answer).unwrap();
+        assert_eq!(parsed.into_token().as_deref(), token, "{answer}");
+    }
+}
+
+#[test]
+fn a_token_is_asked_for_with_each_scope_beside_the_realms_own_query() {
+    let http = Http::new("r.example", &[], std::time::Duration::from_secs(1)).unwrap();
+    let exchange = Exchange {
+        http: &http,
+        host: "r.example",
+        realm: "https://auth.example/t?account=u".parse().unwrap(),
+        service: "é r",
+        scope: "repository:a/b:pull repository:c:pull".into(),
+    };
     assert_eq!(
-        percent_encoded("repository:a/b:pull é~"),
-        "repository%3Aa%2Fb%3Apull%20%C3%A9~"
+        exchange.query().as_str(),
+        "https://auth.example/t?account=u&scope=repository%3Aa%2Fb%3Apull\
+         &scope=repository%3Ac%3Apull&service=%C3%A9+r"
     );
 }
 

@@ -54,6 +54,8 @@ fn config(id: &str, restart: RestartPolicy) -> ContainerConfig {
                 stdin_once: true,
             },
             etc: Default::default(),
+            own_names: Vec::new(),
+            gateway_names: Vec::new(),
             layers: Vec::new(),
             read_only: false,
             volumes: Vec::new(),

@@ -98,6 +98,20 @@ fn h7_a_machine_that_breaks_is_told_with_its_reason_and_everything_is_answered()
 }
 
 #[test]
+fn h8_a_machine_that_is_killed_leaves_the_restart_to_the_warden() {
+    let mut w = World::running(RestartPolicy::Always);
+    w.session.machine_ended(Broken {
+        message: "hull-vmm was killed".into(),
+        console: Vec::new(),
+    });
+    w.act();
+    w.warden_records(Next::Restart { after_ms: 100 });
+    assert!(w.saw("end"));
+    w.wait(Duration::from_secs(1));
+    assert_eq!(w.count("warden StartFailed"), 0);
+}
+
+#[test]
 fn h11_a_stop_takes_back_a_restart_that_is_due() {
     let mut w = World::running(RestartPolicy::Always);
     w.ends(1, Next::Restart { after_ms: 100 });

@@ -1,4 +1,4 @@
-//! What a VM begins with: a kernel in memory and its tables, or everything that another VM was saved with.
+//! The initial state of a VM: a kernel in memory and its tables, or the saved state of another VM.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -13,22 +13,22 @@ use crate::loader::{self, Kernel};
 use crate::snapshot::{Chips, State};
 use crate::vcpu::Start;
 
-/// What is in a VM's memory, and goes with it.
-pub(super) enum Beginning {
+/// What a VM starts from.
+pub(super) enum InitialState {
     /// A kernel that is to boot.
     Kernel(Box<Loaded>),
-    /// All of another VM's memory.
+    /// Another VM's memory and state.
     Snapshot(Box<State>),
 }
 
-/// A kernel in memory, with what it is to be told.
+/// A kernel in memory, with what its tables will hold.
 pub(super) struct Loaded {
     kernel: Kernel,
     initramfs: Option<arch::Initramfs>,
     cmdline: String,
 }
 
-impl Beginning {
+impl InitialState {
     /// Makes and fills the memory of `config`'s VM.
     pub(super) fn load(
         config: &VmConfig,
@@ -60,7 +60,7 @@ impl Beginning {
         }
     }
 
-    /// What of the memory is the file's, or was, until the guest writes to it.
+    /// The part of the memory that is mapped from a file until the guest writes to it.
     pub(super) fn file_memory(&self, ram: &Ram) -> Vec<HostRange> {
         match self {
             Self::Kernel(loaded) => loaded.kernel.image.clone(),
@@ -68,8 +68,8 @@ impl Beginning {
         }
     }
 
-    /// Tells the kernel of the machine, which has its devices now, or the devices where they go on. Where the vCPUs begin;
-    /// and chips to be set when these are there.
+    /// Writes the kernel's tables, now that the machine has its devices, or gives the devices their saved states. Returns
+    /// where the vCPUs begin, and chips to be set when these are there.
     pub(super) fn finish(
         self,
         config: &VmConfig,
@@ -89,7 +89,7 @@ impl Beginning {
                     devices,
                     ..
                 } = *state;
-                bus.begin_at(devices)?;
+                bus.set_saved(devices)?;
                 Ok((Start::Saved(vcpus), Some(chips)))
             }
         }

@@ -1,0 +1,106 @@
+//! What a sandbox's containers share: a network namespace and a PID namespace, each made when it is first wanted.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use container::Holder;
+use protocol::agent::{Interface, Network, PidNamespace};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::Surroundings;
+use crate::containers::Container;
+use crate::failure::Refusal;
+
+/// The namespaces of the sandbox.
+#[derive(Debug, Default)]
+pub(crate) struct Sandbox {
+    network: Option<OwnedFd>,
+    processes: Option<Holder>,
+}
+
+impl Sandbox {
+    /// Makes the network, with an interface.
+    pub(crate) fn add_network(
+        &mut self,
+        place: &Surroundings,
+        interface: &Interface,
+    ) -> Result<(), Refusal> {
+        if self.network.is_some() {
+            return Err(Refusal::NetworkExists);
+        }
+        let interface = found(interface, place);
+        self.network = Some(container::network_namespace(Some(&interface))?);
+        Ok(())
+    }
+
+    /// The network of a container that is to be made.
+    pub(crate) fn network(
+        &mut self,
+        wanted: &Network,
+        container: &mut Container,
+        place: &Surroundings,
+    ) -> Result<container::Network, Refusal> {
+        match wanted {
+            Network::None => Ok(container::Network::Loopback),
+            Network::Own(interface) => {
+                if let Some((known, namespace)) = &container.network
+                    && known == interface
+                {
+                    return Ok(container::Network::Join(copy(namespace)?));
+                }
+                container.network = None;
+                Ok(container::Network::Interface(found(interface, place)))
+            }
+            Network::Sandbox => {
+                let network = match self.network.take() {
+                    Some(network) => network,
+                    None => container::network_namespace(None)?,
+                };
+                let network = self.network.insert(network);
+                Ok(container::Network::Join(copy(network)?))
+            }
+        }
+    }
+
+    /// The PID namespace of a container that is to be made.
+    pub(crate) fn processes(
+        &mut self,
+        wanted: PidNamespace,
+    ) -> Result<container::PidNamespace, Refusal> {
+        if wanted == PidNamespace::Own {
+            return Ok(container::PidNamespace::Own);
+        }
+        let holder = match self.processes.take().filter(is_alive) {
+            Some(holder) => holder,
+            None => container::pid_namespace()?,
+        };
+        let holder = self.processes.insert(holder);
+        Ok(container::PidNamespace::Join(copy(holder)?))
+    }
+
+    /// Gives them up. Every process of the PID namespace is killed.
+    pub(crate) fn end(&mut self) {
+        *self = Sandbox::default();
+    }
+}
+
+fn copy(fd: impl AsFd) -> Result<OwnedFd, Refusal> {
+    let copy = fd.as_fd().try_clone_to_owned();
+    copy.map_err(Refusal::Namespace)
+}
+
+/// The namespace has not ended with its first process, which the kernel may have killed for want of memory.
+fn is_alive(holder: &Holder) -> bool {
+    let mut fds = [PollFd::new(holder, PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0))
+}
+
+fn found(interface: &Interface, place: &Surroundings) -> container::Interface {
+    container::Interface {
+        which: (place.interface)(interface.mac),
+        mac: interface.mac,
+        address: interface.address,
+        prefix_len: interface.prefix_len,
+        gateway: interface.gateway,
+        mtu: interface.mtu,
+    }
+}

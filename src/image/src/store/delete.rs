@@ -1,0 +1,316 @@
+//! Deleting images by Docker's rules (moby, daemon/images/image_delete.go): what a name or an id takes with it, and
+//! what containers keep.
+//!
+//! | Given | Without force | With force |
+//! |---|---|---|
+//! | a name, others remain | the name goes | the same |
+//! | the last name | refused if any container uses the image | goes; the image too, unless a running container uses it |
+//! | an id with several names | refused | all names and the image go |
+//! | an id in use by a stopped container | refused | all names and the image go |
+//! | an id in use by a running container | refused | refused |
+
+use super::{Error, FileLock, Result, Store};
+use crate::digest::Digest;
+use crate::reference::Reference;
+
+/// A container that uses an image, as the caller knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageUser {
+    /// The image.
+    pub image: Digest,
+    /// The container's name or id, for messages.
+    pub container: String,
+    /// Whether it runs. What runs holds a lease as well.
+    pub running: bool,
+}
+
+/// How to delete.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DeleteOptions<'a> {
+    /// As the table above says.
+    pub force: bool,
+    /// The containers there are, or at least those that use the image.
+    pub users: &'a [ImageUser],
+}
+
+/// One thing that was deleted; Docker's `Untagged: …` and `Deleted: …`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deletion {
+    /// A name, in its short form: `nginx:1.27` or `nginx@sha256:…`.
+    Untagged(String),
+    /// The image.
+    Deleted(Digest),
+}
+
+/// What a deletion or a pruning did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// In the order in which it happened.
+    pub deletions: Vec<Deletion>,
+    /// The space that was freed, in bytes.
+    pub freed_bytes: u64,
+}
+
+/// Why nothing was deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteError {
+    /// A container uses the image, which would go with its last name.
+    #[error("cannot remove {name}: {user} uses its image {}", .image.short())]
+    NameInUse {
+        /// The name, as it was given.
+        name: String,
+        /// What it names.
+        image: Digest,
+        /// Which container.
+        user: User,
+    },
+    /// A container uses the image.
+    #[error("cannot remove image {}: {user} uses it", .image.short())]
+    InUse {
+        /// The image.
+        image: Digest,
+        /// Which container.
+        user: User,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// A container that keeps an image, for messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Name or id; `None` if only its lease is known.
+    pub container: Option<String>,
+    /// Whether it runs.
+    pub running: bool,
+}
+
+impl std::fmt::Display for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.container, self.running) {
+            (Some(container), true) => write!(f, "running container {container}"),
+            (Some(container), false) => write!(f, "stopped container {container}"),
+            (None, _) => f.write_str("a running container"),
+        }
+    }
+}
+
+impl DeleteError {
+    /// What a person can do about it.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            DeleteError::NameInUse { .. } => {
+                Some("remove the container first, or force the removal of the name".to_owned())
+            }
+            DeleteError::InUse { user, .. } if user.running => {
+                Some("stop and remove the container first".to_owned())
+            }
+            DeleteError::InUse { .. } => {
+                Some("remove the container first, or force the image's removal".to_owned())
+            }
+            DeleteError::Store(error) => error.help(),
+        }
+    }
+}
+
+impl Store {
+    /// Deletes a name or, if `text` is an id or an image's last name, the image; then its layers, unless others have
+    /// them. Fails with [`Error::NotFound`] where there is neither.
+    pub fn delete(
+        &self,
+        text: &str,
+        options: &DeleteOptions<'_>,
+    ) -> std::result::Result<Deleted, DeleteError> {
+        match self.try_delete(text, options) {
+            // The database cannot even forget without some room for its journal.
+            Err(DeleteError::Store(Error::DiskFull { .. })) if self.release_reserve()? => {
+                self.try_delete(text, options)
+            }
+            result => result,
+        }
+    }
+
+    fn try_delete(
+        &self,
+        text: &str,
+        options: &DeleteOptions<'_>,
+    ) -> std::result::Result<Deleted, DeleteError> {
+        if let Ok(name) = text.parse::<Reference>() {
+            let named = self.database().image_named(&name.canonical())?;
+            if let Some(row) = named {
+                return self.delete_name(&row.id, &name, options);
+            }
+        }
+        let id = self.id_with_prefix(text)?;
+        let id = id.ok_or_else(|| Error::NotFound {
+            what: text.to_owned(),
+        })?;
+        self.delete_id(id, options)
+    }
+
+    fn delete_name(
+        &self,
+        id: &Digest,
+        name: &Reference,
+        options: &DeleteOptions<'_>,
+    ) -> std::result::Result<Deleted, DeleteError> {
+        let (going, staying) = self.split_names(id, name)?;
+        let mut deleted = Deleted::default();
+        if !staying.is_empty() {
+            deleted.untagged(self.database().untag(id, &going)?);
+            return Ok(deleted);
+        }
+        if !options.force
+            && let Some(user) = self.user_of(id, options.users, false)?
+        {
+            return Err(DeleteError::NameInUse {
+                name: name.to_string(),
+                image: *id,
+                user,
+            });
+        }
+        let kept = self.user_of(id, options.users, true)?.is_some();
+        if kept || self.delete_image(id, &going)? != Outcome::Gone {
+            deleted.untagged(self.database().untag(id, &going)?);
+            return Ok(deleted);
+        }
+        deleted.untagged(going);
+        deleted.deletions.push(Deletion::Deleted(*id));
+        deleted.freed_bytes = self.sweep(0)?.bytes;
+        Ok(deleted)
+    }
+
+    fn delete_id(
+        &self,
+        id: Digest,
+        options: &DeleteOptions<'_>,
+    ) -> std::result::Result<Deleted, DeleteError> {
+        if let Some(user) = self.user_of(&id, options.users, options.force)? {
+            return Err(DeleteError::InUse { image: id, user });
+        }
+        let names = self.database().names(&id)?;
+        if !options.force && !is_single(&names) {
+            return Err(Error::SeveralNames { id, names }.into());
+        }
+        match self.delete_image(&id, &names)? {
+            Outcome::Gone => {}
+            Outcome::Renamed => return self.delete_id(id, options),
+            Outcome::Leased => {
+                let user = User {
+                    container: None,
+                    running: true,
+                };
+                return Err(DeleteError::InUse { image: id, user });
+            }
+        }
+        let mut deleted = Deleted::default();
+        deleted.untagged(names);
+        deleted.deletions.push(Deletion::Deleted(id));
+        deleted.freed_bytes = self.sweep(0)?.bytes;
+        Ok(deleted)
+    }
+
+    /// A container that uses the image; with `only_running`, one that runs.
+    pub(super) fn user_of(
+        &self,
+        id: &Digest,
+        users: &[ImageUser],
+        only_running: bool,
+    ) -> Result<Option<User>> {
+        let known = users
+            .iter()
+            .filter(|user| user.image == *id && (user.running || !only_running))
+            .max_by_key(|user| user.running);
+        if let Some(user) = known {
+            return Ok(Some(User {
+                container: Some(user.container.clone()),
+                running: user.running,
+            }));
+        }
+        let path = self.lease_path(id);
+        // A lease that nobody took leaves no file, and none is to be made.
+        let leased = path.exists()
+            && FileLock::try_exclusive(&path)
+                .map_err(Error::io("lock", path))?
+                .is_none();
+        Ok(leased.then_some(User {
+            container: None,
+            running: true,
+        }))
+    }
+
+    /// Deletes an image that has no other names than these. Its layers are left to a sweep.
+    pub(super) fn delete_image(&self, id: &Digest, names: &[String]) -> Result<Outcome> {
+        let path = self.lease_path(id);
+        let lock = FileLock::try_exclusive(&path).map_err(Error::io("lock", &path))?;
+        let Some(lock) = lock else {
+            return Ok(Outcome::Leased);
+        };
+        let gone = self.database().delete_named(id, names)?;
+        lock.remove().map_err(Error::io("remove", path))?;
+        Ok(if gone {
+            Outcome::Gone
+        } else {
+            Outcome::Renamed
+        })
+    }
+}
+
+/// What became of an image that was to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It is deleted.
+    Gone,
+    /// A running container has it.
+    Leased,
+    /// Another process has given it a name meanwhile.
+    Renamed,
+}
+
+impl Deleted {
+    /// Adds names of the store, in their short form.
+    pub(super) fn untagged(&mut self, names: Vec<String>) {
+        let short = |name: String| match name.parse::<Reference>() {
+            Ok(reference) => reference.to_string(),
+            Err(_) => name,
+        };
+        self.deletions.extend(
+            names
+                .into_iter()
+                .map(|name| Deletion::Untagged(short(name))),
+        );
+    }
+}
+
+/// Whether these names are one tag at most, and digests of its repository: then an id means the name as well.
+fn is_single(names: &[String]) -> bool {
+    let repository = |name: &String| {
+        let end = name.find('@').or_else(|| name.rfind(':'));
+        name[..end.unwrap_or(name.len())].to_owned()
+    };
+    let tags = names.iter().filter(|name| !name.contains('@')).count();
+    let mut repositories: Vec<String> = names.iter().map(repository).collect();
+    repositories.sort();
+    repositories.dedup();
+    tags <= 1 && repositories.len() <= 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_single;
+
+    #[test]
+    fn one_tag_with_its_digests_is_one_reference() {
+        let single = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            is_single(&names)
+        };
+        let digest = "localhost:5000/a@sha256:00";
+        assert!(single(&[]));
+        assert!(single(&["localhost:5000/a:1"]));
+        assert!(single(&["localhost:5000/a:1", digest]));
+        assert!(!single(&["localhost:5000/a:1", "localhost:5000/a:2"]));
+        assert!(!single(&["docker.io/library/a:1", digest]));
+    }
+}
