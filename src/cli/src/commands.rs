@@ -16,7 +16,7 @@ use crate::containers::{cp, exec, inspect, logs, look, ps, run, stats, update};
 use crate::events::EventsArgs;
 use crate::machine::{self, MachineCommand};
 use crate::pods::{self, PodCommand};
-use crate::prune::{self, PruneArgs};
+use crate::prune::{self, PruneArgs, SystemPruneArgs};
 use crate::run_args::{CreateArgs, RunArgs};
 use crate::system::{self, DfArgs, InfoArgs, VersionArgs};
 use crate::{FAILED, completion, doctor, events, images};
@@ -44,6 +44,10 @@ pub(crate) enum Command {
     Import(images::ImportArgs),
     Images(images::ImagesArgs),
     Rmi(images::RmiArgs),
+    #[command(flatten)]
+    SharedImage(SharedImage),
+    Login(images::registry::LoginArgs),
+    Logout(images::registry::LogoutArgs),
     Events(EventsArgs),
     Info(InfoArgs),
     Version(VersionArgs),
@@ -110,8 +114,20 @@ pub(crate) enum ContainerCommand {
     Prune(PruneArgs),
 }
 
+/// Commands that are below `hull` and below `hull image`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SharedImage {
+    Push(images::registry::PushArgs),
+    Save(images::archive::SaveArgs),
+    Load(images::archive::LoadArgs),
+    Tag(images::manage::TagArgs),
+    History(images::manage::HistoryArgs),
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
+    #[command(flatten)]
+    Shared(SharedImage),
     Pull(images::PullArgs),
     Import(images::ImportArgs),
     #[command(visible_alias = "list")]
@@ -119,6 +135,7 @@ pub(crate) enum ImageCommand {
     #[command(visible_alias = "remove")]
     Rm(images::RmiArgs),
     Inspect(InspectArgs),
+    Prune(images::manage::PruneArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,8 +143,7 @@ pub(crate) enum SystemCommand {
     Df(DfArgs),
     Events(EventsArgs),
     Info(InfoArgs),
-    /// Remove what is not used: containers that do not run, and what killed commands left
-    Prune(PruneArgs),
+    Prune(SystemPruneArgs),
 }
 
 /// Groups of the overview, as `hull --help` shows them: their heading and their commands.
@@ -148,7 +164,12 @@ const GROUPS: [(&str, &[&str]); 5] = [
             "export",
         ],
     ),
-    ("Images", &["import", "rmi"]),
+    (
+        "Images",
+        &[
+            "push", "save", "load", "import", "tag", "history", "rmi", "login", "logout",
+        ],
+    ),
     ("This Host", &["events", "doctor", "completion", "bench"]),
 ];
 
@@ -208,6 +229,9 @@ pub(crate) fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
         Command::Import(args) => images::import(args),
         Command::Images(args) => images::list(args),
         Command::Rmi(args) => images::remove(args),
+        Command::SharedImage(command) => shared_image(command),
+        Command::Login(args) => images::registry::login(args),
+        Command::Logout(args) => images::registry::logout(args),
         Command::Events(args) => events::events(args),
         Command::Info(args) => system::info(args),
         Command::Version(args) => system::version(args),
@@ -218,6 +242,8 @@ pub(crate) fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
             ContainerCommand::Prune(args) => prune::containers(args),
         },
         Command::Image(command) => match command {
+            ImageCommand::Shared(command) => shared_image(command),
+            ImageCommand::Prune(args) => images::manage::prune(args),
             ImageCommand::Pull(args) => images::pull(args),
             ImageCommand::Import(args) => images::import(args),
             ImageCommand::Ls(args) => images::list(args),
@@ -235,6 +261,16 @@ pub(crate) fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
         Command::Doctor(args) => doctor::run(args),
         Command::Completion(args) => completion::completion(args),
         Command::Bench { what } => bench::run(what).map(|()| 0),
+    }
+}
+
+fn shared_image(command: SharedImage) -> anyhow::Result<u8> {
+    match command {
+        SharedImage::Push(args) => images::registry::push(args),
+        SharedImage::Save(args) => images::archive::save(args),
+        SharedImage::Load(args) => images::archive::load(args),
+        SharedImage::Tag(args) => images::manage::tag(args),
+        SharedImage::History(args) => images::manage::history(args),
     }
 }
 

@@ -1,10 +1,14 @@
-//! `hull pull`, `import`, `images` and `rmi`.
+//! Images: `pull`, `import`, `images` and `rmi` here, the others below.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
 use engine::image::{self, Image, PullOptions, Reference, Store};
+
+pub(crate) mod archive;
+pub(crate) mod manage;
+pub(crate) mod registry;
 
 use crate::output::{self, Columns, Row};
 use crate::progress::Reporter;
@@ -13,6 +17,12 @@ use crate::{complain, out, say};
 /// Fetch an image from a registry
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
+    /// Fetch every tag of the repository
+    #[arg(short, long)]
+    all_tags: bool,
+    /// The platform to take of an image for several, as in linux/amd64 (hull runs only this machine's)
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]")]
+    platform: Option<image::Platform>,
     /// The image, as Docker names it
     #[arg(value_name = "IMAGE")]
     image: String,
@@ -86,10 +96,27 @@ pub(crate) fn pull(args: PullArgs) -> anyhow::Result<u8> {
     let reference = reference(&args.image)?;
     let options = PullOptions {
         insecure_registries: args.insecure_registry,
+        platform: args.platform,
         ..PullOptions::default()
     };
     let reporter = Reporter::new();
     let progress: &dyn image::Progress = if args.quiet { &() } else { &reporter };
+    if args.all_tags {
+        let pulled = store()?
+            .pull_all(&reference, &options, progress)
+            .map_err(explained)?;
+        if !args.quiet {
+            for one in &pulled {
+                out(&format!("Digest: {}\n", one.digest))?;
+            }
+        }
+        out(&format!(
+            "{}/{}\n",
+            reference.domain(),
+            reference.repository()
+        ))?;
+        return Ok(0);
+    }
     let pulled = store()?
         .pull(&reference, &options, progress)
         .map_err(explained)?;

@@ -4,14 +4,30 @@ use std::io::{BufRead, Write};
 
 use clap::Args;
 use engine::Engine;
-use engine::prune::{PruneFilters, Pruned};
+use engine::prune::PruneFilters;
 
+use crate::images::manage;
 use crate::{moments, out, output};
 
 /// Remove all containers that do not run
 #[derive(Debug, Args)]
 #[command(after_help = "Filters: until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE]")]
 pub(crate) struct PruneArgs {
+    /// Remove only what matches, as in until=24h
+    #[arg(long = "filter", value_name = "NAME=VALUE", value_parser = moments::filter)]
+    filters: Vec<(String, String)>,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Remove what is not used: containers that do not run, images without a name, and what killed commands left
+#[derive(Debug, Args)]
+#[command(after_help = "Filters: until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE]")]
+pub(crate) struct SystemPruneArgs {
+    /// Remove all images that no container uses, not only those without a name
+    #[arg(short, long)]
+    all: bool,
     /// Remove only what matches, as in until=24h
     #[arg(long = "filter", value_name = "NAME=VALUE", value_parser = moments::filter)]
     filters: Vec<(String, String)>,
@@ -34,7 +50,7 @@ fn filters(texts: &[(String, String)]) -> anyhow::Result<PruneFilters> {
 }
 
 /// Whether the user agrees.
-fn agreed(warning: &str) -> anyhow::Result<bool> {
+pub(crate) fn agreed(warning: &str) -> anyhow::Result<bool> {
     out(&format!(
         "WARNING! {warning}\nAre you sure you want to continue? [y/N] "
     ))?;
@@ -44,42 +60,53 @@ fn agreed(warning: &str) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn report(pruned: &Pruned) -> String {
+/// What was removed, by kind, and how much that took.
+pub(crate) fn report(removed: &[(&str, Vec<String>)], freed_bytes: u64) -> String {
     let mut text = String::new();
-    if !pruned.containers.is_empty() {
-        text.push_str("Deleted Containers:\n");
-        for id in &pruned.containers {
-            text.push_str(&format!("{id}\n"));
-        }
-        text.push('\n');
+    for (heading, lines) in removed.iter().filter(|(_, lines)| !lines.is_empty()) {
+        text.push_str(&format!("{heading}:\n{}\n\n", lines.join("\n")));
     }
     text.push_str(&format!(
         "Total reclaimed space: {}\n",
-        output::size(pruned.freed_bytes)
+        output::size(freed_bytes)
     ));
     text
 }
 
 /// `hull container prune`.
 pub(crate) fn containers(args: PruneArgs) -> anyhow::Result<u8> {
-    prune(&args, "This will remove all stopped containers.")
-}
-
-/// `hull system prune`.
-pub(crate) fn system(args: PruneArgs) -> anyhow::Result<u8> {
-    prune(
-        &args,
-        "This will remove:\n  - all stopped containers\n  - what ended and killed commands left behind\n",
-    )
-}
-
-fn prune(args: &PruneArgs, warning: &str) -> anyhow::Result<u8> {
     let filters = filters(&args.filters)?;
-    if !args.force && !agreed(warning)? {
+    if !args.force && !agreed("This will remove all stopped containers.")? {
         return Ok(0);
     }
     let pruned = Engine::find()?.prune_containers(&filters)?;
-    out(&report(&pruned))?;
+    out(&report(
+        &[("Deleted Containers", pruned.containers)],
+        pruned.freed_bytes,
+    ))?;
+    Ok(0)
+}
+
+/// `hull system prune`.
+pub(crate) fn system(args: SystemPruneArgs) -> anyhow::Result<u8> {
+    let of_containers = filters(&args.filters)?;
+    let of_images = manage::filters(&args.filters)?;
+    let images = match args.all {
+        true => "all images without at least one container associated to them",
+        false => "all dangling images",
+    };
+    let warning = format!("This will remove:\n  - all stopped containers\n  - {images}\n");
+    if !args.force && !agreed(&warning)? {
+        return Ok(0);
+    }
+    let engine = Engine::find()?;
+    let pruned = engine.prune_containers(&of_containers)?;
+    let (images, freed) = manage::prune_images(&engine, args.all, of_images)?;
+    let removed = [
+        ("Deleted Containers", pruned.containers),
+        ("Deleted Images", images),
+    ];
+    out(&report(&removed, pruned.freed_bytes.saturating_add(freed)))?;
     Ok(0)
 }
 
@@ -89,16 +116,13 @@ mod tests {
 
     #[test]
     fn what_was_removed_is_listed_as_docker_lists_it() {
-        let pruned = Pruned {
-            containers: vec!["a".repeat(64)],
-            freed_bytes: 4096,
-        };
-        let expected = format!(
-            "Deleted Containers:\n{}\n\nTotal reclaimed space: 4.1kB\n",
-            "a".repeat(64)
-        );
-        assert_eq!(report(&pruned), expected);
-        assert_eq!(report(&Pruned::default()), "Total reclaimed space: 0B\n");
+        let expected = "Deleted Containers:\na\nb\n\nTotal reclaimed space: 4.1kB\n";
+        let removed = [
+            ("Deleted Containers", vec!["a".into(), "b".into()]),
+            ("Deleted Images", vec![]),
+        ];
+        assert_eq!(report(&removed, 4096), expected);
+        assert_eq!(report(&[], 0), "Total reclaimed space: 0B\n");
     }
 
     #[test]
