@@ -45,10 +45,12 @@ pub(crate) enum ToWarden {
     Reload { container: String },
     /// Its log is full: answered by [`ToSpeaker::Log`].
     Rotate { container: String },
-    /// Its health has changed. Not answered.
+    /// A check of its health has a result, which the speaker has written to the container's health file. Not answered.
     Health {
         container: String,
         status: HealthStatus,
+        /// The status is another than before.
+        changed: bool,
     },
     /// It has left the sandbox. Not answered.
     Forget { container: String },
@@ -62,7 +64,7 @@ pub(crate) enum ToWarden {
 pub(crate) enum ToSpeaker {
     /// A client has connected; its socket, which does not block, comes along.
     Client,
-    /// The container's config.json, its log (if `log`) and its layers' files come along, in this order.
+    /// The container's config.json, its health file, its log (if `log`) and its layers' files come along, in this order.
     Loaded {
         container: String,
         log: bool,

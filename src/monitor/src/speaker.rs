@@ -8,13 +8,14 @@
 //! confined, or comes from the warden. The session decides, this carries out.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use protocol::agent::{Failure, FailureKind, FromAgent, Request as ToAgent};
 use protocol::monitor::{FromMonitor, Measured};
-use protocol::record::ContainerConfig;
+use protocol::record::{ContainerConfig, Health};
 use protocol::vmm::FromVmm;
 use rustix::process::Pid;
 
@@ -91,6 +92,8 @@ struct Speaker {
     /// Containers whose layers hull-vmm is adding, by request.
     adding: BTreeMap<u32, (String, Vec<protocol::agent::Layer>)>,
     next_addition: u32,
+    /// Where each container's health is written for the warden, which puts it on disk.
+    health_files: BTreeMap<String, File>,
     notices: VecDeque<String>,
     hello_ns: Option<u64>,
     status: OwnedFd,
@@ -121,7 +124,9 @@ impl Speaker {
         }
         confine(user, warden, words).map_err(Error::Confine)?;
         let mut streams = Streams::new();
-        let single = birth.single.map(|(config, log)| {
+        let mut health_files = BTreeMap::new();
+        let single = birth.single.map(|(config, log, health)| {
+            health_files.insert(config.id.clone(), File::from(health));
             if let Some(log) = new_log(&config, log) {
                 streams.set_log(&config.id, log);
             }
@@ -142,6 +147,7 @@ impl Speaker {
             layer_files: BTreeMap::new(),
             adding: BTreeMap::new(),
             next_addition: 1,
+            health_files,
             notices: birth.notices.into(),
             hello_ns: None,
             status,
@@ -215,6 +221,7 @@ impl Speaker {
         for event in events {
             match event {
                 Event::Ended { process, port } => self.session.stream_ended(&process, port),
+                Event::Captured { process, bytes } => self.session.captured(&process, &bytes),
                 Event::LogFull { container } => {
                     let message = crate::link::ToWarden::Rotate { container };
                     self.link.send(&message, &[])?;
@@ -273,6 +280,11 @@ impl Speaker {
         });
         match config {
             Ok(config) => {
+                self.health_files.extend(
+                    descriptors
+                        .next()
+                        .map(|file| (container.to_owned(), file.into())),
+                );
                 let log = if log { descriptors.next() } else { None };
                 if let Some(log) = new_log(&config, log) {
                     self.streams.set_log(container, log);
@@ -282,6 +294,23 @@ impl Speaker {
                 self.session.loaded(container, Ok(Box::new(config)));
             }
             Err(failure) => self.session.loaded(container, Err(failure)),
+        }
+    }
+
+    /// Writes what is known of a container's health where the warden finds it.
+    fn write_health(&mut self, container: &str, health: &Health) {
+        let Some(file) = self.health_files.get_mut(container) else {
+            return;
+        };
+        let written = serde_json::to_vec(health)
+            .map_err(io::Error::from)
+            .and_then(|text| {
+                file.set_len(0)?;
+                file.seek(SeekFrom::Start(0))?;
+                file.write_all(&text)
+            });
+        if let Err(error) = written {
+            tracing::warn!(%error, "a health check's result is lost");
         }
     }
 
@@ -335,6 +364,8 @@ impl Speaker {
             Action::Open { stream, role } => self.open(&stream, role)?,
             Action::Close { ports } => self.streams.close(&self.poller, &ports),
             Action::Finish { process } => self.streams.finish(&self.poller, &process),
+            Action::Capture { process } => self.streams.capture(process),
+            Action::Health { container, health } => self.write_health(&container, &health),
             Action::Place { container } => self.place(&container),
             Action::Agent { seq, request } => self.ask_agent(seq, request)?,
             Action::Warden(message) => self.link.send(&message, &[])?,

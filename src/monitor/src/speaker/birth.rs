@@ -17,7 +17,7 @@ use crate::warden::members::Member;
 /// What the warden knows when it makes a speaker.
 pub(crate) struct Birth {
     pub(super) config: SandboxConfig,
-    pub(super) single: Option<(ContainerConfig, Option<OwnedFd>)>,
+    pub(super) single: Option<(ContainerConfig, Option<OwnedFd>, OwnedFd)>,
     pub(super) start: Vec<String>,
     pub(crate) notices: Vec<String>,
     pub(crate) failed: Option<Failure>,
@@ -31,7 +31,10 @@ impl Birth {
         start: Vec<String>,
     ) -> Result<Birth, crate::Error> {
         let single = match single {
-            Some(member) => Some((member.config.clone(), member.open_log()?)),
+            Some(member) => {
+                let (log, health) = (member.open_log()?, member.open_health()?);
+                Some((member.config.clone(), log, health))
+            }
             None => None,
         };
         Ok(Birth {
@@ -47,7 +50,7 @@ impl Birth {
     pub(crate) fn layers(&self) -> Vec<protocol::record::LayerFile> {
         self.single
             .as_ref()
-            .map(|(config, _)| config.run.layers.clone())
+            .map(|(config, ..)| config.run.layers.clone())
             .unwrap_or_default()
     }
 }

@@ -29,6 +29,7 @@ mod end;
 mod exec;
 mod exit;
 mod files;
+mod health;
 mod process;
 mod requests;
 #[cfg(test)]
@@ -97,6 +98,13 @@ pub(crate) enum Action {
     Close { ports: Vec<u32> },
     /// The process has ended: its clients' streams end once they have been written.
     Finish { process: ProcessId },
+    /// What this process writes is kept: [`Session::captured`].
+    Capture { process: ProcessId },
+    /// What is known of a container's health, for the warden to put on disk.
+    Health {
+        container: String,
+        health: Box<protocol::record::Health>,
+    },
     /// Put a container's layers on the layer device; answered by [`Session::placed`].
     Place { container: String },
     /// Send a request to the agent.

@@ -10,7 +10,7 @@
 //! waits for each client, and while some does, no more is read of that output (back pressure); a client that attached to a
 //! process that was executing may stay full for [`STALL_LIMIT`], after which it is dropped. docs/lifecycle.md, "Streams".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -53,6 +53,8 @@ pub(crate) enum Event {
     Transfer { ask: Ask, socket: OwnedFd },
     /// A container's log is to be rotated.
     LogFull { container: String },
+    /// A process that is listened to has written this.
+    Captured { process: ProcessId, bytes: Vec<u8> },
 }
 
 /// A stream of the guest's.
@@ -79,6 +81,7 @@ pub(crate) struct Streams {
     sinks: BTreeMap<u64, Sink>,
     next_sink: u64,
     logs: BTreeMap<String, Log>,
+    captured: BTreeSet<ProcessId>,
     chunk: Vec<u8>,
 }
 
@@ -89,6 +92,7 @@ impl Streams {
             sinks: BTreeMap::new(),
             next_sink: 0,
             logs: BTreeMap::new(),
+            captured: BTreeSet::new(),
             chunk: vec![0; CHUNK_BYTES],
         }
     }
@@ -124,6 +128,11 @@ impl Streams {
         };
         self.guests.insert(stream.port, guest);
         Ok(())
+    }
+
+    /// What this process writes is reported until it has ended.
+    pub(crate) fn capture(&mut self, process: ProcessId) {
+        self.captured.insert(process);
     }
 
     /// Forgets streams.
@@ -225,6 +234,10 @@ impl Streams {
             let container = process.container.clone();
             events.push(Event::LogFull { container });
         }
+        if self.captured.contains(&process) {
+            let (process, bytes) = (process.clone(), bytes.to_vec());
+            events.push(Event::Captured { process, bytes });
+        }
         let now = Instant::now();
         let mut gone = Vec::new();
         for (id, sink) in &mut self.sinks {
@@ -312,6 +325,7 @@ impl Streams {
 
     /// The process has ended: its clients' streams end when they have taken what is theirs, and its own are forgotten.
     pub(crate) fn finish(&mut self, poller: &Poller, process: &ProcessId) {
+        self.captured.remove(process);
         let of = self.guests.iter().filter(|(_, guest)| guest.is_of(process));
         let ports: Vec<u32> = of.map(|(port, _)| *port).collect();
         self.close(poller, &ports);

@@ -238,10 +238,20 @@ impl Life {
                 });
                 self.tell(&ToSpeaker::Log { container }, log.as_ref().map(AsFd::as_fd))
             }
-            ToWarden::Health { container, status } => {
-                let action = format!("health_status: {}", health(status));
+            ToWarden::Health {
+                container,
+                status,
+                changed,
+            } => {
                 let root = warden.config.root.clone();
-                events::write(&root, member(warden, &container)?, &action, &[]);
+                let member = member(warden, &container)?;
+                if let Err(error) = member.save_health() {
+                    tracing::warn!(error = %chain(&error), "the health is not on disk");
+                }
+                if changed {
+                    let action = format!("health_status: {}", health(status));
+                    events::write(&root, member, &action, &[]);
+                }
                 Ok(())
             }
             ToWarden::Forget { container } => {
@@ -262,7 +272,7 @@ impl Life {
 
     fn load(&mut self, warden: &mut Warden, container: &str) -> Result<(), Breach> {
         let opened = warden.members.load(container).and_then(|member| {
-            let mut files = vec![member.open_config()?];
+            let mut files = vec![member.open_config()?, member.open_health()?];
             let log = member.open_log()?;
             let has_log = log.is_some();
             files.extend(log);

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use protocol::record::{
     self, ContainerConfig, LayerFile, LogConfig, RestartPolicy, State, VERSION,
 };
+use rustix::fs::{MemfdFlags, memfd_create};
 use serde::de::DeserializeOwned;
 
 use super::policy::Backoff;
@@ -20,6 +21,9 @@ use super::policy::Backoff;
 const ID_LEN: usize = 64;
 /// The largest record that is read: a document with as many arguments as execve takes, written as JSON.
 const MAX_RECORD_LEN: u64 = 32 << 20;
+
+/// The longest health record: five results of 4096 bytes, each of which JSON may write as six.
+const MAX_HEALTH_LEN: usize = 256 << 10;
 
 /// Why a container's record cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +84,8 @@ pub(crate) struct Member {
     /// The pause before its next restart.
     pub(super) backoff: Backoff,
     folder: PathBuf,
+    /// Shared with the speaker.
+    health: Option<File>,
 }
 
 /// All of them.
@@ -119,6 +125,7 @@ impl Members {
                 unsaved: false,
                 backoff: Backoff::default(),
                 folder,
+                health: None,
             };
             self.by_id.insert(id.to_owned(), member);
         }
@@ -170,6 +177,30 @@ impl Member {
     pub(crate) fn open_config(&self) -> Result<OwnedFd, Error> {
         let path = self.folder.join(record::CONFIG);
         Ok(attempt("open", &path, sys::trusted::read(&path))?.into())
+    }
+
+    /// A file in memory, in which the speaker writes what is known of its health.
+    pub(crate) fn open_health(&mut self) -> Result<OwnedFd, Error> {
+        let path = self.folder.join(record::HEALTH);
+        let made = memfd_create("health", MemfdFlags::CLOEXEC).map_err(io::Error::from);
+        let file = File::from(attempt("make a copy of", &path, made)?);
+        let theirs = attempt("make a copy of", &path, file.try_clone())?;
+        self.health = Some(file);
+        Ok(theirs.into())
+    }
+
+    /// Puts on disk what the speaker has written of its health, unread.
+    pub(crate) fn save_health(&self) -> Result<(), Error> {
+        let Some(file) = &self.health else {
+            return Ok(());
+        };
+        let path = self.folder.join(record::HEALTH);
+        let mut text = vec![0; MAX_HEALTH_LEN];
+        let len = attempt("read", &path, file.read_at(&mut text, 0))?;
+        let temporary = self.folder.join(".health.json.new");
+        let written =
+            fs::write(&temporary, &text[..len]).and_then(|()| fs::rename(&temporary, &path));
+        attempt("write", &path, written)
     }
 
     /// Its log, open for appending; `None` if it has none.

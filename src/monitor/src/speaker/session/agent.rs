@@ -21,6 +21,8 @@ pub(super) enum Awaited {
     Started(String),
     /// An exec's process executes.
     Executed { ask: Ask, process: ProcessId },
+    /// A health check's process executes.
+    Checked(ProcessId),
     /// A client's answer is the agent's.
     Answer(Ask),
     /// An archive: the stream was this one.
@@ -99,6 +101,20 @@ impl Session {
                 Err(failure) => self.start_failed(&id, failure),
             },
             Awaited::Executed { ask, process } => self.executed(ask, &process, result),
+            Awaited::Checked(process) => match result {
+                Ok(done) => {
+                    let pid = match done {
+                        Done::Started { pid } => pid,
+                        _ => 0,
+                    };
+                    if let Some(known) = self.process_mut(&process)
+                        && known.stage == Stage::Asked
+                    {
+                        known.stage = Stage::Executing { pid };
+                    }
+                }
+                Err(failure) => self.check_failed(&process, &failure.message),
+            },
             Awaited::Answer(ask) => self.answer(ask, result.map(answer_of)),
             Awaited::Transfer { ask, port } => {
                 self.actions.push(Action::Close { ports: vec![port] });
@@ -182,6 +198,7 @@ pub(super) fn asker(awaited: Awaited) -> Option<Ask> {
         | Awaited::Mounted(_)
         | Awaited::Created(_)
         | Awaited::Started(_)
+        | Awaited::Checked(_)
         | Awaited::Nothing => None,
     }
 }

@@ -16,6 +16,7 @@ use protocol::monitor::{Exit, Measured};
 use protocol::record::ContainerConfig;
 
 use super::agent::Awaited;
+use super::health::Checks;
 use super::process::{Process, Stage};
 use super::{Action, Ask, ClientId, ProcessId, Session};
 use crate::devices::SCRATCH_SERIAL;
@@ -86,6 +87,7 @@ pub(super) struct Container {
     pub(super) measured: Option<Box<Measured>>,
     /// It has been started in this session.
     pub(super) has_run: bool,
+    pub(super) checks: Option<Checks>,
 }
 
 impl Container {
@@ -105,6 +107,7 @@ impl Container {
             measure_by: None,
             measured: None,
             has_run: false,
+            checks: None,
         }
     }
 
@@ -113,7 +116,8 @@ impl Container {
             Phase::Due(at) => Some(at),
             _ => None,
         };
-        [due, self.kill_at, self.measure_by]
+        let check = self.checks.as_ref().and_then(Checks::deadline);
+        [due, self.kill_at, self.measure_by, check]
             .into_iter()
             .flatten()
             .min()
@@ -291,6 +295,7 @@ impl Session {
             container: id.to_owned(),
             pid,
         });
+        self.begin_checks(id);
     }
 
     /// A container's root cannot be mounted.
@@ -347,6 +352,7 @@ impl Session {
             container.kill_at = None;
             self.signal_first(id, libc::SIGKILL);
         }
+        self.tick_checks(id);
         if let Some(Phase::Due(at)) = self.containers.get(id).map(|container| container.phase)
             && now >= at
         {

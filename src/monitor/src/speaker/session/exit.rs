@@ -60,6 +60,9 @@ impl Session {
             measured: measured.filter(|_| process.exec.is_none()),
         };
         match &process.exec {
+            Some(_) if self.check_ended(process, status) => self.actions.push(Action::Finish {
+                process: process.clone(),
+            }),
             Some(_) => self.tell_exit(process, exit),
             None => self.record_exit(&process.container, exit),
         }
@@ -72,6 +75,7 @@ impl Session {
         };
         container.phase = Phase::Recording;
         container.kill_at = None;
+        container.checks = None;
         container.paused = false;
         let message = ToWarden::Exited {
             container: id.to_owned(),

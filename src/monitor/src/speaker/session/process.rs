@@ -40,6 +40,8 @@ pub(super) struct Process {
     pub(super) exit: Option<Exit>,
     /// A part of its output was lost on the way.
     pub(super) lost: Option<String>,
+    /// What a health check has written.
+    pub(super) captured: Vec<u8>,
 }
 
 impl Process {
@@ -52,6 +54,7 @@ impl Process {
             waiters: Vec::new(),
             exit: None,
             lost: None,
+            captured: Vec::new(),
         }
     }
 

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::*;
 
 mod hazards;
+mod health;
 mod order;
 
 /// A session whose surroundings are written down.
@@ -24,6 +25,8 @@ struct World {
     /// Everything that was done, in order, by name.
     log: Vec<String>,
     open: BTreeMap<u32, Role>,
+    /// What was last known of the container's health.
+    health: Option<protocol::record::Health>,
 }
 
 const ID: &str = "box";
@@ -104,6 +107,7 @@ impl World {
             warden: Vec::new(),
             log: Vec::new(),
             open: BTreeMap::new(),
+            health: None,
         };
         world.act();
         world
@@ -207,6 +211,8 @@ impl World {
                     .push(format!("attach {}/{} {kind}", ask.client, ask.seq));
             }
             Action::Finish { process } => self.log.push(format!("finish {process:?}")),
+            Action::Health { health, .. } => self.health = Some(*health),
+            Action::Capture { .. } => {}
             Action::Detach { .. } | Action::Measure => {}
             Action::MachineDone => self.log.push("machine done".into()),
             Action::End => self.log.push("end".into()),

@@ -87,6 +87,7 @@ impl Fixture {
                         Event::Ended { port, .. } => format!("ended {port}"),
                         Event::Transfer { ask, .. } => format!("transfer {}", ask.seq),
                         Event::LogFull { .. } => "log full".to_owned(),
+                        Event::Captured { bytes, .. } => format!("captured {}", bytes.len()),
                     });
                 }
             }
