@@ -102,7 +102,11 @@ impl Cause {
         match self {
             Cause::Registry(error) => error.help(),
             Cause::Manifest(manifest::Error::Platform { .. }) => {
-                Some("choose another tag or image, or one of these platforms".to_owned())
+                Some(
+                    "this machine runs linux/amd64: choose another tag or image, or pull one of these platforms \
+                     with --platform"
+                        .to_owned(),
+                )
             }
             Cause::Manifest(manifest::Error::NotAnImage { .. }) => Some(
                 "hull runs container images: other artifacts have tools of their own".to_owned(),
