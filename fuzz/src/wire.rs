@@ -14,7 +14,7 @@ pub fn frame(data: &[u8]) {
     let mut input = Input::new(data);
     let piece = usize::from(input.u8()) + 1;
     let stream = input.rest();
-    let mut assembler = Assembler::default();
+    let mut assembler = Assembler::new(frame::MAX_REPLY_LEN);
     let mut seen = Vec::new();
     let mut failed = false;
     'pieces: for piece in stream.chunks(piece) {
@@ -40,7 +40,10 @@ pub fn frame(data: &[u8]) {
     };
     assert_eq!(seen, read);
     // A stream that ends within a frame is an error for the one and no message yet for the other.
-    let malformed = matches!(end, frame::Error::TooLong(_) | frame::Error::Malformed(_));
+    let malformed = matches!(
+        end,
+        frame::Error::TooLong { .. } | frame::Error::Malformed(_)
+    );
     assert_eq!(failed, malformed);
     for message in seen {
         let again = frame::encode(&message).expect("it came in a frame");
@@ -144,6 +147,8 @@ pub fn to_vmm(data: &[u8]) {
 
 /// A hull-vmm that is in a guest's hands, in the monitor: its packets, and its last words.
 pub fn from_vmm(data: &[u8]) {
+    // What a speaker tells the warden, which may be in a guest's hands as hull-vmm may.
+    monitor::fuzzing::from_speaker(data);
     let mut input = Input::new(data);
     match input.u8() & 1 {
         0 => monitor::fuzzing::report(input.rest()),

@@ -15,7 +15,7 @@ pub(super) fn all() -> Seeds {
     };
     let reply = r#"{"type":"reply","seq":1,"result":{"Ok":{"type":"started","pid":7}}}"#;
     let failed = r#"{"type":"reply","seq":2,"result":{"Err":{"kind":"other","message":"no"}}}"#;
-    let exited = r#"{"type":"exited","container":"c","status":{"code":3},"oom_killed":false}"#;
+    let exited = r#"{"type":"exited","process":{"container":"c","exec":null},"status":{"code":3},"oom_killed":false}"#;
     let mut frame = vec![3];
     for message in [reply, failed, exited] {
         frame.extend((message.len() as u32).to_le_bytes());
@@ -23,12 +23,20 @@ pub(super) fn all() -> Seeds {
     }
     let start = r#"{"type":"start","build":"BUILD","kvm":0,"memory_mib":64,"vcpus":1,"boot":{"type":"kernel","image":1,"initramfs":2,"cmdline":"","save_to":{"state":6,"memory":7}},"console":3,"disks":[{"serial":"layers","read_only":true,"extents":[{"file":4,"len_bytes":4096}],"align_bytes":512,"min_len_bytes":1048576}],"nets":[{"tap":5,"mac":[2,0,0,0,0,1],"mtu":1500,"offload":false}],"vsock":{"guest_cid":3},"rng":true}"#;
     let requests = [
-        r#"{"seq":1,"request":{"mount":{"container":"c","layers":[{"offset_bytes":0,"len_bytes":4096}],"writable":{"type":"disk","serial":"scratch"}}}}"#,
-        r#"{"seq":2,"request":{"create":{"container":"c","spec":{"process":{"cwd":"/"}},"user":null,"seccomp":[1,2],"init":true,"stdio":{"type":"pipes","stdin":null,"stdout":{"port":1025,"token":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]},"stderr":null},"etc":{"hosts":"x","hostname":null,"resolv_conf":null},"interface":null}}}"#,
+        r#"{"seq":1,"request":{"mount":{"container":"c","root":{"type":"layers","layers":[{"type":"extent","offset_bytes":0,"len_bytes":4096}],"writable":{"type":"disk","serial":"scratch"}}}}}"#,
+        r#"{"seq":2,"request":{"create":{"container":"c","spec":{"process":{"cwd":"/"}},"user":null,"seccomp":[1,2],"init":true,"stdio":{"type":"pipes","stdin":null,"stdout":{"port":1025,"token":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]},"stderr":null},"etc":{"hosts":"x","hostname":null,"resolv_conf":null},"network":{"type":"none"},"volumes":["/data"]}}}"#,
         r#"{"seq":3,"request":{"start":{"container":"c"}}}"#,
         r#"{"seq":4,"request":{"shutdown":{"code":0}}}"#,
         r#"{"seq":5,"request":{"wake":{"realtime_ns":1800000000000000000,"entropy":[9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9]}}}"#,
     ];
+    // A file of one byte in the ustar format; the target puts the checksum right.
+    let mut archive = vec![0; 1024];
+    archive[..4].copy_from_slice(b"file");
+    archive[100..107].copy_from_slice(b"0000644");
+    archive[124..135].copy_from_slice(b"00000000001");
+    archive[156] = b'0';
+    archive[257..265].copy_from_slice(b"ustar\x0000");
+    archive[512] = b'x';
     let spec = r#"{"ociVersion":"1.2.0","root":{"path":"r","readonly":true},"process":{"user":{"uid":1,"gid":2,"umask":18,"additionalGids":[3]},"args":["sh"],"env":["A=b"],"cwd":"/","capabilities":{"bounding":["CAP_CHOWN"]},"rlimits":[{"type":"RLIMIT_NOFILE","hard":9,"soft":5}],"noNewPrivileges":true,"oomScoreAdj":5},"hostname":"h","mounts":[{"destination":"/proc","type":"proc","source":"proc","options":["nosuid","ro","rbind","size=1m"]}],"linux":{"uidMappings":[{"containerID":0,"hostID":1000,"size":10}],"sysctl":{"net.ipv4.ip_forward":"1"},"namespaces":[{"type":"pid"},{"type":"network"},{"type":"mount"},{"type":"uts"}],"devices":[{"path":"/dev/x","type":"c","major":1,"minor":3,"fileMode":438}],"resources":{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":-1,"access":"r"}],"memory":{"limit":1000,"swap":2000},"cpu":{"shares":512,"quota":5000,"period":10000,"cpus":"0-1"},"pids":{"limit":5},"blockIO":{"weight":10,"throttleReadBpsDevice":[{"major":1,"minor":2,"rate":3}]},"hugepageLimits":[{"pageSize":"2MB","limit":4}],"unified":{"memory.high":"1"}},"rootfsPropagation":"rslave","maskedPaths":["/proc/kcore"],"readonlyPaths":["/proc/sys"]}}"#;
     let profile = r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1,"archMap":[{"architecture":"SCMP_ARCH_X86_64","subArchitectures":["SCMP_ARCH_X86","SCMP_ARCH_X32"]}],"syscalls":[{"names":["read","socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":40,"valueTwo":1,"op":"SCMP_CMP_MASKED_EQ"}],"includes":{"caps":["CAP_SYS_ADMIN"],"minKernel":"4.8"},"excludes":{"arches":["s390"]}}]}"#;
     let passwd = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/var/www:/x\n";
@@ -46,6 +54,7 @@ pub(super) fn all() -> Seeds {
     let tagged = |kind: u8, text: &str| [&[kind][..], text.as_bytes()].concat();
     vec![
         ("frame", vec![frame]),
+        ("untar", vec![archive]),
         (
             "from_agent",
             vec![

@@ -20,8 +20,8 @@ pub(crate) fn archive(tar: File) {
     };
     let contents = Contents::Tar(index, tar);
     let found = match contents.read(docker::MANIFEST, MAX_MANIFEST_LEN) {
-        Ok(Some(manifest)) => docker::images(&contents, &manifest),
-        Ok(None) => oci::images(&contents),
+        Ok(Some(manifest)) => docker::images(&contents, &manifest, None),
+        Ok(None) => oci::images(&contents, None),
         Err(_) => return,
     };
     for image in found.unwrap_or_default().found {
