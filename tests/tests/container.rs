@@ -15,7 +15,16 @@ fn users_are_looked_up_inside_and_hold_no_capabilities() -> Result<()> {
         "demo\ndemo\n/made/here\n/home/demo b c\nCapEff:\t0000000000000000"
     );
     let outcome = hull
-        .run(["run", "--network", "none", "-u", "nobody2", "demo", "id"])?
+        .run([
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "-u",
+            "nobody2",
+            "demo",
+            "id",
+        ])?
         .expect_code(125);
     assert!(
         outcome.stderr().contains("cannot find the user nobody2"),
@@ -89,6 +98,7 @@ fn a_container_that_exceeds_its_memory_is_killed_and_told_so() -> Result<()> {
     let outcome = hull
         .run([
             "run",
+            "--rm",
             "--network",
             "none",
             "-m",
@@ -143,7 +153,16 @@ fn the_bridge_gives_an_address_names_and_a_way_out() -> Result<()> {
                   ping -c1 -W5 $(ip route | sed -n 's/default via \\([0-9.]*\\).*/\\1/p') > /dev/null && echo reached; \
                   grep -c $(hostname) /etc/hosts";
     let outcome = hull
-        .run(["run", "--network", "bridge", "demo", "sh", "-c", script])?
+        .run([
+            "run",
+            "--rm",
+            "--network",
+            "bridge",
+            "demo",
+            "sh",
+            "-c",
+            script,
+        ])?
         .expect_code(0);
     let text = outcome.stdout();
     assert!(

@@ -38,7 +38,7 @@ fn with_drills() -> Result<Hull> {
 /// Runs drills in one container and compares each outcome.
 fn expect(hull: &Hull, options: &[&str], expected: &[(&str, &[&str])]) -> Result<()> {
     let names = expected.iter().map(|(name, _)| *name);
-    let command = ["run", "--network", "none"]
+    let command = ["run", "--rm", "--network", "none"]
         .into_iter()
         .chain(options.iter().copied());
     let command = command.chain(["drills", "/drill"]).chain(names);
@@ -146,6 +146,7 @@ fn a_privileged_container_owns_its_guest_and_nothing_else() -> Result<()> {
     expect(&hull, &["--privileged"], expected)?;
     let ended = hull.run([
         "run",
+        "--rm",
         "--privileged",
         "--network",
         "none",
@@ -159,8 +160,16 @@ fn a_privileged_container_owns_its_guest_and_nothing_else() -> Result<()> {
         "{}",
         ended.stderr()
     );
-    hull.run(["run", "--network", "none", "drills", "/drill", "agent"])?
-        .expect_code(0);
+    hull.run([
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "drills",
+        "/drill",
+        "agent",
+    ])?
+    .expect_code(0);
     hull.expect_nothing_left()
 }
 
@@ -170,6 +179,7 @@ fn privileges_are_not_given_on_the_host() -> Result<()> {
     let refused = hull
         .run([
             "run",
+            "--rm",
             "--isolation",
             "native",
             "--privileged",
@@ -193,6 +203,7 @@ fn the_program_behind_a_native_container_is_a_copy_that_cannot_be_written() -> R
                   (echo changed >/proc/1/exe) 2>/dev/null && echo written || echo refused";
     let outcome = hull.run([
         "run",
+        "--rm",
         "--isolation",
         "native",
         "--network",

@@ -227,6 +227,7 @@ fn output_that_cannot_be_written_is_an_error() -> Result<()> {
     let output = hull
         .command([
             "run",
+            "--rm",
             "--isolation",
             "native",
             "--network",

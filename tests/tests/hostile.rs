@@ -101,7 +101,7 @@ fn no_port_but_the_one_that_is_offered_answers_and_that_one_once() -> Result<()>
 #[test]
 fn a_container_beside_a_hostile_guest_goes_on() -> Result<()> {
     let hull = Hull::new()?;
-    let mut beside = hull.start(["run", "--network", "none", "-i", "demo", "cat"])?;
+    let mut beside = hull.start(["run", "--rm", "--network", "none", "-i", "demo", "cat"])?;
     let (code, said) = attacked(&hull, "noise")?;
     assert_eq!(code, Some(125), "{said}");
     use std::io::{BufRead, Write};

@@ -17,7 +17,7 @@ const FIRST_USER: u32 = 2_000_000_000;
 const SLEEPER: &str = "echo ready; exec sleep 1000";
 
 fn start(hull: &Hull, options: &str) -> Result<Running> {
-    let mut arguments: Vec<&str> = vec!["run", "--init"];
+    let mut arguments: Vec<&str> = vec!["run", "--rm", "--init"];
     arguments.extend(options.split_whitespace());
     arguments.extend(["demo", "sh", "-c", SLEEPER]);
     let mut running = hull.start(arguments)?;
@@ -183,7 +183,9 @@ fn an_ordinary_users_vm_is_jailed_and_measured() -> Result<()> {
     chown(hull.root(), Some(USER), Some(USER))?;
     // As for a member of the group kvm.
     fs::set_permissions("/dev/kvm", fs::Permissions::from_mode(0o666))?;
-    let mut command = hull.command(["run", "--timing", "--init", "demo", "sh", "-c", SLEEPER]);
+    let mut command = hull.command([
+        "run", "--rm", "--timing", "--init", "demo", "sh", "-c", SLEEPER,
+    ]);
     command.uid(USER).gid(USER);
     let mut running = Hull::start_command(command)?;
     assert_eq!(running.line()?, "ready");
@@ -226,6 +228,7 @@ fn a_fraction_of_a_processor_is_held_by_the_host() -> Result<()> {
     let hull = Hull::new()?;
     let mut running = hull.start([
         "run",
+        "--rm",
         "--init",
         "--network",
         "none",
@@ -250,7 +253,7 @@ fn a_fraction_of_a_processor_is_held_by_the_host() -> Result<()> {
     stop(&hull, running)
 }
 
-const SLEEPING: [&str; 5] = ["run", "demo", "sh", "-c", SLEEPER];
+const SLEEPING: [&str; 6] = ["run", "--rm", "demo", "sh", "-c", SLEEPER];
 
 /// What is said when the cgroup that `of` makes of the VM's id is left no memory for a moment.
 fn starve(hull: &Hull, mut command: Command, of: impl Fn(&str) -> PathBuf) -> Result<String> {

@@ -187,6 +187,7 @@ fn arguments_as_long_as_execve_takes_reach_the_container() -> Result<()> {
     let mut words = vec![
         "run",
         "--rm",
+        "--rm",
         "--network",
         "none",
         "demo",

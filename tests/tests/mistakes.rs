@@ -7,7 +7,7 @@ use tests::Hull;
 fn what_cannot_be_executed_is_told_apart() -> Result<()> {
     let hull = Hull::new()?;
     let outcome = hull
-        .run(["run", "--network", "none", "demo", "nosuch"])?
+        .run(["run", "--rm", "--network", "none", "demo", "nosuch"])?
         .expect_code(127);
     assert!(
         outcome
@@ -15,7 +15,7 @@ fn what_cannot_be_executed_is_told_apart() -> Result<()> {
             .ends_with("hull: cannot execute nosuch: executable file not found in $PATH")
     );
     let outcome = hull
-        .run(["run", "--network", "none", "demo", "/etc/passwd"])?
+        .run(["run", "--rm", "--network", "none", "demo", "/etc/passwd"])?
         .expect_code(126);
     assert!(
         outcome
@@ -33,7 +33,9 @@ fn options_that_are_not_built_are_named() -> Result<()> {
         ("-p=80:80", "--publish"),
         ("-v=/a:/b", "--volume"),
     ] {
-        let outcome = hull.run(["run", option, "demo", "true"])?.expect_code(125);
+        let outcome = hull
+            .run(["run", "--rm", option, "demo", "true"])?
+            .expect_code(125);
         let expected = format!("hull: {name} is not built yet; `hull run --help` lists what is");
         assert_eq!(outcome.stderr(), expected);
     }
@@ -90,6 +92,7 @@ fn a_kernel_that_is_none_is_refused() -> Result<()> {
     let outcome = hull
         .run([
             "run",
+            "--rm",
             "--network",
             "none",
             "--kernel",
@@ -110,7 +113,7 @@ fn a_kernel_that_is_none_is_refused() -> Result<()> {
 fn an_image_that_is_not_here_is_not_fetched_when_told_so() -> Result<()> {
     let hull = Hull::new()?;
     let outcome = hull
-        .run(["run", "--pull", "never", "nosuch:1", "true"])?
+        .run(["run", "--rm", "--pull", "never", "nosuch:1", "true"])?
         .expect_code(125);
     assert!(
         outcome.stderr().contains("no image nosuch:1 here"),
@@ -118,7 +121,7 @@ fn an_image_that_is_not_here_is_not_fetched_when_told_so() -> Result<()> {
         outcome.stderr()
     );
     let outcome = hull
-        .run(["run", "127.0.0.1:1/nosuch", "true"])?
+        .run(["run", "--rm", "127.0.0.1:1/nosuch", "true"])?
         .expect_code(125);
     assert!(
         outcome.stderr().contains("127.0.0.1:1"),
@@ -133,7 +136,7 @@ fn a_name_in_use_is_refused() -> Result<()> {
     let hull = Hull::new()?;
     let mut running = hull.start_ready(&["--name", "web"], "echo ready; sleep 1000")?;
     let outcome = hull
-        .run(["run", "--name", "web", "demo", "true"])?
+        .run(["run", "--rm", "--name", "web", "demo", "true"])?
         .expect_code(125);
     assert!(
         outcome

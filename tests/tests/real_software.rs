@@ -101,7 +101,16 @@ impl Registry {
 fn serve(hull: &Hull, image: &str, command: &str) -> Result<(Running, String)> {
     let script = format!("hostname -I; exec {command}");
     let mut child = hull
-        .command(["run", "--network", "bridge", image, "sh", "-c", &script])
+        .command([
+            "run",
+            "--rm",
+            "--network",
+            "bridge",
+            image,
+            "sh",
+            "-c",
+            &script,
+        ])
         .stdout(Stdio::piped())
         .spawn()?;
     let mut lines = BufReader::new(child.stdout.take().context("stdout is a pipe")?).lines();
@@ -135,7 +144,7 @@ fn an_imported_debian_runs_its_tools() -> Result<()> {
     hull.run(["import", tar.to_str().context("a plain path")?, "debian"])?
         .expect_code(0);
     let outcome = hull
-        .run(["run", "debian", "sh", "-c", "apt-get --version | head -1; perl -e 'print 6*7, \"\\n\"'; bash -c 'echo $BASH_VERSION'"])?
+        .run(["run", "--rm", "debian", "sh", "-c", "apt-get --version | head -1; perl -e 'print 6*7, \"\\n\"'; bash -c 'echo $BASH_VERSION'"])?
         .expect_code(0);
     let lines: Vec<_> = outcome.stdout().lines().map(str::to_owned).collect();
     assert!(lines[0].starts_with("apt 2.6"), "{lines:?}");
@@ -143,7 +152,8 @@ fn an_imported_debian_runs_its_tools() -> Result<()> {
     assert!(lines[2].starts_with("5.2"), "{lines:?}");
 
     // bash on a terminal: its line editor, its history and its job control.
-    let mut terminal = hull.on_terminal(["run", "-it", "--network", "none", "debian", "bash"])?;
+    let mut terminal =
+        hull.on_terminal(["run", "--rm", "-it", "--network", "none", "debian", "bash"])?;
     terminal.expect("# ")?;
     terminal.type_in("echo $((6*8))\x7f\x7f\x7f7))\r")?;
     terminal.expect("42")?;

@@ -6,7 +6,9 @@ use tests::Hull;
 #[test]
 fn a_container_speaks() -> Result<()> {
     let hull = Hull::new()?;
-    let outcome = hull.run(["run", "demo", "echo", "hello"])?.expect_code(0);
+    let outcome = hull
+        .run(["run", "--rm", "demo", "echo", "hello"])?
+        .expect_code(0);
     assert_eq!(outcome.stdout(), "hello");
     Ok(())
 }
@@ -14,7 +16,7 @@ fn a_container_speaks() -> Result<()> {
 #[test]
 fn a_containers_exit_code_is_hulls() -> Result<()> {
     let hull = Hull::new()?;
-    hull.run(["run", "demo", "sh", "-c", "exit 42"])?
+    hull.run(["run", "--rm", "demo", "sh", "-c", "exit 42"])?
         .expect_code(42);
     Ok(())
 }

@@ -41,7 +41,17 @@ fn sixty_four_mebibytes_go_in_and_come_out_unchanged() -> Result<()> {
     let script = "tee /tmp/copy | sha256sum | cut -d' ' -f1 >&2; cat /tmp/copy";
     let outcome = hull
         .run_with_input(
-            ["run", "-i", "--network", "none", "demo", "sh", "-c", script],
+            [
+                "run",
+                "--rm",
+                "-i",
+                "--network",
+                "none",
+                "demo",
+                "sh",
+                "-c",
+                script,
+            ],
             &noise,
         )?
         .expect_code(0);
@@ -74,7 +84,16 @@ fn without_i_standard_input_is_empty() -> Result<()> {
     let hull = Hull::new()?;
     let outcome = hull
         .run_with_input(
-            ["run", "--network", "none", "demo", "sh", "-c", "wc -c"],
+            [
+                "run",
+                "--rm",
+                "--network",
+                "none",
+                "demo",
+                "sh",
+                "-c",
+                "wc -c",
+            ],
             b"not for you",
         )?
         .expect_code(0);
@@ -85,7 +104,7 @@ fn without_i_standard_input_is_empty() -> Result<()> {
 #[test]
 fn a_reader_that_goes_away_ends_the_container() -> Result<()> {
     let hull = Hull::new()?;
-    let mut running = hull.start(["run", "--network", "none", "demo", "yes"])?;
+    let mut running = hull.start(["run", "--rm", "--network", "none", "demo", "yes"])?;
     assert_eq!(running.line()?, "y");
     let tests::Running { child, stdout } = running;
     drop(stdout);
@@ -97,7 +116,16 @@ fn a_reader_that_goes_away_ends_the_container() -> Result<()> {
 #[test]
 fn a_slow_reader_loses_nothing() -> Result<()> {
     let hull = Hull::new()?;
-    let mut running = hull.start(["run", "--network", "none", "demo", "seq", "1", "200000"])?;
+    let mut running = hull.start([
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "demo",
+        "seq",
+        "1",
+        "200000",
+    ])?;
     // Everything is written and the container has ended long before it is read.
     std::thread::sleep(std::time::Duration::from_secs(15));
     let mut text = String::new();

@@ -88,8 +88,8 @@ fn vms_from_one_template_share_no_secret_and_no_address() -> Result<()> {
     const SCRIPT: &str = "cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id; \
         head -c16 /dev/urandom | od -An -tx1; cat /sys/class/net/eth0/address; cat";
     let hull = Hull::new()?;
-    hull.run(["run", "demo", "true"])?.expect_code(0);
-    let start = || hull.start(["run", "-i", "demo", "sh", "-c", SCRIPT]);
+    hull.run(["run", "--rm", "demo", "true"])?.expect_code(0);
+    let start = || hull.start(["run", "--rm", "-i", "demo", "sh", "-c", SCRIPT]);
     let lines = |running: &mut Running| (0..4).map(|_| running.line()).collect::<Result<Vec<_>>>();
     let (mut one, mut other) = (start()?, start()?);
     for (ours, theirs) in lines(&mut one)?.iter().zip(lines(&mut other)?) {
@@ -111,6 +111,7 @@ fn a_vm_from_an_old_template_knows_the_time() -> Result<()> {
     let now = || -> Result<u64> { Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs()) };
     let mut running = hull.start([
         "run",
+        "--rm",
         "--network",
         "none",
         "-i",
@@ -222,7 +223,7 @@ fn a_damaged_template_is_removed_and_told() -> Result<()> {
 /// A run that is just making its template.
 fn making(hull: &Hull) -> Result<Running> {
     hull.run(["images"])?.expect_code(0);
-    let running = hull.start(["run", "--network", "none", "demo", "echo", "never"])?;
+    let running = hull.start(["run", "--rm", "--network", "none", "demo", "echo", "never"])?;
     wait_until("a VM is there, to be saved", || {
         let begun = templates(hull).is_ok_and(|names| !names.is_empty());
         Ok(begun && hull.process("hull-vmm").is_ok())
@@ -307,7 +308,7 @@ fn an_ordinary_user_has_templates_of_their_own() -> Result<()> {
     // As for a member of the group kvm.
     fs::set_permissions("/dev/kvm", fs::Permissions::from_mode(0o666))?;
     for made in [true, false] {
-        let mut command = hull.command(["run", "--timing=json", "demo", "echo", "mine"]);
+        let mut command = hull.command(["run", "--rm", "--timing=json", "demo", "echo", "mine"]);
         let output = command.uid(USER).gid(USER).output()?;
         assert_eq!(String::from_utf8_lossy(&output.stdout), "mine\n");
         let measured = measured(&String::from_utf8_lossy(&output.stderr))?;

@@ -6,9 +6,10 @@ use tests::Hull;
 #[test]
 fn a_shell_on_a_terminal_echoes_edits_and_follows_its_size() -> Result<()> {
     let hull = Hull::new()?;
-    hull.run(["run", "--network", "none", "demo", "true"])?
+    hull.run(["run", "--rm", "--network", "none", "demo", "true"])?
         .expect_code(0);
-    let mut terminal = hull.on_terminal(["run", "-it", "--network", "none", "demo", "sh"])?;
+    let mut terminal =
+        hull.on_terminal(["run", "--rm", "-it", "--network", "none", "demo", "sh"])?;
     terminal.expect("# ")?;
     terminal.type_in("tty; stty size; echo $TERM\r")?;
     terminal.expect("/dev/pts/0")?;
@@ -33,6 +34,7 @@ fn a_terminal_that_is_closed_ends_its_container() -> Result<()> {
     let hull = Hull::new()?;
     let mut terminal = hull.on_terminal([
         "run",
+        "--rm",
         "-it",
         "--network",
         "none",
@@ -50,7 +52,9 @@ fn a_terminal_that_is_closed_ends_its_container() -> Result<()> {
 #[test]
 fn without_a_terminal_t_is_refused_as_docker_does() -> Result<()> {
     let hull = Hull::new()?;
-    let outcome = hull.run(["run", "-it", "demo", "sh"])?.expect_code(125);
+    let outcome = hull
+        .run(["run", "--rm", "-it", "demo", "sh"])?
+        .expect_code(125);
     assert_eq!(outcome.stderr(), "hull: the input device is not a TTY");
     Ok(())
 }

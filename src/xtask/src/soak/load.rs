@@ -62,7 +62,10 @@ impl State {
             next: AtomicU64::new(0),
         };
         // The built-in image is imported once.
-        expect(state.run(&["run", "--network", "none", "demo", "true"])?, 0)?;
+        expect(
+            state.run(&["run", "--rm", "--network", "none", "demo", "true"])?,
+            0,
+        )?;
         Ok(state)
     }
 
@@ -73,7 +76,10 @@ impl State {
 
     /// Has hull remove what killed processes have left.
     pub(crate) fn sweep(&self) -> Result<()> {
-        expect(self.run(&["run", "--network", "none", "demo", "true"])?, 0)?;
+        expect(
+            self.run(&["run", "--rm", "--network", "none", "demo", "true"])?,
+            0,
+        )?;
         expect(self.run(&["images"])?, 0)?;
         // A monitor takes its VM down a moment after its client was killed.
         let start = Instant::now();
@@ -145,7 +151,16 @@ fn echo(load: &mut Load, state: &State) -> Result<()> {
     let code = load.below(100) as i32;
     let script = format!("echo hello; echo error >&2; exit {code}");
     let said = expect(
-        state.run(&["run", "--network", "none", "demo", "sh", "-c", &script])?,
+        state.run(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "demo",
+            "sh",
+            "-c",
+            &script,
+        ])?,
         code,
     )?;
     ensure!(said == "hello", "it said {said:?}");
@@ -154,7 +169,15 @@ fn echo(load: &mut Load, state: &State) -> Result<()> {
 
 fn input(load: &mut Load, state: &State) -> Result<()> {
     let bytes = load.bytes(1 << 20);
-    let mut command = state.command(&["run", "--network", "none", "-i", "demo", "sha256sum"]);
+    let mut command = state.command(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "-i",
+        "demo",
+        "sha256sum",
+    ]);
     let mut child = command.stdin(Stdio::piped()).spawn()?;
     let mut stdin = child.stdin.take().context("stdin is a pipe")?;
     let right = hex(&bytes);
@@ -173,7 +196,16 @@ fn disk(load: &mut Load, state: &State) -> Result<()> {
          sha256sum </file | cmp - /sum && rm /file && echo same"
     );
     let said = expect(
-        state.run(&["run", "--network", "none", "demo", "sh", "-c", &script])?,
+        state.run(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "demo",
+            "sh",
+            "-c",
+            &script,
+        ])?,
         0,
     )?;
     ensure!(said == "same", "it said {said:?}");
@@ -189,7 +221,7 @@ fn network(load: &mut Load, state: &State) -> Result<()> {
     );
     // PID 1 ignores SIGTERM without a handler.
     let mut server = state
-        .command(&["run", "--init", "demo", "sh", "-c", &script])
+        .command(&["run", "--rm", "--init", "demo", "sh", "-c", &script])
         .spawn()?;
     let outcome = (|| {
         let stdout = server.stdout.take().context("stdout is a pipe")?;
@@ -205,7 +237,7 @@ fn network(load: &mut Load, state: &State) -> Result<()> {
             "for i in 1 2 3 4 5 6 7 8 9 10; do wget -qO /file http://{address}/file && break; sleep 1; done; \
              sha256sum </file"
         );
-        let got = expect(state.run(&["run", "demo", "sh", "-c", &fetch])?, 0)?;
+        let got = expect(state.run(&["run", "--rm", "demo", "sh", "-c", &fetch])?, 0)?;
         ensure!(got == sum, "{got} instead of {sum}");
         Ok(())
     })();
@@ -238,6 +270,7 @@ fn running(load: &mut Load, state: &State) -> Result<Child> {
         // A shell as PID 1 ignores a signal that comes before its traps are set; an init passes it on.
         .command(&[
             "run",
+            "--rm",
             "--init",
             "--network",
             network,
