@@ -108,7 +108,7 @@ impl Warden {
     /// One life: a machine, a speaker, and what they report.
     fn live(&mut self, start: Vec<String>) -> Result<After, Error> {
         let (ours, theirs) = Link::pair().map_err(Error::Part)?;
-        let (our_status, their_status) = io::pipe().map_err(Error::Part)?;
+        let (their_status, our_status) = io::pipe().map_err(Error::Part)?;
         let (our_words, their_words) = io::pipe().map_err(Error::Part)?;
         let single = match self.config.kind {
             SandboxKind::Single => self.members.get_mut(&self.config.id),
