@@ -61,7 +61,7 @@ fn capabilities_ulimits_and_privileges_are_as_asked_for() -> Result<()> {
     let hull = Hull::new()?;
     let script = "grep -E 'CapBnd|NoNewPrivs' /proc/self/status; ulimit -n; ulimit -Hn; hostname; \
                   cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max; nproc";
-    let options = "run --network none --cap-drop ALL --cap-add KILL --ulimit nofile=100:200 -m 100m --cpus 1.5 \
+    let options = "run --rm --network none --cap-drop ALL --cap-add KILL --ulimit nofile=100:200 -m 100m --cpus 1.5 \
                    --security-opt no-new-privileges --hostname web demo sh -c";
     let outcome = hull
         .run(options.split_whitespace().chain([script]))?
@@ -79,7 +79,7 @@ fn thirty_two_processors_are_the_most_and_each_runs_a_program() -> Result<()> {
     // Field 39 of /proc/self/stat (proc(5)) is the processor that reads it.
     let script = "nproc; for i in $(seq 0 31); do \
                   taskset $(printf %x $((1 << i))) sed 's/.*) //' /proc/self/stat | cut -d' ' -f37; done";
-    let options = "run --network none --cpus 32 demo sh -c";
+    let options = "run --rm --network none --cpus 32 demo sh -c";
     let outcome = hull
         .run(options.split_whitespace().chain([script]))?
         .expect_code(0);
@@ -121,7 +121,12 @@ fn system_calls_are_filtered_by_the_profile_that_was_named() -> Result<()> {
     let hull = Hull::new()?;
     let script = "grep Seccomp: /proc/self/status; mkdir /made && echo made";
     let run = |security: Option<&str>| {
-        let mut words = vec!["run".to_owned(), "--network".into(), "none".into()];
+        let mut words = vec![
+            "run".to_owned(),
+            "--rm".into(),
+            "--network".into(),
+            "none".into(),
+        ];
         words.extend(security.map(|security| format!("--security-opt=seccomp={security}")));
         words.extend(["demo", "sh", "-c", script].map(str::to_owned));
         hull.run(words)

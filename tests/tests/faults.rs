@@ -109,7 +109,7 @@ fn a_removal_survives_failing_calls() -> Result<()> {
 #[ignore = "needs root"]
 fn a_native_container_survives_failing_calls() -> Result<()> {
     disturb("a_native_container_survives_failing_calls", |_| Case {
-        arguments: words("run --isolation native --network none demo echo done"),
+        arguments: words("run --rm --isolation native --network none demo echo done"),
         store: Store::Images,
         expected: (0, "done"),
         again: &[0],
@@ -122,7 +122,7 @@ fn a_native_container_survives_failing_calls() -> Result<()> {
 fn a_container_on_the_bridge_survives_failing_calls() -> Result<()> {
     disturb("a_container_on_the_bridge_survives_failing_calls", |_| {
         Case {
-            arguments: words("run --isolation native --network bridge demo echo done"),
+            arguments: words("run --rm --isolation native --network bridge demo echo done"),
             store: Store::Images,
             expected: (0, "done"),
             again: &[0],
@@ -136,7 +136,7 @@ fn a_container_on_the_bridge_survives_failing_calls() -> Result<()> {
 fn a_microvm_survives_failing_calls() -> Result<()> {
     disturb("a_microvm_survives_failing_calls", |ground| Case {
         arguments: words(&format!(
-            "run --network none --kernel {} demo true",
+            "run --rm --network none --kernel {} demo true",
             ground.kernel()
         )),
         store: Store::Images,
@@ -150,7 +150,7 @@ fn a_microvm_survives_failing_calls() -> Result<()> {
 /// What a VM with Linux inside is disturbed in, where there can be one.
 fn linux(store: Store) -> Case {
     Case {
-        arguments: words("run --network none demo echo done"),
+        arguments: words("run --rm --network none demo echo done"),
         store,
         expected: (0, "done"),
         again: &[0],
@@ -185,7 +185,7 @@ fn small_limits_are_told_and_leave_nothing() -> Result<()> {
         again: &[0],
         programs: &[],
     };
-    let native = "run --isolation native --network none demo echo done".to_owned();
+    let native = "run --rm --isolation native --network none demo echo done".to_owned();
     let cases = [
         case(
             format!("pull {}", ground.registry.reference()),

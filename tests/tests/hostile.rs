@@ -37,7 +37,7 @@ fn attacked(hull: &Hull, plan: &str) -> Result<(Option<i32>, String)> {
     let parts = Parts::new(plan)?;
     let said = parts.folder.path().join("said");
     let mut child = hull
-        .command("run --boot kernel --network none demo true".split(' '))
+        .command("run --rm --boot kernel --network none demo true".split(' '))
         .env("HULL_LIBEXEC", parts.folder.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -16,7 +16,7 @@ ip link set eth0 address $mac; ask";
 #[test]
 fn a_container_cannot_use_a_neighbours_addresses() -> Result<()> {
     let hull = Hull::new()?;
-    let options = "run --isolation native --network bridge --cap-add NET_ADMIN demo sh -c";
+    let options = "run --rm --isolation native --network bridge --cap-add NET_ADMIN demo sh -c";
     let outcome = hull.run(options.split(' ').chain([SCRIPT]))?.expect_code(0);
     assert_eq!(outcome.stdout(), "answered\nsilence\nsilence\nanswered");
     hull.expect_nothing_left()
