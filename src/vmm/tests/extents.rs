@@ -9,6 +9,7 @@ use protocol::vmm::{
     Descriptor, DiskConfig, DiskExtent, End, FromVmm, MAX_DESCRIPTORS, MAX_EXTENTS, PlacedExtent,
     ToVmm,
 };
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 #[path = "fixture/mod.rs"]
 #[expect(dead_code, reason = "shared with other tests, which use the rest")]
@@ -163,6 +164,12 @@ fn what_is_refused_is_named_and_the_vm_goes_on() {
 #[test]
 #[ignore = "needs /dev/kvm"]
 fn more_layers_than_a_packet_carries_come_in_several() {
+    // A descriptor for each, and the machine's own: what the jail gives.
+    let limits = Rlimit {
+        current: Some(4096),
+        maximum: Some(4096),
+    };
+    setrlimit(Resource::Nofile, limits).unwrap();
     let vm = start(&mut Command::new(env!("CARGO_BIN_EXE_hull-vmm")));
     // All but the one that it began with, sent without waiting for an answer.
     let places: Vec<_> = (10..10 + MAX_EXTENTS as u64 - 1)

@@ -200,7 +200,7 @@ impl Stay<'_, '_> {
                 }
             }
             if self.hung_up.is_some_and(|at| at.elapsed() >= HANGUP_GRACE) {
-                return Ok(End::Detached);
+                return Ok(End::Interrupted(libc::SIGHUP));
             }
             self.ask_idle()?;
             if self.is_finished() {
