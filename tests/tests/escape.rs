@@ -219,7 +219,7 @@ fn the_program_behind_a_native_container_is_a_copy_that_cannot_be_written() -> R
     let said = outcome.expect_code(0).stdout();
     let lines: Vec<&str> = said.lines().collect();
     ensure!(
-        matches!(lines[..], [exe, "ELF", "refused"] if exe.starts_with("/memfd:hull-monitor")),
+        matches!(lines[..], [exe, "ELF", "refused"] if exe.starts_with("/memfd:hull-native")),
         "{said}"
     );
     hull.expect_nothing_left()

@@ -187,7 +187,6 @@ fn arguments_as_long_as_execve_takes_reach_the_container() -> Result<()> {
     let mut words = vec![
         "run",
         "--rm",
-        "--rm",
         "--network",
         "none",
         "demo",

@@ -29,7 +29,6 @@ fn what_cannot_be_executed_is_told_apart() -> Result<()> {
 fn options_that_are_not_built_are_named() -> Result<()> {
     let hull = Hull::new()?;
     for (option, name) in [
-        ("-d", "--detach"),
         ("-p=80:80", "--publish"),
         ("-v=/a:/b", "--volume"),
     ] {
@@ -61,7 +60,7 @@ fn bad_values_are_explained() -> Result<()> {
         ),
         (
             vec!["--name", "a/b", "demo"],
-            "\"a/b\" is not a container's name",
+            "Invalid container name (a/b), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
         ),
         (
             vec!["-w", "here", "demo"],
@@ -134,17 +133,17 @@ fn an_image_that_is_not_here_is_not_fetched_when_told_so() -> Result<()> {
 #[test]
 fn a_name_in_use_is_refused() -> Result<()> {
     let hull = Hull::new()?;
-    let mut running = hull.start_ready(&["--name", "web"], "echo ready; sleep 1000")?;
+    let _running = hull.start_ready(&["--name", "web"], "echo ready; sleep 1000")?;
     let outcome = hull
         .run(["run", "--rm", "--name", "web", "demo", "true"])?
         .expect_code(125);
     assert!(
         outcome
             .stderr()
-            .contains("the container name \"web\" is in use"),
+            .contains("The container name \"/web\" is already in use by container"),
         "{}",
         outcome.stderr()
     );
-    running.child.kill()?;
+    hull.run(["rm", "-f", "web"])?.expect_code(0);
     hull.expect_nothing_left()
 }

@@ -72,7 +72,6 @@ fn a_client_that_is_killed_leaves_its_container_running() -> Result<()> {
     hull.run([
         "run",
         "--rm",
-        "--rm",
         "--name",
         "web",
         "--network",

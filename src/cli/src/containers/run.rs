@@ -109,9 +109,23 @@ fn try_run(request: RunRequest, started: u64) -> anyhow::Result<u8> {
         };
     }
     let streams = [manner.input, attach.stdout, attach.stderr];
-    let mut session = engine.begin_start(&id, Some(streams))?;
-    let end = session::stay(&mut session, signals, manner);
-    match end? {
+    let mut session = match engine.begin_start(&id, Some(streams)) {
+        Ok(session) => session,
+        Err(error) => {
+            let code = failed(error);
+            forget(&engine, &id, &options);
+            return Ok(code);
+        }
+    };
+    let end = match session::stay(&mut session, signals, manner) {
+        Ok(end) => end,
+        Err(error) => {
+            session.leave();
+            forget_unless_running(&engine, &id, &options);
+            return Err(error.into());
+        }
+    };
+    match end {
         End::Exited {
             exit,
             idle,
@@ -285,11 +299,19 @@ fn say_default_network(engine: &Engine, options: &Options) {
 
 /// A container that could not be started and is to be removed at its end is removed now.
 fn forget(engine: &Engine, id: &str, options: &Options) {
-    if options.auto_remove {
-        let removed = engine.remove(id, engine::Remove { force: true });
-        if let Err(error) = removed {
-            tracing::debug!(%error, "it was removed by its monitor");
-        }
+    remove_at_end(engine, id, options, true);
+}
+
+/// The conversation with the container's monitor broke: a container that goes on is removed by its monitor, at its end.
+fn forget_unless_running(engine: &Engine, id: &str, options: &Options) {
+    remove_at_end(engine, id, options, false);
+}
+
+fn remove_at_end(engine: &Engine, id: &str, options: &Options, force: bool) {
+    if options.auto_remove
+        && let Err(error) = engine.remove(id, engine::Remove { force })
+    {
+        tracing::debug!(%error, "it runs, or was removed by its monitor");
     }
 }
 
