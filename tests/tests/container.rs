@@ -196,8 +196,11 @@ fn a_native_container_whose_monitor_is_killed_leaves_nothing() -> Result<()> {
     let script = "echo ready; sleep 1000";
     let running = hull.start_ready(&["--isolation", "native"], script)?;
     let processes = hull.sandbox_processes()?;
-    let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", processes[1].as_raw_pid()))?;
+    tests::wait_until("it sleeps", || Ok(hull.process("sleep").is_ok()))?;
+    let sleeping = hull.process("sleep")?;
+    let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", sleeping.as_raw_pid()))?;
     let cgroup = format!("/sys/fs/cgroup{}", cgroup.trim().trim_start_matches("0::"));
+    assert!(cgroup.starts_with("/sys/fs/cgroup/hull/"), "{cgroup}");
     rustix::process::kill_process(processes[0], rustix::process::Signal::KILL)?;
     assert_eq!(running.code()?, Some(125));
     tests::wait_until("its processes are gone", || {

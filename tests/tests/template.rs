@@ -247,6 +247,8 @@ fn what_the_killed_leave_of_a_template_is_swept() -> Result<()> {
     ensure!(left.len() == 1 && left[0].starts_with('.'), "{left:?}");
     make(&hull)?;
     ensure!(!templates(&hull)?.contains(&left[0]));
+    // The container was made and never started: it stays until somebody removes it.
+    hull.run(["container", "prune", "-f"])?.expect_code(0);
     hull.expect_nothing_left()
 }
 

@@ -75,6 +75,8 @@ impl Engine {
             files::write(&self.layout().state(&config.id), &state)?;
             self.tell(events::container(&config, "die").with("exitCode", code));
             if config.auto_remove {
+                // Its cgroup is found by the name of its folder, or by being told.
+                self.sweep_host_of(Some(sandbox));
                 self.remove_files(&config)?;
             }
         }
@@ -132,6 +134,11 @@ impl Engine {
 
     /// Removes what dead monitors left of cgroups, network leases and templates. It keeps nothing from going on.
     pub(crate) fn sweep_host(&self) {
+        self.sweep_host_of(None);
+    }
+
+    /// The same, and what the monitor of this sandbox left, whose lock the caller holds.
+    fn sweep_host_of(&self, sandbox: Option<&str>) {
         let program = match self.installation().monitor() {
             Ok(program) => program,
             Err(error) => {
@@ -142,6 +149,7 @@ impl Engine {
         let swept = Command::new(program)
             .arg("sweep")
             .arg(self.root())
+            .args(sandbox)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .status();

@@ -91,9 +91,10 @@ pub fn run(folder: &Path) -> Result<(), Error> {
     Warden::new(folder, config, listener, quit)?.run()
 }
 
-/// Removes what dead monitors of the state `root` left on the host.
-pub fn sweep(root: &Path) {
-    sweep::all(root);
+/// Removes what dead monitors of the state `root` left on the host, and what that of `held` left, a sandbox whose lock the
+/// caller holds.
+pub fn sweep(root: &Path, held: Option<&str>) {
+    sweep::all(root, held);
 }
 
 /// What this host lacks of what monitors need, as a JSON document for `hull doctor`.

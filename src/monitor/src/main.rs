@@ -20,7 +20,11 @@ fn main() -> ExitCode {
             Ok(())
         }
         [word, root] if word == Path::new("sweep") => {
-            monitor::sweep(root);
+            monitor::sweep(root, None);
+            Ok(())
+        }
+        [word, root, sandbox] if word == Path::new("sweep") => {
+            monitor::sweep(root, sandbox.to_str());
             Ok(())
         }
         [folder] => {

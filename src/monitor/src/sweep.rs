@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 
 use crate::template;
 
-/// Removes what dead monitors of the state `root` left. A sandbox is dead if nobody holds its lock.
-pub(crate) fn all(root: &Path) {
+/// Removes what dead monitors of the state `root` left. A sandbox is dead if nobody holds its lock, or the caller does:
+/// `held`.
+pub(crate) fn all(root: &Path, held: Option<&str>) {
     if let Err(error) = template::sweep(root) {
         tracing::warn!(%error, "what dead monitors left of templates was not removed");
     }
-    for id in dead(root) {
-        cgroup(&id);
+    let dead = dead(root);
+    for id in dead.iter().map(String::as_str).chain(held) {
+        cgroup(id);
     }
     if rustix::process::geteuid().is_root() {
         let network = network::Network::new(Path::new(crate::bridge::STATE));
