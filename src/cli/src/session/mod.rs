@@ -437,8 +437,8 @@ impl Stay<'_, '_> {
 /// The code that a command which stayed with a process exits with.
 pub(crate) fn code(exit: &Exit) -> u8 {
     match (exit.status, &exit.error) {
-        // It did not end by itself: hull's own failure.
-        (ExitStatus::Signal(_), Some(_)) => crate::FAILED,
+        // It did not end by itself, or succeeded and a part of its output is missing: hull's own failure.
+        (ExitStatus::Signal(_) | ExitStatus::Code(0), Some(_)) => crate::FAILED,
         (status, _) => status.code(),
     }
 }
@@ -471,5 +471,33 @@ fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<(), Error> 
     match poll(fds, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(Error::Wait(error.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_success_with_lost_output_is_none() {
+        let code_of = |status, error: Option<&str>| {
+            code(&Exit {
+                status,
+                oom_killed: false,
+                error: error.map(str::to_owned),
+                console: Vec::new(),
+                measured: None,
+            })
+        };
+        assert_eq!(code_of(ExitStatus::Code(0), None), 0);
+        assert_eq!(
+            code_of(ExitStatus::Code(0), Some("output was lost")),
+            crate::FAILED
+        );
+        assert_eq!(code_of(ExitStatus::Code(3), Some("output was lost")), 3);
+        assert_eq!(
+            code_of(ExitStatus::Signal(9), Some("the VM broke")),
+            crate::FAILED
+        );
     }
 }
