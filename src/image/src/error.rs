@@ -1,6 +1,7 @@
 //! The crate's one error for callers: what was attempted, on what, and a hint on what to do; the
 //! cause is its source.
 
+pub(crate) use protocol::chain;
 use std::path::PathBuf;
 
 use crate::reference::Reference;
@@ -126,16 +127,4 @@ impl Cause {
             }
         }
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

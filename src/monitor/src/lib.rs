@@ -18,6 +18,7 @@
 //! It is a static program of its own, since its memory counts for each container and its start for each boot. Deliberately
 //! absent: databases, TLS, an async runtime.
 
+pub use protocol::chain;
 use std::error::Error as StdError;
 use std::io;
 use std::path::Path;
@@ -111,16 +112,4 @@ fn wait_for(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<(), Err
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(Error::Poll(error.into())),
     }
-}
-
-/// An error and what caused it, as one line.
-pub fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
