@@ -196,7 +196,8 @@ impl Speaker {
                 self.ready(source, ready)?;
             }
             let now = Instant::now();
-            self.streams.drop_stalled(&self.poller, now)?;
+            let events = self.streams.drop_stalled(&self.poller, now)?;
+            self.stream_events(events)?;
             self.session.tick(now);
         }
     }
@@ -208,7 +209,10 @@ impl Speaker {
                 Ok(events) => self.stream_events(events),
                 Err(error) => self.machine_broke(chain(&error)),
             },
-            Source::Sink(id) => Ok(self.streams.sink_ready(&self.poller, id, ready)?),
+            Source::Sink(id) => {
+                let events = self.streams.sink_ready(&self.poller, id, ready)?;
+                self.stream_events(events)
+            }
             Source::Vmm => self.vmm_ready(),
             Source::Status => self.machine_broke("hull-native ended".to_owned()),
             Source::Console => self.console_ready(),
@@ -220,7 +224,27 @@ impl Speaker {
     fn stream_events(&mut self, events: Vec<Event>) -> Result<(), Error> {
         for event in events {
             match event {
-                Event::Ended { process, port } => self.session.stream_ended(&process, port),
+                Event::Ended {
+                    process,
+                    port,
+                    failure,
+                } => {
+                    if let Some(why) = failure {
+                        self.session.output_lost(&process, &why);
+                    }
+                    self.session.stream_ended(&process, port);
+                }
+                Event::Cut {
+                    client,
+                    process,
+                    primary,
+                    why,
+                } => {
+                    if !(primary && self.session.output_lost(&process, &why)) {
+                        let text = format!("a part of the output was lost: {why}");
+                        self.send(client, &FromMonitor::Notice { text }, Vec::new());
+                    }
+                }
                 Event::Captured { process, bytes } => self.session.captured(&process, &bytes),
                 Event::LogFull { container } => {
                     let message = crate::link::ToWarden::Rotate { container };

@@ -116,7 +116,8 @@ impl Speaker {
             }
             Ok(FromVmm::StreamFailed { port, message }) => {
                 if let Some(process) = self.streams.process_of(port) {
-                    self.session.stream_failed(&process, port, &message);
+                    self.session.output_lost(&process, &message);
+                    self.session.stream_ended(&process, port);
                 }
             }
             Ok(FromVmm::Ended { end, .. }) => {

@@ -26,7 +26,7 @@ use super::session::{Ask, ClientId, Role};
 mod clients;
 
 pub(crate) use clients::Attachment;
-use clients::{Part, Sink};
+use clients::{Gone, Part, Sink};
 
 /// Read at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -47,8 +47,20 @@ pub(crate) enum Error {
 /// What came of a stream.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// An output has come to its end.
-    Ended { process: ProcessId, port: u32 },
+    /// An output has come to its end; with the reason if that was too early.
+    Ended {
+        process: ProcessId,
+        port: u32,
+        failure: Option<String>,
+    },
+    /// A client that is still there lost its attachment.
+    Cut {
+        client: ClientId,
+        process: ProcessId,
+        /// It was attached when the process started.
+        primary: bool,
+        why: String,
+    },
     /// The guest has opened the stream of an archive: it is the client's.
     Transfer { ask: Ask, socket: OwnedFd },
     /// A container's log is to be rotated.
@@ -158,7 +170,7 @@ impl Streams {
         if guest.read < TOKEN_LEN {
             match guest.read_token()? {
                 Opened::NotYet => return Ok(events),
-                Opened::Never => self.end(poller, port, &mut events),
+                Opened::Never => self.end(poller, port, None, &mut events),
                 Opened::Yes if matches!(guest.role, Role::Transfer(_)) => {
                     self.hand_over(poller, port, &mut events);
                 }
@@ -175,7 +187,7 @@ impl Streams {
             self.read_output(poller, port, &mut events)?;
         }
         if !takes_input && !is_output {
-            self.end(poller, port, &mut events);
+            self.end(poller, port, None, &mut events);
         }
         self.watch_guest(poller, port)?;
         self.watch_sources_of(poller, port)?;
@@ -215,17 +227,19 @@ impl Streams {
         };
         let process = process.clone();
         let len = match recv(&guest.socket, &mut *self.chunk, RecvFlags::DONTWAIT) {
+            // Reset: it was closed with input that it had not read.
+            Ok((0, _)) | Err(Errno::CONNRESET) => {
+                self.end(poller, port, None, events);
+                return Ok(false);
+            }
             Ok((len, _)) => len,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
             Err(error) => {
-                tracing::debug!(%error, "an output has failed, which is its end");
-                0
+                let failure = format!("cannot read it from the machine: {}", describe(error));
+                self.end(poller, port, Some(failure), events);
+                return Ok(false);
             }
         };
-        if len == 0 {
-            self.end(poller, port, events);
-            return Ok(false);
-        }
         let bytes = &self.chunk[..len];
         if process.exec.is_none()
             && let Some(log) = self.logs.get_mut(&process.container)
@@ -241,19 +255,27 @@ impl Streams {
         let now = Instant::now();
         let mut gone = Vec::new();
         for (id, sink) in &mut self.sinks {
-            if sink.takes(&process, part) && sink.push(bytes, now).is_err() {
-                gone.push(*id);
+            if sink.takes(&process, part)
+                && let Err(why) = sink.push(bytes, now)
+            {
+                gone.push((*id, why));
             }
         }
-        for id in gone {
-            self.drop_sink(poller, id);
+        for (id, why) in gone {
+            self.cut(poller, id, why, events);
         }
         self.watch_sinks_of(poller, &process)?;
         Ok(true)
     }
 
     /// An output has come to its end, or an input is gone.
-    fn end(&mut self, poller: &Poller, port: u32, events: &mut Vec<Event>) {
+    fn end(
+        &mut self,
+        poller: &Poller,
+        port: u32,
+        failure: Option<String>,
+        events: &mut Vec<Event>,
+    ) {
         let Some(guest) = self.guests.get_mut(&port) else {
             return;
         };
@@ -276,7 +298,11 @@ impl Streams {
             {
                 log.end(part == Part::Stderr, sys::clock::realtime_ns());
             }
-            events.push(Event::Ended { process, port });
+            events.push(Event::Ended {
+                process,
+                port,
+                failure,
+            });
         }
     }
 
@@ -366,7 +392,12 @@ impl Streams {
     }
 
     /// Takes their streams from clients that have held others up for too long.
-    pub(crate) fn drop_stalled(&mut self, poller: &Poller, now: Instant) -> Result<(), Error> {
+    pub(crate) fn drop_stalled(
+        &mut self,
+        poller: &Poller,
+        now: Instant,
+    ) -> Result<Vec<Event>, Error> {
+        let mut events = Vec::new();
         let stalled = |sink: &Sink| sink.deadline().is_some_and(|by| now >= by);
         let ids: Vec<u64> = self
             .sinks
@@ -375,13 +406,17 @@ impl Streams {
             .map(|(id, _)| *id)
             .collect();
         for id in ids {
-            if let Some(process) = self.drop_sink(poller, id) {
-                tracing::info!(?process, "a client that does not read lost its attachment");
+            if let Some(process) = self.cut(poller, id, Gone::Stalled, &mut events) {
                 self.watch_guests_of(poller, &process)?;
             }
         }
-        Ok(())
+        Ok(events)
     }
+}
+
+/// What an error number means.
+fn describe(error: Errno) -> String {
+    protocol::chain(&io::Error::from(error))
 }
 
 enum Opened {

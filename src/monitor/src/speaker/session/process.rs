@@ -138,11 +138,15 @@ impl Session {
         }
     }
 
-    /// A stream of a process has failed: what was on its way is lost, which its end will say.
-    pub(crate) fn stream_failed(&mut self, process: &ProcessId, port: u32, message: &str) {
-        if let Some(known) = self.process_mut(process) {
-            known.lost.get_or_insert_with(|| message.to_owned());
+    /// A part of a process's output is lost, which its end will say. False if its end has been told.
+    pub(crate) fn output_lost(&mut self, process: &ProcessId, why: &str) -> bool {
+        let Some(known) = self.process_mut(process) else {
+            return false;
+        };
+        if !known.is_active() {
+            return false;
         }
-        self.stream_ended(process, port);
+        known.lost.get_or_insert_with(|| why.to_owned());
+        true
     }
 }

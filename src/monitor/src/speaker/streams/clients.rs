@@ -16,10 +16,10 @@ pub(super) enum Part {
 /// Our end of a client's stream.
 #[derive(Debug)]
 pub(super) struct Sink {
-    client: ClientId,
+    pub(super) client: ClientId,
     pub(super) process: ProcessId,
     part: Part,
-    socket: OwnedFd,
+    pub(super) socket: OwnedFd,
     /// What the client has yet to take.
     queue: VecDeque<u8>,
     primary: bool,
@@ -33,8 +33,15 @@ pub(super) struct Sink {
     is_watched: bool,
 }
 
-/// The client takes no more.
-pub(super) struct Gone;
+/// Why a client takes no more.
+pub(super) enum Gone {
+    /// It has closed its end.
+    Left,
+    /// It has not read for [`STALL_LIMIT`].
+    Stalled,
+    /// What is for it cannot be sent.
+    Failed(Errno),
+}
 
 impl Sink {
     pub(super) fn takes(&self, process: &ProcessId, part: Part) -> bool {
@@ -64,7 +71,8 @@ impl Sink {
                     self.stalled_since.get_or_insert(now);
                     return Ok(());
                 }
-                Err(_) => return Err(Gone),
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(Gone::Left),
+                Err(error) => return Err(Gone::Failed(error)),
             }
         }
         self.stalled_since = None;
@@ -172,22 +180,27 @@ impl Streams {
         poller: &Poller,
         id: u64,
         ready: Ready,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Event>, Error> {
+        let mut events = Vec::new();
         let Some(sink) = self.sinks.get_mut(&id) else {
-            return Ok(());
+            return Ok(events);
         };
         let process = sink.process.clone();
-        let gone = (ready.write || ready.gone) && sink.flush(Instant::now()).is_err();
+        let flushed = match ready.write || ready.gone {
+            true => sink.flush(Instant::now()),
+            false => Ok(()),
+        };
         let over = sink.closing && !sink.is_full();
         if ready.read || ready.gone {
             self.read_input(poller, id)?;
         }
-        if gone || over {
-            self.drop_sink(poller, id);
-        } else {
-            self.watch_sink(poller, id)?;
+        match flushed {
+            Err(why) => drop(self.cut(poller, id, why, &mut events)),
+            Ok(()) if over => drop(self.drop_sink(poller, id)),
+            Ok(()) => self.watch_sink(poller, id)?,
         }
-        self.watch_guests_of(poller, &process)
+        self.watch_guests_of(poller, &process)?;
+        Ok(events)
     }
 
     /// Reads once of what a client types, if the process has taken what came before.
@@ -211,7 +224,7 @@ impl Streams {
             Ok((len, _)) => {
                 guest.pending.extend_from_slice(&self.chunk[..len]);
                 if guest.push().is_err() && !guest.is_output() {
-                    self.end(poller, port, &mut Vec::new());
+                    self.end(poller, port, None, &mut Vec::new());
                 }
                 self.watch_guest(poller, port)?;
                 self.watch_sources_of(poller, port)?;
@@ -242,7 +255,7 @@ impl Streams {
                 guest.ends = true;
                 // Before the guest has opened it, its end waits with what came before.
                 if guest.is_open() && guest.push().is_err() {
-                    self.end(poller, port, &mut Vec::new());
+                    self.end(poller, port, None, &mut Vec::new());
                 }
                 self.watch_guest(poller, port)
             }
@@ -312,6 +325,29 @@ impl Streams {
             self.end_input(poller, id)?;
         }
         self.detach(poller, client, None)
+    }
+
+    /// Closes the end of a client that takes no more, and tells one that is still there why; returns whose process's it was.
+    pub(super) fn cut(
+        &mut self,
+        poller: &Poller,
+        id: u64,
+        why: Gone,
+        events: &mut Vec<Event>,
+    ) -> Option<ProcessId> {
+        let why = match why {
+            Gone::Left => return self.drop_sink(poller, id),
+            Gone::Stalled => format!("it was not read for {} seconds", STALL_LIMIT.as_secs()),
+            Gone::Failed(error) => format!("cannot pass it to the client: {}", describe(error)),
+        };
+        let sink = self.sinks.get(&id)?;
+        events.push(Event::Cut {
+            client: sink.client,
+            process: sink.process.clone(),
+            primary: sink.primary,
+            why,
+        });
+        self.drop_sink(poller, id)
     }
 
     /// Closes a client's end; returns whose process's it was.

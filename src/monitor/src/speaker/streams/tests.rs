@@ -76,22 +76,23 @@ impl Fixture {
                     Source::Guest(port) => {
                         self.streams.guest_ready(&self.poller, port, ready).unwrap()
                     }
-                    Source::Sink(id) => {
-                        self.streams.sink_ready(&self.poller, id, ready).unwrap();
-                        Vec::new()
-                    }
+                    Source::Sink(id) => self.streams.sink_ready(&self.poller, id, ready).unwrap(),
                     other => panic!("{other:?}"),
                 };
-                for event in events {
-                    self.events.push(match event {
-                        Event::Ended { port, .. } => format!("ended {port}"),
-                        Event::Transfer { ask, .. } => format!("transfer {}", ask.seq),
-                        Event::LogFull { .. } => "log full".to_owned(),
-                        Event::Captured { bytes, .. } => format!("captured {}", bytes.len()),
-                    });
-                }
+                self.note(events);
             }
         }
+    }
+
+    fn note(&mut self, events: Vec<Event>) {
+        self.events
+            .extend(events.into_iter().map(|event| match event {
+                Event::Ended { port, .. } => format!("ended {port}"),
+                Event::Cut { client, why, .. } => format!("cut {client}: {why}"),
+                Event::Transfer { ask, .. } => format!("transfer {}", ask.seq),
+                Event::LogFull { .. } => "log full".to_owned(),
+                Event::Captured { bytes, .. } => format!("captured {}", bytes.len()),
+            }));
     }
 }
 
@@ -203,10 +204,36 @@ fn only_a_client_that_attached_later_is_dropped_for_not_reading() {
     f.turn();
     let far = Instant::now() + 2 * STALL_LIMIT;
     assert!(f.streams.deadline().is_some());
-    f.streams.drop_stalled(&f.poller, far).unwrap();
+    let events = f.streams.drop_stalled(&f.poller, far).unwrap();
+    f.note(events);
+    assert_eq!(f.events, ["cut 2: it was not read for 10 seconds"]);
     assert_eq!(f.streams.sinks.len(), 1);
     assert!(f.streams.deadline().is_none());
     drop((primary, late));
+}
+
+#[test]
+fn only_a_client_that_is_still_there_is_told_that_its_output_is_lost() {
+    let mut f = fixture();
+    drop(f.attach(1, [false, true, false], true));
+    let failing = f.attach(2, [false, true, false], true);
+    let mut guest = f.output(PORT);
+    let (not_a_socket, _) = io::pipe().unwrap();
+    for sink in f.streams.sinks.values_mut() {
+        if sink.client == 2 {
+            sink.socket = not_a_socket.try_clone().unwrap().into();
+        }
+    }
+    guest.write_all(b"lost").unwrap();
+    f.turn();
+    let [told] = &f.events[..] else {
+        panic!("{:?}", f.events)
+    };
+    assert!(
+        told.starts_with("cut 2: cannot pass it to the client: Socket operation on non-socket")
+    );
+    assert!(f.streams.sinks.is_empty());
+    drop(failing);
 }
 
 #[test]
