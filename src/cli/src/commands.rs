@@ -2,6 +2,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::containers::commit::{self, CommitArgs};
 use crate::containers::control::{self, Containers, KillArgs, RenameArgs, RmArgs, StopArgs};
 use crate::containers::cp::CpArgs;
 use crate::containers::exec::ExecArgs;
@@ -42,7 +43,7 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     Pull(images::PullArgs),
     Import(images::ImportArgs),
-    Images(images::ImagesArgs),
+    Images(images::list::ImagesArgs),
     Rmi(images::RmiArgs),
     #[command(flatten)]
     SharedImage(SharedImage),
@@ -102,6 +103,7 @@ pub(crate) enum Shared {
     Diff(DiffArgs),
     Cp(CpArgs),
     Export(ExportArgs),
+    Commit(CommitArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -131,7 +133,7 @@ pub(crate) enum ImageCommand {
     Pull(images::PullArgs),
     Import(images::ImportArgs),
     #[command(visible_alias = "list")]
-    Ls(images::ImagesArgs),
+    Ls(images::list::ImagesArgs),
     #[command(visible_alias = "remove")]
     Rm(images::RmiArgs),
     Inspect(InspectArgs),
@@ -161,7 +163,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
         &[
             "create", "start", "attach", "stop", "restart", "kill", "wait", "rm", "rename",
             "pause", "unpause", "update", "logs", "inspect", "top", "stats", "port", "diff", "cp",
-            "export",
+            "export", "commit",
         ],
     ),
     (
@@ -227,7 +229,7 @@ pub(crate) fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
         Command::Inspect(args) => inspect::inspect(args, None),
         Command::Pull(args) => images::pull(args),
         Command::Import(args) => images::import(args),
-        Command::Images(args) => images::list(args),
+        Command::Images(args) => images::list::list(args),
         Command::Rmi(args) => images::remove(args),
         Command::SharedImage(command) => shared_image(command),
         Command::Login(args) => images::registry::login(args),
@@ -246,7 +248,7 @@ pub(crate) fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
             ImageCommand::Prune(args) => images::manage::prune(args),
             ImageCommand::Pull(args) => images::pull(args),
             ImageCommand::Import(args) => images::import(args),
-            ImageCommand::Ls(args) => images::list(args),
+            ImageCommand::Ls(args) => images::list::list(args),
             ImageCommand::Rm(args) => images::remove(args),
             ImageCommand::Inspect(args) => inspect::inspect(args, Some(Type::Image)),
         },
@@ -297,6 +299,7 @@ fn shared(command: Shared, started: u64) -> anyhow::Result<u8> {
         Shared::Diff(args) => look::diff(args),
         Shared::Cp(args) => cp::cp(args),
         Shared::Export(args) => look::export(args),
+        Shared::Commit(args) => commit::commit(args),
     }
 }
 

@@ -60,6 +60,8 @@ pub enum Subject {
     Pod,
     /// A process that was executed in a container.
     Exec,
+    /// An image.
+    Image,
 }
 
 impl std::fmt::Display for Subject {
@@ -68,6 +70,7 @@ impl std::fmt::Display for Subject {
             Subject::Container => "container",
             Subject::Pod => "pod",
             Subject::Exec => "exec instance",
+            Subject::Image => "image",
         })
     }
 }
@@ -287,7 +290,7 @@ impl Error {
             Error::InvalidName { .. } | Error::Filter(_) => Kind::Invalid,
             Error::Failure(failure) => kind_of(failure.kind),
             Error::Image(images::Error::Absent(_)) => Kind::NotFound,
-            Error::Image(images::Error::Name { .. }) => Kind::Invalid,
+            Error::Image(images::Error::Name { .. } | images::Error::Change(_)) => Kind::Invalid,
             Error::Image(images::Error::InUse { .. }) => Kind::Conflict,
             _ => Kind::Internal,
         }

@@ -60,6 +60,9 @@ pub enum Error {
         /// One of the containers.
         container: String,
     },
+    /// An instruction of `--change` cannot be applied.
+    #[error(transparent)]
+    Change(#[from] image::change::ChangeError),
     /// The demo archive has no image.
     #[error("the demo image's archive is empty")]
     EmptyDemo,
@@ -75,7 +78,11 @@ impl Error {
             Error::Foreign { name, .. } => Some(format!(
                 "`hull pull {name}` fetches the variant for this machine, if there is one"
             )),
-            Error::Name { .. } | Error::Install(_) | Error::EmptyDemo | Error::InUse { .. } => None,
+            Error::Name { .. }
+            | Error::Install(_)
+            | Error::Change(_)
+            | Error::EmptyDemo
+            | Error::InUse { .. } => None,
         }
     }
 }

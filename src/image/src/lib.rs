@@ -14,6 +14,7 @@
 //! resolved on the host. Images of any platform are kept; the caller that runs one checks
 //! [`Image::platform`]. Deliberately absent: printing, async, Dockerfiles.
 
+pub mod change;
 mod compression;
 mod create;
 mod digest;

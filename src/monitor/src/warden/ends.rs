@@ -37,7 +37,7 @@ impl Warden {
             } else {
                 Status::Exited
             };
-            state.pid = 0;
+            (state.pid, state.interface) = (0, None);
             state.exit = Some(status);
             state.exit_code = status.code();
             state.oom_killed = oom_killed;

@@ -96,6 +96,13 @@ impl Session {
         };
         let waiters = std::mem::take(&mut known.waiters);
         known.exit = Some(exit.clone());
+        if let Some(exec) = &process.exec {
+            self.actions.push(Action::Warden(ToWarden::ExecEnded {
+                container: process.container.clone(),
+                exec: exec.clone(),
+                code: exit.status.code(),
+            }));
+        }
         for (ask, _) in waiters {
             self.answer(ask, Ok(Answer::Exited(Box::new(exit.clone()))));
         }
