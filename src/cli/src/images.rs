@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use engine::image::store::Deletion;
 use engine::image::{self, PullOptions, Reference, Store};
 
 pub(crate) mod archive;
@@ -151,12 +152,12 @@ pub(crate) fn remove(args: RmiArgs) -> anyhow::Result<u8> {
     let mut code = 0;
     for name in &args.images {
         match engine.remove_image(name, args.force) {
-            Ok(removed) => {
-                for name in &removed.untagged {
-                    out(&format!("Untagged: {name}\n"))?;
-                }
-                if let Some(id) = &removed.deleted {
-                    out(&format!("Deleted: {id}\n"))?;
+            Ok(deleted) => {
+                for deletion in deleted.deletions {
+                    out(&match deletion {
+                        Deletion::Untagged(name) => format!("Untagged: {name}\n"),
+                        Deletion::Deleted(id) => format!("Deleted: {id}\n"),
+                    })?;
                 }
             }
             Err(error) => {

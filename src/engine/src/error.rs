@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use image::store::DeleteError;
 use protocol::agent::{Failure, FailureKind};
 
 use crate::{connection, images, index, install, list};
@@ -291,7 +292,13 @@ impl Error {
             Error::Failure(failure) => kind_of(failure.kind),
             Error::Image(images::Error::Absent(_)) => Kind::NotFound,
             Error::Image(images::Error::Name { .. } | images::Error::Change(_)) => Kind::Invalid,
-            Error::Image(images::Error::InUse { .. }) => Kind::Conflict,
+            Error::Image(images::Error::Delete(error)) => match error {
+                DeleteError::Store(image::store::Error::NotFound { .. }) => Kind::NotFound,
+                DeleteError::Store(image::store::Error::SeveralNames { .. })
+                | DeleteError::NameInUse { .. }
+                | DeleteError::InUse { .. } => Kind::Conflict,
+                DeleteError::Store(_) => Kind::Internal,
+            },
             _ => Kind::Internal,
         }
     }

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use image::store::Removed;
+use image::store::{DeleteError, DeleteOptions, Deleted, Deletion, ImageUser};
 use image::{Image, PullOptions, Reference, Store};
 
 use crate::engine::Engine;
 use crate::events::Told;
 use crate::id;
 use crate::install::{self, Installation};
+use crate::list::ListOptions;
 use crate::options::Pull;
 
 /// The name of the demo image, which is imported from the installation when it is first wanted.
@@ -49,17 +50,9 @@ pub enum Error {
     /// The demo image is not installed.
     #[error(transparent)]
     Install(#[from] install::Error),
-    /// Containers use it.
-    #[error(
-        "conflict: unable to remove repository reference \"{image}\" (must force) - container {container} is using its \
-         referenced image"
-    )]
-    InUse {
-        /// The image, as the user named it.
-        image: String,
-        /// One of the containers.
-        container: String,
-    },
+    /// An image cannot be removed.
+    #[error(transparent)]
+    Delete(#[from] DeleteError),
     /// An instruction of `--change` cannot be applied.
     #[error(transparent)]
     Change(#[from] image::change::ChangeError),
@@ -74,15 +67,12 @@ impl Error {
         match self {
             Error::Image(error) => error.help(),
             Error::Store(error) => error.help(),
+            Error::Delete(error) => error.help(),
             Error::Absent(name) => Some(format!("fetch it with `hull pull {name}`")),
             Error::Foreign { name, .. } => Some(format!(
                 "`hull pull {name}` fetches the variant for this machine, if there is one"
             )),
-            Error::Name { .. }
-            | Error::Install(_)
-            | Error::Change(_)
-            | Error::EmptyDemo
-            | Error::InUse { .. } => None,
+            Error::Name { .. } | Error::Install(_) | Error::Change(_) | Error::EmptyDemo => None,
         }
     }
 }
@@ -149,39 +139,38 @@ fn find_or_fetch(
 }
 
 impl Engine {
-    /// Removes an image or one of its names ([`Store::remove`]). One that a container uses, running or not, is refused; with
-    /// `force` its names go, and the image itself when its last container is gone.
-    pub fn remove_image(&self, text: &str, force: bool) -> Result<Removed, crate::Error> {
+    /// Removes an image or one of its names ([`Store::delete`]).
+    pub fn remove_image(&self, text: &str, force: bool) -> Result<Deleted, crate::Error> {
         let store = self.images()?;
-        if let Some(image) = store.find(text).map_err(Error::from)? {
-            let is_last_name = image.names.len() <= 1 || !is_name_of(&image, text);
-            let in_use = self.images_in_use()?;
-            let users = in_use.get(&image.id.to_string());
-            if let Some(container) = users.and_then(|users| users.first())
-                && is_last_name
-                && !force
-            {
-                return Err(Error::InUse {
-                    image: text.to_owned(),
-                    container: id::short(container).to_owned(),
-                }
-                .into());
-            }
+        let users = self.image_users()?;
+        let options = DeleteOptions {
+            force,
+            users: &users,
+        };
+        let deleted = store.delete(text, &options).map_err(Error::from)?;
+        for deletion in &deleted.deletions {
+            let (action, name) = match deletion {
+                Deletion::Untagged(name) => ("untag", name.clone()),
+                Deletion::Deleted(id) => ("delete", id.to_string()),
+            };
+            self.tell(Told::new("image", action, &name).with("name", &name));
         }
-        let removed = store.remove(text, force).map_err(Error::from)?;
-        for name in &removed.untagged {
-            self.tell(Told::new("image", "untag", name).with("name", name));
-        }
-        if let Some(image) = removed.deleted {
-            let image = image.to_string();
-            self.tell(Told::new("image", "delete", &image).with("name", &image));
-        }
-        Ok(removed)
+        Ok(deleted)
     }
-}
 
-/// Whether `text` is a name of the image, and not its identifier.
-fn is_name_of(image: &Image, text: &str) -> bool {
-    text.parse::<Reference>()
-        .is_ok_and(|name| image.names.contains(&name))
+    /// All containers, as users of their images.
+    pub fn image_users(&self) -> Result<Vec<ImageUser>, crate::Error> {
+        let options = ListOptions {
+            all: true,
+            ..ListOptions::default()
+        };
+        let users = self.list(&options)?.into_iter().filter_map(|one| {
+            Some(ImageUser {
+                image: one.summary.image_id.parse().ok()?,
+                container: id::short(&one.summary.id).to_owned(),
+                running: one.state.status.is_alive(),
+            })
+        });
+        Ok(users.collect())
+    }
 }

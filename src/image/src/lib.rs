@@ -46,4 +46,4 @@ pub use progress::{Event, LayerName, Progress};
 pub use pull::{PullOptions, Pulled};
 pub use push::{PushOptions, Pushed};
 pub use reference::Reference;
-pub use store::{Image, Layer, Lease, Removed, Store};
+pub use store::{Image, Layer, Lease, Store};

@@ -149,13 +149,18 @@ fn what_a_container_uses_stays_as_docker_has_it() {
     }
     let error = delete(&store, &image.id.hex(), true, &running).unwrap_err();
     assert!(error.help().unwrap().starts_with("stop"), "{error}");
-    // With force the name goes, and the image with it only if nothing runs.
+    // With force the name goes, and the image with it only if nothing needs it.
     assert_eq!(
-        delete(&store, "a:2", true, &running).unwrap(),
+        delete(&store, "a:2", true, &stopped).unwrap(),
         [untagged("a:2")]
     );
+    store.tag(&image, &name("a:3")).unwrap();
     assert_eq!(
         delete(&store, &image.id.hex(), true, &stopped).unwrap(),
+        [untagged("a:3")]
+    );
+    assert_eq!(
+        delete(&store, &image.id.hex(), false, &[]).unwrap(),
         [Deletion::Deleted(image.id)]
     );
 }

@@ -4,9 +4,9 @@
 //! | Given | Without force | With force |
 //! |---|---|---|
 //! | a name, others remain | the name goes | the same |
-//! | the last name | refused if any container uses the image | goes; the image too, unless a running container uses it |
+//! | the last name | refused if any container uses the image | goes; the image too, unless a container uses it |
 //! | an id with several names | refused | all names and the image go |
-//! | an id in use by a stopped container | refused | all names and the image go |
+//! | an id in use by a stopped container | refused | all names go; the image stays for its container |
 //! | an id in use by a running container | refused | refused |
 
 use super::{Error, FileLock, Result, Store};
@@ -55,7 +55,11 @@ pub struct Deleted {
 #[derive(Debug, thiserror::Error)]
 pub enum DeleteError {
     /// A container uses the image, which would go with its last name.
-    #[error("cannot remove {name}: {user} uses its image {}", .image.short())]
+    #[error(
+        "conflict: unable to remove repository reference \"{name}\" (must force) - container {} is using its referenced \
+         image {}",
+        .user, .image.short()
+    )]
     NameInUse {
         /// The name, as it was given.
         name: String,
@@ -65,7 +69,12 @@ pub enum DeleteError {
         user: User,
     },
     /// A container uses the image.
-    #[error("cannot remove image {}: {user} uses it", .image.short())]
+    #[error(
+        "conflict: unable to delete {} ({}) - image is being used by {} container {user}",
+        .image.short(),
+        if .user.running { "cannot be forced" } else { "must be forced" },
+        if .user.running { "running" } else { "stopped" }
+    )]
     InUse {
         /// The image.
         image: Digest,
@@ -88,11 +97,11 @@ pub struct User {
 
 impl std::fmt::Display for User {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.container, self.running) {
-            (Some(container), true) => write!(f, "running container {container}"),
-            (Some(container), false) => write!(f, "stopped container {container}"),
-            (None, _) => f.write_str("a running container"),
-        }
+        f.write_str(
+            self.container
+                .as_deref()
+                .unwrap_or("that has just been created"),
+        )
     }
 }
 
@@ -170,7 +179,7 @@ impl Store {
                 user,
             });
         }
-        let kept = self.user_of(id, options.users, true)?.is_some();
+        let kept = self.user_of(id, options.users, false)?.is_some();
         if kept || self.delete_image(id, &going)? != Outcome::Gone {
             deleted.untagged(self.database().untag(id, &going)?);
             return Ok(deleted);
@@ -193,6 +202,11 @@ impl Store {
         if !options.force && !is_single(&names) {
             return Err(Error::SeveralNames { id, names }.into());
         }
+        let mut deleted = Deleted::default();
+        if self.user_of(&id, options.users, false)?.is_some() {
+            deleted.untagged(self.database().untag(&id, &names)?);
+            return Ok(deleted);
+        }
         match self.delete_image(&id, &names)? {
             Outcome::Gone => {}
             Outcome::Renamed => return self.delete_id(id, options),
@@ -204,7 +218,6 @@ impl Store {
                 return Err(DeleteError::InUse { image: id, user });
             }
         }
-        let mut deleted = Deleted::default();
         deleted.untagged(names);
         deleted.deletions.push(Deletion::Deleted(id));
         deleted.freed_bytes = self.sweep(0)?.bytes;
@@ -238,6 +251,21 @@ impl Store {
             container: None,
             running: true,
         }))
+    }
+
+    /// The image's names that go with this one, and those that stay: with the last tag of a
+    /// repository go that repository's digests.
+    fn split_names(&self, id: &Digest, name: &Reference) -> Result<(Vec<String>, Vec<String>)> {
+        let names = self.database().names(id)?;
+        let (canonical, repository) = (name.canonical(), name.full_repository());
+        let (digests, tags) = (format!("{repository}@"), format!("{repository}:"));
+        let last_tag = name.digest().is_none()
+            && !names
+                .iter()
+                .any(|other| other.starts_with(&tags) && *other != canonical);
+        Ok(names
+            .into_iter()
+            .partition(|other| *other == canonical || (last_tag && other.starts_with(&digests))))
     }
 
     /// Deletes an image that has no other names than these. Its layers are left to a sweep.
