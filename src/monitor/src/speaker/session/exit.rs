@@ -135,10 +135,8 @@ impl Session {
             Recording::Killing { ask, signal } => self.kill_now(id, ask, signal),
             Recording::Paused { ask } => self.answer(ask, Ok(Answer::Done)),
             Recording::Exited(exit) => {
-                // Without a machine, the restart is the warden's: with another machine and another speaker.
-                let goes_on = !self.end.quitting && self.end.broken.is_none();
                 container.phase = match next {
-                    Next::Restart { after_ms } if goes_on => {
+                    Next::Restart { after_ms } if !self.end.quitting => {
                         Phase::Due(after(now, Duration::from_millis(after_ms)))
                     }
                     _ => Phase::Idle,
