@@ -4,7 +4,6 @@ use clap::Args;
 use engine::image::Reference;
 use engine::{CommitOptions, Engine};
 
-use crate::progress::Reporter;
 use crate::{out, values};
 
 /// Make an image of a container: its image, and what it has changed
@@ -52,7 +51,7 @@ pub(crate) fn commit(args: CommitArgs) -> anyhow::Result<u8> {
         changes: args.change,
         pause: args.pause.unwrap_or(true),
     };
-    let image = Engine::find()?.commit(&args.container, options, &Reporter::new())?;
+    let image = Engine::find()?.commit(&args.container, options, &())?;
     out(&format!("{}\n", image.id))?;
     Ok(0)
 }
