@@ -38,6 +38,12 @@ pub(crate) struct PullArgs {
 /// Bring an image from a file or folder
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
+    /// Apply a Dockerfile instruction to the image of a root file system
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    change: Vec<String>,
+    /// A remark for the history of a root file system's image
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
     /// An OCI layout, a docker-archive or oci-archive, or a tar of a root file system; - is standard input
     #[arg(value_name = "FILE|DIR|-")]
     source: PathBuf,
@@ -132,13 +138,20 @@ pub(crate) fn import(args: ImportArgs) -> anyhow::Result<u8> {
     let name = args.name.as_deref().map(reference).transpose()?;
     let reporter = Reporter::new();
     let store = store()?;
-    let images = if args.source.as_os_str() == "-" {
-        let mut stdin = std::io::stdin().lock();
-        store.import(image::Source::Reader(&mut stdin), name.as_ref(), &reporter)
-    } else {
-        store.import(image::Source::Path(&args.source), name.as_ref(), &reporter)
-    }
-    .map_err(explained)?;
+    let mut config = serde_json::json!({});
+    image::change::apply(&mut config, &args.change)?;
+    let rootfs = image::RootFs {
+        config: (!args.change.is_empty()).then_some(&config),
+        comment: args.message.as_deref(),
+    };
+    let mut stdin = std::io::stdin();
+    let source = match args.source.as_os_str() == "-" {
+        true => image::Source::Reader(&mut stdin),
+        false => image::Source::Path(&args.source),
+    };
+    let images = store
+        .import_rootfs_or_images(source, name.as_ref(), rootfs, &reporter)
+        .map_err(explained)?;
     for image in images {
         out(&format!("{}\n", image.display_name()))?;
     }

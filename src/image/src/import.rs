@@ -54,10 +54,19 @@ pub struct Loaded {
 struct Wanted<'a> {
     /// Takes the place of the names in an archive.
     name: Option<&'a Reference>,
-    /// A root file system's tar is an image, too.
-    rootfs: bool,
+    /// A root file system's tar is an image, too: what is said of it.
+    rootfs: Option<RootFs<'a>>,
     /// What its images may be made for, the best first; `None` is anything. The first of which there are images counts.
     platforms: &'a [Option<&'a Platform>],
+}
+
+/// What is said of a root file system, which says nothing of itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RootFs<'a> {
+    /// The `config` object of its image; empty if `None`.
+    pub config: Option<&'a serde_json::Value>,
+    /// A remark for its history.
+    pub comment: Option<&'a str>,
 }
 
 impl Source<'_> {
@@ -80,11 +89,22 @@ impl Store {
         name: Option<&Reference>,
         progress: &dyn Progress,
     ) -> crate::Result<Vec<Image>> {
+        self.import_rootfs_or_images(source, name, RootFs::default(), progress)
+    }
+
+    /// The same; a root file system's image is what `rootfs` says. An archive of images is refused if it says anything.
+    pub fn import_rootfs_or_images(
+        &self,
+        source: Source<'_>,
+        name: Option<&Reference>,
+        rootfs: RootFs<'_>,
+        progress: &dyn Progress,
+    ) -> crate::Result<Vec<Image>> {
         let origin = source.origin();
         let native = Platform::native();
         let wanted = Wanted {
             name,
-            rootfs: true,
+            rootfs: Some(rootfs),
             platforms: &[Some(&native)],
         };
         let images = self.import_source(source, wanted, progress);
@@ -108,7 +128,7 @@ impl Store {
         let native = Platform::native();
         let wanted = Wanted {
             name: None,
-            rootfs: false,
+            rootfs: None,
             platforms: match platform {
                 Some(_) => &[platform],
                 None => &[Some(&native), None],
@@ -189,6 +209,10 @@ impl Store {
         wanted: Wanted<'_>,
         progress: &dyn Progress,
     ) -> Result<Vec<Loaded>, Cause> {
+        let is_said = |rootfs: RootFs<'_>| rootfs.config.is_some() || rootfs.comment.is_some();
+        if wanted.rootfs.is_some_and(is_said) {
+            return Err(Error::NotARootFs.into());
+        }
         let inventory = inventory::take(contents, wanted.platforms)?;
         for (what, reason) in &inventory.passed_over {
             progress.event(Event::PassedOver { what, reason });
@@ -301,9 +325,9 @@ impl Store {
         wanted: Wanted<'_>,
         progress: &dyn Progress,
     ) -> Result<Vec<Loaded>, Cause> {
-        if !wanted.rootfs {
+        let Some(rootfs) = wanted.rootfs else {
             return Err(Error::NotAnImage.into());
-        }
+        };
         let layer = LayerName {
             index: 0,
             digest: None,
@@ -328,12 +352,16 @@ impl Store {
             layer,
             size_bytes: row.size_bytes,
         });
+        let mut step = serde_json::json!({ "created_by": "hull import" });
+        if let Some(comment) = rootfs.comment {
+            step["comment"] = comment.into();
+        }
         let config = serde_json::json!({
             "architecture": "amd64",
             "os": "linux",
-            "config": {},
+            "config": rootfs.config.cloned().unwrap_or_else(|| serde_json::json!({})),
             "rootfs": { "type": "layers", "diff_ids": [row.diff_id] },
-            "history": [{ "created_by": "hull import" }],
+            "history": [step],
         });
         let config = Config::parse(config.to_string().into_bytes())?;
         let names: Vec<Reference> = wanted.name.into_iter().cloned().collect();

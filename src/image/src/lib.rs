@@ -40,7 +40,7 @@ pub use create::NewImage;
 pub use digest::Digest;
 pub use digest::Error as DigestError;
 pub use error::{Cause, Error, Result};
-pub use import::{Loaded, Source};
+pub use import::{Loaded, RootFs, Source};
 pub use manifest::Platform;
 pub use progress::{Event, LayerName, Progress};
 pub use pull::{PullOptions, Pulled};

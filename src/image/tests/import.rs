@@ -43,6 +43,25 @@ fn blob(layout: &Path, digest: Digest) -> std::path::PathBuf {
 }
 
 #[test]
+fn a_root_file_system_is_what_is_said_of_it_and_images_are_what_they_say() {
+    let (_folder, store) = store();
+    let config = serde_json::json!({ "Cmd": ["x"] });
+    let rootfs = image::RootFs {
+        config: Some(&config),
+        comment: Some("mine"),
+    };
+    let import = |mut bytes: &[u8]| {
+        store.import_rootfs_or_images(Source::Reader(&mut bytes), None, rootfs, &())
+    };
+    let image = import(&tar(&[("bin/x", b"x")])).unwrap().remove(0);
+    assert_eq!(store.details(&image).unwrap().config["config"], config);
+    assert_eq!(store.history(&image).unwrap()[0].comment, "mine");
+    let archive = TestImage::sample(1).docker_archive(&["a:1"]);
+    let error = import(&archive).unwrap_err();
+    assert!(chain(&error).contains("it holds images"), "{error}");
+}
+
+#[test]
 fn the_same_image_comes_out_of_every_kind_of_archive() {
     let (layout, image) = layout();
     let folder = tempfile::tempdir().unwrap();

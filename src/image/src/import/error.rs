@@ -25,6 +25,9 @@ pub enum Error {
     /// Neither a tar nor an OCI layout.
     #[error("it is neither an OCI layout nor a tar of images or of a root file system")]
     NotAnImage,
+    /// It holds images, which say themselves what they are.
+    #[error("it holds images, and changes and a message can only be given to a root file system")]
+    NotARootFs,
     /// A tar that is truncated or inconsistent.
     #[error("the tar is malformed at byte {offset}")]
     Malformed {
@@ -127,6 +130,7 @@ impl Error {
                 "give an OCI layout, an archive made by `docker save` or `skopeo copy`, or a root file system's tar \
                  (plain, gzip or zstd)"
             }
+            Error::NotARootFs => "import it as it is, and change the image by a build or a commit",
             Error::SeveralImages { .. } => {
                 "leave the name out: the archive's own names are then used"
             }
