@@ -19,7 +19,7 @@ use crate::pods::{self, PodCommand};
 use crate::prune::{self, PruneArgs, SystemPruneArgs};
 use crate::run_args::{CreateArgs, RunArgs};
 use crate::system::{self, DfArgs, InfoArgs, VersionArgs};
-use crate::{FAILED, completion, doctor, events, images};
+use crate::{FAILED, completion, doctor, events, images, service};
 
 /// Containers, each in a virtual machine of its own
 #[derive(Debug, Parser)]
@@ -143,7 +143,10 @@ pub(crate) enum SystemCommand {
     Df(DfArgs),
     Events(EventsArgs),
     Info(InfoArgs),
+    Install(service::InstallArgs),
     Prune(SystemPruneArgs),
+    Start(service::StartArgs),
+    Uninstall(service::UninstallArgs),
 }
 
 /// Groups of the overview, as `hull --help` shows them: their heading and their commands.
@@ -256,7 +259,10 @@ pub(crate) fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
             SystemCommand::Df(args) => system::df(args),
             SystemCommand::Events(args) => events::events(args),
             SystemCommand::Info(args) => system::info(args),
+            SystemCommand::Install(args) => service::install(args),
             SystemCommand::Prune(args) => prune::system(args),
+            SystemCommand::Start(args) => service::start(args),
+            SystemCommand::Uninstall(args) => service::uninstall(args),
         },
         Command::Doctor(args) => doctor::run(args),
         Command::Completion(args) => completion::completion(args),

@@ -22,6 +22,7 @@ mod pods;
 mod progress;
 mod prune;
 mod run_args;
+mod service;
 mod session;
 mod system;
 mod timing;
