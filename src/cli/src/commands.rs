@@ -19,7 +19,7 @@ use crate::pods::{self, PodCommand};
 use crate::prune::{self, PruneArgs, SystemPruneArgs};
 use crate::run_args::{CreateArgs, RunArgs};
 use crate::system::{self, DfArgs, InfoArgs, VersionArgs};
-use crate::{FAILED, completion, doctor, events, images, service};
+use crate::{FAILED, completion, doctor, events, images, man, service};
 
 /// Containers, each in a virtual machine of its own
 #[derive(Debug, Parser)]
@@ -66,6 +66,8 @@ pub(crate) enum Command {
     System(SystemCommand),
     Doctor(doctor::DoctorArgs),
     Completion(completion::CompletionArgs),
+    #[command(hide = true)]
+    Man(man::ManArgs),
     /// Measure hull beside other ways to run the same container
     Bench {
         /// What to measure
@@ -266,6 +268,7 @@ pub(crate) fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
         },
         Command::Doctor(args) => doctor::run(args),
         Command::Completion(args) => completion::completion(args),
+        Command::Man(args) => man::man(args),
         Command::Bench { what } => bench::run(what).map(|()| 0),
     }
 }
@@ -315,6 +318,7 @@ mod tests {
         let command = Hull::command();
         let mut defined: Vec<&str> = command
             .get_subcommands()
+            .filter(|subcommand| !subcommand.is_hide_set())
             .map(clap::Command::get_name)
             .collect();
         let mut shown: Vec<&str> = GROUPS

@@ -15,6 +15,7 @@ mod format;
 mod grammar;
 mod images;
 mod machine;
+mod man;
 mod moments;
 mod not_built;
 mod output;
