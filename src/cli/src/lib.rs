@@ -27,6 +27,7 @@ mod service;
 mod session;
 mod system;
 mod timing;
+mod top;
 mod values;
 
 pub use commands::command;
