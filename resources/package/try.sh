@@ -27,7 +27,7 @@ dpkg --install --force-depends /tmp/hull.deb
 [ "$(hull ps --format '{{.Names}} {{.State}}')" = 'web running' ]
 [ "$(hull logs web)" = up ]
 [ "$(hull exec web echo alive)" = alive ]
-pkill -KILL hull-vmm || pkill -KILL -f '^hull-vmm'
+pkill -KILL hull-vmm
 restarts() { hull inspect --format '{{.State.Status}} {{.RestartCount}}' web; }
 for _ in $(seq 100); do
 	[ "$(restarts)" != 'running 1' ] || break

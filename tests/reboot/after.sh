@@ -1,6 +1,7 @@
 #!/bin/sh
 # The same containers after their host was started again: second of two parts of `cargo xtask reboot`.
 set -eu
+unset HULL_ROOT HULL_LIBEXEC
 expect() { # WHAT EXPECTED FOUND
 	[ "$2" = "$3" ] || {
 		printf '%s\n--- expected\n%s\n--- found\n%s\n' "$1" "$2" "$3" >&2

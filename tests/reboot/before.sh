@@ -1,6 +1,7 @@
 #!/bin/sh
 # Containers of all policies, and the shutdown of their host: first of two parts of `cargo xtask reboot`.
 set -eu
+unset HULL_ROOT HULL_LIBEXEC
 run() { # NAME POLICY
 	hull run -d --network none -m 64m --stop-timeout 2 --name "$1" --restart "$2" demo \
 		sh -c 'echo run >> /runs; trap "exit 0" TERM; while :; do sleep 0.2; done' >/dev/null
@@ -25,5 +26,8 @@ for _ in $(seq 100); do
 	pgrep hull-monitor >/dev/null || break
 	sleep 0.2
 done
-! pgrep hull-monitor
+if pgrep -a hull-monitor; then
+	echo 'monitors are left' >&2
+	exit 1
+fi
 sync

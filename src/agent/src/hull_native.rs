@@ -65,6 +65,8 @@ fn run() -> Result<End, Box<dyn std::error::Error>> {
     let (Some(folder), None) = (words.next().map(PathBuf::from), words.next()) else {
         return Err("hull-native is started by hull's monitor: hull-native FOLDER".into());
     };
+    // It is executed by a descriptor, whose number would be its name.
+    rustix::thread::set_name(c"hull-native")?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // A parent that has ended before this has closed the control connection.
     // What a container without a PID namespace of its own orphans is reaped here.
