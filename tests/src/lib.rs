@@ -41,9 +41,30 @@ impl Hull {
 
     /// `hull ARGS…`, not run yet.
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        let mut command = Command::new("hull");
+        self.command_of(Path::new("hull"), arguments)
+    }
+
+    fn command_of<A: AsRef<OsStr>>(
+        &self,
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments).env("HULL_ROOT", self.root.path());
         command
+    }
+
+    /// Runs `PROGRAM ARGS…`, another hull, on this store, without input.
+    pub fn run_program<A: AsRef<OsStr>>(
+        &self,
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Outcome> {
+        let mut command = self.command_of(program, arguments);
+        let output = command.stdin(Stdio::null()).output();
+        Ok(Outcome(output.with_context(|| {
+            format!("cannot run {}", program.display())
+        })?))
     }
 
     /// Runs `hull ARGS…` without input.

@@ -22,6 +22,12 @@ pub struct Running {
     pub stdout: BufReader<ChildStdout>,
 }
 
+/// The name of a process's program.
+fn comm(pid: Pid) -> Result<String> {
+    let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_pid()))?;
+    Ok(name.trim_end().to_owned())
+}
+
 impl Hull {
     /// Starts `hull ARGS…` with its standard input and output held.
     pub fn start<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<Running> {
@@ -63,11 +69,17 @@ impl Hull {
         Ok(found.into_iter().filter_map(Pid::from_raw).collect())
     }
 
+    /// The monitors of this store's sandboxes: two processes each.
+    pub fn monitors(&self) -> Result<Vec<Pid>> {
+        let mut found = self.sandbox_processes()?;
+        found.retain(|pid| comm(*pid).is_ok_and(|name| name == "hull-monitor"));
+        Ok(found)
+    }
+
     /// The process of this store's sandboxes whose program is this.
     pub fn process(&self, program: &str) -> Result<Pid> {
         for pid in self.sandbox_processes()? {
-            let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_pid()))?;
-            if name.trim_end() == program {
+            if comm(pid)? == program {
                 return Ok(pid);
             }
         }

@@ -106,6 +106,36 @@ fn a_restart_policy_brings_back_whatever_was_killed() -> Result<()> {
 }
 
 #[test]
+fn a_shutdown_of_the_host_lets_containers_end_and_the_next_start_brings_them_back() -> Result<()> {
+    let hull = Hull::new()?;
+    let id = detached(
+        &hull,
+        &["--restart", "unless-stopped", "--stop-timeout", "2"],
+        SERVER,
+    )?;
+    let stopped = detached(&hull, &["--restart", "unless-stopped"], SERVER)?;
+    let none = detached(&hull, &[], SERVER)?;
+    ok(&hull, ["stop", &stopped])?;
+    // Longer than the time to stop: that counts from the signal.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    for monitor in hull.monitors()? {
+        // One that has ended with another is not an error.
+        let _ = kill_process(monitor, Signal::TERM);
+    }
+    wait_until("nothing runs", || Ok(hull.sandbox_processes()?.is_empty()))?;
+    for id in [&id, &stopped, &none] {
+        assert_eq!(state(&hull, id, "status")?, "\"exited\"");
+        assert_eq!(state(&hull, id, "exit_code")?, "3");
+    }
+    let name = ok(&hull, ["inspect", "--format", "{{slice .Name 1}}", &id])?;
+    assert_eq!(ok(&hull, ["system", "start"])?, name);
+    assert_eq!(ok(&hull, ["ps", "-q", "--no-trunc"])?, id);
+    assert_eq!(ok(&hull, ["exec", &id, "echo", "alive"])?, "alive");
+    ok(&hull, ["rm", "-f", &id, &stopped, &none])?;
+    hull.expect_nothing_left()
+}
+
+#[test]
 fn on_failure_gives_up_after_as_many_restarts_as_it_was_told() -> Result<()> {
     let hull = Hull::new()?;
     let script = "echo run; exit 4";

@@ -6,6 +6,9 @@
 //! descriptor 4    streams, as they are offered: a SOCK_SEQPACKET socket; each packet is {"port":N} with one descriptor
 //! ```
 //!
+//! Signals that end programs do not end it: systemd sends them to every process of a unit that is stopped, and it is the
+//! monitor that then ends the containers, each in its own time.
+//!
 //! FOLDER is the sandbox's: what is mounted is below it, in FOLDER/machine, in mounts of this process's own. It ends with its
 //! parent, and its mounts with it; the containers' processes end with their cgroups, which whoever starts it removes if it
 //! could not.
@@ -23,11 +26,14 @@ use protocol::agent::Hello;
 use protocol::frame;
 use rustix::process::{Signal, set_child_subreaper, set_parent_process_death_signal};
 use sys::packet;
+use sys::signalfd::SignalFd;
 
 /// The number of the control connection.
 const CONTROL_FD: i32 = 3;
 /// The number of the socket that streams are offered on.
 const OFFERS_FD: i32 = 4;
+/// What ends a program, other than SIGKILL.
+const ENDING: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
 /// Longer than any offer.
 const MAX_OFFER_LEN: usize = 256;
 /// The cgroup, in the host's version 2 hierarchy, below which containers get theirs.
@@ -59,11 +65,15 @@ fn run() -> Result<End, Box<dyn std::error::Error>> {
     let (Some(folder), None) = (words.next().map(PathBuf::from), words.next()) else {
         return Err("hull-native is started by hull's monitor: hull-native FOLDER".into());
     };
+    // It is executed by a descriptor, whose number would be its name.
+    rustix::thread::set_name(c"hull-native")?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // A parent that has ended before this has closed the control connection.
     // What a container without a PID namespace of its own orphans is reaped here.
     set_child_subreaper(Some(rustix::process::getpid()))?;
     let (control, offers) = (inherited(CONTROL_FD)?, inherited(OFFERS_FD)?);
+    // Blocked and never read; what a container executes has a mask of its own.
+    let _ignored = SignalFd::new(&ENDING)?;
     sys::private_mounts::enter()?;
     let asleep = Asleep::new(Surroundings {
         dial: dial(offers),

@@ -20,7 +20,7 @@ use crate::pods::{self, PodCommand};
 use crate::prune::{self, PruneArgs, SystemPruneArgs};
 use crate::run_args::{CreateArgs, RunArgs};
 use crate::system::{self, DfArgs, InfoArgs, VersionArgs};
-use crate::{FAILED, completion, doctor, events, images};
+use crate::{FAILED, completion, doctor, events, images, man, service};
 
 /// Containers, each in a virtual machine of its own
 #[derive(Debug, Parser)]
@@ -67,6 +67,8 @@ pub(crate) enum Command {
     System(SystemCommand),
     Doctor(doctor::DoctorArgs),
     Completion(completion::CompletionArgs),
+    #[command(hide = true)]
+    Man(man::ManArgs),
     /// Measure hull beside other ways to run the same container
     Bench {
         /// What to measure
@@ -145,7 +147,10 @@ pub(crate) enum SystemCommand {
     Df(DfArgs),
     Events(EventsArgs),
     Info(InfoArgs),
+    Install(service::InstallArgs),
     Prune(SystemPruneArgs),
+    Start(service::StartArgs),
+    Uninstall(service::UninstallArgs),
 }
 
 /// Groups of the overview, as `hull --help` shows them: their heading and their commands.
@@ -258,10 +263,14 @@ pub(crate) fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
             SystemCommand::Df(args) => system::df(args),
             SystemCommand::Events(args) => events::events(args),
             SystemCommand::Info(args) => system::info(args),
+            SystemCommand::Install(args) => service::install(args),
             SystemCommand::Prune(args) => prune::system(args),
+            SystemCommand::Start(args) => service::start(args),
+            SystemCommand::Uninstall(args) => service::uninstall(args),
         },
         Command::Doctor(args) => doctor::run(args),
         Command::Completion(args) => completion::completion(args),
+        Command::Man(args) => man::man(args),
         Command::Bench { what } => bench::run(what).map(|()| 0),
     }
 }
@@ -312,6 +321,7 @@ mod tests {
         let command = Hull::command();
         let mut defined: Vec<&str> = command
             .get_subcommands()
+            .filter(|subcommand| !subcommand.is_hide_set())
             .map(clap::Command::get_name)
             .collect();
         let mut shown: Vec<&str> = GROUPS

@@ -12,6 +12,13 @@
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+/// The variable that moves the state.
+pub const ROOT_VARIABLE: &str = "HULL_ROOT";
+/// The variable that moves hull's parts.
+pub const PARTS_VARIABLE: &str = "HULL_LIBEXEC";
+/// Where root's state is, unless it is moved.
+pub const SYSTEM_ROOT: &str = "/var/lib/hull";
+
 /// Why hull does not know where it is.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -59,7 +66,7 @@ pub struct Installation {
 impl Installation {
     /// Finds the parts beside the running program.
     pub fn find() -> Result<Installation, Error> {
-        if let Some(libexec) = std::env::var_os("HULL_LIBEXEC") {
+        if let Some(libexec) = std::env::var_os(PARTS_VARIABLE) {
             return Ok(Installation {
                 libexec: libexec.into(),
             });
@@ -130,7 +137,7 @@ impl Installation {
 pub fn state_root() -> Result<PathBuf, Error> {
     let uid = rustix::process::geteuid();
     let path = state_path(
-        std::env::var_os("HULL_ROOT").map(PathBuf::from),
+        std::env::var_os(ROOT_VARIABLE).map(PathBuf::from),
         uid.is_root(),
         std::env::var_os("XDG_DATA_HOME").map(PathBuf::from),
         std::env::var_os("HOME").map(PathBuf::from),
@@ -163,7 +170,7 @@ fn state_path(
     let absolute = |path: Option<PathBuf>| path.filter(|path| path.is_absolute());
     hull_root
         .filter(|path| !path.as_os_str().is_empty())
-        .or_else(|| is_root.then(|| "/var/lib/hull".into()))
+        .or_else(|| is_root.then(|| SYSTEM_ROOT.into()))
         .or_else(|| Some(absolute(data_home)?.join("hull")))
         .or_else(|| Some(absolute(home)?.join(".local/share/hull")))
 }

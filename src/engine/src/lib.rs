@@ -67,6 +67,7 @@ pub use create::NewContainer;
 pub use engine::Engine;
 pub use error::{Error, Kind, Refusal, Subject};
 pub use remove::Remove;
+pub use repair::SystemStart;
 
 // What front ends show of the crates below: they depend on the engine alone.
 pub use image;

@@ -11,6 +11,15 @@ use crate::engine::{Engine, chain};
 use crate::error::Error;
 use crate::{events, files, lock, time};
 
+/// What [`Engine::system_start`] has done.
+#[derive(Debug, Default)]
+pub struct SystemStart {
+    /// The names of those that were started.
+    pub started: Vec<String>,
+    /// The names of those that could not be, and why.
+    pub failed: Vec<(String, Error)>,
+}
+
 impl Engine {
     /// Puts right whatever killed commands and monitors left, and removes rubbish. Linear in the number of containers; a
     /// front end calls it once in a command that changes something, after what the user waits for.
@@ -161,29 +170,35 @@ impl Engine {
     }
 
     /// Starts every container whose policy says so, as Docker does when its daemon starts: those that the user has not
-    /// stopped and whose policy is to be always there, and those that a power cut or a kill ended while they ran. Returns
-    /// what could not be started, with the reason.
-    pub fn system_start(&self) -> Result<Vec<(String, Error)>, Error> {
+    /// stopped and whose policy is to be always there, and those that a power cut or a kill ended while they ran.
+    pub fn system_start(&self) -> Result<SystemStart, Error> {
         self.sweep()?;
         self.sweep_host();
-        let mut failed = Vec::new();
-        for summary in self.summaries()? {
-            if let Err(error) = self.start_if_due(&summary.id) {
-                failed.push((summary.name, error));
+        let mut outcome = SystemStart::default();
+        let mut summaries = self.summaries()?;
+        // In the order in which they were made: later ones may rely on earlier ones.
+        summaries.sort_by(|a, b| (a.created_ns, &a.id).cmp(&(b.created_ns, &b.id)));
+        for summary in summaries {
+            match self.start_if_due(&summary.id) {
+                Ok(true) => outcome.started.push(summary.name),
+                Ok(false) => {}
+                Err(error) => outcome.failed.push((summary.name, error)),
             }
         }
-        Ok(failed)
+        Ok(outcome)
     }
 
-    fn start_if_due(&self, id: &str) -> Result<(), Error> {
+    /// Whether it was due.
+    fn start_if_due(&self, id: &str) -> Result<bool, Error> {
         let Some(config) = read_config(self.layout(), id)? else {
-            return Ok(());
+            return Ok(false);
         };
         let state = read_recorded_state(self.layout(), id)?;
-        if is_due(config.restart, &state) {
+        let due = is_due(config.restart, &state);
+        if due {
             self.start(id)?;
         }
-        Ok(())
+        Ok(due)
     }
 }
 

@@ -44,6 +44,7 @@ mod machine;
 mod measure;
 mod native;
 mod process;
+mod programs;
 mod scratch;
 mod sealed;
 mod speaker;

@@ -50,6 +50,7 @@ impl Files {
             kvm_stats: report.kvm_stats.clone(),
             user_exits: report.user_exits.clone(),
             guest_touched_bytes: rss.guest,
+            guest_shared_bytes: rss.guest.saturating_sub(rss.guest_own),
             kernel_private_dirty_bytes: private_bytes(&self.pagemap, &report.kernel_memory)?,
             vmm_rss_bytes: rss.other,
             monitor_rss_bytes,
@@ -73,6 +74,8 @@ fn rss_of(statm: &File) -> io::Result<u64> {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Rss {
     guest: u64,
+    /// What of it is memory of the process's own, and not pages of a file.
+    guest_own: u64,
     other: u64,
 }
 
@@ -87,13 +90,14 @@ fn sum(smaps: impl BufRead, guest: &[[u64; 2]]) -> io::Result<Rss> {
             .and_then(|(start, _)| u64::from_str_radix(start, 16).ok())
         {
             in_guest = guest.iter().any(|[from, to]| (*from..*to).contains(&start));
-        } else if first == "Rss:" {
-            let kib: u64 = rest.trim_end_matches("kB").trim().parse().unwrap_or(0);
-            let part = if in_guest {
-                &mut rss.guest
-            } else {
-                &mut rss.other
+        } else {
+            let part = match (first, in_guest) {
+                ("Rss:", true) => &mut rss.guest,
+                ("Anonymous:", true) => &mut rss.guest_own,
+                ("Rss:", false) => &mut rss.other,
+                _ => continue,
             };
+            let kib: u64 = rest.trim_end_matches("kB").trim().parse().unwrap_or(0);
             *part += kib * 1024;
         }
     }
@@ -147,8 +151,10 @@ mod tests {
 1000-3000 rw-p 00000000 00:00 0 
 Rss:                   8 kB
 Private_Dirty:         8 kB
+Anonymous:             8 kB
 3000-5000 rw-p 00001000 08:01 77 /vmlinux
 Rss:                   6 kB
+Anonymous:             2 kB
 9000-a000 r-xp 00000000 08:01 78 /hull-vmm
 Rss:                   3 kB
 ";
@@ -157,6 +163,7 @@ Rss:                   3 kB
             rss,
             Rss {
                 guest: 14 << 10,
+                guest_own: 10 << 10,
                 other: 3 << 10
             }
         );

@@ -22,6 +22,8 @@ use sys::spawn::Inherit;
 use crate::process::Process;
 use crate::sealed::Sealed;
 
+/// What the process is called.
+const NAME: &str = "hull-native";
 /// The number of the control connection in hull-native.
 const CONTROL_FD: i32 = 3;
 /// The number of the socket over which streams are offered.
@@ -86,7 +88,7 @@ fn spawn(program: &Path, folder: &Path) -> io::Result<Native> {
     let sealed = Sealed::copy(program)?;
     let mut command = Command::new(sealed.path());
     command
-        .arg0(program)
+        .arg0(NAME)
         .arg(folder)
         .env_clear()
         .current_dir("/")

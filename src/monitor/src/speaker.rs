@@ -192,7 +192,9 @@ impl Speaker {
             }
             let deadlines = [self.session.deadline(), self.streams.deadline()];
             let deadline = deadlines.into_iter().flatten().min();
-            for (source, ready) in self.poller.wait(deadline)? {
+            let sources = self.poller.wait(deadline)?;
+            self.session.woke(Instant::now());
+            for (source, ready) in sources {
                 self.ready(source, ready)?;
             }
             let now = Instant::now();

@@ -30,6 +30,7 @@ use sys::signalfd::SignalFd;
 
 use crate::link::{self, Link, ToSpeaker, ToWarden};
 use crate::machine::{HostSide, Machine};
+use crate::programs::{self, Held};
 use crate::speaker::{self, Birth};
 use crate::{Error, jail, wait_for};
 
@@ -54,6 +55,7 @@ pub(crate) struct Warden {
     /// hull was asked to end: nothing is started again by its policy.
     is_quitting: bool,
     members: Members,
+    _programs: Held,
 }
 
 /// What follows a life.
@@ -68,10 +70,11 @@ impl Warden {
     /// A warden of the sandbox in `folder`.
     pub(crate) fn new(
         folder: &Path,
-        config: SandboxConfig,
+        mut config: SandboxConfig,
         listener: OwnedFd,
         quit: SignalFd,
     ) -> Result<Warden, Error> {
+        let programs = programs::hold(&mut config.machine).map_err(Error::Part)?;
         let mut members = Members::new(&config.root, &config.id);
         if config.kind == SandboxKind::Single {
             members.load(&config.id)?;
@@ -83,6 +86,7 @@ impl Warden {
             quit,
             is_quitting: false,
             members,
+            _programs: programs,
         })
     }
 

@@ -340,6 +340,10 @@ pub struct Measured {
     pub user_exits: std::collections::BTreeMap<String, u64>,
     /// Resident bytes of the memory slots' mappings.
     pub guest_touched_bytes: u64,
+    /// Those of them that are pages of a file (the kernel's, a template's, a layer's), which all VMs that map it share.
+    /// 0 from a monitor that does not say.
+    #[serde(default)]
+    pub guest_shared_bytes: u64,
     /// Private, modified bytes of the kernel's mapping.
     pub kernel_private_dirty_bytes: u64,
     /// Resident bytes of all other mappings of hull-vmm.

@@ -5,7 +5,7 @@
 //! dist/libexec/hull/{hull-vmm, hull-monitor, hull-native, hull-agent, vmlinux, bzImage, initramfs.cpio, demo.tar,
 //!                    scratch.ext4}
 //! dist/share/{bash-completion/completions/hull, zsh/vendor-completions/_hull, fish/vendor_completions.d/hull.fish}
-//! dist/share/{man, systemd}, copied from resources/share
+//! dist/share/man/man1/*.1
 //! ```
 //!
 //! `hull` finds its parts from its own place. Every file is replaced by a rename, so that running VMs keep theirs.
@@ -95,18 +95,27 @@ pub(crate) fn build(debug: bool) -> Result<()> {
         })
     })?;
     completions()?;
-    shared()?;
+    step("manual pages", manual)?;
     println!("{}", paths::dist().display());
     Ok(())
 }
 
-/// What `hull completion SHELL` prints, where shells look for it. A hull that has no such command leaves nothing.
+/// Builds the `hull` command alone and has it write the manual pages; the folder that holds them.
+pub(crate) fn man() -> Result<PathBuf> {
+    step("hull", || {
+        cargo(false, &["--package", "hull", "--bin", "hull"])
+    })?;
+    let hull = paths::target().join("release/hull");
+    fs::create_dir_all(paths::dist().join("bin"))?;
+    install(&hull, &paths::dist().join("bin/hull"))?;
+    manual()
+}
+
+/// What `hull completion SHELL` prints, where shells look for it.
 fn completions() -> Result<()> {
     let hull = paths::dist().join("bin/hull");
     for (shell, file) in COMPLETIONS {
-        let Ok(script) = output(Command::new(&hull).args(["completion", shell])) else {
-            continue;
-        };
+        let script = output(Command::new(&hull).args(["completion", shell]))?;
         let path = paths::dist().join("share").join(file);
         fs::create_dir_all(path.parent().context("a file lies in a folder")?)?;
         replace(&path, |made| Ok(fs::write(made, &script)?))?;
@@ -114,15 +123,16 @@ fn completions() -> Result<()> {
     Ok(())
 }
 
-/// Files that are shipped as they are: manual pages and units, when resources/share has them.
-fn shared() -> Result<()> {
-    let from = paths::resource("share");
-    if !from.exists() {
-        return Ok(());
+/// What `hull man` writes, where man(1) looks for it. Pages of commands that are gone go too.
+fn manual() -> Result<PathBuf> {
+    let pages = paths::dist().join("share/man/man1");
+    if pages.exists() {
+        fs::remove_dir_all(&pages)?;
     }
-    let to = paths::dist().join("share");
-    fs::create_dir_all(&to)?;
-    run(Command::new("cp").arg("-R").arg(from.join(".")).arg(to))
+    run(Command::new(paths::dist().join("bin/hull"))
+        .arg("man")
+        .arg(&pages))?;
+    Ok(pages)
 }
 
 /// Times the installed hull-vmm from its start to its first KVM_RUN, in its jail and without it, on this machine's KVM.

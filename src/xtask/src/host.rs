@@ -42,7 +42,7 @@ pub(crate) struct Host {
     endpoint: Endpoint,
     watch: Watch,
     /// Ends the machine when it is dropped.
-    _machine: Option<Machine>,
+    machine: Option<Machine>,
 }
 
 /// The folder of a test host's files, below cargo's target folder.
@@ -70,7 +70,7 @@ impl Host {
             if kept.exists() {
                 fs::remove_dir_all(&kept)?;
             }
-            let (machine, endpoint) = Machine::start(&kept, true, kernel)?;
+            let (machine, endpoint) = Machine::start(&kept, true, kernel, None)?;
             machine.leave_running();
             return Ok(kept_host(endpoint));
         }
@@ -80,12 +80,18 @@ impl Host {
 
     /// Starts a host with this kernel.
     pub(crate) fn start(kernel: &str) -> Result<Host> {
+        Self::start_on(kernel, None)
+    }
+
+    /// The same, on a disk that is kept: what an earlier host wrote to /var/lib/hull, /tmp and its root is there. The disk is
+    /// made when missing.
+    pub(crate) fn start_on(kernel: &str, disk: Option<&Path>) -> Result<Host> {
         let folder = folder();
         fs::create_dir_all(&folder)?;
         let scratch = tempfile::Builder::new()
             .prefix("run-")
             .tempdir_in(&folder)?;
-        let (machine, endpoint) = Machine::start(scratch.path(), false, kernel)?;
+        let (machine, endpoint) = Machine::start(scratch.path(), false, kernel, disk)?;
         let path = scratch.path().to_path_buf();
         Ok(Host::new(endpoint, &path, Some(machine.owning(scratch))))
     }
@@ -94,7 +100,7 @@ impl Host {
         Host {
             watch: Watch::new(&endpoint, &folder.join("console")),
             endpoint,
-            _machine: machine,
+            machine,
         }
     }
 
@@ -116,6 +122,15 @@ impl Host {
     /// Starts a command in the host without input: see [`client::start`].
     pub(crate) fn start_command(&self, argv: &[String], refresh: bool) -> Result<Started> {
         client::start(&self.endpoint, argv, &cwd(), refresh)
+    }
+
+    /// Powers the host off, and waits until it is.
+    pub(crate) fn power_off(self) -> Result<()> {
+        client::power_off(&self.endpoint)?;
+        match self.machine {
+            Some(machine) => machine.wait(),
+            None => Ok(()),
+        }
     }
 
     /// What the host's server and kernel do.

@@ -13,6 +13,7 @@ mod kernel;
 mod package;
 mod paths;
 mod place;
+mod reboot;
 mod scratch;
 mod soak;
 mod step;
@@ -71,6 +72,8 @@ enum Verb {
         #[arg(long, default_value_t = 60)]
         minutes: u64,
     },
+    /// Restart policies across a reboot: containers in one test host, and in another that has its disk
+    Reboot,
     /// Soak's own side
     #[command(hide = true)]
     SoakInside {
@@ -80,10 +83,15 @@ enum Verb {
     },
     /// Pack the installation: a .deb and a .tar.gz in target/package
     Package {
-        /// Install the .deb in a test host that does not see the checkout, and run a container there
+        /// Install the .deb in a test host that does not see the checkout, and run containers there, across an upgrade
         #[arg(long = "try")]
         try_it: bool,
+        /// Pack twice, and fail unless both are the same
+        #[arg(long)]
+        twice: bool,
     },
+    /// Build hull and write the manual pages of all its commands; print where they are
+    Man,
     /// Build the guest kernel (once per machine; HULL_KERNEL_SOURCE names another source) and print where it is
     Kernel,
     /// Run a command in the test host: an emulated machine with a KVM of its own
@@ -142,8 +150,10 @@ fn perform(verb: Verb) -> Result<ExitCode> {
             place::foresee()?;
             soak::soak(minutes)?;
         }
+        Verb::Reboot => reboot::reboot()?,
         Verb::SoakInside { minutes } => soak::inside(minutes)?,
-        Verb::Package { try_it } => package::package(try_it)?,
+        Verb::Package { try_it, twice } => package::package(try_it, twice)?,
+        Verb::Man => println!("{}", dist::man()?.display()),
         Verb::Kernel => {
             let kernel = step::step("guest kernel", kernel::kernel)?;
             println!("{}", kernel.folder.display());

@@ -1,12 +1,13 @@
 //! `cargo xtask package`: a Debian package and an archive of the installation in cargo's target folder.
 //!
 //! ```text
-//! hull_VERSION_amd64.deb       /usr/bin, /usr/libexec/hull, /usr/share, /usr/lib/systemd/system
+//! hull_VERSION_amd64.deb       /usr/bin, /usr/libexec/hull, /usr/share, /usr/lib/systemd/system/hull.service
 //! hull-VERSION-x86_64.tar.gz   hull-VERSION/{bin, libexec, share}: an installation that runs from anywhere
 //! ```
 //!
 //! The same installation and the same SOURCE_DATE_EPOCH give the same bytes; without the variable, the time is the last
-//! commit's. Deliberately absent: signatures.
+//! commit's; `--twice` packs twice and compares. The archive has no unit, which would have to name the place that it is
+//! unpacked at: `hull system install` writes one. Deliberately absent: signatures.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -29,6 +30,9 @@ const SHIPPED: [&str; 4] = ["hull", "vmm", "monitor", "agent"];
 const SPARSE: &str = "scratch.ext4";
 const SPARSE_ARCHIVE: &str = "scratch.tar";
 
+/// The systemd unit that starts containers at boot.
+const UNIT: &str = "hull.service";
+
 /// The two packages.
 struct Made {
     deb: PathBuf,
@@ -40,12 +44,16 @@ struct Made {
 ///
 /// # Errors
 /// Nothing of the packages is left when one cannot be made.
-pub(crate) fn package(try_it: bool) -> Result<()> {
+pub(crate) fn package(try_it: bool, twice: bool) -> Result<()> {
     if try_it {
         host::start::require()?;
     }
     dist::build(false)?;
-    let made = step("packages", make)?;
+    let folder = paths::target().join("package");
+    let made = step("packages", || make(&folder))?;
+    if twice {
+        step("the same packages again", || again(&made))?;
+    }
     println!("{}\n{}", made.deb.display(), made.archive.display());
     if try_it {
         step("the package in a test host", || tried(&made.deb))?;
@@ -53,11 +61,22 @@ pub(crate) fn package(try_it: bool) -> Result<()> {
     Ok(())
 }
 
-fn make() -> Result<Made> {
+/// Packs a second time, elsewhere and a while later, and compares.
+fn again(made: &Made) -> Result<()> {
+    let folder = tempfile::tempdir_in(paths::target())?;
+    let second = make(folder.path())?;
+    for (first, second) in [(&made.deb, &second.deb), (&made.archive, &second.archive)] {
+        if fs::read(first)? != fs::read(second)? {
+            bail!("{} is another one each time", first.display());
+        }
+    }
+    Ok(())
+}
+
+fn make(folder: &Path) -> Result<Made> {
     let epoch = epoch()?;
-    let folder = paths::target().join("package");
-    fs::create_dir_all(&folder)?;
-    let scratch = tempfile::tempdir_in(&folder)?;
+    fs::create_dir_all(folder)?;
+    let scratch = tempfile::tempdir_in(folder)?;
     let documents = scratch.path().join("doc");
     write_documents(&documents)?;
 
@@ -143,11 +162,13 @@ fn debian(root: &Path, documents: &Path, epoch: &str, deb: &Path) -> Result<()> 
         copy_folder(&paths::dist().join(folder), &usr.join(folder))?;
     }
     copy_folder(&paths::libexec(), &usr.join("libexec/hull"))?;
-    let units = usr.join("share/systemd");
-    if units.exists() {
-        fs::create_dir_all(usr.join("lib/systemd"))?;
-        fs::rename(units, usr.join("lib/systemd/system"))?;
-    }
+    compress(&usr.join("share/man/man1"))?;
+    let units = usr.join("lib/systemd/system");
+    fs::create_dir_all(&units)?;
+    copy(
+        &paths::resource(&format!("systemd/{UNIT}")),
+        &units.join(UNIT),
+    )?;
     copy_folder(documents, &usr.join("share/doc/hull"))?;
     fs::remove_file(usr.join("libexec/hull").join(SPARSE))?;
     let archive = usr.join("libexec/hull").join(SPARSE_ARCHIVE);
@@ -155,7 +176,7 @@ fn debian(root: &Path, documents: &Path, epoch: &str, deb: &Path) -> Result<()> 
         .arg("-cf")
         .arg(archive)
         .arg(SPARSE))?;
-    for script in ["postinst", "prerm"] {
+    for script in ["postinst", "prerm", "postrm"] {
         let from = paths::resource("package").join(script);
         copy(&from, &control.join(script))?;
     }
@@ -223,6 +244,16 @@ fn libraries(root: &Path) -> Result<String> {
     line.strip_prefix("shlibs:Depends=")
         .map(str::to_owned)
         .with_context(|| format!("dpkg-shlibdeps prints {line:?}"))
+}
+
+/// Compresses the files of a folder, as Debian has its manual pages.
+fn compress(folder: &Path) -> Result<()> {
+    let mut gzip = Command::new("gzip");
+    gzip.args(["-n", "-9"]);
+    for entry in fs::read_dir(folder)? {
+        gzip.arg(entry?.path());
+    }
+    run(&mut gzip)
 }
 
 /// The size of a folder, in KiB.

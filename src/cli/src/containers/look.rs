@@ -11,17 +11,21 @@ use engine::protocol::agent::ProcessEntry;
 use engine::time;
 
 use crate::format::tabs;
-use crate::{out, say};
+use crate::{out, say, top};
 
-/// Show the processes of a running container
+/// Show the processes of a running container, or without one a live table of all sandboxes
 #[derive(Debug, Args)]
 #[command(
     after_help = "Without options the columns are those of ps -ef; -o names others: pid, ppid, uid, user, nlwp, tty, time,
-rss, vsz, stat, comm, args."
+rss, vsz, stat, comm, args.
+
+The live table shows, each second: processor time; memory that the containers use, and that their VMs take of the host
+(GUEST: the guest's own, SHARED: pages of files that VMs share, VMM: hull-vmm's own); network and disk; exits from the
+VM. Keys: q quits, arrows and j, k select, s sorts by the next column, r reverses."
 )]
 pub(crate) struct TopArgs {
     /// The container
-    container: String,
+    container: Option<String>,
     /// Options of ps: -ef, or -o with columns
     #[arg(
         value_name = "PS OPTIONS",
@@ -66,8 +70,11 @@ const DEFAULT: [&str; 8] = ["uid", "pid", "ppid", "c", "stime", "tty", "time", "
 
 /// `hull top`.
 pub(crate) fn top(args: TopArgs) -> anyhow::Result<u8> {
+    let Some(container) = args.container else {
+        return top::live();
+    };
     let columns = columns(&args.options)?;
-    let processes = Engine::find()?.top(&args.container)?;
+    let processes = Engine::find()?.top(&container)?;
     out(&process_table(
         &columns,
         &processes,

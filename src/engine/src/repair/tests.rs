@@ -111,9 +111,11 @@ fn hull_s_start_starts_what_is_due_and_reports_what_fails() {
     let cut = fixture.create_with("cut", always(""));
     fixture.set_state(&cut, running());
     std::fs::write(fixture.engine.layout().sandbox(&cut).join("socket"), "").unwrap();
-    let failed = fixture.engine.system_start().unwrap();
-    let names: Vec<&str> = failed.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["broken"]);
+    let outcome = fixture.engine.system_start().unwrap();
+    let failed = outcome.failed.iter().map(|(name, _)| name.as_str());
+    assert_eq!(failed.collect::<Vec<_>>(), ["broken"]);
+    // In the order in which they were made.
+    assert_eq!(outcome.started, ["web", "cut"]);
     for id in [&web, &cut] {
         assert_eq!(fixture.recorded(id).status, Status::Running);
         fixture.engine.stop(id, Stop::default()).unwrap();

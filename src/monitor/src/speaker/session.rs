@@ -246,6 +246,11 @@ impl Session {
         }
     }
 
+    /// Events follow that came at this time: the deadlines that they set count from it, however long the sleep was before.
+    pub(crate) fn woke(&mut self, now: Instant) {
+        self.now = now;
+    }
+
     /// The time has come that [`Session::deadline`] named.
     pub(crate) fn tick(&mut self, now: Instant) {
         self.now = now;

@@ -80,8 +80,14 @@ impl Drop for Machine {
 }
 
 impl Machine {
-    /// Boots a machine whose files lie in `folder`, with a kernel as [`artifacts`] has it, and waits until it serves.
-    pub(crate) fn start(folder: &Path, keep: bool, kernel: &str) -> Result<(Machine, Endpoint)> {
+    /// Boots a machine whose files lie in `folder`, with a kernel as [`artifacts`] has it, and waits until it serves. Its disk
+    /// is the file at `disk`, made when missing, or one that goes with it.
+    pub(crate) fn start(
+        folder: &Path,
+        keep: bool,
+        kernel: &str,
+        disk: Option<&Path>,
+    ) -> Result<(Machine, Endpoint)> {
         start::require()?;
         let artifacts = artifacts(kernel)?;
         let start = Instant::now();
@@ -95,7 +101,7 @@ impl Machine {
         }
         let mut attempt = 1;
         let started = loop {
-            match boot(folder, &artifacts, keep) {
+            match boot(folder, &artifacts, keep, disk) {
                 Err(error) if attempt < ATTEMPTS && start::is_worth_another(&error) => {
                     eprintln!("    {error:#}\n    trying again");
                     attempt += 1;
@@ -115,6 +121,14 @@ impl Machine {
         self.qemu = None;
     }
 
+    /// Waits until it has powered itself off.
+    pub(crate) fn wait(mut self) -> Result<()> {
+        if let Some(mut qemu) = self.qemu.take() {
+            qemu.wait().context("cannot wait for QEMU")?;
+        }
+        Ok(())
+    }
+
     /// Gives the machine its folder, which goes with it.
     pub(crate) fn owning(mut self, folder: tempfile::TempDir) -> Machine {
         self._folder = Some(folder);
@@ -122,7 +136,12 @@ impl Machine {
     }
 }
 
-fn boot(folder: &Path, artifacts: &Artifacts, keep: bool) -> Result<(Machine, Endpoint)> {
+fn boot(
+    folder: &Path,
+    artifacts: &Artifacts,
+    keep: bool,
+    disk: Option<&Path>,
+) -> Result<(Machine, Endpoint)> {
     let mut random = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut random)?;
     let token = hex(&random);
@@ -142,7 +161,7 @@ fn boot(folder: &Path, artifacts: &Artifacts, keep: bool) -> Result<(Machine, En
     secret(&folder.join("state.json"), &serde_json::to_string(&state)?)?;
     let endpoint_path = folder.join("endpoint.json");
     secret(&endpoint_path, &serde_json::to_string(&endpoint)?)?;
-    disk(&folder.join("disk"))?;
+    place_disk(disk, &folder.join("disk"))?;
     initramfs(folder, artifacts)?;
     share(folder, "root", Path::new("/"), true)?;
     share(folder, "results", &super::folder().join("results"), false)?;
@@ -230,8 +249,23 @@ fn secret(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
+/// Puts a machine's disk where QEMU finds it: a new one, or another name of the one that is kept.
+fn place_disk(kept: Option<&Path>, path: &Path) -> Result<()> {
+    let Some(kept) = kept else {
+        return make_disk(path);
+    };
+    if !kept.exists() {
+        make_disk(kept)?;
+    }
+    if path.exists() {
+        // Of an earlier attempt.
+        fs::remove_file(path)?;
+    }
+    fs::hard_link(kept, path).with_context(|| format!("cannot use the disk {}", kept.display()))
+}
+
 /// A sparse disk with an empty ext4 file system.
-fn disk(path: &Path) -> Result<()> {
+fn make_disk(path: &Path) -> Result<()> {
     let file = File::create(path)?;
     file.set_len(0)?;
     file.set_len(DISK_BYTES)?;

@@ -39,8 +39,9 @@ impl Session {
                 ask,
                 FailureKind::Unsupported,
                 format!(
-                    "this sandbox was started by hull {} (version {VERSION} of its conversation; yours is {version}): \
-                     stop it with that hull, or stop and start it after `kill` of its hull-monitor",
+                    "this sandbox was started by hull {}, which speaks version {VERSION} of the protocol, and this hull \
+                     {version}: stop it with that hull, or with `pkill -f hull-monitor.*IDENTIFIER`, which lets its \
+                     containers end in their own time, and start it again",
                     protocol::BUILD
                 ),
             );

@@ -410,3 +410,15 @@ fn a_client_of_another_version_is_told_so() {
     );
     assert!(w.told[0].starts_with("1/1: Unsupported: this sandbox was started by hull"));
 }
+
+#[test]
+fn a_shutdown_after_a_long_sleep_gives_containers_their_whole_time() {
+    let mut w = World::running(RestartPolicy::Always);
+    w.now += Duration::from_secs(3600);
+    w.session.woke(w.now);
+    w.session.quit(false);
+    w.wait(Duration::from_secs(1));
+    assert!(w.saw("agent Signal 15") && !w.saw("agent Signal 9"));
+    w.wait(Duration::from_secs(30));
+    assert!(w.saw("agent Signal 9"));
+}
