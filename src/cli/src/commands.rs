@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     Pull(images::PullArgs),
     Import(images::ImportArgs),
-    Images(images::ImagesArgs),
+    Images(images::list::ImagesArgs),
     Rmi(images::RmiArgs),
     #[command(flatten)]
     SharedImage(SharedImage),
@@ -131,7 +131,7 @@ pub(crate) enum ImageCommand {
     Pull(images::PullArgs),
     Import(images::ImportArgs),
     #[command(visible_alias = "list")]
-    Ls(images::ImagesArgs),
+    Ls(images::list::ImagesArgs),
     #[command(visible_alias = "remove")]
     Rm(images::RmiArgs),
     Inspect(InspectArgs),
@@ -203,18 +203,11 @@ pub(crate) fn with_overview(command: clap::Command) -> clap::Command {
 pub(crate) fn failure_code(command: &Command) -> u8 {
     let shared = match command {
         Command::Shared(shared) | Command::Container(ContainerCommand::Shared(shared)) => shared,
-        // Kept from before there were containers that live.
-        Command::Pull(_)
-        | Command::Import(_)
-        | Command::Images(_)
-        | Command::Rmi(_)
-        | Command::Doctor(_)
-        | Command::Bench { .. }
-        | Command::Image(_) => return FAILED,
+        Command::Doctor(_) | Command::Bench { .. } => return FAILED,
         _ => return 1,
     };
     match shared {
-        Shared::Run(_) | Shared::Create(_) => FAILED,
+        Shared::Run(_) => FAILED,
         _ => 1,
     }
 }
@@ -227,7 +220,7 @@ pub(crate) fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
         Command::Inspect(args) => inspect::inspect(args, None),
         Command::Pull(args) => images::pull(args),
         Command::Import(args) => images::import(args),
-        Command::Images(args) => images::list(args),
+        Command::Images(args) => images::list::list(args),
         Command::Rmi(args) => images::remove(args),
         Command::SharedImage(command) => shared_image(command),
         Command::Login(args) => images::registry::login(args),
@@ -246,7 +239,7 @@ pub(crate) fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
             ImageCommand::Prune(args) => images::manage::prune(args),
             ImageCommand::Pull(args) => images::pull(args),
             ImageCommand::Import(args) => images::import(args),
-            ImageCommand::Ls(args) => images::list(args),
+            ImageCommand::Ls(args) => images::list::list(args),
             ImageCommand::Rm(args) => images::remove(args),
             ImageCommand::Inspect(args) => inspect::inspect(args, Some(Type::Image)),
         },
@@ -378,5 +371,7 @@ mod tests {
         ));
         assert_eq!(failure_code(&parse(&["rename", "a", "b"])), 1);
         assert_eq!(failure_code(&parse(&["container", "run", "a"])), 125);
+        assert_eq!(failure_code(&parse(&["create", "a"])), 1);
+        assert_eq!(failure_code(&parse(&["image", "pull", "a"])), 1);
     }
 }

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use engine::image::{self, Image, PullOptions, Reference, Store};
+use engine::image::store::Deletion;
+use engine::image::{self, PullOptions, Reference, Store};
 
 pub(crate) mod archive;
+pub(crate) mod list;
 pub(crate) mod manage;
 pub(crate) mod registry;
 
-use crate::output::{self, Columns, Row};
 use crate::progress::Reporter;
 use crate::{complain, out, say};
 
@@ -45,27 +46,13 @@ pub(crate) struct ImportArgs {
     name: Option<String>,
 }
 
-/// List images
-#[derive(Debug, Args)]
-pub(crate) struct ImagesArgs {
-    /// Print identifiers only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Do not cut identifiers short
-    #[arg(long)]
-    no_trunc: bool,
-    /// table, table TEMPLATE, json, or a Go template
-    #[arg(long, value_name = "FORMAT")]
-    format: Option<String>,
-}
-
 /// Remove images
 #[derive(Debug, Args)]
 pub(crate) struct RmiArgs {
     /// Names or identifiers
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
-    /// Remove every name, and images in use as soon as their containers end
+    /// Remove every name, and the names of images that containers use
     #[arg(short, long)]
     force: bool,
 }
@@ -158,82 +145,6 @@ pub(crate) fn import(args: ImportArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-const COLUMNS: Columns = Columns {
-    table: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
-    quiet: "{{.ID}}",
-    headings: &[
-        ("Repository", "REPOSITORY"),
-        ("Tag", "TAG"),
-        ("ID", "IMAGE ID"),
-        ("CreatedSince", "CREATED"),
-        ("CreatedAt", "CREATED AT"),
-        ("Size", "SIZE"),
-    ],
-};
-
-/// `hull images`
-pub(crate) fn list(args: ImagesArgs) -> anyhow::Result<u8> {
-    let mut rows = Vec::new();
-    let now_ns = engine::time::now_ns();
-    for image in store()?.images()? {
-        let mut names: Vec<(String, String)> = image
-            .names
-            .iter()
-            .map(|name| {
-                let text = name.to_string();
-                let tag = name.tag().unwrap_or("<none>");
-                let repository = text.strip_suffix(&format!(":{tag}")).unwrap_or(&text);
-                (repository.to_owned(), tag.to_owned())
-            })
-            .collect();
-        if names.is_empty() {
-            names.push(("<none>".into(), "<none>".into()));
-        }
-        // Of an image of several names the identifier is printed once.
-        if args.quiet {
-            names.truncate(1);
-        }
-        rows.extend(
-            names
-                .into_iter()
-                .map(|name| row(&image, name, now_ns, args.no_trunc)),
-        );
-    }
-    out(&output::listing(
-        COLUMNS,
-        args.format.as_deref(),
-        args.quiet,
-        &rows,
-    )?)?;
-    Ok(0)
-}
-
-fn row(image: &Image, (repository, tag): (String, String), now_ns: u64, whole: bool) -> Row {
-    let created_ns = image
-        .created_s
-        .and_then(|seconds| u64::try_from(seconds).ok())
-        .map(|seconds| seconds.saturating_mul(1_000_000_000));
-    let or_none = |text: Option<String>| text.unwrap_or_else(|| "N/A".to_owned());
-    Row::new([
-        ("Repository", repository),
-        ("Tag", tag),
-        (
-            "ID",
-            if whole {
-                image.id.to_string()
-            } else {
-                image.id.short()
-            },
-        ),
-        (
-            "CreatedSince",
-            or_none(created_ns.map(|ns| output::ago(ns, now_ns))),
-        ),
-        ("CreatedAt", or_none(created_ns.map(output::moment))),
-        ("Size", output::size(image.size_bytes)),
-    ])
-}
-
 /// `hull rmi`: every image is tried; the code tells whether all went.
 pub(crate) fn remove(args: RmiArgs) -> anyhow::Result<u8> {
     let engine = engine::Engine::find()?;
@@ -242,11 +153,11 @@ pub(crate) fn remove(args: RmiArgs) -> anyhow::Result<u8> {
     for name in &args.images {
         match engine.remove_image(name, args.force) {
             Ok(removed) => {
-                for name in &removed.untagged {
-                    out(&format!("Untagged: {name}\n"))?;
-                }
-                if let Some(id) = &removed.deleted {
-                    out(&format!("Deleted: {id}\n"))?;
+                for deletion in &removed.deletions {
+                    match deletion {
+                        Deletion::Untagged(name) => out(&format!("Untagged: {name}\n"))?,
+                        Deletion::Deleted(id) => out(&format!("Deleted: {id}\n"))?,
+                    }
                 }
             }
             Err(error) => {

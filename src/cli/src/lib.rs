@@ -25,6 +25,7 @@ mod run_args;
 mod session;
 mod system;
 mod timing;
+mod usage;
 mod values;
 
 pub use commands::command;
@@ -55,11 +56,7 @@ pub fn main() -> ExitCode {
 fn refused(error: &clap::Error) -> ExitCode {
     // A closed standard output or error has nobody to tell.
     let _ = error.print();
-    if error.use_stderr() {
-        ExitCode::from(FAILED)
-    } else {
-        ExitCode::SUCCESS
-    }
+    ExitCode::from(usage::code(error))
 }
 
 /// Prints an error and its causes as one line.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use protocol::agent::{Failure, FailureKind};
 
+use image::store::DeleteError;
+
 use crate::{connection, images, index, install, list};
 
 /// What sort of failure an error is.
@@ -288,7 +290,11 @@ impl Error {
             Error::Failure(failure) => kind_of(failure.kind),
             Error::Image(images::Error::Absent(_)) => Kind::NotFound,
             Error::Image(images::Error::Name { .. }) => Kind::Invalid,
-            Error::Image(images::Error::InUse { .. }) => Kind::Conflict,
+            Error::Image(images::Error::Delete(error)) => match error {
+                DeleteError::NameInUse { .. } | DeleteError::InUse { .. } => Kind::Conflict,
+                DeleteError::Store(image::store::Error::NotFound { .. }) => Kind::NotFound,
+                DeleteError::Store(_) => Kind::Internal,
+            },
             _ => Kind::Internal,
         }
     }

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use image::store::Removed;
+use image::store::{DeleteError, DeleteOptions, Deleted, Deletion, ImageUser};
 use image::{Image, PullOptions, Reference, Store};
 
 use crate::engine::Engine;
 use crate::events::Told;
 use crate::id;
 use crate::install::{self, Installation};
+use crate::list::ListOptions;
 use crate::options::Pull;
 
 /// The name of the demo image, which is imported from the installation when it is first wanted.
@@ -49,17 +50,9 @@ pub enum Error {
     /// The demo image is not installed.
     #[error(transparent)]
     Install(#[from] install::Error),
-    /// Containers use it.
-    #[error(
-        "conflict: unable to remove repository reference \"{image}\" (must force) - container {container} is using its \
-         referenced image"
-    )]
-    InUse {
-        /// The image, as the user named it.
-        image: String,
-        /// One of the containers.
-        container: String,
-    },
+    /// It cannot be removed.
+    #[error(transparent)]
+    Delete(#[from] DeleteError),
     /// The demo archive has no image.
     #[error("the demo image's archive is empty")]
     EmptyDemo,
@@ -75,7 +68,8 @@ impl Error {
             Error::Foreign { name, .. } => Some(format!(
                 "`hull pull {name}` fetches the variant for this machine, if there is one"
             )),
-            Error::Name { .. } | Error::Install(_) | Error::EmptyDemo | Error::InUse { .. } => None,
+            Error::Delete(error) => error.help(),
+            Error::Name { .. } | Error::Install(_) | Error::EmptyDemo => None,
         }
     }
 }
@@ -142,39 +136,43 @@ fn find_or_fetch(
 }
 
 impl Engine {
-    /// Removes an image or one of its names ([`Store::remove`]). One that a container uses, running or not, is refused; with
-    /// `force` its names go, and the image itself when its last container is gone.
-    pub fn remove_image(&self, text: &str, force: bool) -> Result<Removed, crate::Error> {
-        let store = self.images()?;
-        if let Some(image) = store.find(text).map_err(Error::from)? {
-            let is_last_name = image.names.len() <= 1 || !is_name_of(&image, text);
-            let in_use = self.images_in_use()?;
-            let users = in_use.get(&image.id.to_string());
-            if let Some(container) = users.and_then(|users| users.first())
-                && is_last_name
-                && !force
-            {
-                return Err(Error::InUse {
-                    image: text.to_owned(),
-                    container: id::short(container).to_owned(),
+    /// Removes an image or one of its names ([`Store::delete`]). One that a container uses, running or not, is refused; with
+    /// `force` its names go, and the image stays for its containers.
+    pub fn remove_image(&self, text: &str, force: bool) -> Result<Deleted, crate::Error> {
+        let options = DeleteOptions {
+            force,
+            users: &self.image_users()?,
+        };
+        let deleted = self.images()?.delete(text, &options).map_err(Error::from)?;
+        for deletion in &deleted.deletions {
+            self.tell(match deletion {
+                Deletion::Untagged(name) => Told::new("image", "untag", name).with("name", name),
+                Deletion::Deleted(image) => {
+                    let image = image.to_string();
+                    Told::new("image", "delete", &image).with("name", &image)
                 }
-                .into());
+            });
+        }
+        Ok(deleted)
+    }
+
+    /// The images that containers use, running or not.
+    pub fn image_users(&self) -> Result<Vec<ImageUser>, crate::Error> {
+        let options = ListOptions {
+            all: true,
+            ..ListOptions::default()
+        };
+        let mut users = Vec::new();
+        for one in self.list(&options)? {
+            // One that does not parse is of no image.
+            if let Ok(image) = one.summary.image_id.parse() {
+                users.push(ImageUser {
+                    image,
+                    container: id::short(&one.summary.id).to_owned(),
+                    running: one.state.status.is_alive(),
+                });
             }
         }
-        let removed = store.remove(text, force).map_err(Error::from)?;
-        for name in &removed.untagged {
-            self.tell(Told::new("image", "untag", name).with("name", name));
-        }
-        if let Some(image) = removed.deleted {
-            let image = image.to_string();
-            self.tell(Told::new("image", "delete", &image).with("name", &image));
-        }
-        Ok(removed)
+        Ok(users)
     }
-}
-
-/// Whether `text` is a name of the image, and not its identifier.
-fn is_name_of(image: &Image, text: &str) -> bool {
-    text.parse::<Reference>()
-        .is_ok_and(|name| image.names.contains(&name))
 }

@@ -2,9 +2,8 @@
 
 use clap::Args;
 use engine::Engine;
-use engine::image::store::{Deletion, HistoryEntry, ImageUser, LabelFilter, PruneOptions};
+use engine::image::store::{Deletion, HistoryEntry, LabelFilter, PruneOptions};
 use engine::images::Error;
-use engine::list::ListOptions;
 
 use super::{reference, store};
 use crate::output::{self, Columns, Row};
@@ -197,23 +196,11 @@ pub(crate) fn prune_images(
     all: bool,
     (until_s, labels): Filters,
 ) -> anyhow::Result<(Vec<String>, u64)> {
-    let options = ListOptions {
-        all: true,
-        ..ListOptions::default()
-    };
-    let mut users = Vec::new();
-    for one in engine.list(&options)? {
-        users.push(ImageUser {
-            image: one.summary.image_id.parse()?,
-            container: one.summary.name,
-            running: one.state.status.is_alive(),
-        });
-    }
     let options = PruneOptions {
         all,
         until_s,
         labels,
-        users: &users,
+        users: &engine.image_users()?,
     };
     let deleted = engine.images()?.prune(&options).map_err(Error::from)?;
     let lines = deleted.deletions.iter().map(|deletion| match deletion {
