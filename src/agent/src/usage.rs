@@ -38,10 +38,16 @@ impl Server {
         let usage = joinable.cgroup().usage();
         let machine = machine(&read("/proc/stat"));
         let interfaces = read(&format!("/proc/{}/net/dev", process.pid.as_raw_pid()));
+        // Without the controllers (on a host that has them in cgroup v1), what can be counted is.
+        let processes = match usage.processes {
+            0 => joinable.cgroup().pids().map_or(0, |pids| pids.len() as u64),
+            counted => counted,
+        };
+        let limit = usage.memory_limit_bytes;
         Ok(Some(Done::Stats(Box::new(Stats {
             memory_bytes: usage.memory_bytes,
             inactive_file_bytes: usage.memory.get("inactive_file").copied().unwrap_or(0),
-            memory_limit_bytes: usage.memory_limit_bytes,
+            memory_limit_bytes: limit.or_else(|| memory_total(&read("/proc/meminfo"))),
             memory: usage.memory,
             cpu_us: usage.cpu_us,
             cpu_user_us: usage.cpu_user_us,
@@ -49,7 +55,7 @@ impl Server {
             cpu_throttling: usage.cpu_throttling,
             processors: machine.processors,
             machine_cpu_us: scaled(machine.ticks, 1_000_000),
-            processes: usage.processes,
+            processes,
             processes_limit: usage.processes_limit,
             block_read_bytes: usage.block_read_bytes,
             block_written_bytes: usage.block_written_bytes,
@@ -57,6 +63,15 @@ impl Server {
             agent_rss_bytes: own_rss_bytes(),
         }))))
     }
+}
+
+/// The machine's memory, of /proc/meminfo: what limits a container without a limit, as in Docker.
+fn memory_total(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 /// The processes of a cgroup, by number, as many as a reply holds. One that ends meanwhile is left out.
@@ -188,6 +203,13 @@ mod tests {
 
     const STAT: &str =
         "42 (a ) (b) S 1 42 42 34816 42 4194304 100 0 0 0 150 50 0 0 20 0 3 0 1000 8192000 200 0";
+
+    #[test]
+    fn the_memory_of_the_machine_is_read() {
+        let text = "MemTotal:       24682096 kB\nMemFree: 1 kB\n";
+        assert_eq!(memory_total(text), Some(24_682_096 << 10));
+        assert_eq!(memory_total("MemTotal: many\n"), None);
+    }
 
     #[test]
     fn a_process_is_read_whatever_its_name() {

@@ -210,18 +210,11 @@ pub(crate) fn with_overview(command: clap::Command) -> clap::Command {
 pub(crate) fn failure_code(command: &Command) -> u8 {
     let shared = match command {
         Command::Shared(shared) | Command::Container(ContainerCommand::Shared(shared)) => shared,
-        // Kept from before there were containers that live.
-        Command::Pull(_)
-        | Command::Import(_)
-        | Command::Images(_)
-        | Command::Rmi(_)
-        | Command::Doctor(_)
-        | Command::Bench { .. }
-        | Command::Image(_) => return FAILED,
+        Command::Doctor(_) | Command::Bench { .. } => return FAILED,
         _ => return 1,
     };
     match shared {
-        Shared::Run(_) | Shared::Create(_) => FAILED,
+        Shared::Run(_) => FAILED,
         _ => 1,
     }
 }
@@ -391,5 +384,7 @@ mod tests {
         ));
         assert_eq!(failure_code(&parse(&["rename", "a", "b"])), 1);
         assert_eq!(failure_code(&parse(&["container", "run", "a"])), 125);
+        assert_eq!(failure_code(&parse(&["create", "a"])), 1);
+        assert_eq!(failure_code(&parse(&["image", "pull", "a"])), 1);
     }
 }

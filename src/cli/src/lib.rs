@@ -28,6 +28,7 @@ mod session;
 mod system;
 mod timing;
 mod top;
+mod usage;
 mod values;
 
 pub use commands::command;
@@ -58,11 +59,7 @@ pub fn main() -> ExitCode {
 fn refused(error: &clap::Error) -> ExitCode {
     // A closed standard output or error has nobody to tell.
     let _ = error.print();
-    if error.use_stderr() {
-        ExitCode::from(FAILED)
-    } else {
-        ExitCode::SUCCESS
-    }
+    ExitCode::from(usage::code(error))
 }
 
 /// Prints an error and its causes as one line.

@@ -60,9 +60,14 @@ pub fn effective(add: &[String], drop: &[String]) -> Result<Vec<String>, Unknown
 pub fn of(options: &Options) -> Result<Vec<String>, Unknown> {
     let held = effective(&options.cap_add, &options.cap_drop)?;
     if options.privileged {
-        return effective(&["ALL".to_owned()], &[]);
+        return Ok(all());
     }
     Ok(held)
+}
+
+/// Every capability, as `CAP_…`.
+pub(crate) fn all() -> Vec<String> {
+    ALL.map(|name| format!("CAP_{name}")).to_vec()
 }
 
 fn known(name: &str) -> Result<&'static str, Unknown> {

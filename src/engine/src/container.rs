@@ -45,7 +45,7 @@ pub struct Summary {
     pub image_id: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// Its command and arguments, joined with spaces.
+    /// Its command and arguments, joined with spaces; an argument with a blank is in single quotes, as in Docker.
     pub command: String,
     /// It has a health check.
     pub has_health_check: bool,
@@ -72,7 +72,7 @@ impl Summary {
         let command = serde_json::from_str::<Document>(config.run.spec.get())
             .ok()
             .and_then(|document| document.process)
-            .map_or_else(String::new, |process| process.args.join(" "));
+            .map_or_else(String::new, |process| joined(&process.args));
         Summary {
             id: config.id.clone(),
             name: config.name.clone(),
@@ -86,6 +86,18 @@ impl Summary {
             has_network: config.run.network,
         }
     }
+}
+
+/// A command as a listing shows it.
+fn joined(args: &[String]) -> String {
+    let Some((program, args)) = args.split_first() else {
+        return String::new();
+    };
+    args.iter()
+        .fold(program.clone(), |line, arg| match arg.contains(' ') {
+            true => format!("{line} '{arg}'"),
+            false => format!("{line} {arg}"),
+        })
 }
 
 /// The configuration of the container with this whole identifier; `None` if there is none.
@@ -211,5 +223,7 @@ mod tests {
         let id = fixture.create("web");
         let config = read_config(fixture.engine.layout(), &id).unwrap().unwrap();
         assert_eq!(Summary::of(&config).command, "sleep 1000");
+        let words = ["sh", "-c", "exit 3", ""].map(str::to_owned);
+        assert_eq!(joined(&words), "sh -c 'exit 3' ");
     }
 }

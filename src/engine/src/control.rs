@@ -66,17 +66,28 @@ impl Engine {
             self.repair_if_dead(&container.config.id)?;
             return Ok(false);
         }
+        if self.end(&container.config, how)? {
+            self.tell(events::container(&container.config, "stop"));
+        }
+        Ok(true)
+    }
+
+    /// Signals a container that runs, and waits for its end. Whether its monitor did it: otherwise it ended by itself, or its
+    /// monitor was killed.
+    pub(crate) fn end(&self, config: &ContainerConfig, how: Stop) -> Result<bool, Error> {
+        let signal = how.signal.unwrap_or(config.stop_signal);
+        let event = events::container(config, "kill");
+        self.tell(event.with("signal", signal.to_string()));
         let request = Request::Stop {
-            container: container.config.id.clone(),
+            container: config.id.clone(),
             signal: how.signal,
             timeout_s: how.timeout_s,
         };
-        match self.ask(&container.config.sandbox, request)? {
-            Some(_) => self.tell(events::container(&container.config, "stop")),
-            // It ended by itself, or its monitor was killed.
-            None => self.repair_if_dead(&container.config.id)?,
+        let answered = self.ask(&config.sandbox, request)?.is_some();
+        if !answered {
+            self.repair_if_dead(&config.id)?;
         }
-        Ok(true)
+        Ok(answered)
     }
 
     /// Stops a container if it runs, and starts it.

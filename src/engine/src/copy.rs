@@ -10,7 +10,6 @@ use protocol::agent::FileStat;
 use protocol::monitor::{Answer, Request};
 use serde::Serialize;
 
-use crate::connection;
 use crate::container::Container;
 use crate::control::unexpected;
 use crate::engine::Engine;
@@ -97,20 +96,16 @@ impl Engine {
     pub fn stat(&self, reference: &str, path: &str, follow: bool) -> Result<FileStat, Error> {
         let container = self.container(reference)?;
         let sandbox = container.config.sandbox;
-        let request = Request::Stat {
-            container: container.config.id,
+        let request = || Request::Stat {
+            container: container.config.id.clone(),
             path: path.to_owned(),
             follow,
         };
-        let mut link = self.reach(&sandbox)?;
-        let asked = link.ask(request);
+        let (answer, mut link) = self.converse(&sandbox, |link| link.ask(request()))?;
         if let Some(monitor) = link.take_spawned() {
             self.adopt(monitor);
         }
-        match asked
-            .map_err(conversation(&sandbox))?
-            .map_err(Error::Failure)?
-        {
+        match answer.map_err(Error::Failure)? {
             Answer::Stat(stat) => Ok(stat),
             other => Err(unexpected(&sandbox, &other)),
         }
@@ -207,41 +202,22 @@ impl Engine {
         request: impl Fn() -> Request,
     ) -> Result<Transfer<'_>, Error> {
         let sandbox = &container.config.sandbox;
-        loop {
-            let mut link = self.reach(sandbox)?;
-            let seq = link
-                .connection
-                .send(request())
-                .map_err(conversation(sandbox))?;
-            let streams = link.greet().and_then(|()| link.connection.streams(seq));
-            match streams {
-                Ok(Ok(streams)) => {
-                    return Ok(Transfer {
-                        engine: self,
-                        sandbox: sandbox.clone(),
-                        link,
-                        seq,
-                        stream: streams.terminal,
-                    });
-                }
-                Ok(Err(failure)) => {
-                    link.take_spawned().into_iter().for_each(|m| self.adopt(m));
-                    return Err(Error::Failure(failure));
-                }
-                // It was ending (lifecycle H10).
-                Err(connection::Error::Closed) => match link.take_spawned() {
-                    None => self.await_end(sandbox)?,
-                    Some(mut monitor) => {
-                        let status = monitor
-                            .wait()
-                            .map_or_else(|e| e.to_string(), |s| s.to_string());
-                        return Err(Error::MonitorGone {
-                            sandbox: sandbox.clone(),
-                            status,
-                        });
-                    }
-                },
-                Err(error) => return Err(conversation(sandbox)(error)),
+        let ((seq, streams), mut link) = self.converse(sandbox, |link| {
+            let seq = link.connection.send(request())?;
+            link.greet()?;
+            Ok((seq, link.connection.streams(seq)?))
+        })?;
+        match streams {
+            Ok(streams) => Ok(Transfer {
+                engine: self,
+                sandbox: sandbox.clone(),
+                link,
+                seq,
+                stream: streams.terminal,
+            }),
+            Err(failure) => {
+                link.take_spawned().into_iter().for_each(|m| self.adopt(m));
+                Err(Error::Failure(failure))
             }
         }
     }

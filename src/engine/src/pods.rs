@@ -158,12 +158,10 @@ impl Engine {
     /// Starts a pod's sandbox, and every container in it.
     pub fn pod_start(&self, reference: &str) -> Result<(), Error> {
         let pod = self.pod(reference)?;
-        let mut link = self.reach(&pod.id)?;
-        let greeted = link.greet();
+        let ((), mut link) = self.converse(&pod.id, |link| link.greet())?;
         if let Some(monitor) = link.take_spawned() {
             self.adopt(monitor);
         }
-        greeted.map_err(crate::sandbox::conversation(&pod.id))?;
         for one in self.pod_containers(&pod.id)? {
             self.start(&one.summary.id)?;
         }

@@ -57,7 +57,7 @@ impl Engine {
             signal: Some(libc::SIGKILL),
             timeout_s: Some(0),
         };
-        match self.stop(&config.id, now) {
+        match self.end(config, now) {
             // It went with its end.
             Err(Error::NotFound { .. }) => Ok(()),
             other => other.map(drop),
@@ -67,14 +67,14 @@ impl Engine {
     /// Removes a container of a pod, with its writable directory, which is on the pod's disk: a pod that does not run is
     /// started for that, without any container.
     fn remove_member(&self, config: &ContainerConfig) -> Result<(), Error> {
-        let container = config.id.clone();
-        let mut link = self.reach(&config.sandbox)?;
-        let removed = link.ask(Request::Remove { container });
+        let request = || Request::Remove {
+            container: config.id.clone(),
+        };
+        let (removed, mut link) = self.converse(&config.sandbox, |link| link.ask(request()))?;
         if let Some(monitor) = link.take_spawned() {
             let _ = link.connection.send(Request::Shutdown);
             self.adopt(monitor);
         }
-        let removed = removed.map_err(crate::sandbox::conversation(&config.sandbox))?;
         removed.map_err(Error::Failure)?;
         self.remove_files(config)
     }

@@ -138,6 +138,34 @@ impl Engine {
         }
     }
 
+    /// Reaches the sandbox's monitor and talks to it; again, with another monitor, when it was ending and has closed the
+    /// connection without an answer (lifecycle H10).
+    pub(crate) fn converse<T>(
+        &self,
+        sandbox: &str,
+        talk: impl Fn(&mut Link) -> Result<T, connection::Error>,
+    ) -> Result<(T, Link), Error> {
+        loop {
+            let mut link = self.reach(sandbox)?;
+            match talk(&mut link) {
+                Ok(said) => return Ok((said, link)),
+                Err(connection::Error::Closed) => match link.take_spawned() {
+                    None => self.await_end(sandbox)?,
+                    Some(mut monitor) => {
+                        let status = monitor
+                            .wait()
+                            .map_or_else(|error| error.to_string(), |status| status.to_string());
+                        return Err(Error::MonitorGone {
+                            sandbox: sandbox.to_owned(),
+                            status,
+                        });
+                    }
+                },
+                Err(error) => return Err(conversation(sandbox)(error)),
+            }
+        }
+    }
+
     /// Connects to the sandbox's monitor; `None` if none lives.
     pub(crate) fn connect(&self, sandbox: &str) -> Result<Option<Link>, Error> {
         loop {

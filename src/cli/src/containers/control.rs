@@ -126,16 +126,19 @@ pub(crate) fn wait(args: Containers) -> anyhow::Result<u8> {
 pub(crate) fn rm(args: RmArgs) -> anyhow::Result<u8> {
     let engine = Engine::find()?;
     let how = Remove { force: args.force };
-    let code = each(&args.containers, |container| {
+    let mut code = 0;
+    for container in &args.containers {
         match engine.remove(container, how) {
-            // What is not there need not be removed by force.
-            Err(error) if args.force && error.kind() == engine::Kind::NotFound => {
+            Ok(()) => out(&format!("{container}\n"))?,
+            Err(error) => {
+                // What is not there need not be removed by force.
+                if !args.force || error.kind() != engine::Kind::NotFound {
+                    code = 1;
+                }
                 complain(&error.into());
-                Ok(())
             }
-            other => other,
         }
-    })?;
+    }
     Ok(code)
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: an archive that a guest wrote touches nothing on the host but below the destination: see [`unpack`].
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -37,7 +37,7 @@ pub(crate) struct CpArgs {
     /// Follow a symbolic link that the source is
     #[arg(short = 'L', long)]
     follow_link: bool,
-    /// Say nothing
+    /// Do not tell how much was copied; the default where standard output is no terminal
     #[arg(short, long)]
     quiet: bool,
     /// From where
@@ -264,7 +264,7 @@ impl<R: Read> Read for CountedReader<R> {
 }
 
 fn say_copied(args: &CpArgs, bytes: u64, destination: &str) {
-    if !args.quiet {
+    if !args.quiet && io::stdout().is_terminal() {
         crate::err(&format!(
             "Successfully copied {} to {destination}\n",
             output::size(bytes)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use engine::Engine;
 use engine::exec::{self, ExecOptions, NewExec};
+use engine::protocol::agent::{Failure, FailureKind};
 
 use super::failed;
 use crate::run_args::variables;
@@ -90,7 +91,7 @@ pub(crate) fn exec(args: ExecArgs) -> anyhow::Result<u8> {
             match session.next() {
                 Ok(engine::session::Event::Started { .. }) => break Ok(0),
                 Ok(engine::session::Event::Failed(failure)) => {
-                    break Ok(failed(engine::Error::Failure(failure)));
+                    break Ok(not_executed(failure));
                 }
                 Ok(_) => {}
                 Err(error) => break Ok(failed(error)),
@@ -113,9 +114,20 @@ pub(crate) fn exec(args: ExecArgs) -> anyhow::Result<u8> {
             }
             Ok(session::code(&exit))
         }
-        End::Failed(failure) => Ok(failed(engine::Error::Failure(failure))),
+        End::Failed(failure) => Ok(not_executed(failure)),
         End::Interrupted(signal) => Ok(128 + u8::try_from(signal).unwrap_or(0)),
         End::Detached => Ok(0),
+    }
+}
+
+/// Prints why a process was not executed; Docker's code, which is 126 where it is not 127.
+fn not_executed(failure: Failure) -> u8 {
+    const NOT_EXECUTED: u8 = 126;
+    let is_state = failure.kind == FailureKind::WrongState;
+    match failed(engine::Error::Failure(failure)) {
+        crate::FAILED if is_state => 1,
+        crate::FAILED => NOT_EXECUTED,
+        other => other,
     }
 }
 

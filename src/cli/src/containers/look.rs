@@ -200,10 +200,6 @@ pub(crate) fn port(args: PortArgs) -> anyhow::Result<u8> {
     let Some(port) = args.port else {
         return Ok(0);
     };
-    let port = match port.contains('/') {
-        true => port,
-        false => format!("{port}/tcp"),
-    };
     say(&format!(
         "Error: No public port '{port}' published for {}",
         args.container

@@ -58,7 +58,11 @@ pub(crate) fn create(args: CreateArgs) -> anyhow::Result<u8> {
             out(&format!("{id}\n"))?;
             Ok(0)
         }
-        Err(error) => Ok(told(error)),
+        // As Docker: what is created has no code of its own yet that 125 would have to be told apart from.
+        Err(error) => {
+            told(error);
+            Ok(1)
+        }
     }
 }
 

@@ -1,20 +1,26 @@
 //! `images`.
 
+use anyhow::Context;
 use clap::Args;
 use engine::image::store::{ListFilter, Pattern};
 use engine::image::{Image, Reference};
 
-use super::{manage, store};
+use super::manage::label;
+use super::store;
 use crate::output::{self, Columns, Row};
 use crate::{moments, out, values};
 
 /// List images
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Filters: reference=PATTERN, dangling=BOOL, label=KEY[=VALUE], before=IMAGE, since=IMAGE, until=TIME"
+    after_help = "Filters: reference=PATTERN, dangling=BOOL, label=KEY[=VALUE], label!=KEY[=VALUE], before=IMAGE, since=IMAGE, until=TIME
+
+Examples:
+  hull images 'my/*'
+  hull images --filter dangling=true -q"
 )]
 pub(crate) struct ImagesArgs {
-    /// Accepted; hull keeps no intermediate images
+    /// Show all (there are no intermediate ones that would be left out)
     #[arg(short, long)]
     all: bool,
     /// Show the digests by which registries know them
@@ -32,7 +38,7 @@ pub(crate) struct ImagesArgs {
     /// table, table TEMPLATE, json, or a Go template
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Only images of this name
+    /// Show only those of this name; * stands for any characters but a slash
     #[arg(value_name = "REPOSITORY[:TAG]")]
     name: Option<String>,
 }
@@ -63,7 +69,7 @@ const NONE: &str = "<none>";
 
 /// `hull images`
 pub(crate) fn list(args: ImagesArgs) -> anyhow::Result<u8> {
-    let filter = filter(&args)?;
+    let filter = filter(&args.filters, args.name.as_deref())?;
     let now_ns = engine::time::now_ns();
     // A template that asks for digests gets a row for each, as the option does.
     let digests = args.digests || args.format.as_ref().is_some_and(|f| f.contains(".Digest"));
@@ -90,21 +96,29 @@ pub(crate) fn list(args: ImagesArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn filter(args: &ImagesArgs) -> anyhow::Result<ListFilter> {
+/// The filters, with the name behind the options as one of the references.
+fn filter(texts: &[(String, String)], name: Option<&str>) -> anyhow::Result<ListFilter> {
     let mut filter = ListFilter::default();
-    for (name, value) in &args.filters {
-        match name.as_str() {
-            "reference" => filter.references.push(value.parse()?),
-            "dangling" => filter.dangling = Some(values::boolean(value)?),
-            "label" => filter.labels.push(manage::label(value, false)),
+    for (key, value) in texts {
+        let invalid = || format!("invalid filter '{key}={value}'");
+        match key.as_str() {
+            "dangling" => filter.dangling = Some(values::boolean(value).with_context(invalid)?),
+            "label" | "label!" => filter.labels.push(label(value, key == "label!")),
             "before" => filter.before = Some(value.clone()),
             "since" => filter.since = Some(value.clone()),
-            "until" => filter.until_s = i64::try_from(moments::moment(value)? / 1_000_000_000).ok(),
+            "until" => {
+                let moment_s = moments::moment(value).with_context(invalid)? / 1_000_000_000;
+                filter.until_s = i64::try_from(moment_s).ok();
+            }
+            "reference" => filter.references.push(value.parse().with_context(invalid)?),
             other => anyhow::bail!("invalid filter '{other}'"),
         }
     }
-    if let Some(name) = &args.name {
-        filter.references.push(name.parse::<Pattern>()?);
+    if let Some(name) = name {
+        let pattern: Pattern = name
+            .parse()
+            .with_context(|| format!("{name:?} cannot be the name of images"))?;
+        filter.references.push(pattern);
     }
     Ok(filter)
 }
@@ -248,5 +262,28 @@ mod tests {
         );
         assert_eq!(rows(&image_of_all, true).len(), 4);
         assert_eq!(rows(&image(&[], &[]), true), [row([NONE, NONE, NONE])]);
+    }
+
+    fn filter_of(texts: &[(&str, &str)]) -> anyhow::Result<ListFilter> {
+        let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        filter(&texts.iter().map(own).collect::<Vec<_>>(), Some("my/*"))
+    }
+
+    #[test]
+    fn filters_are_dockers() {
+        let filter = filter_of(&[
+            ("dangling", "true"),
+            ("label", "tier=web"),
+            ("before", "demo"),
+            ("reference", "*:1"),
+        ])
+        .unwrap();
+        assert_eq!(filter.dangling, Some(true));
+        assert_eq!(filter.labels.len(), 1);
+        assert_eq!(filter.before.as_deref(), Some("demo"));
+        assert_eq!(filter.references.len(), 2);
+        for wrong in [("nope", "x"), ("dangling", "x"), ("until", "x")] {
+            assert!(filter_of(&[wrong]).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -11,7 +11,7 @@ fn a_stop_is_durable_when_it_returns_and_a_second_one_does_nothing() {
     assert_eq!((state.status, state.exit_code), (Status::Exited, 143));
     assert!(state.stopped_by_user);
     assert!(!fixture.engine.stop("web", Stop::default()).unwrap());
-    assert_eq!(fixture.actions(), ["create", "stop"]);
+    assert_eq!(fixture.actions(), ["create", "kill", "stop"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use protocol::record::{ContainerConfig, Stdio};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::capabilities;
 use crate::options::Variable;
 
 /// What `hull exec` can ask for.
@@ -63,9 +64,9 @@ pub fn prepare(
     }
     let mut seccomp = container.run.seccomp.clone();
     if options.privileged {
-        let all = sys::capabilities::NAMES;
+        let all = capabilities::all();
         for set in ["bounding", "effective", "permitted"] {
-            process["capabilities"][set] = json!(all.to_vec());
+            process["capabilities"][set] = json!(all);
         }
         process["noNewPrivileges"] = json!(false);
         seccomp = None;
@@ -153,5 +154,6 @@ mod tests {
         let process: Value = serde_json::from_str(exec.document.get()).unwrap();
         let bounding = process["capabilities"]["bounding"].as_array().unwrap();
         assert!(bounding.len() > 30 && exec.seccomp.is_none());
+        assert!(bounding.contains(&json!("CAP_SYS_ADMIN")));
     }
 }

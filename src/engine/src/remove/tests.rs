@@ -20,7 +20,7 @@ fn a_container_that_runs_is_removed_by_force_only() {
     let layout = fixture.engine.layout();
     assert!(!layout.container(&id).exists() && !layout.sandbox(&id).exists());
     assert!(files::names(&layout.tmp()).unwrap().is_empty());
-    assert_eq!(fixture.actions(), ["create", "stop", "destroy"]);
+    assert_eq!(fixture.actions(), ["create", "kill", "destroy"]);
     assert!(fixture.engine.remove("web", Remove::default()).is_err());
 }
 

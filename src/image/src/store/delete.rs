@@ -1,12 +1,13 @@
 //! Deleting images by Docker's rules (moby, daemon/images/image_delete.go): what a name or an id takes with it, and
-//! what containers keep.
+//! what containers keep. Where Docker's containers keep the layers alone, hull's keep the image, without names: pruning
+//! removes it when they are gone.
 //!
 //! | Given | Without force | With force |
 //! |---|---|---|
 //! | a name, others remain | the name goes | the same |
 //! | the last name | refused if any container uses the image | goes; the image too, unless a container uses it |
 //! | an id with several names | refused | all names and the image go |
-//! | an id in use by a stopped container | refused | all names go; the image stays for its container |
+//! | an id in use by a stopped container | refused | all names go |
 //! | an id in use by a running container | refused | refused |
 
 use super::{Error, FileLock, Result, Store};
@@ -56,9 +57,9 @@ pub struct Deleted {
 pub enum DeleteError {
     /// A container uses the image, which would go with its last name.
     #[error(
-        "conflict: unable to remove repository reference \"{name}\" (must force) - container {} is using its referenced \
-         image {}",
-        .user, .image.short()
+        "conflict: unable to remove repository reference \"{name}\" (must force) - {} is using its referenced image {}",
+        .user.named(),
+        .image.short()
     )]
     NameInUse {
         /// The name, as it was given.
@@ -70,16 +71,17 @@ pub enum DeleteError {
     },
     /// A container uses the image.
     #[error(
-        "conflict: unable to delete {} ({}) - image is being used by {} container {user}",
+        "conflict: unable to delete {} ({}) - image is being used by {user}",
         .image.short(),
-        if .user.running { "cannot be forced" } else { "must be forced" },
-        if .user.running { "running" } else { "stopped" }
+        if *.can_be_forced { "must be forced" } else { "cannot be forced" }
     )]
     InUse {
         /// The image.
         image: Digest,
         /// Which container.
         user: User,
+        /// It does not run, and the image has names that can go.
+        can_be_forced: bool,
     },
     /// The store.
     #[error(transparent)]
@@ -97,11 +99,20 @@ pub struct User {
 
 impl std::fmt::Display for User {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(
-            self.container
-                .as_deref()
-                .unwrap_or("that has just been created"),
-        )
+        match (&self.container, self.running) {
+            (Some(container), true) => write!(f, "running container {container}"),
+            (Some(container), false) => write!(f, "stopped container {container}"),
+            (None, _) => f.write_str("a running container"),
+        }
+    }
+}
+
+impl User {
+    fn named(&self) -> String {
+        match &self.container {
+            Some(container) => format!("container {container}"),
+            None => "a container".to_owned(),
+        }
     }
 }
 
@@ -112,12 +123,14 @@ impl DeleteError {
             DeleteError::NameInUse { .. } => {
                 Some("remove the container first, or force the removal of the name".to_owned())
             }
+            DeleteError::InUse {
+                can_be_forced: true,
+                ..
+            } => Some("remove the container first, or force the image's removal".to_owned()),
             DeleteError::InUse { user, .. } if user.running => {
                 Some("stop and remove the container first".to_owned())
             }
-            DeleteError::InUse { .. } => {
-                Some("remove the container first, or force the image's removal".to_owned())
-            }
+            DeleteError::InUse { .. } => Some("remove the container first".to_owned()),
             DeleteError::Store(error) => error.help(),
         }
     }
@@ -148,7 +161,7 @@ impl Store {
         if let Ok(name) = text.parse::<Reference>() {
             let named = self.database().image_named(&name.canonical())?;
             if let Some(row) = named {
-                return self.delete_name(&row.id, &name, options);
+                return self.delete_name(&row.id, (text, &name), options);
             }
         }
         let id = self.id_with_prefix(text)?;
@@ -161,7 +174,7 @@ impl Store {
     fn delete_name(
         &self,
         id: &Digest,
-        name: &Reference,
+        (text, name): (&str, &Reference),
         options: &DeleteOptions<'_>,
     ) -> std::result::Result<Deleted, DeleteError> {
         let (going, staying) = self.split_names(id, name)?;
@@ -174,7 +187,7 @@ impl Store {
             && let Some(user) = self.user_of(id, options.users, false)?
         {
             return Err(DeleteError::NameInUse {
-                name: name.to_string(),
+                name: text.to_owned(),
                 image: *id,
                 user,
             });
@@ -195,15 +208,22 @@ impl Store {
         id: Digest,
         options: &DeleteOptions<'_>,
     ) -> std::result::Result<Deleted, DeleteError> {
-        if let Some(user) = self.user_of(&id, options.users, options.force)? {
-            return Err(DeleteError::InUse { image: id, user });
-        }
         let names = self.database().names(&id)?;
+        let user = self.user_of(&id, options.users, false)?;
+        if let Some(user) = &user
+            && (!options.force || user.running || names.is_empty())
+        {
+            return Err(DeleteError::InUse {
+                image: id,
+                can_be_forced: !options.force && !user.running && !names.is_empty(),
+                user: user.clone(),
+            });
+        }
         if !options.force && !is_single(&names) {
             return Err(Error::SeveralNames { id, names }.into());
         }
-        let mut deleted = Deleted::default();
-        if self.user_of(&id, options.users, false)?.is_some() {
+        if user.is_some() {
+            let mut deleted = Deleted::default();
             deleted.untagged(self.database().untag(&id, &names)?);
             return Ok(deleted);
         }
@@ -215,9 +235,14 @@ impl Store {
                     container: None,
                     running: true,
                 };
-                return Err(DeleteError::InUse { image: id, user });
+                return Err(DeleteError::InUse {
+                    image: id,
+                    user,
+                    can_be_forced: false,
+                });
             }
         }
+        let mut deleted = Deleted::default();
         deleted.untagged(names);
         deleted.deletions.push(Deletion::Deleted(id));
         deleted.freed_bytes = self.sweep(0)?.bytes;

@@ -59,7 +59,7 @@ pub enum Error {
         known: i64,
     },
     /// No such image.
-    #[error("there is no image {what} in the store")]
+    #[error("No such image: {what}")]
     NotFound {
         /// As it was asked for.
         what: String,
