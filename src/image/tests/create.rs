@@ -135,7 +135,8 @@ fn what_cannot_be_an_image_leaves_nothing_behind() {
     named.names = vec![format!("a@{}", base.id).parse().unwrap()];
     assert!(cause(named).0.contains("digest"));
     store.delete("base:1", &DeleteOptions::default()).unwrap();
-    assert!(cause(new(Some(&base), None)).0.contains("no image"));
+    let (text, _) = cause(new(Some(&base), None));
+    assert!(text.contains("No such image"), "{text}");
     store.repair().unwrap();
     assert!(support::files(&folder.path().join("store"), "layers").len() <= before.len());
 }

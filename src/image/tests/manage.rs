@@ -165,7 +165,6 @@ fn what_a_container_uses_stays_as_docker_has_it() {
             image.id.short()
         )
     );
-    store.tag(&image, &name("a:3")).unwrap();
     assert_eq!(
         delete(&store, &id, false, &[]).unwrap(),
         [Deletion::Deleted(image.id)]
