@@ -278,7 +278,7 @@ fn starve(hull: &Hull, mut command: Command, of: impl Fn(&str) -> PathBuf) -> Re
     }
     let limit = of(&hull.sandboxes()?.pop().context("a sandbox")?).join("memory.max");
     fs::write(&limit, "0")?;
-    // Who was spared goes on; the VM's own cgroup may be gone by now.
+    // What was spared goes on; the VM's own cgroup may be gone by now.
     let _ = fs::write(&limit, "max");
     assert_eq!(running.code()?, Some(125));
     hull.expect_nothing_left()?;
@@ -287,7 +287,7 @@ fn starve(hull: &Hull, mut command: Command, of: impl Fn(&str) -> PathBuf) -> Re
 
 #[test]
 fn a_vm_that_meets_its_memory_limit_on_the_host_is_told_so() -> Result<()> {
-    // The limit has room for all that a VM can use: only who lowers it gets here.
+    // The limit has room for all that a VM can use: only a lowered one is met.
     let hull = Hull::new()?;
     let hulls = cgroup2()?.join("hull");
     let said = starve(&hull, hull.command(SLEEPING), |id| hulls.join(id))?;

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use tests::Hull;
 
-/// The gateway answers whoever asks in their own name, and hears nobody else.
+/// The gateway answers requests in a guest's own name, and hears no others.
 const SCRIPT: &str = "gateway=$(ip route | sed -n 's/default via \\([0-9.]*\\).*/\\1/p')
 mac=$(cat /sys/class/net/eth0/address)
 ask() { ping -c1 -W2 $* $gateway > /dev/null 2>&1 && echo answered || echo silence; }

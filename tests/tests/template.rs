@@ -1,4 +1,4 @@
-//! VMs that begin from a template: made once, used by all, and nobody's trouble when it is damaged or cannot be made.
+//! VMs that begin from a template: made once, used by all, and done without when it is damaged or cannot be made.
 
 use std::fs::{self, File};
 use std::io::{BufRead, Write};
@@ -247,7 +247,7 @@ fn what_the_killed_leave_of_a_template_is_swept() -> Result<()> {
     ensure!(left.len() == 1 && left[0].starts_with('.'), "{left:?}");
     make(&hull)?;
     ensure!(!templates(&hull)?.contains(&left[0]));
-    // The container was made and never started: it stays until somebody removes it.
+    // The container was made and never started: it stays until it is removed.
     hull.run(["container", "prune", "-f"])?.expect_code(0);
     hull.expect_nothing_left()
 }

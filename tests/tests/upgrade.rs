@@ -11,7 +11,7 @@ use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 use tests::{Hull, Outcome, wait_until};
 
-/// Whoever runs it says which build it is of.
+/// Says which build it is of when it is run.
 const PROGRAMS: [&str; 4] = ["hull-monitor", "hull-native", "hull-vmm", "initramfs.cpio"];
 /// What is the same in both builds.
 const DATA: [&str; 3] = ["vmlinux", "scratch.ext4", "demo.tar"];

@@ -10,7 +10,7 @@
 //! monitor that then ends the containers, each in its own time.
 //!
 //! FOLDER is the sandbox's: what is mounted is below it, in FOLDER/machine, in mounts of this process's own. It ends with its
-//! parent, and its mounts with it; the containers' processes end with their cgroups, which whoever starts it removes if it
+//! parent, and its mounts with it; the containers' processes end with their cgroups, which the monitor removes if it
 //! could not.
 
 use std::cell::RefCell;

@@ -1,6 +1,6 @@
 //! Pumps in the loop.
 //!
-//! Invariant: a pump that cannot be waited for is retired, so that nothing waits for its end; whoever waits for the ends
+//! Invariant: a pump that cannot be waited for is retired, so that nothing waits for its end; what waits for the ends
 //! of a process's streams looks at the process's list after every turn of the loop.
 
 use std::io;

@@ -40,7 +40,7 @@ pub fn run(what: Bench) -> Result<()> {
     }
 }
 
-/// Root is who owns its own process's folder as user 0.
+/// Whether this process is root's: its folder in /proc is user 0's then.
 fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)

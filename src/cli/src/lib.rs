@@ -57,7 +57,7 @@ pub fn main() -> ExitCode {
 
 /// What clap says, with Docker's exit code for wrong usage.
 fn refused(error: &clap::Error) -> ExitCode {
-    // A closed standard output or error has nobody to tell.
+    // There is no reader to tell that standard output or error is closed.
     let _ = error.print();
     ExitCode::from(usage::code(error))
 }
@@ -92,7 +92,7 @@ fn printable(text: &str) -> String {
 }
 
 fn err(text: &str) {
-    // Nobody who closes standard error wants to know.
+    // Standard error may be closed on purpose.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 

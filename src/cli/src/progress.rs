@@ -134,6 +134,6 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 fn line(text: &str) {
-    // Nobody who closes standard error wants to know.
+    // Standard error may be closed on purpose.
     let _ = writeln!(std::io::stderr(), "{text}");
 }

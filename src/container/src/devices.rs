@@ -215,7 +215,7 @@ fn private_null() -> Result<OwnedFd, Errno> {
 
 /// A new terminal of the container's own devpts.
 pub(crate) struct Terminal {
-    /// For whoever shows it.
+    /// For messages.
     pub(crate) master: OwnedFd,
     /// For the container's process.
     pub(crate) slave: OwnedFd,

@@ -18,7 +18,7 @@ const MAX_ID: u32 = i32::MAX as u32;
 /// The most supplementary groups (NGROUPS_MAX).
 const MAX_GROUPS: usize = 65536;
 
-/// Who runs the container's process.
+/// The user of the container's process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) uid: u32,

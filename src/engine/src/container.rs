@@ -1,4 +1,4 @@
-//! What is known of a container without asking anybody: its configuration, its state and its health.
+//! What is known of a container without asking its monitor: its configuration, its state and its health.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Files of a container: copies in and out, its changes, its whole root. Of one that does not run its sandbox is started
 //! without the container's process (docs/lifecycle.md: nothing on the host mounts what a guest wrote).
 //!
-//! Archives are tar streams, written by a guest and so hostile: whoever unpacks one treats it as such.
+//! Archives are tar streams, written by a guest and so hostile: code that unpacks one treats it as such.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -304,7 +304,7 @@ fn nft() -> Check {
                 NAME,
                 Status::Limited,
                 "the kernel has no ingress chains: containers on the bridge can use each other's addresses",
-                "a kernel with NF_TABLES_NETDEV and NETFILTER_INGRESS; or --network none for those who distrust each other",
+                "a kernel with NF_TABLES_NETDEV and NETFILTER_INGRESS; or --network none for containers that distrust each other",
             ),
             Err(error) => Check::bad(NAME, Status::Limited, error.to_string(), WITHOUT),
         },

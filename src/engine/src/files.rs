@@ -82,7 +82,7 @@ pub(crate) fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), Error> 
     Ok(())
 }
 
-/// Writes a record into a folder that nobody else sees yet.
+/// Writes a record into a folder that no other process sees yet.
 pub(crate) fn write_new<T: Serialize>(path: &Path, record: &T) -> Result<(), Error> {
     fs::write(path, serde_json::to_vec(record)?).map_err(Error::file("write", path))
 }

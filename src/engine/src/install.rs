@@ -47,7 +47,7 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// The state belongs to somebody else, who could have put anything there.
+    /// The state belongs to another user, who could have put anything there.
     #[error("{path} belongs to user {owner}, not to you; set HULL_ROOT to a folder of your own")]
     Foreign {
         /// The folder.

@@ -172,7 +172,7 @@ impl Engine {
             if !self.is_alive(sandbox)? {
                 return Ok(None);
             }
-            // Whoever spawns it holds the folder until it listens.
+            // The process that spawns it holds the folder's lock until it listens.
             let making = files::lock_folder(&self.layout().sandbox(sandbox))?;
             if making.is_none() {
                 return Ok(None);

@@ -410,7 +410,7 @@ impl<'a> Session<'a> {
     /// returns.
     pub fn finish(self) -> Result<(), Error> {
         let (engine, sandbox, removes) = (self.engine, self.sandbox.clone(), self.removes);
-        // The sandbox ends when nobody is connected.
+        // The sandbox ends when no client is connected.
         self.leave();
         if removes {
             engine.await_end(&sandbox)?;

@@ -1,7 +1,7 @@
 //! Changing what was asked for of a container: its name, its limits, its restart policy.
 //!
 //! Invariant: config.json is rewritten under the lock of the container's folder; a new name's row is there before the file
-//! says it, without a stamp, so that whoever looks in between reads the file.
+//! says it, without a stamp, so that a reader in between reads the file.
 
 use protocol::monitor::Request;
 use protocol::record::{self, ContainerConfig, RestartPolicy};

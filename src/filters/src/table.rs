@@ -203,7 +203,7 @@ pub const BLOCK: Kind = Kind {
 };
 
 /// A sandbox's speaker: it talks to the agent and to clients, makes socket pairs for their streams, appends to logs and
-/// measures from files that are open already. A socket pair reaches nobody but its own two ends.
+/// measures from files that are open already. A socket pair reaches its own two ends alone.
 pub const MONITOR: Kind = Kind {
     name: "monitor",
     calls: &[

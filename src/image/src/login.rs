@@ -92,7 +92,7 @@ impl Error {
 /// Where credentials were put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredIn {
-    /// Docker's config.json, where whoever can read the file can read the password.
+    /// Docker's config.json, where the password can be read by every reader of the file.
     File(PathBuf),
     /// A credential helper: the word after `docker-credential-`.
     Helper(String),

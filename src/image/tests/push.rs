@@ -64,7 +64,7 @@ fn a_pushed_image_is_pulled_elsewhere_with_the_same_id() {
         (pulled.image.id, pulled.digest),
         (sample.id(), pushed.digest)
     );
-    // What is there is not sent again, by whoever sends it.
+    // What is there is not sent again, whichever client sends it.
     for store in [&first, &second] {
         let recorder = Recorder::default();
         let again = store.push(&name(&text), &options(), &recorder).unwrap();

@@ -154,7 +154,7 @@ impl Agent {
     }
 }
 
-/// What a guest is to wake with: the time, and random bytes that nobody else gets.
+/// What a guest is to wake with: the time, and random bytes that no other guest gets.
 pub(crate) fn wake() -> io::Result<Wake> {
     let mut entropy = [0; 32];
     sys::random::fill(&mut entropy)?;

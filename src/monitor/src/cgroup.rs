@@ -46,7 +46,7 @@ impl VmCgroup {
     fn try_make(id: &str, vm: &Vm) -> io::Result<VmCgroup> {
         let path = place(id)?;
         match make_directory(&path) {
-            // Whoever was the last to leave has just removed the parent.
+            // The last to leave has just removed the parent.
             Err(error) if error.kind() == io::ErrorKind::NotFound => make_directory(&path)?,
             other => other?,
         }
@@ -82,7 +82,7 @@ impl VmCgroup {
         }
     }
 
-    /// Why the kernel killed who was in it for want of memory; `None` if it did not.
+    /// Why the kernel killed a process in it for want of memory; `None` if it did not.
     pub(crate) fn out_of_memory(&self) -> Option<OutOfMemory> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&self.directory, "memory.events", flags, Mode::empty());
@@ -236,7 +236,7 @@ mod tests {
             OutOfMemory::of(&text)
         };
         assert_eq!(events(0, 0), None);
-        // Its limit was met, and somebody else gave way.
+        // Its limit was met, and another process was killed.
         assert_eq!(events(1, 0), None);
         assert_eq!(events(1, 1), Some(OutOfMemory::Limit));
         assert_eq!(events(0, 1), Some(OutOfMemory::Host));

@@ -1,4 +1,4 @@
-//! Events: lines of ROOT/events/events.jsonl, appended by whoever makes something happen.
+//! Events: lines of ROOT/events/events.jsonl, appended by engines and monitors.
 //!
 //! One write(2) with O_APPEND a line, so that lines of several processes do not mix.
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // HULL_LOG is set only where somebody wants to read it: standard error is /dev/null otherwise.
+    // Without HULL_LOG there is no log: standard error is /dev/null then.
     if std::env::var_os("HULL_LOG").is_some() {
         tracing_subscriber::fmt()
             .with_max_level(tracing::Level::DEBUG)

@@ -28,7 +28,7 @@ enum Whose {
     /// This process's child, with what was made for it.
     Ours {
         child: Child,
-        /// Held, so that nobody else gets them.
+        /// Held, so that they are not given out twice.
         users: Option<Users>,
         cgroup: Option<VmCgroup>,
         /// How it ended, once it has been waited for.

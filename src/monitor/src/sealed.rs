@@ -1,4 +1,4 @@
-//! A program copied to memory that nobody can change.
+//! A program copied to memory that cannot be changed.
 //!
 //! A native container's process executes the monitor's program until it executes its own, and `--init` does to the end: as
 //! /proc/1/exe, that program is a file of the host's within the container's reach (CVE-2019-5736). What is there is a

@@ -413,7 +413,7 @@ fn broken(why: &str) -> Failure {
     )
 }
 
-/// For `fuzz/` only: a guest that opens a stream with `bytes`, which reach nobody without the stream's token.
+/// For `fuzz/` only: a guest that opens a stream with `bytes`, which reach no client without the stream's token.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz_stream(bytes: &[u8]) {
     use protocol::agent::{ProcessId, Stream, TOKEN_LEN};

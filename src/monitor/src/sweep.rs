@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::template;
 
-/// Removes what dead monitors of the state `root` left. A sandbox is dead if nobody holds its lock, or the caller does:
+/// Removes what dead monitors of the state `root` left. A sandbox is dead if its lock is free, or the caller's:
 /// `held`.
 pub(crate) fn all(root: &Path, held: Option<&str>) {
     if let Err(error) = template::sweep(root) {
@@ -24,7 +24,7 @@ pub(crate) fn all(root: &Path, held: Option<&str>) {
     }
 }
 
-/// The sandboxes whose lock nobody holds.
+/// The sandboxes whose lock is free.
 fn dead(root: &Path) -> Vec<String> {
     let entries = fs::read_dir(root.join("sandboxes")).into_iter().flatten();
     let dead = |entry: fs::DirEntry| {
@@ -52,7 +52,7 @@ pub(crate) fn cgroup(id: &str) {
     remove_parent();
 }
 
-/// Removes hull's own cgroup once nobody is in it; while somebody is, the kernel refuses.
+/// Removes hull's own cgroup once it is empty; until then the kernel refuses.
 pub(crate) fn remove_parent() {
     if let Some(parent) = sys::cgroup2::mount_point().map(|mount| mount.join("hull"))
         && let Err(error) = fs::remove_dir(parent)

@@ -12,10 +12,10 @@
 //! ROOT/templates/.gone.<random>/        one that is being removed
 //! ```
 //!
-//! Invariants: what has a key for its name is whole; a folder whose name begins with a dot and that nobody locks belongs to
-//! nobody, and [`sweep`] removes it; a template may be removed while VMs from it run, which have its files mapped.
+//! Invariants: what has a key for its name is whole; a folder whose name begins with a dot and that is not locked is
+//! stale, and [`sweep`] removes it; a template may be removed while VMs from it run, which have its files mapped.
 //! What a key stands for is the engine's affair; here, what precedes its `-` tells one build on one boot of the host from
-//! others, whose templates nobody can use any more.
+//! others, whose templates cannot be used any more.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -128,7 +128,7 @@ fn names(path: &Path, folder: &File) -> bool {
     }
 }
 
-/// Begins to make the template, unless somebody has.
+/// Begins to make the template, unless another process has.
 fn claim(path: &Path) -> Result<Claim, Error> {
     let (folder, key) = parts(path)?;
     let _all = lock(folder, FlockOperation::LockExclusive)?;
@@ -182,7 +182,7 @@ impl Unfinished {
         })
     }
 
-    /// Gives it its name, and removes the templates that nobody will use. Somebody else's of that name stays.
+    /// Gives it its name, and removes the templates that will not be used. One of that name that is there already stays.
     fn finish(self) -> Result<(), Error> {
         // What the disk had no room for may be known only now.
         for file in [&self.saved.state, &self.saved.memory] {
@@ -222,7 +222,7 @@ fn make_useless(path: &Path) -> Result<(), Error> {
     attempt("make", path, fs::rename(&temporary, path))
 }
 
-/// Under the lock: first its name goes, so that nobody opens half of it.
+/// Under the lock: first its name goes, so that half of it is never opened.
 fn remove_in(folder: &Path, path: &Path) -> Result<(), Error> {
     let gone = folder.join(format!(".gone.{}", attempt("remove", path, random())?));
     match fs::rename(path, &gone) {
@@ -235,7 +235,7 @@ fn remove_in(folder: &Path, path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Removes what dead makers have left in the state `root`; does nothing while somebody else is at it.
+/// Removes what dead makers have left in the state `root`; does nothing while another process is at it.
 pub(crate) fn sweep(root: &Path) -> Result<(), Error> {
     let folder = root.join(FOLDER);
     if !attempt("look for", &folder, folder.try_exists())? {
@@ -337,7 +337,7 @@ fn is_locked(folder: &File) -> bool {
     flock(folder, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
 }
 
-/// Deletes a folder that nobody looks for. If it stays, the next sweep tries again.
+/// Deletes a folder that is of no use. If it stays, the next sweep tries again.
 fn delete(folder: &Path) {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

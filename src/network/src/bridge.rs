@@ -80,7 +80,7 @@ fn make(interfaces: &Interfaces, bridge: &str, dir: &Path, lock: &Lock) -> Resul
 
 fn add(interfaces: &Interfaces, bridge: &str) -> Result<(), Error> {
     match interfaces.add_bridge(bridge) {
-        // A bridge without an address: left by somebody who was killed between two steps.
+        // A bridge without an address: left by a process that was killed between two steps.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_bridge(bridge) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             Err(Error::ForeignBridge(bridge.to_owned()))

@@ -76,7 +76,7 @@ fn handles(listing: &str, comment: &str) -> Vec<u64> {
 ///
 /// - What leaves the bridge's network for anywhere else takes the host's address.
 /// - New connections into the bridge's network come from itself or from the host, not from outside.
-/// - Where forwarding was off on an interface before, it still is for everybody else.
+/// - Where forwarding was off on an interface before, it still is for all other traffic.
 fn ruleset(bridge: &str, state: &State) -> String {
     let subnet = state.subnet;
     let mut kept_closed = String::new();

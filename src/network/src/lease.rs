@@ -102,7 +102,7 @@ impl Leases {
 
     /// Takes a free address of the subnet for a sandbox whose interface on the host is called `port`.
     ///
-    /// Addresses go round: one that was given back is used again as late as possible, so that nobody takes the new
+    /// Addresses go round: one that was given back is used again as late as possible, so that no peer takes the new
     /// sandbox for the old one.
     pub(crate) fn take(&self, subnet: &Subnet, port: &str) -> Result<Held, Error> {
         let last = self.last(subnet);

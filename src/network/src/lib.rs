@@ -6,7 +6,7 @@
 //!  container's netns -- veth hull<id> -+
 //! ```
 //!
-//! There is no daemon: whoever attaches first makes the bridge, and whoever leaves last removes it. A sandbox's address
+//! There is no daemon: the first to attach makes the bridge, and the last to leave removes it. A sandbox's address
 //! is a [`Lease`]: a lock on a file that the sandbox's monitor holds, so that it ends with the monitor however that
 //! ends. A tap vanishes with its last descriptor. What a kill -9 leaves behind (a lease's file, the bridge, the firewall's
 //! table) is removed by the next attach, release or [`Network::sweep`].
@@ -163,7 +163,7 @@ impl Network {
         let state = match bridge::ensure(&interfaces, &self.bridge, &self.dir, &lock) {
             Ok(state) => state,
             Err(error) => {
-                // Half a bridge helps nobody; what could not be removed, a sweep will.
+                // Half a bridge is of no use; what could not be removed here, a sweep removes.
                 let _ = self.tear_down_if_unused(&leases, &interfaces, &lock);
                 return Err(error);
             }
@@ -222,7 +222,7 @@ impl Network {
         self.tear_down_if_unused(&leases, &interfaces, &lock)
     }
 
-    /// Removes the leases that nobody holds, and their interfaces where those have stayed.
+    /// Removes stale leases, and their interfaces where those have stayed.
     fn bury(&self, leases: &Leases, interfaces: &Interfaces) -> Result<(), Error> {
         for dead in leases.dead()? {
             tracing::info!(address = %dead.address(), port = dead.port(), "removing a dead sandbox's lease");

@@ -100,7 +100,7 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Makes the folder if it is not there, and waits for whoever has the lock: some milliseconds.
+    /// Makes the folder if it is not there, and waits for the lock, which is held for milliseconds.
     pub(crate) fn take(dir: &Path) -> Result<Self, Error> {
         let leases = dir.join("leases");
         DirBuilder::new()

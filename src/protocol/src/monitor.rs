@@ -211,7 +211,7 @@ pub struct ExecConfig {
     pub seccomp: Option<Vec<u8>>,
     /// Its standard streams.
     pub stdio: crate::record::Stdio,
-    /// Which of them this client is attached to: stdin, stdout, stderr. What nobody is attached to is thrown away.
+    /// Which of them this client is attached to: stdin, stdout, stderr. The others are thrown away.
     pub attach: [bool; 3],
 }
 

@@ -6,10 +6,10 @@
 //!                     socket          where the monitor listens
 //!                     scratch         the writable disk of a sandbox that outlives its first run
 //! ROOT/containers/<id>/config.json    ContainerConfig: rewritten by the engine for update and rename alone
-//!                      state.json     State: written by whoever holds the sandbox's lock
+//!                      state.json     State: written by the holder of the sandbox's lock
 //!                      health.json    Health: the speaker's
 //!                      log/           json-file: <id>-json.log, .1, .2, …
-//! ROOT/events/events.jsonl            Event, one a line, appended by anybody
+//! ROOT/events/events.jsonl            Event, one a line, appended by any of hull's processes
 //! ```
 //!
 //! Every file is written under another name and renamed, but for the logs. docs/lifecycle.md says what is durable when.

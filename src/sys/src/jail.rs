@@ -47,7 +47,7 @@ use crate::last_words::{self, LastWords};
 pub const FAILED: i32 = 71;
 
 /// Namespaces of a jail besides the user namespace and the cgroup namespace, which is made in the child: it begins at the
-/// cgroup of whoever makes it.
+/// cgroup of the process that makes it.
 const NAMESPACES: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET
@@ -108,7 +108,7 @@ pub struct Jail<'a> {
     pub descriptors: &'a [BorrowedFd<'a>],
     /// Which of them is the pipe for last words.
     pub words: RawFd,
-    /// The program: a static one, which anybody may read and execute.
+    /// The program: a static one, which any user may read and execute.
     pub program: BorrowedFd<'a>,
     /// Its arguments, the name included.
     pub arguments: &'a [CString],
@@ -272,7 +272,7 @@ fn place_descriptors(jail: &Jail<'_>, in_child: &InChild) -> io::Result<RawFd> {
         })
         .collect::<Result<Vec<_>, _>>()?;
     for (from, to) in moved.iter().zip(0..count) {
-        // SAFETY: plain system call on integers. Nobody in this process, which only executes a program from here on,
+        // SAFETY: plain system call on integers. Nothing in this process, which only executes a program from here on,
         // relies on what the target number was.
         if unsafe { libc::dup2(*from, to) } < 0 {
             return Err(io::Error::last_os_error());
@@ -313,7 +313,7 @@ fn enter_empty_root() -> rustix::io::Result<()> {
     chdir("/")
 }
 
-/// Lets nobody in the jail's user namespace make another, in which it would have every capability. One reason more than
+/// Forbids processes in the jail's user namespace to make another, in which it would have every capability. One reason more than
 /// seccomp; a host whose /proc/sys cannot be written has the others.
 fn forbid_namespaces() {
     let _ = std::fs::write("/proc/sys/user/max_user_namespaces", "0");

@@ -2,7 +2,7 @@
 //!
 //! Three things are said so: that the jail could not be made, that seccomp refused a system call, and that the program
 //! panicked. A record is written by one write(2) with no allocation and no lock, so that a signal handler can do it.
-//! The reader believes nothing: whoever has taken the process over may write what it likes, and no more than
+//! The reader believes nothing: an attacker that has taken the process over may write anything, and no more than
 //! [`RECORD_LEN`] bytes of it are looked at.
 
 #![expect(unsafe_code, reason = "writes in a signal handler")]
@@ -45,7 +45,7 @@ pub enum LastWords {
     },
 }
 
-/// Writes a record; that nobody reads it any more is no concern of a process that ends.
+/// Writes a record; a failure is ignored, since the process ends.
 pub fn write(pipe: RawFd, words: &LastWords) {
     match words {
         LastWords::SetUp { step, errno } => write_record(pipe, SET_UP, *step, *errno, b""),

@@ -54,7 +54,7 @@ impl LoopDevice {
             let path = PathBuf::from(format!("/dev/loop{number}"));
             let device = File::open(&path)?;
             match configure(&device, file.as_fd()) {
-                // Somebody else has taken it in between, and the next one is asked for.
+                // Another process has taken it in between, and the next one is asked for.
                 Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {}
                 result => {
                     return result.map(|()| Self {

@@ -40,7 +40,7 @@ pub fn add(disk: impl AsFd, number: i32, start: u64, len: u64) -> io::Result<()>
     change(disk, BLKPG_ADD_PARTITION, number, start, length)
 }
 
-/// Removes partition `number`, which nobody may be using.
+/// Removes partition `number`, which must not be in use.
 pub fn remove(disk: impl AsFd, number: i32) -> io::Result<()> {
     change(disk, BLKPG_DEL_PARTITION, number, 0, 0)
 }

@@ -1,4 +1,4 @@
-//! Mounts that nobody else sees and that end with this process.
+//! Mounts that no other process sees and that end with this one.
 #![expect(
     unsafe_code,
     reason = "unshare has no safe form: some of its flags break what Rust relies on"

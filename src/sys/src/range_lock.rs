@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Locks byte `number` of `file`, which is open for writing, for whoever holds this open file. False if somebody else
+/// Locks byte `number` of `file`, which is open for writing, for the holders of this open file. False if another process
 /// has it. The file need not be that long.
 pub fn try_lock(file: impl AsFd, number: u32) -> io::Result<bool> {
     // SAFETY: zeros are a valid flock, in which every field that matters is set below.

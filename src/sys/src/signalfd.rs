@@ -16,7 +16,7 @@ impl SignalFd {
     /// Blocks `signals` for this thread and those it spawns, and reads them without blocking.
     pub fn new(signals: &[i32]) -> io::Result<SignalFd> {
         // SAFETY: `set` is initialised by sigemptyset before use and outlives the calls; signalfd returns a fresh
-        // descriptor, which nobody else owns.
+        // descriptor, which nothing else owns.
         unsafe {
             let mut set = std::mem::zeroed();
             libc::sigemptyset(&mut set);

@@ -83,7 +83,7 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     let flags = check(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
     // SAFETY: as above.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, flags | libc::FD_CLOEXEC) })?;
-    // SAFETY: it is open, and by this function's contract nobody in this program owns it yet.
+    // SAFETY: it is open, and by this function's contract nothing in this program owns it yet.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

@@ -13,7 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat2};
 /// Opens `path` with these flags (close-on-exec besides); `mode` is for a file that they make.
 ///
 /// # Errors
-/// ELOOP for a link; `PermissionDenied` for a file that somebody else owns or may write.
+/// ELOOP for a link; `PermissionDenied` for a file that another user owns or may write.
 pub fn open(path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
     open_in(CWD, path, flags, mode)
 }
@@ -40,7 +40,7 @@ pub fn open_in(
     if !ours || stat.st_mode & 0o022 != 0 {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            "it belongs to somebody else, or others may write it",
+            "it belongs to another user, or others may write it",
         ));
     }
     Ok(file.into())

@@ -94,7 +94,7 @@ fn memory_mapped_registers_read_as_the_device_has_them() {
     let outcome = run(&guest, |plan| plan.config.rng = true);
     assert_eq!(code(&outcome), MAGIC);
     assert_eq!(outcome.report.user_exits["mmio_read rng"], 1);
-    // Nobody is there: all ones.
+    // No device answers: all ones.
     let guest = Code::new().load(0xd800_0000).code_from_eax().reset();
     assert_eq!(code(&run(&guest, |_| ())), u32::MAX);
 }

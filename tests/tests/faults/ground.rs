@@ -122,7 +122,7 @@ impl Ground {
         arguments: &[String],
         fault: Option<&Fault>,
     ) -> Result<Outcome> {
-        // Files, not pipes: nobody has to read while the command is traced.
+        // Files, not pipes: they need no reader while the command is traced.
         let (out, err) = (self.path("stdout"), self.path("stderr"));
         let mut words = wrapper.iter().chain([&"hull"]);
         let mut command = Command::new(words.next().context("a word")?);
@@ -165,7 +165,7 @@ impl Ground {
         let needle = root.as_os_str().as_bytes();
         let mounted = mounts.windows(needle.len()).any(|part| part == needle);
         ensure!(!mounted, "something is mounted below {}", root.display());
-        // Others may be those of a container that somebody runs beside us: they go by themselves.
+        // Others may be those of a container of the user's beside us: they go by themselves.
         let mut left: BTreeSet<_> = cgroups()
             .difference(&self.cgroups.borrow())
             .cloned()
@@ -255,7 +255,7 @@ fn payload() -> Vec<u8> {
     elf
 }
 
-/// Runs this test program's `test` again in network and mount namespaces of its own, where nobody else's bridge is.
+/// Runs this test program's `test` again in network and mount namespaces of its own, where there is no other bridge.
 pub(crate) fn apart(test: &str) -> Result<()> {
     // A sysfs of the namespace's own shows its interfaces; what is mounted in it goes along.
     const SCRIPT: &str = "mkdir -p /run/hull && mount -t tmpfs tmpfs /run/hull && mkdir /run/hull/cgroup && \

@@ -150,7 +150,7 @@ impl Subject {
             (Peer::Wire(wire), Kind::Receives) => {
                 wire.send(&[0; 100]).unwrap();
             }
-            // Nobody offers a stream: the answer is a reset, and that needs a receive buffer.
+            // No stream is offered: the answer is a reset, and that needs a receive buffer.
             (Peer::Monitor, Kind::Receives) => {
                 let request = bus.readable(&vsock_header(1));
                 bus.queues[1].add(&[request]);

@@ -241,7 +241,7 @@ fn containers_of_a_sandbox_share_its_network_and_processes_if_they_say_so() {
     }
     assert_eq!(seen[0], seen[1]);
     assert_ne!(seen[0], seen[2]);
-    // The first of them is no PID 1 whose end would be everybody's.
+    // The first of them is no PID 1, with which all others would end.
     host.ask(kill("one")).unwrap();
     assert_eq!(host.exit_of("one"), ExitStatus::Signal(9));
     let Ok(Done::Processes { processes }) = host.ask(Request::Processes {

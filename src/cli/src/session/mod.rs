@@ -146,7 +146,7 @@ struct Stay<'s, 'e> {
     pump_end: Option<PipeWriter>,
     first_output: FirstOutput,
     output_failed: Failed,
-    /// A byte here says that the user leaves. `None` once nobody types any more.
+    /// A byte here says that the user leaves. `None` once the input is over.
     left: Option<PipeReader>,
     /// Given to the pump of the input.
     leaving: Option<PipeWriter>,
@@ -255,7 +255,7 @@ impl Stay<'_, '_> {
         })
     }
 
-    /// Whether the user leaves; otherwise nobody types any more.
+    /// Whether the user leaves; otherwise the input is over.
     fn leaves(&mut self) -> Result<bool, Error> {
         let Some(left) = &mut self.left else {
             return Ok(false);
@@ -351,7 +351,7 @@ impl Stay<'_, '_> {
                 pump::input(Input { to, keys, left }).map_err(Error::Streams)?;
             }
         }
-        // Without an input nobody can leave by keys.
+        // Without an input there are no keys to leave by.
         self.leaving = None;
         self.attached = true;
         Ok(())

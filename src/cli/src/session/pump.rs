@@ -34,7 +34,7 @@ impl FirstOutput {
     }
 }
 
-/// Why output could not be passed on, other than that nobody reads it: the first reason.
+/// Why output could not be passed on, other than a closed reader: the first reason.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Failed(Arc<Mutex<Option<io::Error>>>);
 
@@ -71,7 +71,7 @@ pub(super) struct Output {
 }
 
 /// Pumps the container's output to `to` until it ends; then `done` is closed. When that fails, a byte is written to
-/// `done` first, and the reason is in `failed`, unless it is that nobody reads `to` any more.
+/// `done` first, and the reason is in `failed`, unless `to` is closed by its reader.
 pub(super) fn output(
     output: Output,
     first: FirstOutput,
@@ -161,7 +161,7 @@ fn copy_out(
     }
 }
 
-/// Writes everything, also to a descriptor that whoever started us has made non-blocking.
+/// Writes everything, also to a descriptor that was inherited as non-blocking.
 fn write_all(to: &mut File, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match to.write(bytes) {

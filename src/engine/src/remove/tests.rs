@@ -97,7 +97,7 @@ proptest! {
     }
 }
 
-/// As `create`, killed before the step of this number: what a killed process leaves is not locked by anybody.
+/// As `create`, killed before the step of this number: what a killed process leaves is not locked.
 fn half_created(engine: &Engine, new: crate::create::NewContainer, steps: usize) {
     use crate::container::Summary;
     use crate::index::{Entry, stamp};

@@ -267,7 +267,7 @@ impl Store {
             }));
         }
         let path = self.lease_path(id);
-        // A lease that nobody took leaves no file, and none is to be made.
+        // An image that was never leased has no such file, and none is to be made.
         let leased = path.exists()
             && FileLock::try_exclusive(&path)
                 .map_err(Error::io("lock", path))?

@@ -169,7 +169,7 @@ struct Client {
 }
 
 impl Session {
-    /// A session that nobody has said anything in.
+    /// A session before its first message.
     pub(crate) fn new(mut setting: Setting, now: Instant) -> Session {
         let mut containers = BTreeMap::new();
         if let Some(config) = setting.single.take() {

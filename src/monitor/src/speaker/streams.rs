@@ -286,7 +286,7 @@ impl Streams {
         guest.is_watched = false;
         poller.remove(&guest.socket);
         if let Role::Input(process) = &guest.role {
-            // Whoever types to it learns that nobody reads.
+            // Clients that write to it learn that it is closed.
             let process = process.clone();
             self.drop_sources(poller, &process);
             return;
@@ -381,7 +381,7 @@ impl Streams {
         }
     }
 
-    /// Nothing waits to be taken by anybody.
+    /// Every client has taken what is its own.
     pub(crate) fn is_idle(&self) -> bool {
         !self.sinks.values().any(Sink::is_full)
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! the template is there ---------------------------------> from it
-//! it is not ---> nobody makes it ---> it is made here ---> from it
+//! it is not ---> it is not being made ---> it is made here ---> from it
 //!                another makes it, or it cannot be made -> with the kernel
 //! hull-vmm does not begin from it ---> it is removed ----> with the kernel
 //! nor from one just made --> no other is made on this host -> with the kernel
@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Invariants: what is wrong with a template keeps no VM from booting its kernel, and the user is told why once that runs; a
-//! VM that is to be saved has no container, no layer, no network and nobody to talk to, and ends with its client.
+//! VM that is to be saved has no container, no layer, no network and no conversation, and ends with its client.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -91,7 +91,7 @@ pub(crate) struct Beginning {
     pub(crate) made: Option<Nanos>,
     /// What the user should know once the VM runs.
     notice: Option<String>,
-    /// A template that nobody needs to make again, once the VM runs without it.
+    /// A template that is not to be made again, once the VM runs without it.
     useless: Option<PathBuf>,
 }
 

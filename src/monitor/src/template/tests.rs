@@ -66,7 +66,7 @@ fn what_is_given_up_or_left_by_the_dead_goes_and_what_is_in_the_making_stays() {
     sweep(root.path()).unwrap();
     assert_eq!(listed(&templates).len(), 2);
     assert!(matches!(claim(&path).unwrap(), Claim::Others));
-    // Another shape's is nobody's but ours.
+    // Another shape's is ours alone.
     drop(ours(&templates.join("b-2")));
     alive.finish().unwrap();
     assert!(open(&path).unwrap().is_some());

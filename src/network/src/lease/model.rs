@@ -1,4 +1,4 @@
-//! Leases against a set: no address is had twice, none is lost, and those that nobody holds are found.
+//! Leases against a set: no address is had twice, none is lost, and stale ones are found.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ enum Step {
     Forget(usize),
     /// One of them dies.
     Die(usize),
-    /// Whoever comes next sweeps.
+    /// The next process sweeps.
     Sweep,
 }
 
@@ -27,7 +27,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Addresses, and who has them: `None` is dead.
+/// Addresses and their holders: `None` is dead.
 type Model = BTreeMap<Ipv4Addr, Option<String>>;
 
 /// The address that comes next when they go round.

@@ -1,7 +1,7 @@
 //! The real thing, as root: bridges, taps, pairs and firewall tables of this host.
 //!
 //! Each test has a bridge of its own, beside that of a hull that works. They take turns: forwarding on the host's uplink
-//! is everybody's.
+//! is shared by all.
 
 mod spoofing;
 
@@ -236,7 +236,7 @@ fn a_killed_holder_is_repaired() {
 fn half_a_bridge_is_made_whole() {
     let host = Host::new(4);
     let attachment = host.network().attach(&id(0x40)).unwrap();
-    // Somebody removes the bridge and the rules under us.
+    // The bridge and the rules are removed by another process.
     ip(&["link", "del", &host.bridge]);
     let removed = Command::new("nft")
         .args(["delete", "table", "ip", &host.bridge])

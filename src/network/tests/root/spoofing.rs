@@ -332,7 +332,7 @@ fn the_rules_of_a_port_go_with_it() {
     drop(tap.tap);
     tap.lease.release().unwrap();
     assert_eq!(tables(&ports), [false, true]);
-    // As after a kill -9: nobody holds the lease any more.
+    // As after a kill -9: the lease is stale.
     drop(native);
     assert_eq!(tables(&ports), [false, true]);
     host.network().sweep().unwrap();

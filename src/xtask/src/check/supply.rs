@@ -71,7 +71,7 @@ fn held() -> Result<()> {
     Ok(())
 }
 
-/// What became known since [`ADVISORIES`] was written, as far as somebody here can know of it.
+/// What became known since [`ADVISORIES`] was written, as far as it can be known here.
 fn newer_advisories() -> Result<()> {
     let mut deny = Command::new(env!("CARGO"));
     deny.current_dir(paths::checkout())
@@ -136,7 +136,7 @@ impl Metadata {
         let mut wrong = Vec::new();
         for Package { name, version, .. } in self.packages.iter().filter(|it| it.source.is_some()) {
             match advisories.get(name.as_str()) {
-                None => wrong.push(format!("nobody has looked up {name}'s advisories")),
+                None => wrong.push(format!("the advisories of {name} have not been looked up")),
                 Some(known) if older(version, known.fixed) => {
                     let (fixed, numbers) = (known.fixed, known.numbers);
                     wrong.push(format!(
@@ -346,7 +346,10 @@ mod tests {
             wrong("a", "1.9.9"),
             "a 1.9.9 is older than 1.10.2 (2026-0001)"
         );
-        assert_eq!(wrong("c", "1.0.0"), "nobody has looked up c's advisories");
+        assert_eq!(
+            wrong("c", "1.0.0"),
+            "the advisories of c have not been looked up"
+        );
     }
 
     #[test]

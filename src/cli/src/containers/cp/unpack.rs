@@ -67,7 +67,7 @@ pub(super) fn unpack(
         }
     }
     let mut reader = archive.into_inner();
-    // What is behind the archive's end is read, so that whoever writes it is not cut off.
+    // What is behind the archive's end is read, so that its writer is not cut off.
     io::copy(&mut reader, &mut io::sink())?;
     Ok(reader.bytes)
 }

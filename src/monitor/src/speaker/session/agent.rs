@@ -35,7 +35,7 @@ pub(super) enum Awaited {
     },
     /// A container is gone from the machine.
     Deleted { ask: Ask, container: String },
-    /// Whatever it is, it is nobody's.
+    /// No request's.
     Nothing,
 }
 

@@ -132,7 +132,7 @@ impl Container {
         }
     }
 
-    /// It runs, or will without anybody's doing.
+    /// It runs, or will without a request.
     pub(super) fn is_active(&self) -> bool {
         self.phase != Phase::Idle || !self.recording.is_empty()
     }

@@ -1,7 +1,7 @@
 //! The end of a session: asked for, come of itself, or forced by the machine's end.
 //!
 //! ```text
-//! serving --(nothing runs, nobody asks)--> shutting down --(machine ended, or time is up)--> last words --> End
+//! serving --(nothing runs, no request is open)--> shutting down --(machine ended, or time is up)--> last words --> End
 //!    '------(the machine broke)-- ends are recorded and told ------------------------------------^
 //! ```
 
@@ -55,7 +55,7 @@ pub(super) struct End {
     pub(super) quitting: bool,
     /// Why there is no machine, or none any more.
     pub(super) broken: Option<Failure>,
-    /// Somebody has connected: before that nobody can have given the sandbox up.
+    /// A client has connected: before that none can have given the sandbox up.
     pub(super) had_client: bool,
     shutting_down: bool,
     machine_done: bool,
@@ -175,7 +175,7 @@ impl Session {
         }
     }
 
-    /// Ends the session if nothing runs, nothing will, and nobody waits for an answer.
+    /// Ends the session if nothing runs, nothing will, and no client waits for an answer.
     pub(super) fn check_end(&mut self) {
         if self.end.ended || self.end.shutting_down {
             return;
@@ -185,7 +185,7 @@ impl Session {
             .values()
             .any(|container| container.is_active());
         if active || !self.deferred.is_empty() || self.clients.values().any(|c| c.open > 0) {
-            // Those who wait for the next end of what is over wait for another sandbox.
+            // A wait for the next end of what is over is for another life of the sandbox.
             let only_waits = !active && self.open_asks_are_waits();
             if !only_waits {
                 return;

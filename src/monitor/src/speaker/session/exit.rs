@@ -89,7 +89,7 @@ impl Session {
         self.tell(message);
     }
 
-    /// Tells a process's end to everybody who waits for it, and ends its clients' streams.
+    /// Answers all waits for a process's end, and ends its clients' streams.
     pub(super) fn tell_exit(&mut self, process: &ProcessId, exit: Exit) {
         let Some(known) = self.process_mut(process) else {
             return;

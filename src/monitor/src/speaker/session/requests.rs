@@ -258,7 +258,7 @@ impl Session {
         }
     }
 
-    /// Signals a container's first process; nobody waits for the answer.
+    /// Signals a container's first process; the answer is ignored.
     pub(super) fn signal_first(&mut self, id: &str, signal: i32) {
         let process = ProcessId::first(id);
         let request = ToAgent::Signal {

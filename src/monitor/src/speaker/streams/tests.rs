@@ -1,4 +1,4 @@
-//! Streams over real sockets: what the guest sends, what clients get, and who waits for whom.
+//! Streams over real sockets: what the guest sends, what clients get, and back pressure.
 
 use std::fs::File;
 use std::io::{Read, Write};

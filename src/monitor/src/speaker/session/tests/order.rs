@@ -189,7 +189,7 @@ proptest! {
             prop_assert_eq!(all, answered.len(), "a request was answered twice: {:?}", world.log);
         }
         // Whatever happened: once the machine is gone and the warden has written, everything that was asked is answered, but
-        // for those who wait for an end that will not come.
+        // for waits for an end that will not come.
         driver.break_machine();
         driver.world.settle();
         driver.world.wait(Duration::from_secs(60));
