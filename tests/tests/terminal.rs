@@ -58,3 +58,37 @@ fn without_a_terminal_t_is_refused_as_docker_does() -> Result<()> {
     assert_eq!(outcome.stderr(), "hull: the input device is not a TTY");
     Ok(())
 }
+
+#[test]
+fn top_shows_what_a_vm_takes_of_the_host_until_q_is_pressed() -> Result<()> {
+    let hull = Hull::new()?;
+    let web = [
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--name",
+        "web",
+        "demo",
+        "sleep",
+        "1000",
+    ];
+    hull.run(web)?.expect_code(0);
+    let mut terminal = hull.on_terminal(["top"])?;
+    terminal.expect("sandbox,")?;
+    terminal.expect("web")?;
+    // Of a sandbox that was not asked to measure itself, too.
+    terminal.expect("monitor")?;
+    terminal.type_in("js")?;
+    terminal.expect("▼")?;
+    terminal.type_in("q")?;
+    assert_eq!(terminal.end()?.0, Some(0));
+    let refused = hull.run(["top"])?.expect_code(1);
+    assert!(
+        refused.stderr().contains("hull stats --no-stream"),
+        "{}",
+        refused.stderr()
+    );
+    hull.run(["rm", "-f", "web"])?.expect_code(0);
+    hull.expect_nothing_left()
+}

@@ -4,42 +4,71 @@ use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::Stylize;
 use ratatui::text::{Line, Text};
-use ratatui::widgets::{Cell, Paragraph, Row as Line_, Table, TableState};
+use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table, TableState};
 
 use super::model::{Host, Model, Row, Sort};
 use super::sample::Kind;
 use crate::output;
 
-/// A column: its heading, how wide its cells are, and the order that it stands for.
+/// A column: its heading, how wide its cells are, the order that it stands for, and its rank where there is not room for
+/// all of them: 0 is the last to go.
 struct Column {
     heading: &'static str,
     width: u16,
     sort: Option<Sort>,
+    rank: u8,
 }
 
 /// All but the names, which take what is left.
 const COLUMNS: [Column; 10] = [
-    column("KIND", 6, None),
-    column("CPU %", 7, Some(Sort::Cpu)),
-    column("MEM USED / LIMIT", 19, Some(Sort::Memory)),
-    column("GUEST", 8, Some(Sort::Guest)),
-    column("SHARED", 8, None),
-    column("VMM", 8, None),
-    column("NET/S IN / OUT", 15, Some(Sort::Net)),
-    column("BLOCK/S R / W", 15, Some(Sort::Block)),
-    column("EXITS/S", 8, Some(Sort::Exits)),
-    column("PIDS", 4, None),
+    column("KIND", 6, None, 8),
+    column("CPU %", 7, Some(Sort::Cpu), 0),
+    column("MEM USED / LIMIT", 19, Some(Sort::Memory), 1),
+    column("GUEST", 8, Some(Sort::Guest), 2),
+    column("SHARED", 8, None, 4),
+    column("VMM", 8, None, 5),
+    column("NET/S IN / OUT", 15, Some(Sort::Net), 7),
+    column("BLOCK/S R / W", 15, Some(Sort::Block), 6),
+    column("EXITS/S", 8, Some(Sort::Exits), 3),
+    column("PIDS", 4, None, 9),
 ];
 /// The least for names.
 const NAME_WIDTH: u16 = 12;
+/// Between two columns.
+const GAP: u16 = 2;
 const KEYS: &str = "q quit   ↑↓ jk select   s sort   r reverse";
 
-const fn column(heading: &'static str, width: u16, sort: Option<Sort>) -> Column {
+const fn column(heading: &'static str, width: u16, sort: Option<Sort>, rank: u8) -> Column {
     Column {
         heading,
         width,
         sort,
+        rank,
     }
+}
+
+impl Column {
+    /// With room for the mark of the order.
+    fn whole_width(&self) -> u16 {
+        let heading = self.heading.len() as u16 + 2 * u16::from(self.sort.is_some());
+        self.width.max(heading)
+    }
+}
+
+/// The indices of the columns that there is room for, in their order.
+fn fitting(width: u16) -> Vec<usize> {
+    let mut ranked: Vec<usize> = (0..COLUMNS.len()).collect();
+    ranked.sort_by_key(|&index| COLUMNS[index].rank);
+    let mut left = width.saturating_sub(NAME_WIDTH);
+    ranked.retain(|&index| {
+        let taken = COLUMNS[index].whole_width() + GAP;
+        let fits = taken <= left;
+        // What follows a column that is too wide goes with it.
+        left = if fits { left - taken } else { 0 };
+        fits
+    });
+    ranked.sort_unstable();
+    ranked
 }
 
 /// Draws all of it.
@@ -93,20 +122,19 @@ fn draw_table(frame: &mut Frame<'_>, model: &Model, area: Rect) {
         (true, false) => format!("{text} ▼"),
         (true, true) => format!("{text} ▲"),
     };
+    let shown = fitting(area.width);
     let name = Cell::from(heading("NAME", Some(Sort::Name)));
-    let headings = COLUMNS
-        .iter()
+    let columns = shown.iter().map(|&index| &COLUMNS[index]);
+    let headings = columns
+        .clone()
         .map(|column| right(heading(column.heading, column.sort)));
-    let header = Line_::new(std::iter::once(name).chain(headings)).bold();
-    let widths = COLUMNS.iter().map(|column| {
-        // Room for the mark of the order.
-        let heading = column.heading.len() as u16 + 2 * u16::from(column.sort.is_some());
-        Constraint::Length(column.width.max(heading))
-    });
+    let header = TableRow::new(std::iter::once(name).chain(headings)).bold();
+    let widths = columns.map(|column| Constraint::Length(column.whole_width()));
     let widths = std::iter::once(Constraint::Min(NAME_WIDTH)).chain(widths);
-    let table = Table::new(model.rows().iter().map(cells), widths)
+    let rows = model.rows().iter().map(|row| cells(row, &shown));
+    let table = Table::new(rows, widths)
         .header(header)
-        .column_spacing(2)
+        .column_spacing(GAP)
         .row_highlight_style(ratatui::style::Style::new().reversed());
     let mut state = TableState::new().with_selected(model.selection());
     frame.render_stateful_widget(table, area, &mut state);
@@ -116,7 +144,7 @@ fn right(text: String) -> Cell<'static> {
     Cell::from(Text::from(text).alignment(Alignment::Right))
 }
 
-fn cells(row: &Row) -> Line_<'static> {
+fn cells(row: &Row, shown: &[usize]) -> TableRow<'static> {
     let of_host = |part: fn(&Host) -> u64| {
         row.host
             .as_ref()
@@ -133,7 +161,7 @@ fn cells(row: &Row) -> Line_<'static> {
         output::binary_size(row.memory_bytes),
         output::binary_size(row.limit_bytes)
     );
-    let others = [
+    let mut others = [
         kind.to_owned(),
         format!("{:.1}", row.cpu_percent),
         memory,
@@ -147,7 +175,10 @@ fn cells(row: &Row) -> Line_<'static> {
         row.processes.to_string(),
     ];
     let name = Cell::from(crate::printable(&row.name));
-    Line_::new(std::iter::once(name).chain(others.into_iter().map(right)))
+    let shown = shown
+        .iter()
+        .map(|&index| right(std::mem::take(&mut others[index])));
+    TableRow::new(std::iter::once(name).chain(shown))
 }
 
 /// What the columns have no room for.
@@ -239,6 +270,20 @@ mod tests {
         let lines = drawn(&model(Vec::new()), 60, 8);
         assert_eq!(lines[0], "hull top: nothing runs");
         assert_eq!(lines[7], KEYS);
+    }
+
+    #[test]
+    fn a_narrow_terminal_shows_what_matters_most() {
+        let lines = drawn(&model(vec![sandbox("web", 500_000, 40)]), 80, 8);
+        assert_eq!(
+            lines[2..4],
+            [
+                "NAME                 CPU % ▼     MEM USED / LIMIT     GUEST    SHARED    EXITS/S",
+                "web                     50.0       12MiB / 512MiB      8MiB     22MiB         40",
+            ]
+        );
+        assert_eq!(fitting(20), Vec::<usize>::new());
+        assert_eq!(fitting(200).len(), COLUMNS.len());
     }
 
     #[test]
