@@ -14,16 +14,28 @@ pub use terminal::Terminal;
 
 use std::ffi::OsStr;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 /// An installation of hull with a store of its own.
 pub struct Hull {
     root: TempDir,
+    /// Below the store, for one that may run full.
+    disk: Option<Disk>,
+}
+
+/// A small file system, unmounted when it is dropped.
+struct Disk(PathBuf);
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: what a failed test has left there goes with it.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }
 
 impl Hull {
@@ -31,7 +43,21 @@ impl Hull {
     pub fn new() -> Result<Hull> {
         Ok(Hull {
             root: tempfile::tempdir().context("no room for a store")?,
+            disk: None,
         })
+    }
+
+    /// An empty store on a file system of its own, of so many bytes.
+    pub fn on_disk_of(bytes: usize) -> Result<Hull> {
+        let mut hull = Hull::new()?;
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("mode=700,size={bytes}")])
+            .arg("store")
+            .arg(hull.root())
+            .status()?;
+        ensure!(status.success(), "no small file system: mount: {status}");
+        hull.disk = Some(Disk(hull.root().to_path_buf()));
+        Ok(hull)
     }
 
     /// The store's folder, HULL_ROOT.
@@ -114,6 +140,7 @@ impl Drop for Hull {
             // A test that has failed already is not to fail twice.
             let _ = self.command::<std::ffi::OsString>(arguments).output();
         }
+        self.disk = None;
     }
 }
 

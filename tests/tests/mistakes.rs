@@ -1,7 +1,10 @@
 //! Mistakes and missing things, each with its message and Docker's code.
 
-use anyhow::Result;
-use tests::Hull;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Result, ensure};
+use tests::{Hull, Running};
 
 #[test]
 fn what_cannot_be_executed_is_told_apart() -> Result<()> {
@@ -143,4 +146,85 @@ fn a_name_in_use_is_refused() -> Result<()> {
     );
     hull.run(["rm", "-f", "web"])?.expect_code(0);
     hull.expect_nothing_left()
+}
+
+/// Where SQLite's user_version lies in a database's first page ("Database File Format", 1.3).
+const USER_VERSION: u64 = 60;
+
+#[test]
+fn a_database_of_a_newer_hull_is_left_alone() -> Result<()> {
+    let hull = Hull::new()?;
+    let create = "create -q --isolation native --network none --name web demo true";
+    hull.run(create.split(' '))?.expect_code(0);
+    for (database, line, expected) in [
+        ("hull.sqlite", "ps -a", "was made by a later hull"),
+        ("images/images.db", "images", "this hull knows"),
+    ] {
+        let path = hull.root().join(database);
+        let file = File::options().read(true).write(true).open(&path)?;
+        let mut version = [0; 4];
+        file.read_exact_at(&mut version, USER_VERSION)?;
+        file.write_all_at(&99u32.to_be_bytes(), USER_VERSION)?;
+        let before = std::fs::read(&path)?;
+        let refused = hull.run(line.split(' '))?.expect_code(1);
+        let text = refused.stderr();
+        ensure!(text.contains(expected) && text.contains("99"), "{text}");
+        ensure!(
+            std::fs::read(&path)? == before,
+            "{} was written",
+            path.display()
+        );
+        file.write_all_at(&version, USER_VERSION)?;
+        hull.run(line.split(' '))?.expect_code(0);
+    }
+    hull.run(["rm", "web"])?.expect_code(0);
+    hull.expect_nothing_left()
+}
+
+/// The codes and errors of commands that were started at the same time.
+fn race(hull: &Hull, line: &str, count: usize) -> Result<Vec<(Option<i32>, String)>> {
+    let mut running = Vec::new();
+    for _ in 0..count {
+        let mut command = hull.command(line.split(' '));
+        command.stderr(std::process::Stdio::piped());
+        running.push(Hull::start_command(command)?);
+    }
+    let ended = |one: Running| {
+        let output = one.child.wait_with_output()?;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        Ok((output.status.code(), error))
+    };
+    running.into_iter().map(ended).collect()
+}
+
+#[test]
+fn of_commands_that_race_for_a_container_each_ends_as_one_after_the_other() -> Result<()> {
+    let hull = Hull::new()?;
+    for isolation in ["native", "vm"] {
+        let create =
+            format!("create -q --isolation {isolation} --network none --name web demo sleep 1000");
+        let created = race(&hull, &create, 5)?;
+        let (made, refused): (Vec<_>, Vec<_>) =
+            created.into_iter().partition(|(code, _)| *code == Some(0));
+        assert_eq!(made.len(), 1);
+        for (code, error) in refused {
+            assert_eq!(code, Some(1));
+            ensure!(error.contains("name \"/web\" is already in use"), "{error}");
+        }
+        for verb in ["start", "start", "stop -t 0", "start", "rm -f"] {
+            for (code, error) in race(&hull, &format!("{verb} web"), 4)? {
+                ensure!(code == Some(0), "{isolation}: {verb}: {error}");
+            }
+        }
+        let events = "events --since 1h --until 0s --filter container=web --format {{.Action}}";
+        let events = hull.run(events.split(' '))?.expect_code(0).stdout();
+        let count = |action: &str| events.lines().filter(|line| *line == action).count();
+        let times = if isolation == "native" { 1 } else { 2 };
+        assert_eq!(count("create"), times, "{events}");
+        assert_eq!(count("start"), 2 * times, "{events}");
+        assert_eq!(count("die"), 2 * times, "{events}");
+        assert_eq!(count("destroy"), times, "{events}");
+        hull.expect_nothing_left()?;
+    }
+    Ok(())
 }

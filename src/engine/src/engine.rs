@@ -329,7 +329,7 @@ mod tests {
         let fixture = Fixture::new();
         let id = fixture.create("web");
         let path = fixture.engine.layout().index();
-        for suffix in ["-wal", "-shm"] {
+        for suffix in ["-journal", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
         }
         std::fs::write(&path, "no database".repeat(1000)).unwrap();

@@ -128,7 +128,7 @@ impl Index {
             name.push(suffix);
             PathBuf::from(name)
         };
-        for suffix in ["-wal", "-shm"] {
+        for suffix in ["-journal", "-wal", "-shm"] {
             let _ = fs::remove_file(with(suffix));
         }
         match fs::rename(&path, with(".damaged")) {
@@ -333,7 +333,9 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     // The index may be lost with the machine's power, since it can be rebuilt: nothing waits for the disk.
-    connection.pragma_update(None, "journal_mode", "wal")?;
+    // A journal that stays takes no room that it has not had before: on a full disk, names are found and rows can go. (A
+    // write-ahead log would need room for reading, even.)
+    connection.pragma_update(None, "journal_mode", "persist")?;
     connection.pragma_update(None, "synchronous", "off")?;
     Ok(connection)
 }

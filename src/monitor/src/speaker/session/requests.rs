@@ -175,6 +175,8 @@ impl Session {
                 container.starters.push(ask);
                 self.begin_start(id);
             }
+            // Another command was first (lifecycle H9): its start is this one's.
+            Phase::Starting => container.starters.push(ask),
             _ => {
                 let failure = container.wrong_state("is running already");
                 self.answer(ask, Err(failure));

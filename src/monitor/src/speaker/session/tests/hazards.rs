@@ -72,6 +72,20 @@ fn h4_a_client_that_vanishes_after_its_start_leaves_the_container_running() {
 }
 
 #[test]
+fn h9_a_start_that_comes_while_another_is_under_way_gets_its_answer() {
+    let mut w = World::single(RestartPolicy::No);
+    w.session.agent_hello();
+    for client in [1, 2] {
+        w.client(client);
+        w.ask(client, 1, start(ID));
+    }
+    w.act();
+    w.settle();
+    let started = |told: &&String| told.contains("Started");
+    assert_eq!(w.told.iter().filter(started).count(), 2, "{:?}", w.told);
+}
+
+#[test]
 fn h7_a_machine_that_breaks_is_told_with_its_reason_and_everything_is_answered() {
     let mut w = World::running(RestartPolicy::No);
     w.ask(1, 2, wait(ProcessId::first(ID), WaitUntil::NextExit));

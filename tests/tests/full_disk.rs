@@ -1,0 +1,148 @@
+//! A full disk: what cannot be kept is told, what was kept stays, and nothing hangs. The state lies on a small file system.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use tests::{Hull, wait_until};
+
+const MIB: usize = 1 << 20;
+
+/// Fills what is left of a store's disk, until it is dropped.
+struct Filler(PathBuf);
+
+impl Filler {
+    fn of(hull: &Hull) -> Result<Filler> {
+        let filler = Filler(hull.root().join("filler"));
+        let mut file = File::create(&filler.0)?;
+        for step in [MIB, 4096, 1] {
+            loop {
+                match file.write(&vec![0; step]) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::StorageFull => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(filler)
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        // A test that has failed already is not to fail twice.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// `hull run -d --isolation native --network none --name NAME demo sh -c SCRIPT`.
+fn detached(hull: &Hull, name: &str, script: &str) -> Result<()> {
+    let words = format!("run -d --isolation native --network none --name {name} demo sh -c");
+    hull.run(words.split(' ').chain([script]))?.expect_code(0);
+    Ok(())
+}
+
+fn ok(hull: &Hull, line: &str) -> Result<String> {
+    Ok(hull.run(line.split(' '))?.expect_code(0).stdout())
+}
+
+#[test]
+fn a_log_on_a_full_disk_holds_nothing_up_and_tells_what_it_lacks() -> Result<()> {
+    let hull = Hull::on_disk_of(64 * MIB)?;
+    let script = "trap 'go=1' USR1; trap 'echo late; exit 3' USR2; echo up; \
+        until [ $go ]; do sleep 0.1; done; seq 1 300000; sleep 77777 & wait; wait";
+    detached(&hull, "talk", script)?;
+    wait_until("it is up", || Ok(ok(&hull, "logs talk")? == "up"))?;
+    let full = Filler::of(&hull)?;
+    ok(&hull, "kill -s USR1 talk")?;
+    // It has written two megabytes, and goes on.
+    wait_until("it has written", || {
+        let processes = ok(&hull, "top talk")?;
+        Ok(processes
+            .lines()
+            .any(|line| line.trim_end().ends_with("sleep 77777")))
+    })?;
+    assert_eq!(
+        ok(&hull, "ps --format {{.Names}}:{{.State}}")?,
+        "talk:running"
+    );
+    drop(full);
+    ok(&hull, "kill -s USR2 talk")?;
+    assert_eq!(ok(&hull, "wait talk")?, "3");
+    let logged = hull.run(["logs", "talk"])?.expect_code(0);
+    let (out, err) = (logged.stdout(), logged.stderr());
+    ensure!(out.starts_with("up\n"), "{:.200}", out);
+    // What was on its way when there was room again is in it.
+    ensure!(out.lines().count() < 300_000, "nothing was dropped");
+    ensure!(out.ends_with("\nlate"), "the log does not go on");
+    ensure!(
+        err.contains("lines of output were not logged"),
+        "{err:.400}"
+    );
+    hull.run(["rm", "talk"])?.expect_code(0);
+    hull.expect_nothing_left()
+}
+
+#[test]
+fn an_exit_on_a_full_disk_is_recorded_when_there_is_room() -> Result<()> {
+    let hull = Hull::on_disk_of(64 * MIB)?;
+    detached(
+        &hull,
+        "ends",
+        "trap 'exit 7' USR1; echo up; while :; do sleep 0.1; done",
+    )?;
+    wait_until("it is up", || Ok(ok(&hull, "logs ends")? == "up"))?;
+    let full = Filler::of(&hull)?;
+    ok(&hull, "kill -s USR1 ends")?;
+    let waiting = hull.start(["wait", "ends"])?;
+    wait_until("its first process has ended", || {
+        Ok(hull.run(["top", "ends"])?.code() != Some(0))
+    })?;
+    drop(full);
+    let waited = waiting.child.wait_with_output()?;
+    ensure!(waited.status.success(), "{waited:?}");
+    assert_eq!(ok(&hull, "wait ends")?, "7");
+    hull.run(["rm", "ends"])?.expect_code(0);
+    hull.expect_nothing_left()
+}
+
+#[test]
+fn an_image_that_does_not_fit_is_refused_and_the_store_stays_whole() -> Result<()> {
+    let hull = Hull::on_disk_of(32 * MIB)?;
+    ok(
+        &hull,
+        "create -q --isolation native --network none --name kept demo true",
+    )?;
+    let other = Hull::new()?;
+    let folder = tempfile::tempdir()?;
+    let random = folder.path().join("random");
+    let mut bytes = vec![0u8; 40 * MIB];
+    std::io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut bytes)?;
+    std::fs::write(&random, bytes)?;
+    let (tar, saved) = (folder.path().join("x.tar"), folder.path().join("saved.tar"));
+    let mut archive = tar::Builder::new(File::create(&tar)?);
+    archive.append_path_with_name(&random, "random")?;
+    archive.finish()?;
+    let (tar, saved) = (tar.display().to_string(), saved.display().to_string());
+    other.run(["import", &tar, "big:1"])?.expect_code(0);
+    other.run(["save", "-o", &saved, "big:1"])?.expect_code(0);
+
+    for words in [["load", "-i", &saved], ["import", &tar, "big:1"]] {
+        let refused = hull.run(words)?.expect_code(1);
+        let text = refused.stderr();
+        ensure!(
+            text.contains("no space left for") && text.contains("bytes are free"),
+            "{text}"
+        );
+    }
+    // What was there is there, and there is room again for what fits.
+    assert_eq!(
+        ok(&hull, "images --format {{.Repository}}:{{.Tag}}")?,
+        "demo:latest"
+    );
+    ok(&hull, "start -a kept")?;
+    ok(&hull, "tag demo again")?;
+    ok(&hull, "rm kept")?;
+    hull.expect_nothing_left()
+}

@@ -1,0 +1,101 @@
+//! A session as somebody types it who knows Docker: transcripts (`session/*.session`), of which hull must print every
+//! line. The same transcripts can be typed to Docker itself, which shows that what they expect is true:
+//!
+//! ```sh
+//! HULL_SESSION_DOCKER=unix:///run/docker.sock cargo test -p tests --test session -- --ignored
+//! ```
+//!
+//! (Docker must have the image `demo`, and no containers.) docs/docker.md says what differs, and why.
+
+#[path = "session/script.rs"]
+mod script;
+
+use anyhow::{Context, Result};
+use script::{Subject, play};
+use tests::Hull;
+
+const LIVES: &str = include_str!("session/lives.session");
+const RUNS: &str = include_str!("session/runs.session");
+const FILES: &str = include_str!("session/files.session");
+const IMAGES: &str = include_str!("session/images.session");
+const MISTAKES: &str = include_str!("session/mistakes.session");
+const PODS: &str = include_str!("session/pods.session");
+
+/// Types a transcript to hull, with containers of this isolation; nothing is left of them.
+fn session(transcript: &str, isolation: &'static str) -> Result<()> {
+    let hull = Hull::new()?;
+    // The image is there, as it would be in a session.
+    hull.run("create -q --network none --name first --isolation native demo true".split(' '))?
+        .expect_code(0);
+    hull.run(["rm", "first"])?.expect_code(0);
+    let folder = tempfile::tempdir()?;
+    let root = hull.root();
+    play(
+        &Subject::Hull { root, isolation },
+        transcript,
+        folder.path(),
+    )?;
+    hull.expect_nothing_left()
+}
+
+#[test]
+fn native_containers_live_as_dockers_do() -> Result<()> {
+    session(LIVES, "native")
+}
+
+#[test]
+fn containers_in_vms_live_as_dockers_do() -> Result<()> {
+    session(LIVES, "vm")
+}
+
+#[test]
+fn native_runs_end_as_dockers_do() -> Result<()> {
+    session(RUNS, "native")
+}
+
+#[test]
+fn runs_in_vms_end_as_dockers_do() -> Result<()> {
+    session(RUNS, "vm")
+}
+
+#[test]
+fn files_are_copied_into_and_out_of_native_containers() -> Result<()> {
+    session(FILES, "native")
+}
+
+#[test]
+fn files_are_copied_into_and_out_of_vms() -> Result<()> {
+    session(FILES, "vm")
+}
+
+#[test]
+fn images_are_made_named_saved_and_removed_as_dockers_are() -> Result<()> {
+    session(IMAGES, "native")
+}
+
+#[test]
+fn mistakes_are_told_of_native_containers() -> Result<()> {
+    session(MISTAKES, "native")
+}
+
+#[test]
+fn mistakes_are_told_of_containers_in_vms() -> Result<()> {
+    session(MISTAKES, "vm")
+}
+
+#[test]
+fn a_pod_s_containers_share_its_network_and_die_alone() -> Result<()> {
+    session(PODS, "vm")
+}
+
+#[test]
+#[ignore = "a check of the transcripts: needs Docker, whose address HULL_SESSION_DOCKER is"]
+fn docker_prints_what_the_transcripts_expect() -> Result<()> {
+    let host = std::env::var("HULL_SESSION_DOCKER").context("HULL_SESSION_DOCKER is not set")?;
+    for transcript in [LIVES, RUNS, FILES, MISTAKES, IMAGES] {
+        let folder = tempfile::tempdir()?;
+        let host = host.clone();
+        play(&Subject::Docker { host }, transcript, folder.path())?;
+    }
+    Ok(())
+}
