@@ -61,22 +61,29 @@ pub struct Stop {
 impl Engine {
     /// Stops a container and waits for its end; no restart policy applies to it. Whether it ran.
     pub fn stop(&self, reference: &str, how: Stop) -> Result<bool, Error> {
-        let container = self.container(reference)?;
-        if !container.state.status.is_alive() {
-            self.repair_if_dead(&container.config.id)?;
-            return Ok(false);
+        let id = self.id(reference)?;
+        let mut ran = false;
+        loop {
+            let container = match self.container_with_id(&id) {
+                // It went with its end.
+                Err(Error::NotFound { .. }) if ran => return Ok(true),
+                other => other?,
+            };
+            if !container.state.status.is_alive() {
+                self.repair_if_dead(&id)?;
+                return Ok(ran);
+            }
+            ran = true;
+            let request = Request::Stop {
+                container: id.clone(),
+                signal: how.signal,
+                timeout_s: how.timeout_s,
+            };
+            if self.ask(&container.config.sandbox, request)?.is_some() {
+                self.tell(events::container(&container.config, "stop"));
+                return Ok(true);
+            }
         }
-        let request = Request::Stop {
-            container: container.config.id.clone(),
-            signal: how.signal,
-            timeout_s: how.timeout_s,
-        };
-        match self.ask(&container.config.sandbox, request)? {
-            Some(_) => self.tell(events::container(&container.config, "stop")),
-            // It ended by itself, or its monitor was killed.
-            None => self.repair_if_dead(&container.config.id)?,
-        }
-        Ok(true)
     }
 
     /// Stops a container if it runs, and starts it.
