@@ -5,6 +5,8 @@
 
 pub mod initramfs;
 pub mod inject;
+pub mod kills;
+pub mod output;
 mod process;
 pub mod registry;
 mod terminal;
@@ -20,6 +22,25 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
+
+/// What containers run in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// A VM each.
+    Vm,
+    /// The host's kernel.
+    Native,
+}
+
+impl Isolation {
+    /// Options of a small container without a network.
+    pub fn options(self) -> &'static [&'static str] {
+        match self {
+            Isolation::Vm => &["-m", "128m", "--network", "none"],
+            Isolation::Native => &["--isolation", "native", "--network", "none"],
+        }
+    }
+}
 
 /// An installation of hull with a store of its own.
 pub struct Hull {

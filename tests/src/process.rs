@@ -59,11 +59,11 @@ impl Hull {
     /// The processes of this store's sandboxes: each monitor, and what it has started.
     pub fn sandbox_processes(&self) -> Result<Vec<Pid>> {
         let mut found = Vec::new();
-        for (pid, parent, command) in processes()? {
-            let is_monitor = command.contains("hull-monitor")
-                && command.contains(&*self.root().to_string_lossy());
-            if is_monitor || found.contains(&parent) {
-                found.push(pid);
+        for process in processes()? {
+            let is_monitor = process.command.contains("hull-monitor")
+                && process.command.contains(&*self.root().to_string_lossy());
+            if is_monitor || found.contains(&process.parent) {
+                found.push(process.pid);
             }
         }
         Ok(found.into_iter().filter_map(Pid::from_raw).collect())
@@ -164,8 +164,24 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<
     Ok(())
 }
 
-/// Every process: its number, its parent's, its command line; parents before children.
-fn processes() -> Result<Vec<(i32, i32, String)>> {
+/// A living process.
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) parent: i32,
+    /// Its command line, with spaces between the words.
+    pub(crate) command: String,
+}
+
+impl Process {
+    /// The name of its program, from its command line.
+    pub(crate) fn program(&self) -> &str {
+        let path = self.command.split(' ').next().unwrap_or_default();
+        path.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+/// Every living process, parents before children as long as numbers do not wrap around.
+pub(crate) fn processes() -> Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -185,21 +201,18 @@ fn processes() -> Result<Vec<(i32, i32, String)>> {
             .next()
             .and_then(|rest| rest.split(' ').nth(2)?.parse().ok());
         if let (Some(parent), true) = (parent, is_alive_stat(&stat)) {
-            found.push((
+            found.push(Process {
                 pid,
                 parent,
-                String::from_utf8_lossy(&command).replace('\0', " "),
-            ));
+                command: String::from_utf8_lossy(&command).replace('\0', " "),
+            });
         }
     }
-    found.sort();
+    found.sort_by_key(|process| process.pid);
     Ok(found)
 }
 
 fn is_alive_stat(stat: &str) -> bool {
-    !stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .starts_with(" Z")
+    let state = stat.rsplit(')').next().unwrap_or_default();
+    !state.starts_with(" Z") && !state.starts_with(" X")
 }

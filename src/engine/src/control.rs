@@ -61,33 +61,42 @@ pub struct Stop {
 impl Engine {
     /// Stops a container and waits for its end; no restart policy applies to it. Whether it ran.
     pub fn stop(&self, reference: &str, how: Stop) -> Result<bool, Error> {
-        let container = self.container(reference)?;
-        if !container.state.status.is_alive() {
-            self.repair_if_dead(&container.config.id)?;
-            return Ok(false);
+        let config = self.container(reference)?.config;
+        let ran = self.end(&config, how)?;
+        if ran {
+            self.tell(events::container(&config, "stop"));
         }
-        if self.end(&container.config, how)? {
-            self.tell(events::container(&container.config, "stop"));
-        }
-        Ok(true)
+        Ok(ran)
     }
 
-    /// Signals a container that runs, and waits for its end. Whether its monitor did it: otherwise it ended by itself, or its
-    /// monitor was killed.
+    /// Signals a container, and waits for its end, whatever monitor it has meanwhile. Whether it ran.
     pub(crate) fn end(&self, config: &ContainerConfig, how: Stop) -> Result<bool, Error> {
         let signal = how.signal.unwrap_or(config.stop_signal);
-        let event = events::container(config, "kill");
-        self.tell(event.with("signal", signal.to_string()));
-        let request = Request::Stop {
-            container: config.id.clone(),
-            signal: how.signal,
-            timeout_s: how.timeout_s,
-        };
-        let answered = self.ask(&config.sandbox, request)?.is_some();
-        if !answered {
-            self.repair_if_dead(&config.id)?;
+        let mut ran = false;
+        loop {
+            let container = match self.container_with_id(&config.id) {
+                // It went with its end.
+                Err(Error::NotFound { .. }) if ran => return Ok(true),
+                other => other?,
+            };
+            if !container.state.status.is_alive() {
+                self.repair_if_dead(&config.id)?;
+                return Ok(ran);
+            }
+            if !ran {
+                let event = events::container(config, "kill");
+                self.tell(event.with("signal", signal.to_string()));
+            }
+            ran = true;
+            let request = Request::Stop {
+                container: config.id.clone(),
+                signal: how.signal,
+                timeout_s: how.timeout_s,
+            };
+            if self.ask(&config.sandbox, request)?.is_some() {
+                return Ok(true);
+            }
         }
-        Ok(answered)
     }
 
     /// Stops a container if it runs, and starts it.

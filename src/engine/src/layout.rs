@@ -97,6 +97,12 @@ impl Layout {
         self.sandbox(id).join("lock")
     }
 
+    /// Where a sandbox's monitor listens. There is none once a monitor has ended by itself: with the lock free, a socket says
+    /// that it was killed.
+    pub fn socket(&self, id: &str) -> PathBuf {
+        self.sandbox(id).join("socket")
+    }
+
     /// The writable disk of a sandbox.
     pub fn scratch(&self, id: &str) -> PathBuf {
         self.sandbox(id).join("scratch")

@@ -181,8 +181,8 @@ impl Engine {
                 self.stop(&one.summary.id, how)?;
             }
         }
-        // The answer is the end.
-        self.ask(&pod.id, Request::Shutdown)?;
+        // The answer is the end; without one the pod may go on by a restart policy.
+        while self.ask(&pod.id, Request::Shutdown)?.is_none() && self.is_alive(&pod.id)? {}
         self.await_end(&pod.id)?;
         self.tell(pod.told("stop"));
         Ok(true)
@@ -201,6 +201,7 @@ impl Engine {
         };
         self.pod_stop(&pod.id, now)?;
         let held = self.take_lock(&pod.id)?;
+        self.repair_held(&pod.id)?;
         // With the pod goes its disk, and all that they wrote.
         for config in members {
             self.remove_files(&config)?;

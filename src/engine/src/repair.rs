@@ -25,19 +25,15 @@ impl Engine {
     /// front end calls it once in a command that changes something, after what the user waits for.
     pub fn sweep(&self) -> Result<(), Error> {
         files::sweep(self.layout())?;
-        let mut repaired = false;
         for sandbox in files::names(&self.layout().sandboxes())? {
-            // Without a socket it was never started, or has been looked at since.
-            if self.layout().sandbox(&sandbox).join("socket").exists() {
-                repaired |= self.repair(&sandbox)?;
+            // A monitor that ends takes its socket away.
+            if self.layout().socket(&sandbox).exists() {
+                self.repair(&sandbox)?;
             }
             self.remove_orphan(&sandbox)?;
         }
         for folder in [self.layout().containers(), self.layout().sandboxes()] {
             self.remove_hidden(&folder)?;
-        }
-        if repaired {
-            self.sweep_host();
         }
         Ok(())
     }
@@ -47,9 +43,8 @@ impl Engine {
         let Some(config) = read_config(self.layout(), id)? else {
             return Ok(());
         };
-        let claims = read_recorded_state(self.layout(), id)?.status.is_alive();
-        if claims && self.repair(&config.sandbox)? {
-            self.sweep_host();
+        if read_recorded_state(self.layout(), id)?.status.is_alive() {
+            self.repair(&config.sandbox)?;
         }
         Ok(())
     }
@@ -58,38 +53,43 @@ impl Engine {
     pub(crate) fn repair(&self, sandbox: &str) -> Result<bool, Error> {
         let path = self.layout().sandbox_lock(sandbox);
         match lock::try_take(&path) {
-            Ok(Some(_held)) => {
-                let repaired = self.repair_held(sandbox)?;
-                let _ = std::fs::remove_file(self.layout().sandbox(sandbox).join("socket"));
-                Ok(repaired)
-            }
+            Ok(Some(_held)) => self.repair_held(sandbox),
             Ok(None) => Ok(false),
             Err(error) if files::is_absent(&error) => Ok(false),
             Err(error) => Err(Error::file("lock", path)(error)),
         }
     }
 
-    /// The same, for the holder of the sandbox's lock.
+    /// The same, for the holder of the sandbox's lock. What the monitor left on the host is removed, whatever the records
+    /// say: it may have been killed before it wrote one (lifecycle H24).
     pub(crate) fn repair_held(&self, sandbox: &str) -> Result<bool, Error> {
-        let mut repaired = false;
+        let socket = self.layout().socket(sandbox);
+        let mut claims = Vec::new();
         for config in self.members(sandbox)? {
             let state = read_recorded_state(self.layout(), &config.id)?;
-            if !state.status.is_alive() {
-                continue;
+            if state.status.is_alive() {
+                claims.push((config, state));
             }
-            repaired = true;
+        }
+        let was_killed = socket.exists() || !claims.is_empty();
+        if was_killed {
+            self.sweep_host_of(Some(sandbox));
+        }
+        for (config, state) in claims {
             let mut state = as_killed(state);
             state.finished_ns = time::now_ns();
             let code = state.exit_code.to_string();
             files::write(&self.layout().state(&config.id), &state)?;
             self.tell(events::container(&config, "die").with("exitCode", code));
             if config.auto_remove {
-                // Its cgroup is found by the name of its folder, or by being told.
-                self.sweep_host_of(Some(sandbox));
                 self.remove_files(&config)?;
             }
         }
-        Ok(repaired)
+        // Last: a repair that is cut short is begun again.
+        match std::fs::remove_file(&socket) {
+            Err(error) if !files::is_absent(&error) => Err(Error::file("remove", socket)(error)),
+            _ => Ok(was_killed),
+        }
     }
 
     /// The containers of a sandbox.
@@ -126,6 +126,7 @@ impl Engine {
             && let Some(_held) = lock::try_take(&path).map_err(Error::file("lock", &path))?
             && is_orphan()
         {
+            self.repair_held(sandbox)?;
             files::discard(self.layout(), &self.layout().sandbox(sandbox))?;
         }
         Ok(())

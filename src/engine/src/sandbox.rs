@@ -31,6 +31,8 @@ use crate::{files, lock, template};
 
 /// How long a monitor that is ending may take: its guest's file systems are unmounted within it.
 const ENDING_LIMIT: Duration = Duration::from_secs(60);
+/// A monitor that has closed a connection has ended within this, as a rule, or goes on by a restart policy.
+const CLOSED_LIMIT: Duration = Duration::from_secs(2);
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
 
@@ -125,8 +127,7 @@ impl Engine {
                 continue;
             };
             if self.repair_held(sandbox)? {
-                drop(held);
-                self.sweep_host();
+                // A container that goes with its end is gone.
                 continue;
             }
             let listener =
@@ -184,7 +185,8 @@ impl Engine {
         }
     }
 
-    /// Asks the sandbox's monitor; `None` if none lives, or if it ended without an answer.
+    /// Asks the sandbox's monitor; `None` if none lives, or if it closed the connection without an answer: it has ended, or lost
+    /// its speaker and goes on by a restart policy (lifecycle H23). What is recorded then is to be looked at again.
     pub(crate) fn ask(&self, sandbox: &str, request: Request) -> Result<Option<Answer>, Error> {
         let Some(mut link) = self.connect(sandbox)? else {
             return Ok(None);
@@ -192,11 +194,17 @@ impl Engine {
         match link.ask(request) {
             Ok(result) => result.map(Some).map_err(Error::Failure),
             Err(connection::Error::Closed) => {
-                self.await_end(sandbox)?;
+                self.has_ended(sandbox)?;
                 Ok(None)
             }
             Err(error) => Err(conversation(sandbox)(error)),
         }
+    }
+
+    /// Whether a monitor that has closed a connection has ended, waiting a moment for that.
+    pub(crate) fn has_ended(&self, sandbox: &str) -> Result<bool, Error> {
+        let path = self.layout().sandbox_lock(sandbox);
+        lock::is_free_within(&path, CLOSED_LIMIT).map_err(Error::file("lock", path))
     }
 
     /// Whether the sandbox has a monitor.

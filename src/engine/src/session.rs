@@ -332,26 +332,33 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The monitor has closed the connection: one that was ending is waited for, and the work begins again with another
-    /// (lifecycle H10).
+    /// The monitor has closed the connection. One that was ending is waited for, and the work begins again with another
+    /// (lifecycle H10); one that lost its speaker and goes on by a restart policy is asked again (lifecycle H23).
     fn closed(&mut self) -> Result<(), Error> {
+        let has_ended = self.engine.has_ended(&self.sandbox)?;
         if let Some(mut monitor) = self.link.take_spawned() {
-            let status = match monitor.wait() {
-                Ok(status) => status.to_string(),
-                Err(error) => error.to_string(),
-            };
-            self.engine.repair(&self.sandbox)?;
-            return Err(Error::MonitorGone {
-                sandbox: self.sandbox.clone(),
-                status,
-            });
+            if has_ended {
+                let status = match monitor.wait() {
+                    Ok(status) => status.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                self.engine.repair(&self.sandbox)?;
+                return Err(Error::MonitorGone {
+                    sandbox: self.sandbox.clone(),
+                    status,
+                });
+            }
+            self.engine.adopt(monitor);
         }
-        if self.answered {
-            self.engine.await_end(&self.sandbox)?;
+        let may_repeat = match self.purpose {
+            Purpose::Start { .. } | Purpose::Attach { .. } => true,
+            // It may have been executed.
+            Purpose::Exec(_) => has_ended,
+        };
+        if self.answered || !may_repeat {
             self.engine.repair(&self.sandbox)?;
             return Err(conversation(&self.sandbox)(connection::Error::Closed));
         }
-        self.engine.await_end(&self.sandbox)?;
         if self.engine.exists(&self.process.container) {
             self.link = Session::link(self.engine, &self.sandbox, &self.process, &self.purpose)?;
             self.send_all()

@@ -71,16 +71,21 @@ impl Engine {
             }
             self.rewrite(&config)?;
         }
-        let container = self.container(&id)?;
-        if container.state.status.is_alive() {
+        let container = loop {
+            let container = self.container(&id)?;
+            // One that ended meanwhile has the new limits when it starts again.
+            if !container.state.status.is_alive() {
+                break container;
+            }
             let request = Request::Update {
-                container: id,
-                resources: update.resources,
+                container: id.clone(),
+                resources: update.resources.clone(),
                 restart: update.restart,
             };
-            // One that ended meanwhile has the new limits when it starts again.
-            self.ask(&container.config.sandbox, request)?;
-        }
+            if self.ask(&container.config.sandbox, request)?.is_some() {
+                break container;
+            }
+        };
         self.tell(events::container(&container.config, "update"));
         Ok(())
     }

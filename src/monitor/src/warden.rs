@@ -180,6 +180,18 @@ impl Warden {
 
     /// Removes what does not outlive the sandbox's processes. The lock is held until this process has ended.
     fn clean_up(&mut self) {
+        self.remove_what_goes_with_it();
+        // Its absence says that nothing is left to be swept (lifecycle H24).
+        let socket = self.folder.join("socket");
+        match std::fs::remove_file(&socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, path = %socket.display(), "the next command sweeps in vain");
+            }
+            _ => {}
+        }
+    }
+
+    fn remove_what_goes_with_it(&mut self) {
         for member in self.members.iter_mut() {
             if let Err(error) = member.save() {
                 tracing::error!(%error, "a container's last state is lost");

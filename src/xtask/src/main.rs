@@ -66,21 +66,13 @@ enum Verb {
         /// A benchmark; all of them without
         name: Option<String>,
     },
-    /// Mixed load in one test host, sampled every minute; fails if what the machine holds is not flat
-    Soak {
-        /// How long
-        #[arg(long, default_value_t = 60)]
-        minutes: u64,
-    },
     /// Restart policies across a reboot: containers in one test host, and in another that has its disk
     Reboot,
+    /// Long suites: mixed load, processes killed at any moment, a flood of short containers and execs
+    Soak(soak::Options),
     /// Soak's own side
     #[command(hide = true)]
-    SoakInside {
-        /// How long
-        #[arg(long)]
-        minutes: u64,
-    },
+    SoakInside(soak::Options),
     /// Pack the installation: a .deb and a .tar.gz in target/package
     Package {
         /// Install the .deb in a test host that does not see the checkout, and run containers there, across an upgrade
@@ -146,12 +138,12 @@ fn perform(verb: Verb) -> Result<ExitCode> {
             }
             return hull(["bench".to_string()].into_iter().chain(name).collect());
         }
-        Verb::Soak { minutes } => {
+        Verb::Soak(options) => {
             place::foresee()?;
-            soak::soak(minutes)?;
+            soak::soak(&options)?;
         }
         Verb::Reboot => reboot::reboot()?,
-        Verb::SoakInside { minutes } => soak::inside(minutes)?,
+        Verb::SoakInside(options) => soak::inside(&options)?,
         Verb::Package { try_it, twice } => package::package(try_it, twice)?,
         Verb::Man => println!("{}", dist::man()?.display()),
         Verb::Kernel => {

@@ -1,151 +1,113 @@
-//! `cargo xtask soak --minutes N`: mixed load in one test host (or on this machine, where VMs run here), and a sample every
-//! minute of what it leaves behind.
+//! `cargo xtask soak`: long suites, in one test host or on this machine, where that can run them.
 //!
-//! Workers run containers of all kinds beside each other, and kill some at every level. Once a minute they all pause;
-//! what the machine holds then is one line of the table. The first line is taken after the warm-up; the last may differ from
-//! it by the tolerances in [`sample`] at most, and no action may have failed.
-//!
-//! Deliberately absent: `exec` and detached containers, which hull does not have yet.
+//! | Kind | What must hold |
+//! |---|---|
+//! | `mixed` | what the machine holds is flat under an hour of mixed load |
+//! | `kills` | after `kill -9` of any process at any moment, `ps` and `inspect` are true, nothing leaks, nothing is undone |
+//! | `output` | no line of short containers and execs is lost or doubled, all codes are right, logs survive a flood |
 
 mod load;
+mod mixed;
 mod sample;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use tests::Isolation;
+use tests::kills::{self, Report};
+use tests::output;
 
+use crate::dist;
 use crate::place::Place;
-use crate::{dist, paths};
-use load::{Load, State};
-use sample::Sample;
 
-/// Workers side by side. Each has at most two VMs.
-const WORKERS: u64 = 3;
-/// Between two samples.
-const ROUND: Duration = Duration::from_secs(60);
-/// Kinds of failures that are printed.
-const SHOWN: usize = 20;
+/// What is soaked, and for how long.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// What is done
+    #[arg(long, value_enum, default_value_t = Kind::Mixed)]
+    kind: Kind,
+    /// How long mixed load takes
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
+    /// What containers run in, but for mixed load; native ones run on this machine, as root
+    #[arg(long, value_enum, default_value_t = In::Vm)]
+    isolation: In,
+    /// Processes to kill, or containers to run and twenty times as many execs
+    #[arg(long, default_value_t = 500)]
+    count: u64,
+    /// Kills follow from it: a failure can be repeated
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The first round of kills
+    #[arg(long, default_value_t = 0)]
+    round: u64,
+}
 
-/// Builds hull, and runs [`inside`] where VMs can run.
-pub(crate) fn soak(minutes: u64) -> Result<()> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Mixed,
+    Kills,
+    Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum In {
+    Vm,
+    Native,
+}
+
+/// Builds hull, and runs [`inside`] where that can run.
+pub(crate) fn soak(options: &Options) -> Result<()> {
     dist::build(false)?;
     let own = std::env::current_exe()?;
-    let own = own.to_str().context("a path is not UTF-8")?;
-    let argv = [own, "soak-inside", "--minutes", &minutes.to_string()].map(str::to_owned);
-    match Place::find()?.run(&argv)? {
+    let own = own.to_str().context("a path is not UTF-8")?.to_owned();
+    let verb = "soak-inside".to_owned();
+    // What follows `soak`.
+    let rest = std::env::args().skip(2);
+    let argv: Vec<String> = [own, verb].into_iter().chain(rest).collect();
+    let place = match options.isolation {
+        In::Native if options.kind != Kind::Mixed => Place::Here,
+        _ => Place::find()?,
+    };
+    match place.run(&argv)? {
         0 => Ok(()),
         code => bail!("the soak failed with code {code}"),
     }
 }
 
-/// The load itself, on the machine where the VMs are.
-pub(crate) fn inside(minutes: u64) -> Result<()> {
-    let hull = paths::dist().join("bin/hull");
-    let state = Arc::new(State::new(hull)?);
-    let mut first = Load::new(WORKERS);
-    for (name, action) in load::ALL {
-        action(&mut first, &state).with_context(|| format!("{name}, the first time"))?;
-    }
-    let counts: Vec<_> = load::ALL.iter().map(|_| AtomicU64::new(0)).collect();
-    let shared = Arc::new(Shared {
-        pause: AtomicBool::new(false),
-        over: AtomicBool::new(false),
-        gate: Barrier::new(WORKERS as usize + 1),
-        counts,
-        failures: Mutex::default(),
-    });
-    let workers: Vec<_> = (0..WORKERS)
-        .map(|number| {
-            let (state, shared) = (state.clone(), shared.clone());
-            thread::spawn(move || work(Load::new(number), &state, &shared))
-        })
-        .collect();
-    let start = Instant::now();
-    let mut samples: Vec<Sample> = Vec::new();
-    println!("{}", Sample::heading());
-    while !shared.over.load(Ordering::Relaxed) {
-        thread::sleep(ROUND);
-        shared.pause.store(true, Ordering::Relaxed);
-        // All workers are between two actions from here to the next wait.
-        shared.gate.wait();
-        state.sweep()?;
-        let sample = Sample::take(state.root())?;
-        println!("{}", sample.line(start.elapsed(), shared.done()));
-        samples.push(sample);
-        let over = start.elapsed() >= Duration::from_secs(minutes * 60);
-        shared.over.store(over, Ordering::Relaxed);
-        shared.pause.store(false, Ordering::Relaxed);
-        shared.gate.wait();
-    }
-    for worker in workers {
-        worker.join().expect("a worker reports what goes wrong");
-    }
-    conclude(&samples, &shared)
-}
-
-/// What workers and the sampler have in common.
-struct Shared {
-    pause: AtomicBool,
-    over: AtomicBool,
-    gate: Barrier,
-    counts: Vec<AtomicU64>,
-    failures: Mutex<Vec<String>>,
-}
-
-impl Shared {
-    fn done(&self) -> u64 {
-        self.counts
-            .iter()
-            .map(|count| count.load(Ordering::Relaxed))
-            .sum()
-    }
-}
-
-fn work(mut load: Load, state: &State, shared: &Shared) {
-    loop {
-        if shared.pause.load(Ordering::Relaxed) {
-            shared.gate.wait();
-            shared.gate.wait();
-            if shared.over.load(Ordering::Relaxed) {
-                return;
-            }
-        }
-        let kind = load.choose();
-        let (name, action) = load::ALL[kind];
-        if let Err(error) = action(&mut load, state) {
-            let mut failures = shared.failures.lock().expect("no holder panics");
-            failures.push(format!("{name}: {error:#}"));
-        }
-        shared.counts[kind].fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-fn conclude(samples: &[Sample], shared: &Shared) -> Result<()> {
-    for ((name, _), count) in load::ALL.iter().zip(&shared.counts) {
-        println!("{name}: {}", count.load(Ordering::Relaxed));
-    }
-    let failures = shared.failures.lock().expect("no holder panics");
-    println!("{} actions, {} failed", shared.done(), failures.len());
-    for failure in failures.iter().take(SHOWN) {
-        println!("  {failure}");
-    }
-    let [first, .., last] = samples else {
-        bail!("one sample cannot be compared: give it two minutes at least");
+/// The soak itself, on the machine where the containers are.
+pub(crate) fn inside(options: &Options) -> Result<()> {
+    let isolation = match options.isolation {
+        In::Vm => Isolation::Vm,
+        In::Native => Isolation::Native,
     };
-    let grown = last.grown_since(first);
-    for what in &grown {
-        println!("not flat: {what}");
+    match options.kind {
+        Kind::Mixed => mixed::inside(options.minutes),
+        Kind::Kills => kill(&kills::Options {
+            isolation,
+            seed: options.seed,
+            first_round: options.round,
+            kills: options.count,
+        }),
+        Kind::Output => output::run(isolation, options.count, &mut |line| println!("{line}")),
     }
-    if !failures.is_empty() || !grown.is_empty() {
-        bail!(
-            "{} actions failed, {} figures are not flat",
-            failures.len(),
-            grown.len()
-        );
+}
+
+fn kill(options: &kills::Options) -> Result<()> {
+    let start = Instant::now();
+    let seconds = || start.elapsed().as_secs();
+    let report = kills::run(options, |report: &Report| {
+        if let Some(last) = report.failures.last().filter(|_| report.has_just_failed) {
+            println!("{last}");
+        }
+        if report.rounds.is_multiple_of(10) {
+            println!("{:>5} s  {report}", seconds());
+        }
+    })?;
+    println!("{:>5} s  {report}", seconds());
+    match report.failures.len() {
+        0 => Ok(()),
+        failed => bail!("{failed} of {} rounds failed", report.rounds),
     }
-    println!("flat");
-    Ok(())
 }

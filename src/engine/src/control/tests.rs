@@ -140,3 +140,15 @@ fn a_stop_of_what_lost_its_monitor_records_that() {
     assert!(!fixture.engine.stop("web", Stop::default()).unwrap());
     assert_eq!(fixture.recorded(&id).exit_code, 255);
 }
+
+#[test]
+fn a_stop_whose_monitor_goes_on_without_its_speaker_stops_what_was_started_again() {
+    // lifecycle H23
+    let fixture = Fixture::new();
+    let id = fixture.create_behaving("web", "falter-stop");
+    fixture.engine.start("web").unwrap();
+    assert!(fixture.engine.stop("web", Stop::default()).unwrap());
+    let state = fixture.recorded(&id);
+    assert_eq!(state.status, Status::Exited);
+    assert!(state.stopped_by_user);
+}

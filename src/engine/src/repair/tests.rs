@@ -2,6 +2,7 @@ use protocol::record::State;
 
 use super::*;
 use crate::control::Stop;
+use crate::remove::Remove;
 use crate::testing::{Fixture, running};
 
 fn exited(code: u8, stopped_by_user: bool, restarts: u32) -> State {
@@ -38,6 +39,7 @@ fn a_container_whose_monitor_was_killed_is_recorded_as_ended_and_the_host_is_swe
     let fixture = Fixture::new();
     let id = fixture.create("web");
     fixture.set_state(&id, running());
+    std::fs::write(fixture.engine.layout().socket(&id), "").unwrap();
     fixture.engine.repair_if_dead(&id).unwrap();
     let state = fixture.recorded(&id);
     assert_eq!((state.status, state.exit_code), (Status::Exited, 255));
@@ -46,6 +48,27 @@ fn a_container_whose_monitor_was_killed_is_recorded_as_ended_and_the_host_is_swe
     assert_eq!(fixture.actions(), ["create", "die"]);
     fixture.engine.repair_if_dead(&id).unwrap();
     assert_eq!(fixture.host_sweeps(), 1);
+}
+
+#[test]
+fn what_a_monitor_left_on_the_host_is_swept_even_if_it_recorded_nothing() {
+    // lifecycle H24
+    let fixture = Fixture::new();
+    for act in ["repair", "start", "remove", "sweep"] {
+        let id = fixture.create(act);
+        let socket = fixture.engine.layout().socket(&id);
+        let killed = || std::fs::write(&socket, "").unwrap();
+        killed();
+        let before = fixture.host_sweeps();
+        match act {
+            "repair" => drop(fixture.engine.repair(&id).unwrap()),
+            "start" => fixture.engine.start(&id).unwrap(),
+            "remove" => fixture.engine.remove(&id, Remove::default()).unwrap(),
+            _ => fixture.engine.sweep().unwrap(),
+        }
+        assert_eq!(fixture.host_sweeps(), before + 1, "{act}");
+        assert_eq!(socket.exists(), act == "start", "{act}");
+    }
 }
 
 #[test]

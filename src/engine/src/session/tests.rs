@@ -188,3 +188,13 @@ fn what_is_ready_is_given_without_waiting() {
     session.signal(libc::SIGKILL).unwrap();
     assert_eq!(words(&mut session, 1), ["exited 137"]);
 }
+
+#[test]
+fn a_start_whose_monitor_goes_on_without_its_speaker_is_asked_again() {
+    // lifecycle H23
+    let fixture = Fixture::new();
+    let id = fixture.create_behaving("web", "falter-start");
+    fixture.engine.start("web").unwrap();
+    assert!(fixture.recorded(&id).status.is_alive());
+    fixture.engine.stop("web", Stop::default()).unwrap();
+}

@@ -6,6 +6,8 @@
 //! - `refuse`: its start fails with "not found".
 //! - `vanish`: the monitor is killed instead of answering the start.
 //! - `linger`: the monitor takes no connection any more and lives on for a moment after the container's end.
+//! - `falter-start`, `falter-stop`: the first such request is not answered; the connection is closed, and the monitor goes on
+//!   with a container that is restarting, as a warden does whose speaker was killed.
 //! - `log`: it writes a line to its log before it ends.
 
 use std::collections::BTreeMap;
@@ -46,6 +48,7 @@ fn process() {
         waiters: Vec::new(),
         execs: BTreeMap::new(),
         has_run: false,
+        has_faltered: false,
         quits: false,
     }
     .serve(listener);
@@ -61,6 +64,7 @@ struct Monitor {
     waiters: Vec<(u64, u64, ProcessId)>,
     execs: BTreeMap<ProcessId, ExitStatus>,
     has_run: bool,
+    has_faltered: bool,
     quits: bool,
 }
 
@@ -101,6 +105,7 @@ impl Monitor {
             files::discard(&self.layout, &self.layout.container(&config.id)).unwrap();
             files::discard(&self.layout, &self.layout.sandbox(&config.id)).unwrap();
         }
+        let _ = std::fs::remove_file(self.layout.socket(&self.config.id));
         drop(self.lock.take());
     }
 
@@ -124,7 +129,26 @@ impl Monitor {
         }
     }
 
+    /// Closes the connection instead of obeying, if it is to.
+    fn falters(&mut self, id: u64, request: &Request) -> bool {
+        let (container, word) = match request {
+            Request::Start { container } => (container, "falter-start"),
+            Request::Stop { container, .. } => (container, "falter-stop"),
+            _ => return false,
+        };
+        if self.has_faltered || !self.behaviour(container).iter().any(|has| has == word) {
+            return false;
+        }
+        self.has_faltered = true;
+        self.state_of(container, |state| state.status = Status::Restarting);
+        self.clients.remove(&id);
+        true
+    }
+
     fn obey(&mut self, id: u64, seq: u64, request: Request) {
+        if self.falters(id, &request) {
+            return;
+        }
         match request {
             Request::Hello { .. } => {
                 let build = "fake".into();
