@@ -81,7 +81,7 @@ fn h9_a_start_that_comes_while_another_is_under_way_gets_its_answer() {
     }
     w.act();
     w.settle();
-    let started = |told: &&String| told.contains("Started");
+    let started = |told: &&String| told.contains("started");
     assert_eq!(w.told.iter().filter(started).count(), 2, "{:?}", w.told);
 }
 
