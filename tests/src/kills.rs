@@ -128,10 +128,10 @@ impl Stage {
             ids: BTreeSet::new(),
         };
         // Images are imported and templates made before anything is timed.
-        for container in 0..2 {
+        for (container, name) in NAMES.into_iter().enumerate() {
             let words = stage.words(Act::Run, container, plan::Policy::No);
             expect_success(&stage, &words)?;
-            expect_success(&stage, &words_of(&["rm", "-f", NAMES[container]]))?;
+            expect_success(&stage, &words_of(&["rm", "-f", name]))?;
         }
         let plan = Plan::undisturbed();
         Round::new(&mut stage, &plan)

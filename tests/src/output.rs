@@ -116,13 +116,13 @@ fn flood(hull: &Hull, isolation: Isolation, bytes: u64) -> Result<String> {
     let lines = bytes / (LINE_LEN as u64 + 9);
     // Numbers of eight digits, and a line feed.
     let script = format!(
-        "read go; awk 'BEGIN {{ for (i = 0; i < {lines}; i++) printf \"%08d{}\\n\", i }}'",
+        "until [ -e /go ]; do sleep 0.1; done; awk 'BEGIN {{ for (i = 0; i < {lines}; i++) printf \"%08d{}\\n\", i }}'",
         "x".repeat(LINE_LEN)
     );
     let log = ["--log-opt", "max-size=20m", "--log-opt", "max-file=5"];
     let command = ["demo", "sh", "-c", &script];
     let words = [
-        &["run", "-d", "-i", "--name", "flood"],
+        &["run", "-d", "--name", "flood"],
         isolation.options(),
         &log,
         &command,
@@ -135,10 +135,8 @@ fn flood(hull: &Hull, isolation: Isolation, bytes: u64) -> Result<String> {
         .stdout(Stdio::piped())
         .spawn()?;
     let start = Instant::now();
-    let mut attached = hull.start(["attach", "flood"])?;
-    attached.type_line("go")?;
-    attached.child.kill()?;
-    attached.child.wait()?;
+    let go = hull.run(["exec", "flood", "touch", "/go"])?;
+    ensure!(go.code() == Some(0), "{}", go.stderr());
     let output = BufReader::new(follower.stdout.take().context("stdout is a pipe")?);
     let (mut seen, mut lost) = (0, 0);
     let mut next = 0;

@@ -8,6 +8,7 @@ use clap::Subcommand;
 
 mod boot;
 mod bundle;
+mod density;
 mod exec;
 mod sample;
 mod table;
@@ -30,6 +31,21 @@ pub enum Bench {
         #[arg(long)]
         native: bool,
     },
+    /// Many idle containers: the last start beside the first, `hull ps`, memory for each, starts at once
+    Density {
+        /// How many
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        containers: u32,
+        /// How many more are started at the same time
+        #[arg(long, default_value_t = 8)]
+        at_once: u32,
+        /// Memory of each VM, in MiB
+        #[arg(long, default_value_t = 64)]
+        memory_mib: u32,
+        /// Native containers instead of VMs
+        #[arg(long)]
+        native: bool,
+    },
 }
 
 /// Measures and prints.
@@ -37,6 +53,17 @@ pub fn run(what: Bench) -> Result<()> {
     match what {
         Bench::Boot { runs } => boot::run(runs),
         Bench::Exec { runs, native } => exec::run(runs, native),
+        Bench::Density {
+            containers,
+            at_once,
+            memory_mib,
+            native,
+        } => density::run(density::Options {
+            containers,
+            at_once,
+            memory_mib,
+            native,
+        }),
     }
 }
 

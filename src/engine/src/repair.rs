@@ -121,11 +121,16 @@ impl Engine {
         let Some(config) = self.sandbox_config(sandbox)? else {
             return Ok(());
         };
+        if config.kind != SandboxKind::Single {
+            return Ok(());
+        }
         let path = self.layout().sandbox_lock(sandbox);
-        if config.kind == SandboxKind::Single
-            && let Some(_held) = lock::try_take(&path).map_err(Error::file("lock", &path))?
-            && is_orphan()
-        {
+        let held = match lock::try_take(&path) {
+            // The monitor of a container that goes with its end has removed it in the meantime.
+            Err(error) if files::is_absent(&error) => None,
+            other => other.map_err(Error::file("lock", &path))?,
+        };
+        if held.is_some() && is_orphan() {
             self.repair_held(sandbox)?;
             files::discard(self.layout(), &self.layout().sandbox(sandbox))?;
         }

@@ -119,7 +119,14 @@ impl Engine {
                 return Err(Error::not_found(Subject::Container, sandbox));
             };
             let path = self.layout().sandbox_lock(sandbox);
-            let Some(held) = lock::try_take(&path).map_err(Error::file("lock", &path))? else {
+            let taken = match lock::try_take(&path) {
+                // It was removed after its folder was locked.
+                Err(error) if files::is_absent(&error) => {
+                    return Err(Error::not_found(Subject::Container, sandbox));
+                }
+                other => other.map_err(Error::file("lock", &path))?,
+            };
+            let Some(held) = taken else {
                 match self.dial(sandbox)? {
                     Some(socket) => return Link::new(sandbox, socket, None),
                     None => self.await_end(sandbox)?,

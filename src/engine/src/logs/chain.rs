@@ -101,14 +101,16 @@ impl Chain {
 fn open_all(path: &Path, after: Option<&File>) -> io::Result<VecDeque<File>> {
     loop {
         let mut files: VecDeque<File> = VecDeque::new();
+        let mut is_gap = false;
         for number in 0..MAX_FILES {
             let Some(file) = open(&numbered(path, number))? else {
-                // While it is rotated the current one may be missing for a moment.
-                if number == 0 {
-                    continue;
+                // While the files are renamed, one at a time, one number is missing.
+                if std::mem::replace(&mut is_gap, true) {
+                    break;
                 }
-                break;
+                continue;
             };
+            is_gap = false;
             if after.is_some_and(|after| is_same(after, &file)) {
                 break;
             }
@@ -284,6 +286,24 @@ mod tests {
         log.rotate();
         log.write("4\n");
         assert_eq!(all(&mut chain), ["2", "3", "4"]);
+    }
+
+    #[test]
+    fn a_number_that_is_missing_while_files_are_renamed_hides_none_behind_it() {
+        let log = Log::new(4);
+        for line in ["1\n", "2\n", "3\n"] {
+            log.write(line);
+            log.rotate();
+        }
+        log.write("4\n");
+        // In the midst of a rotation.
+        fs::remove_file(numbered(&log.path(), 3)).unwrap();
+        for number in [2, 1, 0] {
+            let file = |number| numbered(&log.path(), number);
+            fs::rename(file(number), file(number + 1)).unwrap();
+            let mut chain = Chain::open(&log.path(), None).unwrap();
+            assert_eq!(all(&mut chain), ["2", "3", "4"]);
+        }
     }
 
     #[test]

@@ -115,6 +115,17 @@ fn a_sandbox_without_its_container_and_hidden_folders_are_swept() {
 }
 
 #[test]
+fn a_sandbox_that_its_monitor_removes_while_it_is_swept_is_no_error() {
+    let fixture = Fixture::new();
+    let id = fixture.create("web");
+    let layout = fixture.engine.layout();
+    std::fs::remove_dir_all(layout.container(&id)).unwrap();
+    // Its record was read, and its lock cannot be opened any more.
+    std::os::unix::fs::symlink("/nowhere/lock", layout.sandbox_lock(&id)).unwrap();
+    fixture.engine.sweep().unwrap();
+}
+
+#[test]
 fn hull_s_start_starts_what_is_due_and_reports_what_fails() {
     let fixture = Fixture::new();
     let always = |behaviour: &str| {
