@@ -28,8 +28,8 @@ const LINGERING: &str = "/var/lib/systemd/linger";
 /// Start containers at boot: write and enable a systemd unit
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The unit runs 'hull system start' at each boot, for the state that this command sees (HULL_ROOT). Root's is a unit of the
-system, another user's one of the user."
+    after_help = "The unit runs 'hull system start' at each boot, for the state that this command sees (HULL_ROOT). \
+                  Root's is a unit of the system, another user's one of the user."
 )]
 pub(crate) struct InstallArgs {
     /// Print the unit instead
@@ -44,8 +44,9 @@ pub(crate) struct UninstallArgs {}
 /// Start what is to run whenever this host does
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Containers with --restart always are started; those with unless-stopped, unless the user has stopped them; those with
-on-failure, if they ended with a failure, as by a power cut. A systemd unit runs this at boot: see 'hull system install'."
+    after_help = "Containers with --restart always are started; those with unless-stopped, unless the user has stopped \
+                  them; those with on-failure, if they ended with a failure, as by a power cut. A systemd unit runs \
+                  this at boot: see 'hull system install'."
 )]
 pub(crate) struct StartArgs {}
 

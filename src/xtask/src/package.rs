@@ -50,9 +50,10 @@ pub(crate) fn package(try_it: bool, twice: bool) -> Result<()> {
     }
     dist::build(false)?;
     let folder = paths::target().join("package");
-    let made = step("packages", || make(&folder))?;
+    let epoch = epoch()?;
+    let made = step("packages", || make(&folder, &epoch))?;
     if twice {
-        step("the same packages again", || again(&made))?;
+        step("the same packages again", || again(&made, &epoch))?;
     }
     println!("{}\n{}", made.deb.display(), made.archive.display());
     if try_it {
@@ -62,9 +63,9 @@ pub(crate) fn package(try_it: bool, twice: bool) -> Result<()> {
 }
 
 /// Packs a second time, elsewhere and a while later, and compares.
-fn again(made: &Made) -> Result<()> {
+fn again(made: &Made, epoch: &str) -> Result<()> {
     let folder = tempfile::tempdir_in(paths::target())?;
-    let second = make(folder.path())?;
+    let second = make(folder.path(), epoch)?;
     for (first, second) in [(&made.deb, &second.deb), (&made.archive, &second.archive)] {
         if fs::read(first)? != fs::read(second)? {
             bail!("{} is another one each time", first.display());
@@ -73,8 +74,7 @@ fn again(made: &Made) -> Result<()> {
     Ok(())
 }
 
-fn make(folder: &Path) -> Result<Made> {
-    let epoch = epoch()?;
+fn make(folder: &Path, epoch: &str) -> Result<Made> {
     fs::create_dir_all(folder)?;
     let scratch = tempfile::tempdir_in(folder)?;
     let documents = scratch.path().join("doc");
@@ -82,12 +82,12 @@ fn make(folder: &Path) -> Result<Made> {
 
     let deb = folder.join(format!("hull_{VERSION}_amd64.deb"));
     let made = scratch.path().join("deb");
-    debian(&scratch.path().join("root"), &documents, &epoch, &made)?;
+    debian(&scratch.path().join("root"), &documents, epoch, &made)?;
     fs::rename(&made, &deb)?;
 
     let archive = folder.join(format!("hull-{VERSION}-x86_64.tar.gz"));
     let made = scratch.path().join("archive");
-    plain(scratch.path(), &documents, &epoch, &made)?;
+    plain(scratch.path(), &documents, epoch, &made)?;
     fs::rename(&made, &archive)?;
     Ok(Made { deb, archive })
 }

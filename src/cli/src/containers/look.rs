@@ -16,11 +16,11 @@ use crate::{out, say, top};
 /// Show the processes of a running container, or without one a live table of all sandboxes
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without options the columns are those of ps -ef; -o names others: pid, ppid, uid, user, nlwp, tty, time,
-rss, vsz, stat, comm, args.
+    after_help = "Without options the columns are those of ps -ef; -o names others: pid, ppid, uid, user, nlwp, tty, \
+                  time, rss, vsz, stat, comm, args.
 
-The live table shows, each second: processor time; memory that the containers use, and that their VMs take of the host
-(GUEST: the guest's own, SHARED: pages of files that VMs share, VMM: hull-vmm's own); network and disk; exits from the
+The live table shows, each second: processor time; memory that the containers use, and that their VMs take of the host \
+(GUEST: the guest's own, SHARED: pages of files that VMs share, VMM: hull-vmm's own); network and disk; exits from the \
 VM. Keys: q quits, arrows and j, k select, s sorts by the next column, r reverses."
 )]
 pub(crate) struct TopArgs {
