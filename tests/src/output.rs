@@ -2,7 +2,7 @@
 //! nothing doubled, and every code must be right.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{ChildStdout, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -40,8 +40,7 @@ pub fn run(isolation: Isolation, containers: u64, told: &mut dyn FnMut(&str)) ->
             &["demo", "sleep", "100000"],
         ]
         .concat();
-        let started = hull.run(words)?;
-        ensure!(started.code() == Some(0), "{name}: {}", started.stderr());
+        succeed(&hull, &words)?;
     }
     let line = |number: u64| format!("line {number}; exit {}", number % 126);
     told(&many("containers", containers, |number, _| {
@@ -111,58 +110,73 @@ fn many(what: &str, count: u64, act: impl Fn(u64, u64) -> Result<()> + Sync) -> 
     Ok(format!("{count} {what}: all right, in {seconds:.1} s"))
 }
 
-/// A container writes numbered lines as fast as it can; its log is rotated, and followed from its start.
+/// A container writes numbered lines as fast as they are taken; its log is rotated, and followed from its start.
 fn flood(hull: &Hull, isolation: Isolation, bytes: u64) -> Result<String> {
     let lines = bytes / (LINE_LEN as u64 + 9);
-    // Numbers of eight digits, and a line feed.
+    // Numbers of eight digits, and a line feed. They are made before, since that is slow.
     let script = format!(
-        "until [ -e /go ]; do sleep 0.1; done; awk 'BEGIN {{ for (i = 0; i < {lines}; i++) printf \"%08d{}\\n\", i }}'",
+        "awk 'BEGIN {{ for (i = 0; i < {lines}; i++) printf \"%08d{}\\n\", i }}' >/lines; touch /ready; \
+         until [ -e /go ]; do sleep 0.1; done; cat /lines",
         "x".repeat(LINE_LEN)
     );
     let log = ["--log-opt", "max-size=20m", "--log-opt", "max-file=5"];
-    let command = ["demo", "sh", "-c", &script];
     let words = [
         &["run", "-d", "--name", "flood"],
         isolation.options(),
         &log,
-        &command,
+        &["demo", "sh", "-c", &script],
     ]
     .concat();
-    let started = hull.run(words)?;
-    ensure!(started.code() == Some(0), "the flood: {}", started.stderr());
+    succeed(hull, &words)?;
+    let go = "until [ -e /ready ]; do sleep 0.1; done; touch /go";
     let mut follower = hull
         .command(["logs", "-f", "flood"])
         .stdout(Stdio::piped())
         .spawn()?;
+    let output = follower.stdout.take().context("stdout is a pipe")?;
+    succeed(hull, &["exec", "flood", "sh", "-c", go])?;
     let start = Instant::now();
-    let go = hull.run(["exec", "flood", "touch", "/go"])?;
-    ensure!(go.code() == Some(0), "{}", go.stderr());
-    let output = BufReader::new(follower.stdout.take().context("stdout is a pipe")?);
-    let (mut seen, mut lost) = (0, 0);
-    let mut next = 0;
-    for line in output.split(b'\n') {
+    let rate = |start: Instant| bytes as f64 / 1e6 / start.elapsed().as_secs_f64();
+    let (code, written, seen) = thread::scope(|scope| {
+        let reader = scope.spawn(|| count(output, lines));
+        let code = hull.run(["wait", "flood"])?.stdout();
+        let written = rate(start);
+        let seen = reader.join().expect("a reader reports what goes wrong")?;
+        anyhow::Ok((code, written, seen))
+    })?;
+    let read = rate(start);
+    ensure!(follower.wait()?.success(), "the follower failed");
+    ensure!(code == "0", "the flood ended with {code}");
+    succeed(hull, &["rm", "flood"])?;
+    Ok(format!(
+        "a flood of {lines} lines, written at {written:.0} MB/s to five files of 20 MB: a follower saw {seen} in their \
+         order, at {read:.0} MB/s; {} were rotated away before it read them",
+        lines - seen
+    ))
+}
+
+/// Reads numbered lines to their end: their numbers must grow, and the last must be there. How many there were.
+fn count(output: ChildStdout, lines: u64) -> Result<u64> {
+    let (mut seen, mut next) = (0, 0);
+    for line in BufReader::new(output).split(b'\n') {
         let line = line?;
         let number: u64 = std::str::from_utf8(line.get(..8).unwrap_or_default())?.parse()?;
         ensure!(line.len() == LINE_LEN + 8, "a line of {} bytes", line.len());
         ensure!(number >= next, "line {number} comes again after {next}");
-        lost += number - next;
         seen += 1;
         next = number + 1;
     }
-    let seconds = start.elapsed().as_secs_f64();
-    lost += lines - next;
-    ensure!(follower.wait()?.success(), "the follower failed");
-    let code = hull.run(["wait", "flood"])?;
+    ensure!(next == lines, "the last line is {next} of {lines}");
+    Ok(seen)
+}
+
+fn succeed(hull: &Hull, words: &[&str]) -> Result<()> {
+    let outcome = hull.run(words)?;
     ensure!(
-        code.stdout() == "0",
-        "the flood ended with {}",
-        code.stdout()
+        outcome.code() == Some(0),
+        "hull {}: {}",
+        words.join(" "),
+        outcome.stderr()
     );
-    let removed = hull.run(["rm", "flood"])?;
-    ensure!(removed.code() == Some(0), "{}", removed.stderr());
-    let rate = bytes as f64 / 1e6 / seconds;
-    Ok(format!(
-        "a flood of {lines} lines, {rate:.0} MB/s, five files of 20 MB: a follower saw {seen}, {lost} were rotated away \
-         before it read them"
-    ))
+    Ok(())
 }

@@ -22,7 +22,12 @@ pub(crate) enum ToWarden {
     /// A client asks for a container that this sandbox does not have yet: answered by [`ToSpeaker::Loaded`].
     Load { container: String },
     /// A container's process executes: answered by [`ToSpeaker::Recorded`].
-    Started { container: String, pid: i32 },
+    Started {
+        container: String,
+        pid: i32,
+        /// A user has stopped it while it was being started: no policy applies to its end.
+        stopping: bool,
+    },
     /// A start has failed, with the code that is reported for it: answered by [`ToSpeaker::Recorded`].
     StartFailed {
         container: String,

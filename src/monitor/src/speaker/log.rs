@@ -14,6 +14,8 @@ use crate::text;
 
 /// A longer line is cut into pieces of this length, in bytes, of which all but the last have no line end: Docker's figure.
 const MAX_LINE_LEN: usize = 16 << 10;
+/// Memory that is kept between two writes: what a read's worth of lines of usual length takes.
+const KEPT_BYTES: usize = 128 << 10;
 
 /// The file and what is to go into it.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(crate) struct Log {
     rotating: bool,
     /// Of stdout and stderr, lines that are not whole.
     partial: [Vec<u8>; 2],
+    /// Lines as they are written, empty between two writes.
+    out: Vec<u8>,
     /// Lines that the disk did not take.
     dropped: u64,
 }
@@ -44,6 +48,7 @@ impl Log {
             max_bytes,
             rotating: false,
             partial: Default::default(),
+            out: Vec::new(),
             dropped: 0,
         };
         log.replace(Some(file));
@@ -66,15 +71,20 @@ impl Log {
     /// Takes what a stream has said at this time, in nanoseconds since the epoch. True if the file is to be rotated, once.
     pub(crate) fn write(&mut self, is_stderr: bool, bytes: &[u8], now_ns: u64) -> bool {
         let time = text::rfc3339(now_ns);
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.out);
         let partial = &mut self.partial[usize::from(is_stderr)];
         let mut rest = bytes;
         while !rest.is_empty() {
             let room = MAX_LINE_LEN - partial.len();
             let end = rest.iter().take(room).position(|b| *b == b'\n');
-            let taken = end.map_or(room.min(rest.len()), |at| at + 1);
-            partial.extend_from_slice(&rest[..taken]);
-            rest = &rest[taken..];
+            let (taken, left) = rest.split_at(end.map_or(room.min(rest.len()), |at| at + 1));
+            rest = left;
+            if end.is_some() && partial.is_empty() {
+                // Most lines come whole: they are not copied first.
+                push_line(&mut out, taken, is_stderr, &time);
+                continue;
+            }
+            partial.extend_from_slice(taken);
             if end.is_some() || partial.len() >= MAX_LINE_LEN {
                 // A character that is cut stays whole.
                 let whole = match end {
@@ -85,7 +95,11 @@ impl Log {
                 partial.drain(..whole);
             }
         }
-        self.append(&out)
+        let is_full = self.append(&out);
+        out.clear();
+        out.shrink_to(KEPT_BYTES);
+        self.out = out;
+        is_full
     }
 
     /// A stream has ended: its last words are written.

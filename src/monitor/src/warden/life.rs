@@ -184,7 +184,11 @@ impl Life {
         tracing::debug!(?message, "from the speaker");
         match message {
             ToWarden::Load { container } => self.load(warden, &container),
-            ToWarden::Started { container, pid } => {
+            ToWarden::Started {
+                container,
+                pid,
+                stopping,
+            } => {
                 let now = sys::clock::realtime_ns();
                 let has_network = member(warden, &container)?.config.run.network;
                 let interface = self.host.as_ref().filter(|_| has_network);
@@ -198,7 +202,7 @@ impl Life {
                     state.started_ns = now;
                     (state.exit, state.exit_code, state.oom_killed) = (None, 0, false);
                     state.error.clear();
-                    state.stopped_by_user = false;
+                    state.stopped_by_user = stopping;
                 })
             }
             ToWarden::StartFailed {

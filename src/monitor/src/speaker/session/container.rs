@@ -290,10 +290,14 @@ impl Session {
         }
         container.phase = Phase::Running;
         container.paused = false;
+        // Recorded already, or about to be.
+        let is_stop = |recording: &Recording| matches!(recording, Recording::Stopping { .. });
+        let stopping = container.kill_at.is_some() || container.recording.iter().any(is_stop);
         container.recording.push_back(Recording::Started);
         self.tell(ToWarden::Started {
             container: id.to_owned(),
             pid,
+            stopping,
         });
         self.begin_checks(id);
     }

@@ -238,6 +238,35 @@ fn a_signal_that_stops_is_recorded_before_it_is_sent_and_others_go_at_once() {
 }
 
 #[test]
+fn h11_a_stop_that_comes_before_the_process_executes_holds_after_it() {
+    let mut w = World::single(RestartPolicy::Always);
+    w.session.agent_hello();
+    w.client(1);
+    w.ask(1, 1, start(ID));
+    w.ask(1, 2, stop(ID));
+    let started = |w: &World| match w.warden.last() {
+        Some(ToWarden::Started { stopping, .. }) => Some(*stopping),
+        _ => None,
+    };
+    while started(&w).is_none() {
+        match w.warden.is_empty() {
+            true => w.agent_replies(),
+            false => w.warden_records(Next::Stay),
+        }
+    }
+    assert_eq!(started(&w), Some(true));
+    // The next start is another matter.
+    let mut w = World::single(RestartPolicy::Always);
+    w.session.agent_hello();
+    w.client(1);
+    w.ask(1, 1, start(ID));
+    while started(&w).is_none() {
+        w.agent_replies();
+    }
+    assert_eq!(started(&w), Some(false));
+}
+
+#[test]
 fn a_container_that_ignores_its_stop_signal_is_killed_in_time() {
     let mut w = World::running(RestartPolicy::No);
     w.ask(1, 2, stop(ID));
