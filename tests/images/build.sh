@@ -2,14 +2,17 @@
 # Makes the images with real software that the tests run: OCI layouts in OUT (default: the cache), from Debian's packages.
 #
 #   build.sh [OUT]      debian.tar    a Debian root file system, as mmdebstrap makes it
-#                       layout/       an OCI layout with the tags debian, redis and nginx; the last two are the
-#                                     Debian layer and one more each: what apt-get install changed in it
+#                       layout/       an OCI layout with the tags debian, redis, nginx and postgres; the last three are
+#                                     the Debian layer and one more each: what apt-get install changed in it
 #
-# Needs root, mmdebstrap and jq. A finished OUT is left as it is.
+# Needs root, mmdebstrap and jq. A finished OUT of this version is left as it is; another is replaced when the new one is
+# whole.
 set -euo pipefail
 
-out=${1:-${HULL_CACHE:-$HOME/.cache/hull}/images}
-[ -e "$out/done" ] && exit 0
+version=2
+final=${1:-${HULL_CACHE:-$HOME/.cache/hull}/images}
+[ "$(cat "$final/done" 2>/dev/null)" = "$version" ] && exit 0
+out=$final.new
 rm -rf "$out"
 mkdir -p "$out/layout/blobs/sha256" "$out/layers"
 
@@ -69,15 +72,21 @@ cp /etc/resolv.conf "$work/base/etc/resolv.conf"
 chroot "$work/base" apt-get -qq update >&2
 
 image debian '["bash"]' "$out/debian.tar"
-for package in redis nginx; do
+for package in redis nginx postgres; do
 	cp -a "$work/base" "$work/$package"
 	case $package in
 	redis) packages=redis-server cmd='["redis-server","--bind","0.0.0.0","--protected-mode","no","--save",""]' ;;
 	nginx) packages=nginx-light cmd='["nginx","-g","daemon off;"]' ;;
+	# With the cluster that the package makes; everything in it is durable before a transaction is acknowledged.
+	postgres) packages=postgresql cmd='["/usr/lib/postgresql/15/bin/postgres","-D","/var/lib/postgresql/15/main","-c","config_file=/etc/postgresql/15/main/postgresql.conf","-c","unix_socket_directories=/tmp","-c","external_pid_file="]' ;;
 	esac
 	changed_by_installing "$work/$package" $packages >"$out/$package.list"
 	tar --no-recursion --numeric-owner --xattrs -C "$work/$package" -T "$out/$package.list" -cf "$out/layers/$package.tar"
 	image "$package" "$cmd" "$out/debian.tar" "$out/layers/$package.tar"
 done
 rm -rf "$out/layers" "$out"/*.list "$out"/config.json "$out"/manifest.json "$out/debian.tar.gz"
-touch "$out/done"
+echo "$version" >"$out/done"
+rm -rf "$final.old"
+[ ! -e "$final" ] || mv "$final" "$final.old"
+mv "$out" "$final"
+rm -rf "$final.old"

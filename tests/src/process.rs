@@ -86,6 +86,21 @@ impl Hull {
         bail!("no {program} runs")
     }
 
+    /// The two monitor processes of this store's only sandbox: its warden and the speaker that the warden forked.
+    pub fn monitors(&self) -> Result<[Pid; 2]> {
+        let own = self.root().to_string_lossy().into_owned();
+        let mut monitors = processes()?;
+        monitors
+            .retain(|(_, _, command)| command.contains("hull-monitor") && command.contains(&own));
+        let pid = |number: i32| Pid::from_raw(number).context("no number of a process");
+        for (number, parent, _) in &monitors {
+            if monitors.iter().any(|(other, _, _)| other == parent) {
+                return Ok([pid(*parent)?, pid(*number)?]);
+            }
+        }
+        bail!("no warden with a speaker runs")
+    }
+
     /// Waits until nothing of this store's sandboxes is left; fails if something stays.
     pub fn expect_nothing_left(&self) -> Result<()> {
         wait_until("the sandbox's processes are gone", || {
