@@ -86,19 +86,19 @@ impl Hull {
         bail!("no {program} runs")
     }
 
-    /// The two monitor processes of this store's only sandbox: its warden and the speaker that the warden forked.
-    pub fn monitors(&self) -> Result<[Pid; 2]> {
-        let own = self.root().to_string_lossy().into_owned();
-        let mut monitors = processes()?;
-        monitors
-            .retain(|(_, _, command)| command.contains("hull-monitor") && command.contains(&own));
-        let pid = |number: i32| Pid::from_raw(number).context("no number of a process");
-        for (number, parent, _) in &monitors {
-            if monitors.iter().any(|(other, _, _)| other == parent) {
-                return Ok([pid(*parent)?, pid(*number)?]);
-            }
-        }
-        bail!("no warden with a speaker runs")
+    /// The monitor's processes of this store's only sandbox: its warden, and the speaker that the warden forked.
+    pub fn warden_and_speaker(&self) -> Result<[Pid; 2]> {
+        let monitors = self.monitors()?;
+        let [one, other] = monitors[..] else {
+            bail!("not two but {} processes of monitors run", monitors.len());
+        };
+        let is_child = |process: &Process| {
+            process.pid == other.as_raw_pid() && process.parent == one.as_raw_pid()
+        };
+        Ok(match processes()?.iter().any(is_child) {
+            true => [one, other],
+            false => [other, one],
+        })
     }
 
     /// Waits until nothing of this store's sandboxes is left; fails if something stays.

@@ -113,7 +113,7 @@ fn no_committed_row_is_lost_whatever_is_killed() -> Result<()> {
     };
     for (restarts, victim) in ["hull-vmm", "speaker"].into_iter().enumerate() {
         let pid = match victim {
-            "speaker" => hull.monitors()?[1],
+            "speaker" => hull.warden_and_speaker()?[1],
             program => hull.process(program)?,
         };
         let last = commit_until_killed(&hull, pid)?;
@@ -124,7 +124,7 @@ fn no_committed_row_is_lost_whatever_is_killed() -> Result<()> {
         expect_rows(&hull, last)?;
     }
     // Without its warden nothing starts it again: its end is reported, and a start brings it back.
-    let last = commit_until_killed(&hull, hull.monitors()?[0])?;
+    let last = commit_until_killed(&hull, hull.warden_and_speaker()?[0])?;
     assert_eq!(hull.run(["wait", "db"])?.expect_code(0).stdout(), "255");
     ensure!(inspect("{{.State.Error}}")?.contains("its monitor was killed"));
     hull.run(["start", "db"])?.expect_code(0);
