@@ -68,7 +68,12 @@ fn run() -> Result<End, Box<dyn std::error::Error>> {
     let asleep = Asleep::new(Surroundings {
         dial: dial(offers),
         run_dir: folder.join("machine"),
-        cgroup: cgroup2_mount()?.join(CGROUP),
+        cgroup: sys::cgroup2::mount_point()
+            .ok_or(
+                "this host has no cgroup v2 hierarchy, which --isolation native needs; mount one \
+                 (`mount -t cgroup2 none /sys/fs/cgroup/unified`)",
+            )?
+            .join(CGROUP),
         layer_device: None,
         interface: container::Which::WithMac,
         is_own_machine: false,
@@ -117,21 +122,5 @@ fn dial(offers: OwnedFd) -> agent::Dial {
             let stream = stream.ok_or(io::ErrorKind::InvalidData)?;
             waiting.insert(offer.port, stream);
         }
-    })
-}
-
-/// Where the host's cgroup v2 hierarchy is mounted.
-fn cgroup2_mount() -> Result<PathBuf, Box<dyn std::error::Error>> {
-    let table = fs::read_to_string("/proc/self/mountinfo")?;
-    let found = table.lines().find_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        file_system
-            .starts_with("cgroup2 ")
-            .then(|| mount.split(' ').nth(4).map(PathBuf::from))?
-    });
-    found.ok_or_else(|| {
-        "this host has no cgroup v2 hierarchy, which --isolation native needs; mount one \
-         (`mount -t cgroup2 none /sys/fs/cgroup/unified`)"
-            .into()
     })
 }

@@ -11,7 +11,8 @@ use engine::prepare::CMDLINE;
 use serde_json::Value;
 
 use crate::bundle;
-use crate::sample::{Spread, Until, spread, time};
+use crate::sample::{Until, spread, time};
+use crate::table::{print_table, ratio, row};
 
 /// What runs in each container.
 const COMMAND: [&str; 2] = ["echo", "hello"];
@@ -28,15 +29,9 @@ const QEMU: &str = "-M microvm,accel=kvm,acpi=off,rtc=off,isa-serial=on -cpu hos
 /// What `--boot` says, and the reports of both ways in their order.
 const WAYS: [&str; 2] = ["template", "kernel"];
 
-/// A row of the table: what was run, and how long each run took, in ms.
-struct Row {
-    name: &'static str,
-    times_ms: Vec<f64>,
-}
-
 /// Measures and prints.
 pub(crate) fn run(runs: u32) -> Result<()> {
-    if !is_root() {
+    if !crate::is_root() {
         bail!("bench boot compares with crun and runc as root; run it as root");
     }
     let installation = Installation::find()?;
@@ -117,14 +112,6 @@ fn hello(way: &str, reports: &mut Vec<Value>) -> Result<f64> {
     Ok(at.context("the agent's hello was not stamped")? / 1e6)
 }
 
-fn row(name: &'static str, runs: u32, mut once: impl FnMut() -> Result<f64>) -> Result<Row> {
-    let times_ms = (0..runs)
-        .map(|_| once())
-        .collect::<Result<_>>()
-        .with_context(|| format!("measuring {name}"))?;
-    Ok(Row { name, times_ms })
-}
-
 fn hull(options: &[&str]) -> Result<f64> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("run").args(options).arg("demo").args(COMMAND);
@@ -161,29 +148,6 @@ fn qemu(installation: &Installation) -> Result<f64> {
         .arg("-initrd")
         .arg(installation.initramfs()?);
     Ok(time(&mut command, Until::Line(AGENT_LINE))?.as_secs_f64() * 1e3)
-}
-
-fn print_table(title: &str, rows: &[Row]) {
-    println!("\n{title}\n  median ms     range ms          runs");
-    for row in rows {
-        let Spread {
-            median,
-            least,
-            most,
-        } = spread(&row.times_ms);
-        println!(
-            "{median:11.1}  {least:8.1}-{most:<8.1} {:4}  {}",
-            row.times_ms.len(),
-            row.name
-        );
-    }
-}
-
-fn ratio(ours: &Row, theirs: &Row, what: &str) {
-    println!(
-        "  {:.2}  {what}",
-        spread(&ours.times_ms).median / spread(&theirs.times_ms).median
-    );
 }
 
 /// Medians of what hull counted itself.
@@ -224,10 +188,4 @@ fn print_report(image: &Image, way: &str, reports: &[Value]) {
         mib("vmm_rss_bytes")
     );
     println!("{:11.2}  MiB of hull-monitor", mib("monitor_rss_bytes"));
-}
-
-/// Root is who owns its own process's folder as user 0.
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }

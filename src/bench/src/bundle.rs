@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use engine::image::Image;
+
+use crate::sample::succeed;
 
 /// Unpacks the image's layers into `folder/rootfs` and writes the document that `crun spec` makes, for `args`.
 pub(crate) fn make(image: &Image, folder: &Path, args: &[&str]) -> Result<()> {
@@ -37,17 +39,4 @@ fn unpack(layer: &Path, folder: &Path, rootfs: &Path) -> Result<()> {
     let copied = succeed(Command::new("cp").arg("-a").arg(from).arg(rootfs));
     succeed(Command::new("umount").arg(&mounted))?;
     copied
-}
-
-fn succeed(command: &mut Command) -> Result<()> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {command:?}"))?;
-    if !output.status.success() {
-        bail!(
-            "{command:?} failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    Ok(())
 }

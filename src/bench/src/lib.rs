@@ -8,7 +8,9 @@ use clap::Subcommand;
 
 mod boot;
 mod bundle;
+mod exec;
 mod sample;
+mod table;
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]
@@ -19,11 +21,27 @@ pub enum Bench {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         runs: u32,
     },
+    /// A process in a running container beside crun exec, and a container in a running pod beside crun run
+    Exec {
+        /// How often each is run
+        #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+        /// In a native container, which needs no VM
+        #[arg(long)]
+        native: bool,
+    },
 }
 
 /// Measures and prints.
 pub fn run(what: Bench) -> Result<()> {
     match what {
         Bench::Boot { runs } => boot::run(runs),
+        Bench::Exec { runs, native } => exec::run(runs, native),
     }
+}
+
+/// Root is who owns its own process's folder as user 0.
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }

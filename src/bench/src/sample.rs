@@ -13,9 +13,11 @@ pub(crate) enum Until<'a> {
     FirstByte,
     /// A line that contains this; then the command is killed.
     Line(&'a str),
+    /// Its end, which must be a good one.
+    End,
 }
 
-/// Runs a command, from its start until its output is there.
+/// Runs a command, from its start until what is waited for is there.
 pub(crate) fn time(command: &mut Command, until: Until<'_>) -> Result<Duration> {
     let start = Instant::now();
     let mut child = command
@@ -35,6 +37,11 @@ pub(crate) fn time(command: &mut Command, until: Until<'_>) -> Result<Duration> 
                 bail!("{command:?} wrote nothing");
             }
             elapsed
+        }
+        Until::End => {
+            output.read_to_end(&mut Vec::new())?;
+            expect_success(child, command)?;
+            start.elapsed()
         }
         Until::Line(text) => {
             let elapsed = loop {
@@ -56,6 +63,19 @@ pub(crate) fn time(command: &mut Command, until: Until<'_>) -> Result<Duration> 
         }
     };
     Ok(elapsed)
+}
+
+/// Runs a command that must end well, and may leave processes behind. Its errors are shown as they come.
+pub(crate) fn succeed(command: &mut Command) -> Result<()> {
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
 }
 
 fn expect_success(mut child: Child, command: &Command) -> Result<()> {

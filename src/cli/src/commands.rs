@@ -2,6 +2,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::containers::commit::{self, CommitArgs};
 use crate::containers::control::{self, Containers, KillArgs, RenameArgs, RmArgs, StopArgs};
 use crate::containers::cp::CpArgs;
 use crate::containers::exec::ExecArgs;
@@ -102,6 +103,7 @@ pub(crate) enum Shared {
     Diff(DiffArgs),
     Cp(CpArgs),
     Export(ExportArgs),
+    Commit(CommitArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,7 +163,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
         &[
             "create", "start", "attach", "stop", "restart", "kill", "wait", "rm", "rename",
             "pause", "unpause", "update", "logs", "inspect", "top", "stats", "port", "diff", "cp",
-            "export",
+            "export", "commit",
         ],
     ),
     (
@@ -290,6 +292,7 @@ fn shared(command: Shared, started: u64) -> anyhow::Result<u8> {
         Shared::Diff(args) => look::diff(args),
         Shared::Cp(args) => cp::cp(args),
         Shared::Export(args) => look::export(args),
+        Shared::Commit(args) => commit::commit(args),
     }
 }
 

@@ -30,7 +30,8 @@ pub(crate) fn parse<C: Parser>(
 }
 
 /// The command whose options, and those of its subcommands, are read as Docker reads them: a flag takes `=BOOL`, and an
-/// option takes the next word as its value whatever it looks like (`--stop-timeout -1`).
+/// option takes the next word as its value whatever it looks like (`--stop-timeout -1`). Of one that is given several
+/// times the last counts.
 ///
 /// For parsing only: its help would show the values that flags take.
 pub(crate) fn as_docker(command: Command) -> Command {
@@ -38,7 +39,7 @@ pub(crate) fn as_docker(command: Command) -> Command {
         .get_subcommands()
         .map(|subcommand| subcommand.get_name().to_owned())
         .collect();
-    let command = command.mut_args(arg_as_docker);
+    let command = command.args_override_self(true).mut_args(arg_as_docker);
     names.iter().fold(command, |command, name| {
         command.mut_subcommand(name, as_docker)
     })
@@ -100,6 +101,25 @@ mod tests {
         assert!(parse(&["--rm=1"]).unwrap().rm);
         assert!(!parse(&["-i=false"]).unwrap().interactive);
         assert!(parse(&["--rm=maybe"]).is_err());
+    }
+
+    #[test]
+    fn the_last_of_several_counts_unless_it_is_a_list() {
+        let options = parse(&[
+            "--rm",
+            "--rm=false",
+            "-ii",
+            "--stop-timeout=1",
+            "--stop-timeout",
+            "2",
+        ]);
+        let options = options.unwrap();
+        assert!(!options.rm && options.interactive);
+        assert_eq!(options.stop_timeout, Some(2));
+        assert_eq!(
+            parse(&["-e", "A=1", "-e", "B=2"]).unwrap().env,
+            ["A=1", "B=2"]
+        );
     }
 
     #[test]

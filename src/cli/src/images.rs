@@ -1,4 +1,4 @@
-//! Images: `pull`, `import`, `images` and `rmi` here, the others below.
+//! Images: `pull`, `import` and `rmi` here, the others below.
 
 use std::path::PathBuf;
 
@@ -52,7 +52,7 @@ pub(crate) struct RmiArgs {
     /// Names or identifiers
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
-    /// Remove every name, and the names of images that containers use
+    /// Remove every name, and images in use as soon as their containers end
     #[arg(short, long)]
     force: bool,
 }
@@ -73,7 +73,7 @@ fn explained(error: image::Error) -> anyhow::Error {
     }
 }
 
-fn reference(text: &str) -> anyhow::Result<Reference> {
+pub(crate) fn reference(text: &str) -> anyhow::Result<Reference> {
     text.parse()
         .with_context(|| format!("{text:?} is not an image's name"))
 }
@@ -152,12 +152,12 @@ pub(crate) fn remove(args: RmiArgs) -> anyhow::Result<u8> {
     let mut code = 0;
     for name in &args.images {
         match engine.remove_image(name, args.force) {
-            Ok(removed) => {
-                for deletion in &removed.deletions {
-                    match deletion {
-                        Deletion::Untagged(name) => out(&format!("Untagged: {name}\n"))?,
-                        Deletion::Deleted(id) => out(&format!("Deleted: {id}\n"))?,
-                    }
+            Ok(deleted) => {
+                for deletion in deleted.deletions {
+                    out(&match deletion {
+                        Deletion::Untagged(name) => format!("Untagged: {name}\n"),
+                        Deletion::Deleted(id) => format!("Deleted: {id}\n"),
+                    })?;
                 }
             }
             Err(error) => {

@@ -213,47 +213,10 @@ pub(crate) fn cpu_set(text: &str) -> Result<Option<CpuSet>, engine::options::NoC
 /// A duration as Go writes it, in milliseconds: numbers with units and perhaps decimals. 0 is Docker's word for the
 /// default.
 pub(crate) fn duration(text: &str) -> Result<Option<u64>, Error> {
-    const UNITS: [(&str, u64); 8] = [
-        ("ns", 1),
-        ("us", 1_000),
-        ("µs", 1_000),
-        ("μs", 1_000),
-        ("ms", 1_000_000),
-        ("s", 1_000_000_000),
-        ("m", 60_000_000_000),
-        ("h", 3_600_000_000_000),
-    ];
     let error = || Error::Duration(text.to_owned());
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let mut rest = unsigned;
-    let mut total_ns: u128 = 0;
-    while rest != "0" {
-        let end = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .ok_or_else(error)?;
-        let billionths = decimal(&rest[..end], 9).ok_or_else(error)?;
-        rest = &rest[end..];
-        // Go's unit is all up to the next number, so `m` is not the beginning of `ms`.
-        let end = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
-        let unit = UNITS.iter().find(|(name, _)| *name == &rest[..end]);
-        let (_, nanoseconds) = unit.ok_or_else(error)?;
-        let added = billionths
-            .checked_mul(u128::from(*nanoseconds))
-            .ok_or_else(error)?;
-        total_ns += added / 1_000_000_000;
-        rest = &rest[end..];
-        if rest.is_empty() {
-            break;
-        }
-        if rest == "0" {
-            return Err(error());
-        }
-    }
-    match total_ns {
+    match engine::image::docker::duration_ns(text).ok_or_else(error)? {
         0 => Ok(None),
-        _ if text.starts_with('-') => Err(Error::NegativeDuration(text.to_owned())),
+        ..0 => Err(Error::NegativeDuration(text.to_owned())),
         1..1_000_000 => Err(Error::ShortDuration(text.to_owned())),
         total => Ok(Some(u64::try_from(total / 1_000_000).map_err(|_| error())?)),
     }

@@ -142,6 +142,7 @@ pub(crate) fn as_killed(state: State) -> State {
     State {
         status: Status::Exited,
         pid: 0,
+        interface: None,
         exit: Some(ExitStatus::Code(KILLED_MONITOR_CODE)),
         exit_code: KILLED_MONITOR_CODE,
         error: KILLED_MONITOR.to_owned(),

@@ -10,7 +10,6 @@ use protocol::agent::FileStat;
 use protocol::monitor::{Answer, Request};
 use serde::Serialize;
 
-use crate::connection;
 use crate::container::Container;
 use crate::control::unexpected;
 use crate::engine::Engine;
@@ -194,39 +193,6 @@ impl Engine {
         }
         transfer.finish()?;
         Ok(parse_changes(&text))
-    }
-
-    /// Commits a container: pauses it if asked to, and hands its changes as a layer to `store`, which makes the image and
-    /// returns its identifier.
-    pub fn commit<T>(
-        &self,
-        reference: &str,
-        pause: bool,
-        store: impl FnOnce(&Container, BorrowedFd<'_>) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let container = self.container(reference)?;
-        let id = &container.config.id;
-        let pauses = pause && container.state.status == protocol::record::Status::Running;
-        if pauses {
-            self.pause(id)?;
-        }
-        let stored = self.changes_as_layer(id).and_then(|transfer| {
-            let stream = transfer
-                .stream()
-                .ok_or_else(|| conversation(id)(connection::Error::Unexpected))?;
-            let stored = store(&container, stream)?;
-            transfer.finish()?;
-            Ok(stored)
-        });
-        if pauses {
-            // A container that ended meanwhile is not to be resumed.
-            match self.unpause(id) {
-                Err(Error::Refused { .. }) => {}
-                other => other?,
-            }
-        }
-        self.tell(events::container(&container.config, "commit"));
-        stored
     }
 
     /// Reaches the container's sandbox, starting it without a process if need be, and asks for a stream.

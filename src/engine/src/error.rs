@@ -6,9 +6,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use protocol::agent::{Failure, FailureKind};
-
 use image::store::DeleteError;
+use protocol::agent::{Failure, FailureKind};
 
 use crate::{connection, images, index, install, list};
 
@@ -62,6 +61,8 @@ pub enum Subject {
     Pod,
     /// A process that was executed in a container.
     Exec,
+    /// An image.
+    Image,
 }
 
 impl std::fmt::Display for Subject {
@@ -70,6 +71,7 @@ impl std::fmt::Display for Subject {
             Subject::Container => "container",
             Subject::Pod => "pod",
             Subject::Exec => "exec instance",
+            Subject::Image => "image",
         })
     }
 }
@@ -289,10 +291,12 @@ impl Error {
             Error::InvalidName { .. } | Error::Filter(_) => Kind::Invalid,
             Error::Failure(failure) => kind_of(failure.kind),
             Error::Image(images::Error::Absent(_)) => Kind::NotFound,
-            Error::Image(images::Error::Name { .. }) => Kind::Invalid,
+            Error::Image(images::Error::Name { .. } | images::Error::Change(_)) => Kind::Invalid,
             Error::Image(images::Error::Delete(error)) => match error {
-                DeleteError::NameInUse { .. } | DeleteError::InUse { .. } => Kind::Conflict,
                 DeleteError::Store(image::store::Error::NotFound { .. }) => Kind::NotFound,
+                DeleteError::Store(image::store::Error::SeveralNames { .. })
+                | DeleteError::NameInUse { .. }
+                | DeleteError::InUse { .. } => Kind::Conflict,
                 DeleteError::Store(_) => Kind::Internal,
             },
             _ => Kind::Internal,

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 
 use protocol::agent::{ProcessId, TerminalSize};
 use protocol::monitor::{Answer, ExecConfig, ExecState, MAX_DOCUMENT_LEN, Request};
+use protocol::record::ContainerConfig;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -19,6 +20,7 @@ use crate::connection;
 use crate::control::unexpected;
 use crate::engine::{Engine, in_folder, is_id};
 use crate::error::{Error, Refusal, Subject};
+use crate::events;
 use crate::files;
 use crate::id;
 use crate::session::Session;
@@ -93,7 +95,7 @@ impl Engine {
         let created = CreatedExec {
             version: protocol::record::VERSION,
             id: id::new_id(),
-            container: container.config.id,
+            container: container.config.id.clone(),
             config,
             asked,
         };
@@ -101,6 +103,12 @@ impl Engine {
         let path = in_folder(&folder, &format!("{}.json", created.id))?;
         files::write(&path, &created)?;
         self.with_index(|index| index.add_exec(&created.id, &created.container))?;
+        self.tell_exec(
+            "exec_create",
+            &container.config,
+            &created.id,
+            &created.config,
+        );
         Ok(created.id)
     }
 
@@ -112,7 +120,7 @@ impl Engine {
             ..created.config
         };
         let id = created.id;
-        self.exec(&created.container, NewExec { id, config })
+        self.begin_exec(&created.container, NewExec { id, config }, &["exec_start"])
     }
 
     /// An exec that was created.
@@ -139,6 +147,26 @@ impl Engine {
         let request = Request::Resize { process, size };
         self.ask_running(&container, request, Refusal::NotRunning)?;
         Ok(())
+    }
+
+    /// Tells of an exec, with its command as Docker does.
+    pub(crate) fn tell_exec(
+        &self,
+        action: &str,
+        container: &ContainerConfig,
+        exec: &str,
+        config: &ExecConfig,
+    ) {
+        #[derive(Deserialize)]
+        struct Command {
+            args: Vec<String>,
+        }
+        let command: Option<Command> = serde_json::from_str(config.document.get()).ok();
+        let words = command
+            .map(|command| command.args.join(" "))
+            .unwrap_or_default();
+        let told = events::container(container, &format!("{action}: {words}"));
+        self.tell(told.with("execID", exec));
     }
 
     fn created_exec(&self, exec: &str) -> Result<CreatedExec, Error> {

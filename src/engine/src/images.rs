@@ -50,9 +50,12 @@ pub enum Error {
     /// The demo image is not installed.
     #[error(transparent)]
     Install(#[from] install::Error),
-    /// It cannot be removed.
+    /// An image cannot be removed.
     #[error(transparent)]
     Delete(#[from] DeleteError),
+    /// An instruction of `--change` cannot be applied.
+    #[error(transparent)]
+    Change(#[from] image::change::ChangeError),
     /// The demo archive has no image.
     #[error("the demo image's archive is empty")]
     EmptyDemo,
@@ -64,12 +67,12 @@ impl Error {
         match self {
             Error::Image(error) => error.help(),
             Error::Store(error) => error.help(),
+            Error::Delete(error) => error.help(),
             Error::Absent(name) => Some(format!("fetch it with `hull pull {name}`")),
             Error::Foreign { name, .. } => Some(format!(
                 "`hull pull {name}` fetches the variant for this machine, if there is one"
             )),
-            Error::Delete(error) => error.help(),
-            Error::Name { .. } | Error::Install(_) | Error::EmptyDemo => None,
+            Error::Name { .. } | Error::Install(_) | Error::Change(_) | Error::EmptyDemo => None,
         }
     }
 }
@@ -136,43 +139,38 @@ fn find_or_fetch(
 }
 
 impl Engine {
-    /// Removes an image or one of its names ([`Store::delete`]). One that a container uses, running or not, is refused; with
-    /// `force` its names go, and the image stays for its containers.
+    /// Removes an image or one of its names ([`Store::delete`]).
     pub fn remove_image(&self, text: &str, force: bool) -> Result<Deleted, crate::Error> {
+        let store = self.images()?;
+        let users = self.image_users()?;
         let options = DeleteOptions {
             force,
-            users: &self.image_users()?,
+            users: &users,
         };
-        let deleted = self.images()?.delete(text, &options).map_err(Error::from)?;
+        let deleted = store.delete(text, &options).map_err(Error::from)?;
         for deletion in &deleted.deletions {
-            self.tell(match deletion {
-                Deletion::Untagged(name) => Told::new("image", "untag", name).with("name", name),
-                Deletion::Deleted(image) => {
-                    let image = image.to_string();
-                    Told::new("image", "delete", &image).with("name", &image)
-                }
-            });
+            let (action, name) = match deletion {
+                Deletion::Untagged(name) => ("untag", name.clone()),
+                Deletion::Deleted(id) => ("delete", id.to_string()),
+            };
+            self.tell(Told::new("image", action, &name).with("name", &name));
         }
         Ok(deleted)
     }
 
-    /// The images that containers use, running or not.
+    /// All containers, as users of their images.
     pub fn image_users(&self) -> Result<Vec<ImageUser>, crate::Error> {
         let options = ListOptions {
             all: true,
             ..ListOptions::default()
         };
-        let mut users = Vec::new();
-        for one in self.list(&options)? {
-            // One that does not parse is of no image.
-            if let Ok(image) = one.summary.image_id.parse() {
-                users.push(ImageUser {
-                    image,
-                    container: id::short(&one.summary.id).to_owned(),
-                    running: one.state.status.is_alive(),
-                });
-            }
-        }
-        Ok(users)
+        let users = self.list(&options)?.into_iter().filter_map(|one| {
+            Some(ImageUser {
+                image: one.summary.image_id.parse().ok()?,
+                container: id::short(&one.summary.id).to_owned(),
+                running: one.state.status.is_alive(),
+            })
+        });
+        Ok(users.collect())
     }
 }

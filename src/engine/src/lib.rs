@@ -17,6 +17,7 @@
 
 pub mod asked;
 pub mod capabilities;
+mod commit;
 mod connection;
 pub mod container;
 mod control;
@@ -58,6 +59,7 @@ pub mod time;
 pub mod update;
 mod watch;
 
+pub use commit::CommitOptions;
 pub use connection::{Connection, Message, Streams};
 pub use container::Container;
 pub use control::{Ended, Stop, WaitCondition};

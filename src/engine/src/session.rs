@@ -143,6 +143,16 @@ impl Engine {
     /// Executes a process in a running container. [`Event::Attached`] comes if it has streams, then [`Event::Started`] or
     /// [`Event::Failed`], then [`Event::Exited`].
     pub fn exec(&self, reference: &str, exec: NewExec) -> Result<Session<'_>, Error> {
+        self.begin_exec(reference, exec, &["exec_create", "exec_start"])
+    }
+
+    /// The same, with the events that tell of it.
+    pub(crate) fn begin_exec(
+        &self,
+        reference: &str,
+        exec: NewExec,
+        actions: &[&str],
+    ) -> Result<Session<'_>, Error> {
         let container = self.container(reference)?;
         match container.state.status {
             Status::Running => {}
@@ -150,6 +160,9 @@ impl Engine {
             _ => return Err(Error::refused(&container.config.id, Refusal::NotRunning)),
         }
         let process = ProcessId::exec(&container.config.id, &exec.id);
+        for action in actions {
+            self.tell_exec(action, &container.config, &exec.id, &exec.config);
+        }
         let sandbox = container.config.sandbox;
         Session::begin(self, sandbox, process, Purpose::Exec(exec), false)
     }

@@ -47,6 +47,59 @@ impl DockerConfig {
     }
 }
 
+/// A duration as Go writes it, in nanoseconds: numbers, perhaps with decimals, and their units, as in `1m30.5s`; without a
+/// unit only `0`.
+pub fn duration_ns(text: &str) -> Option<i128> {
+    const UNITS: [(&str, i128); 8] = [
+        ("ns", 1),
+        ("us", 1_000),
+        ("µs", 1_000),
+        ("μs", 1_000),
+        ("ms", 1_000_000),
+        ("s", 1_000_000_000),
+        ("m", 60_000_000_000),
+        ("h", 3_600_000_000_000),
+    ];
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if unsigned == "0" {
+        return Some(0);
+    }
+    let mut rest = unsigned;
+    let mut total_ns: i128 = 0;
+    loop {
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+        // Go's unit is all up to the next number, so `m` is not the beginning of `ms`.
+        let end = after.find(|c: char| c.is_ascii_digit() || c == '.');
+        let (unit, after) = after.split_at(end.unwrap_or(after.len()));
+        let (_, unit_ns) = UNITS.iter().find(|(name, _)| *name == unit)?;
+        total_ns =
+            total_ns.checked_add(billionths(number)?.checked_mul(*unit_ns)? / 1_000_000_000)?;
+        rest = after;
+        if rest.is_empty() {
+            return Some(if text.starts_with('-') {
+                -total_ns
+            } else {
+                total_ns
+            });
+        }
+    }
+}
+
+/// A decimal number in billionths; further digits are cut off.
+fn billionths(text: &str) -> Option<i128> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
+        return None;
+    }
+    let fraction: String = fraction
+        .chars()
+        .chain("000000000".chars())
+        .take(9)
+        .collect();
+    format!("{whole}{fraction}").parse().ok()
+}
+
 fn read<T: serde::de::DeserializeOwned>(name: &str, value: serde_json::Value) -> Option<T> {
     match serde_json::from_value(value) {
         Ok(member) => Some(member),
@@ -72,6 +125,23 @@ mod tests {
         assert_eq!((check.interval, check.retries), (5_000_000_000, 2));
         assert_eq!(check.timeout, 0);
         assert_eq!(config.shell.unwrap(), ["/bin/bash", "-c"]);
+    }
+
+    #[test]
+    fn durations_have_units() {
+        for (text, ns) in [
+            ("1m30.5s", 90_500_000_000),
+            ("-1.5h", -5_400_000_000_000),
+            ("+.25us", 250),
+            ("1.0000000019s", 1_000_000_001),
+            ("0", 0),
+            ("-0", 0),
+        ] {
+            assert_eq!(duration_ns(text), Some(ns), "{text}");
+        }
+        for text in ["", "-", "5", ".s", "1", "1s0", "1x", "1.2.3s", "s", "1e3s"] {
+            assert_eq!(duration_ns(text), None, "{text}");
+        }
     }
 
     #[test]

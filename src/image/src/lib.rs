@@ -14,6 +14,7 @@
 //! resolved on the host. Images of any platform are kept; the caller that runs one checks
 //! [`Image::platform`]. Deliberately absent: printing, async, Dockerfiles.
 
+pub mod change;
 mod compression;
 mod create;
 mod digest;
@@ -45,4 +46,4 @@ pub use progress::{Event, LayerName, Progress};
 pub use pull::{PullOptions, Pulled};
 pub use push::{PushOptions, Pushed};
 pub use reference::Reference;
-pub use store::{Image, Layer, Lease, Removed, Store};
+pub use store::{Image, Layer, Lease, Store};

@@ -30,7 +30,6 @@ mod list;
 mod lock;
 mod prune;
 mod records;
-mod remove;
 mod reserve;
 mod sweep;
 
@@ -52,7 +51,6 @@ pub(crate) use layers::LayerJob;
 pub use list::{LabelFilter, ListFilter};
 pub(crate) use lock::FileLock;
 pub use prune::PruneOptions;
-pub use remove::Removed;
 pub use sweep::Swept;
 
 use crate::digest::Digest;

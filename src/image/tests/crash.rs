@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use image::store::Error as StoreError;
+use image::store::{DeleteOptions, Deletion, Error as StoreError};
 use image::{Cause, Error, Reference, Source, Store};
 use support::images::{Packing, TestImage, layer, noise, tar};
 use support::server::Server;
@@ -326,8 +326,13 @@ fn an_image_can_be_removed_from_a_full_disk() {
         let full = std::io::copy(&mut std::io::repeat(1), &mut file).unwrap_err();
         assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
         let store = Store::open(&root).unwrap();
-        let removed = store.remove(&image.id().hex(), false).unwrap();
-        assert_eq!(removed.deleted, Some(image.id()));
+        let deleted = store.delete(&image.id().hex(), &DeleteOptions::default());
+        assert!(
+            deleted
+                .unwrap()
+                .deletions
+                .contains(&Deletion::Deleted(image.id()))
+        );
         assert_eq!(files(&root, "layers"), [""; 0]);
         std::fs::remove_file(filler).unwrap();
     }

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::time::{Duration, UNIX_EPOCH};
 
 use image::erofs::Reader;
-use image::store::Error as StoreError;
+use image::store::{DeleteOptions, Error as StoreError};
 use image::{Cause, Digest, Image, NewImage, Platform, Source, Store, manifest};
 use support::images::{Packing, TestImage, gzip, layer, tar};
 use support::{chain, store};
@@ -134,7 +134,7 @@ fn what_cannot_be_an_image_leaves_nothing_behind() {
     let mut named = new(Some(&base), None);
     named.names = vec![format!("a@{}", base.id).parse().unwrap()];
     assert!(cause(named).0.contains("digest"));
-    store.remove("base:1", true).unwrap();
+    store.delete("base:1", &DeleteOptions::default()).unwrap();
     assert!(cause(new(Some(&base), None)).0.contains("no image"));
     store.repair().unwrap();
     assert!(support::files(&folder.path().join("store"), "layers").len() <= before.len());

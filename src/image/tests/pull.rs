@@ -255,7 +255,12 @@ fn debians_registry_is_understood() {
         .unwrap();
     assert_eq!(pulled.image.id, sample.id());
     // Its blobs can be resumed.
-    store.remove(&reference.to_string(), false).unwrap();
+    store
+        .delete(
+            &reference.to_string(),
+            &image::store::DeleteOptions::default(),
+        )
+        .unwrap();
     let last = &sample.layers[2];
     let partial = _folder
         .path()

@@ -330,7 +330,9 @@ fn a_stored_layer_of_the_first_version_of_the_store_is_upgraded() {
     // As a hull before records left it.
     let database = rusqlite::Connection::open(root.join("images.db")).unwrap();
     database
-        .execute_batch("DROP TABLE blob; PRAGMA user_version = 1")
+        .execute_batch(
+            "DROP TABLE blob; ALTER TABLE image ADD COLUMN doomed INTEGER NOT NULL DEFAULT 0; PRAGMA user_version = 1",
+        )
         .unwrap();
     drop(database);
     std::fs::remove_dir_all(root.join("records")).unwrap();

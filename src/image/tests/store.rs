@@ -5,7 +5,7 @@ mod support;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime};
 
-use image::store::{Damage, Error};
+use image::store::{Damage, DeleteError, DeleteOptions, Deletion, Error};
 use image::{Image, Reference, Source, Store};
 use support::images::{Packing, TestImage, layer, tar};
 use support::{files, store};
@@ -94,25 +94,6 @@ fn an_ambiguous_beginning_is_told() {
 }
 
 #[test]
-fn an_image_goes_with_its_last_name_and_its_layers_with_it() {
-    let (folder, store) = store();
-    let root = folder.path().join("store");
-    let image = put(&store, &TestImage::sample(1), &["a:1", "a:2"]);
-    let removed = store.remove("a:1", false).unwrap();
-    assert_eq!((removed.untagged.len(), removed.deleted), (1, None));
-    assert_eq!(files(&root, "layers").len(), 3);
-    let removed = store.remove("a:2", false).unwrap();
-    assert_eq!(removed.deleted, Some(image.id));
-    assert!(removed.freed_bytes > 1 << 20);
-    assert_eq!(files(&root, "layers"), [""; 0]);
-    assert_eq!(files(&root, "leases"), [""; 0]);
-    assert!(matches!(
-        store.remove("a:2", false),
-        Err(Error::NotFound { .. })
-    ));
-}
-
-#[test]
 fn layers_that_another_image_has_stay() {
     let (folder, store) = store();
     let base = TestImage::sample(1);
@@ -120,66 +101,29 @@ fn layers_that_another_image_has_stay() {
     layers.push(layer(tar(&[("more", b"x")]), Packing::None));
     put(&store, &base, &["base:1"]);
     put(&store, &TestImage::new(layers), &["derived:1"]);
-    store.remove("base:1", false).unwrap();
+    store.delete("base:1", &DeleteOptions::default()).unwrap();
     assert_eq!(files(&folder.path().join("store"), "layers").len(), 4);
     assert!(store.find("derived:1").unwrap().is_some());
-}
-
-#[test]
-fn an_id_with_several_names_needs_force() {
-    let (_folder, store) = store();
-    let image = put(&store, &small("a"), &["a:1", "b:1"]);
-    let id = image.id.short();
-    assert!(matches!(
-        store.remove(&id, false),
-        Err(Error::SeveralNames { .. })
-    ));
-    let removed = store.remove(&id, true).unwrap();
-    assert_eq!(
-        (removed.untagged.len(), removed.deleted),
-        (2, Some(image.id))
-    );
 }
 
 #[test]
 fn a_leased_image_stays_until_the_last_copy_of_its_lease_is_closed() {
     let (folder, store) = store();
     let image = put(&store, &small("a"), &["a:1"]);
-    assert!(!store.is_in_use(&image).unwrap());
     let lease: OwnedFd = store.lease(&image).unwrap().into();
     let copy = lease.try_clone().unwrap();
     drop(lease);
-    assert!(store.is_in_use(&image).unwrap());
     let other = Store::open(&folder.path().join("store")).unwrap();
-    assert!(matches!(
-        other.remove("a:1", false),
-        Err(Error::InUse { .. })
-    ));
+    let delete = || other.delete("a:1", &DeleteOptions::default());
+    assert!(matches!(delete(), Err(DeleteError::NameInUse { .. })));
     drop(copy);
-    assert_eq!(other.remove("a:1", false).unwrap().deleted, Some(image.id));
-    assert!(matches!(store.lease(&image), Err(Error::NotFound { .. })));
-}
-
-#[test]
-fn a_forced_removal_takes_the_names_now_and_the_files_later() {
-    let (folder, store) = store();
-    let root = folder.path().join("store");
-    let image = put(&store, &small("a"), &["a:1"]);
-    let lease = store.lease(&image).unwrap();
-    let removed = store.remove("a:1", true).unwrap();
-    assert_eq!(removed.untagged.len(), 1);
-    assert_eq!(store.images().unwrap(), []);
-    assert_eq!(store.find(&image.id.hex()).unwrap(), None);
     assert!(
-        image.layers[0].path.exists(),
-        "a running sandbox may open it again"
+        delete()
+            .unwrap()
+            .deletions
+            .contains(&Deletion::Deleted(image.id))
     );
-    drop(lease);
-    store.repair().unwrap();
-    // The layer itself has no image now, and goes with the next removal or a day later.
-    let other = put(&store, &small("b"), &["b:1"]);
-    store.remove(&other.id.hex(), true).unwrap();
-    assert_eq!(files(&root, "layers"), [""; 0]);
+    assert!(matches!(store.lease(&image), Err(Error::NotFound { .. })));
 }
 
 #[test]
@@ -234,7 +178,7 @@ fn a_database_from_the_future_is_refused() {
         Store::open(&root),
         Err(Error::Version {
             found: 99,
-            known: 2,
+            known: 3,
             ..
         })
     ));

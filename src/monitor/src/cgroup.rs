@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use protocol::record::Vm;
 use rustix::fs::{Mode, OFlags};
 
-use crate::sweep::{cgroup2_mount, remove_parent};
+use crate::sweep::remove_parent;
 
 /// What hull-vmm itself and the page cache of its disks may take besides the guest's memory.
 const VMM_MEMORY_BYTES: u64 = 128 << 20;
@@ -165,7 +165,7 @@ pub(crate) fn try_out() -> io::Result<Vec<&'static str>> {
 /// Where the cgroup of the sandbox `id` is to be.
 pub(crate) fn place(id: &str) -> io::Result<PathBuf> {
     let missing = || io::Error::other("no cgroup v2 hierarchy is mounted");
-    let mount = cgroup2_mount().ok_or_else(missing)?;
+    let mount = sys::cgroup2::mount_point().ok_or_else(missing)?;
     if rustix::process::geteuid().is_root() {
         return Ok(mount.join("hull").join(id));
     }

@@ -34,7 +34,7 @@ pub(crate) fn report() -> String {
             Ok(missing) => Cgroup::Missing(missing),
             Err(error) => Cgroup::Refused(error.to_string()),
         },
-        cgroup2_mount: crate::sweep::cgroup2_mount().map(|path| path.display().to_string()),
+        cgroup2_mount: sys::cgroup2::mount_point().map(|path| path.display().to_string()),
     };
     serde_json::to_string(&report).expect("plain data can be written")
 }

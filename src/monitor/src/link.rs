@@ -52,6 +52,12 @@ pub(crate) enum ToWarden {
         /// The status is another than before.
         changed: bool,
     },
+    /// A process that was executed in a container has ended. Not answered.
+    ExecEnded {
+        container: String,
+        exec: String,
+        code: u8,
+    },
     /// It has left the sandbox. Not answered.
     Forget { container: String },
     /// Nothing runs any more and nothing will: the machine may go while the speaker serves its last clients. Not answered.

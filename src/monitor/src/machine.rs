@@ -177,6 +177,11 @@ impl Machine {
 }
 
 impl HostSide {
+    /// The interface of the sandbox, if it has a network.
+    pub(crate) fn interface(&self) -> Option<Interface> {
+        self.network.as_ref().map(Attached::interface)
+    }
+
     /// To be polled for its end, until it has been waited for.
     pub(crate) fn end_descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.process.end_descriptor()

@@ -74,7 +74,7 @@ pub(crate) fn start(program: &Path, folder: &Path) -> Result<Native, Error> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    if crate::sweep::cgroup2_mount().is_none() {
+    if sys::cgroup2::mount_point().is_none() {
         return Err(Error::NoCgroup2);
     }
     spawn(program, folder).map_err(Error::Spawn)

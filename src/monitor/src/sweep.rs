@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::template;
 
@@ -37,17 +37,6 @@ fn dead(root: &Path) -> Vec<String> {
     entries.flatten().filter_map(dead).collect()
 }
 
-/// The mount point of the cgroup v2 hierarchy.
-pub(crate) fn cgroup2_mount() -> Option<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    table.lines().find_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        file_system
-            .starts_with("cgroup2 ")
-            .then(|| mount.split(' ').nth(4).map(PathBuf::from))?
-    })
-}
-
 /// Kills and removes the cgroup, of a native container or around a VM, that a dead monitor left behind.
 pub(crate) fn cgroup(id: &str) {
     let Ok(path) = crate::cgroup::place(id) else {
@@ -65,7 +54,7 @@ pub(crate) fn cgroup(id: &str) {
 
 /// Removes hull's own cgroup once nobody is in it; while somebody is, the kernel refuses.
 pub(crate) fn remove_parent() {
-    if let Some(parent) = cgroup2_mount().map(|mount| mount.join("hull"))
+    if let Some(parent) = sys::cgroup2::mount_point().map(|mount| mount.join("hull"))
         && let Err(error) = fs::remove_dir(parent)
     {
         tracing::debug!(%error, "other containers are there");

@@ -21,12 +21,16 @@ pub mod vmm;
 /// What both ends of every conversation must agree on: they are built from one tree.
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("HULL_BUILD"));
 
-/// An error for a person: what failed, and why, to the last cause, joined with ": ".
+/// An error for a person: what failed, and why, to the last cause, joined with ": ". A cause that the error before it has
+/// said already is left out.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text += &format!(": {cause}");
+        let why = cause.to_string();
+        if !text.ends_with(&why) {
+            text += &format!(": {why}");
+        }
         source = cause.source();
     }
     text

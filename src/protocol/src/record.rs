@@ -339,6 +339,9 @@ pub struct State {
     pub restarts: u32,
     /// The user stopped it.
     pub stopped_by_user: bool,
+    /// Its network interface while it runs; `None` if it has loopback alone.
+    #[serde(default)]
+    pub interface: Option<Interface>,
 }
 
 impl Default for State {
@@ -356,6 +359,7 @@ impl Default for State {
             finished_ns: 0,
             restarts: 0,
             stopped_by_user: false,
+            interface: None,
         }
     }
 }

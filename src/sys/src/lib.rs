@@ -4,6 +4,7 @@
 
 pub mod bpf;
 pub mod capabilities;
+pub mod cgroup2;
 pub mod clock;
 pub mod fork;
 pub mod interface;

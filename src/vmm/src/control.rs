@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use devices::virtio::Subscriber;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use protocol::chain;
 use protocol::vmm::{Descriptor, End, FromVmm, MAX_PACKET_LEN, PlacedExtent, ToVmm, VmConfig};
 use sys::packet;
 
@@ -68,22 +69,6 @@ pub fn serve(socket: OwnedFd, stamps: Arc<Stamps>) -> Result<(), Error> {
         );
     }
     result
-}
-
-/// An error and its sources, joined for a person.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let text = source.to_string();
-        // event_manager's errors include their source.
-        if !message.ends_with(&text) {
-            message.push_str(": ");
-            message.push_str(&text);
-        }
-        next = source.source();
-    }
-    message
 }
 
 fn run(socket: &Arc<OwnedFd>, stamps: Arc<Stamps>) -> Result<(), Error> {

@@ -54,7 +54,7 @@ fn serve(stamps: Arc<Stamps>) -> ExitCode {
     let code = match control::serve(socket, stamps) {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("hull-vmm: {}", control::chain(&error));
+            eprintln!("hull-vmm: {}", protocol::chain(&error));
             1
         }
     };

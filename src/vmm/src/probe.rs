@@ -58,7 +58,7 @@ impl Finding {
 pub fn run(kvm: OwnedFd) -> Finding {
     let system = match System::new(kvm) {
         Ok(system) => system,
-        Err(error) => return Finding::NoKvm(crate::control::chain(&error)),
+        Err(error) => return Finding::NoKvm(protocol::chain(&error)),
     };
     match try_payload(&system) {
         Ok(()) => Finding::BootsStockKernel,
@@ -67,7 +67,7 @@ pub fn run(kvm: OwnedFd) -> Finding {
 }
 
 fn try_payload(system: &System) -> Result<(), String> {
-    let text = |error: &dyn std::error::Error| crate::control::chain(error);
+    let text = |error: &dyn std::error::Error| protocol::chain(error);
     let supported = system.supported_cpuid().map_err(|error| text(&error))?;
     let (code, expected) = payload(&supported);
     let ram = Ram::new(&layout::ram(RAM_BYTES)).map_err(|error| text(&error))?;

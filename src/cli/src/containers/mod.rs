@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+pub(crate) mod commit;
 pub(crate) mod control;
 pub(crate) mod cp;
 pub(crate) mod exec;

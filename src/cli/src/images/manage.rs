@@ -196,11 +196,12 @@ pub(crate) fn prune_images(
     all: bool,
     (until_s, labels): Filters,
 ) -> anyhow::Result<(Vec<String>, u64)> {
+    let users = engine.image_users()?;
     let options = PruneOptions {
         all,
         until_s,
         labels,
-        users: &engine.image_users()?,
+        users: &users,
     };
     let deleted = engine.images()?.prune(&options).map_err(Error::from)?;
     let lines = deleted.deletions.iter().map(|deletion| match deletion {

@@ -59,31 +59,3 @@ fn what_is_no_change_is_passed_over() {
     assert!(parse_changes(b"\0A\0X /a\0AB /b\0").is_empty());
     assert_eq!(parse_changes(b"A /\xff\0")[0].path, "/\u{fffd}");
 }
-
-#[test]
-fn a_commit_pauses_and_goes_on_even_if_the_image_cannot_be_made() {
-    let fixture = Fixture::new();
-    let id = fixture.create("web");
-    fixture.engine.start("web").unwrap();
-    let committed = fixture.engine.commit("web", true, |container, stream| {
-        assert_eq!(
-            fixture.recorded(&id).status,
-            protocol::record::Status::Paused
-        );
-        let mut text = String::new();
-        let stream = stream.try_clone_to_owned().unwrap();
-        std::fs::File::from(stream)
-            .read_to_string(&mut text)
-            .unwrap();
-        Ok((container.config.name.clone(), text))
-    });
-    assert_eq!(committed.unwrap(), ("web".to_owned(), "a tar".to_owned()));
-    let failed: Result<(), Error> = fixture
-        .engine
-        .commit("web", true, |_, _| Err(Error::Ambiguous("x".into())));
-    assert!(failed.is_err());
-    assert_eq!(
-        fixture.recorded(&id).status,
-        protocol::record::Status::Running
-    );
-}

@@ -184,7 +184,14 @@ impl Monitor {
                 let failure = Failure::new(FailureKind::NotFound, "no such path");
                 self.answer(id, seq, Err(failure));
             }
-            Request::Archive { .. } | Request::Diff { .. } => self.stream(id, seq, b"a tar"),
+            Request::Diff { container }
+                if self.behaviour(&container).iter().any(|w| w == "torn") =>
+            {
+                let failure = Failure::new(FailureKind::Other, "it was torn");
+                self.stream_until(id, seq, &[0; 1024], Err(failure));
+            }
+            Request::Diff { .. } => self.stream(id, seq, &[0; 1024]),
+            Request::Archive { .. } => self.stream(id, seq, b"a tar"),
             Request::Shutdown => {
                 let ids: Vec<String> = self.members();
                 for container in ids {
@@ -282,6 +289,10 @@ impl Monitor {
     }
 
     fn stream(&mut self, id: u64, seq: u64, bytes: &[u8]) {
+        self.stream_until(id, seq, bytes, Ok(Answer::Done));
+    }
+
+    fn stream_until(&mut self, id: u64, seq: u64, bytes: &[u8], end: Result<Answer, Failure>) {
         let (ours, theirs) = sys::packet::stream_pair().unwrap();
         let message = FromMonitor::Streams {
             seq,
@@ -290,7 +301,7 @@ impl Monitor {
         };
         self.say(id, &message, &[theirs.as_fd()]);
         File::from(ours).write_all(bytes).unwrap();
-        self.answer(id, seq, Ok(Answer::Done));
+        self.answer(id, seq, end);
     }
 
     fn log(&self, container: &str, text: &str) {

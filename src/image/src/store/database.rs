@@ -20,7 +20,7 @@ use super::error::Error;
 use crate::digest::Digest;
 
 /// The version of the schema, kept in `user_version`.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// How long a command waits for another's transaction; they last milliseconds, but a disk may be
 /// slow.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,8 +30,7 @@ CREATE TABLE image (
     id TEXT PRIMARY KEY,            -- digest of the configuration
     config BLOB NOT NULL,
     manifest BLOB,                  -- as pulled; null for what was imported without one
-    stored_s INTEGER NOT NULL,      -- seconds since 1970
-    doomed INTEGER NOT NULL DEFAULT 0 -- to be deleted when its last lease ends
+    stored_s INTEGER NOT NULL       -- seconds since 1970
 ) STRICT;
 CREATE TABLE layer (
     id INTEGER PRIMARY KEY,
@@ -112,7 +111,7 @@ impl Database {
         };
         match database.version()? {
             VERSION => Ok(database),
-            0 | 1 => {
+            0..VERSION => {
                 database.write(upgrade)?;
                 Ok(database)
             }
@@ -148,7 +147,7 @@ impl Database {
     /// Every image, newest first.
     pub(crate) fn images(&self) -> Result<Vec<ImageRow>> {
         self.read(|db| {
-            db.prepare("SELECT id, config, stored_s FROM image WHERE doomed = 0 ORDER BY stored_s DESC, id")?
+            db.prepare("SELECT id, config, stored_s FROM image ORDER BY stored_s DESC, id")?
                 .query_map([], image_row)?
                 .collect()
         })
@@ -156,11 +155,9 @@ impl Database {
 
     pub(crate) fn image(&self, id: &Digest) -> Result<Option<ImageRow>> {
         self.read(|db| {
-            db.prepare_cached(
-                "SELECT id, config, stored_s FROM image WHERE id = ?1 AND doomed = 0",
-            )?
-            .query_row([id.to_string()], image_row)
-            .optional()
+            db.prepare_cached("SELECT id, config, stored_s FROM image WHERE id = ?1")?
+                .query_row([id.to_string()], image_row)
+                .optional()
         })
     }
 
@@ -180,7 +177,7 @@ impl Database {
         // 'g' follows every hexadecimal digit.
         let to = format!("{from}g");
         self.read(|db| {
-            db.prepare("SELECT id FROM image WHERE id >= ?1 AND id < ?2 AND doomed = 0")?
+            db.prepare("SELECT id FROM image WHERE id >= ?1 AND id < ?2")?
                 .query_map([from, to], |row| digest(row, 0))?
                 .collect()
         })
@@ -270,7 +267,7 @@ impl Database {
         self.write(|db| {
             db.execute(
                 "INSERT INTO image (id, config, manifest, stored_s) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (id) DO UPDATE SET config = ?2, manifest = coalesce(?3, manifest), doomed = 0",
+                 ON CONFLICT (id) DO UPDATE SET config = ?2, manifest = coalesce(?3, manifest)",
                 params![id, config, manifest, now],
             )?;
             db.execute("DELETE FROM image_layer WHERE image_id = ?1", [&id])?;
@@ -306,38 +303,12 @@ impl Database {
         })
     }
 
-    /// Takes all names away and hides the image until [`Database::delete_image`].
-    pub(crate) fn doom(&mut self, id: &Digest) -> Result<()> {
-        let id = id.to_string();
-        self.write(|db| {
-            db.execute("DELETE FROM name WHERE image_id = ?1", [&id])?;
-            db.execute("UPDATE image SET doomed = 1 WHERE id = ?1", [&id])?;
-            Ok(())
-        })
-    }
-
-    pub(crate) fn doomed(&self) -> Result<Vec<Digest>> {
-        self.read(|db| {
-            db.prepare("SELECT id FROM image WHERE doomed = 1")?
-                .query_map([], |row| digest(row, 0))?
-                .collect()
-        })
-    }
-
-    /// The ids of all images, doomed ones too.
+    /// The ids of all images.
     pub(crate) fn image_ids(&self) -> Result<Vec<Digest>> {
         self.read(|db| {
             db.prepare("SELECT id FROM image")?
                 .query_map([], |row| digest(row, 0))?
                 .collect()
-        })
-    }
-
-    pub(crate) fn delete_image(&mut self, id: &Digest) -> Result<()> {
-        let id = id.to_string();
-        self.write(|db| {
-            db.execute("DELETE FROM image WHERE id = ?1", [&id])
-                .map(drop)
         })
     }
 
@@ -371,6 +342,12 @@ fn upgrade(db: &Transaction<'_>) -> Rows<()> {
     }
     if found < 2 {
         db.execute_batch(blobs::SCHEMA)?;
+    }
+    if (1..3).contains(&found) {
+        // Before, an image whose removal was forced was marked so while a container used it.
+        db.execute_batch("ALTER TABLE image DROP COLUMN doomed")?;
+    }
+    if found < VERSION {
         db.pragma_update(None, "user_version", VERSION)?;
     }
     Ok(())

@@ -1,13 +1,12 @@
 //! Deleting images by Docker's rules (moby, daemon/images/image_delete.go): what a name or an id takes with it, and
-//! what containers keep. Where Docker's containers keep the layers alone, hull's keep the image, without names: pruning
-//! removes it when they are gone.
+//! what containers keep.
 //!
 //! | Given | Without force | With force |
 //! |---|---|---|
 //! | a name, others remain | the name goes | the same |
 //! | the last name | refused if any container uses the image | goes; the image too, unless a container uses it |
 //! | an id with several names | refused | all names and the image go |
-//! | an id in use by a stopped container | refused | all names go |
+//! | an id in use by a stopped container | refused | all names go; the image stays for its container |
 //! | an id in use by a running container | refused | refused |
 
 use super::{Error, FileLock, Result, Store};
@@ -57,9 +56,9 @@ pub struct Deleted {
 pub enum DeleteError {
     /// A container uses the image, which would go with its last name.
     #[error(
-        "conflict: unable to remove repository reference \"{name}\" (must force) - {} is using its referenced image {}",
-        .user.named(),
-        .image.short()
+        "conflict: unable to remove repository reference \"{name}\" (must force) - container {} is using its referenced \
+         image {}",
+        .user, .image.short()
     )]
     NameInUse {
         /// The name, as it was given.
@@ -71,17 +70,16 @@ pub enum DeleteError {
     },
     /// A container uses the image.
     #[error(
-        "conflict: unable to delete {} ({}) - image is being used by {user}",
+        "conflict: unable to delete {} ({}) - image is being used by {} container {user}",
         .image.short(),
-        if *.can_be_forced { "must be forced" } else { "cannot be forced" }
+        if .user.running { "cannot be forced" } else { "must be forced" },
+        if .user.running { "running" } else { "stopped" }
     )]
     InUse {
         /// The image.
         image: Digest,
         /// Which container.
         user: User,
-        /// It does not run, and the image has names that can go.
-        can_be_forced: bool,
     },
     /// The store.
     #[error(transparent)]
@@ -99,20 +97,11 @@ pub struct User {
 
 impl std::fmt::Display for User {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.container, self.running) {
-            (Some(container), true) => write!(f, "running container {container}"),
-            (Some(container), false) => write!(f, "stopped container {container}"),
-            (None, _) => f.write_str("a running container"),
-        }
-    }
-}
-
-impl User {
-    fn named(&self) -> String {
-        match &self.container {
-            Some(container) => format!("container {container}"),
-            None => "a container".to_owned(),
-        }
+        f.write_str(
+            self.container
+                .as_deref()
+                .unwrap_or("that has just been created"),
+        )
     }
 }
 
@@ -123,14 +112,12 @@ impl DeleteError {
             DeleteError::NameInUse { .. } => {
                 Some("remove the container first, or force the removal of the name".to_owned())
             }
-            DeleteError::InUse {
-                can_be_forced: true,
-                ..
-            } => Some("remove the container first, or force the image's removal".to_owned()),
             DeleteError::InUse { user, .. } if user.running => {
                 Some("stop and remove the container first".to_owned())
             }
-            DeleteError::InUse { .. } => Some("remove the container first".to_owned()),
+            DeleteError::InUse { .. } => {
+                Some("remove the container first, or force the image's removal".to_owned())
+            }
             DeleteError::Store(error) => error.help(),
         }
     }
@@ -161,7 +148,7 @@ impl Store {
         if let Ok(name) = text.parse::<Reference>() {
             let named = self.database().image_named(&name.canonical())?;
             if let Some(row) = named {
-                return self.delete_name(&row.id, (text, &name), options);
+                return self.delete_name(&row.id, &name, options);
             }
         }
         let id = self.id_with_prefix(text)?;
@@ -174,7 +161,7 @@ impl Store {
     fn delete_name(
         &self,
         id: &Digest,
-        (text, name): (&str, &Reference),
+        name: &Reference,
         options: &DeleteOptions<'_>,
     ) -> std::result::Result<Deleted, DeleteError> {
         let (going, staying) = self.split_names(id, name)?;
@@ -187,7 +174,7 @@ impl Store {
             && let Some(user) = self.user_of(id, options.users, false)?
         {
             return Err(DeleteError::NameInUse {
-                name: text.to_owned(),
+                name: name.to_string(),
                 image: *id,
                 user,
             });
@@ -208,22 +195,15 @@ impl Store {
         id: Digest,
         options: &DeleteOptions<'_>,
     ) -> std::result::Result<Deleted, DeleteError> {
-        let names = self.database().names(&id)?;
-        let user = self.user_of(&id, options.users, false)?;
-        if let Some(user) = &user
-            && (!options.force || user.running || names.is_empty())
-        {
-            return Err(DeleteError::InUse {
-                image: id,
-                can_be_forced: !options.force && !user.running && !names.is_empty(),
-                user: user.clone(),
-            });
+        if let Some(user) = self.user_of(&id, options.users, options.force)? {
+            return Err(DeleteError::InUse { image: id, user });
         }
+        let names = self.database().names(&id)?;
         if !options.force && !is_single(&names) {
             return Err(Error::SeveralNames { id, names }.into());
         }
-        if user.is_some() {
-            let mut deleted = Deleted::default();
+        let mut deleted = Deleted::default();
+        if self.user_of(&id, options.users, false)?.is_some() {
             deleted.untagged(self.database().untag(&id, &names)?);
             return Ok(deleted);
         }
@@ -235,14 +215,9 @@ impl Store {
                     container: None,
                     running: true,
                 };
-                return Err(DeleteError::InUse {
-                    image: id,
-                    user,
-                    can_be_forced: false,
-                });
+                return Err(DeleteError::InUse { image: id, user });
             }
         }
-        let mut deleted = Deleted::default();
         deleted.untagged(names);
         deleted.deletions.push(Deletion::Deleted(id));
         deleted.freed_bytes = self.sweep(0)?.bytes;
@@ -276,6 +251,21 @@ impl Store {
             container: None,
             running: true,
         }))
+    }
+
+    /// The image's names that go with this one, and those that stay: with the last tag of a
+    /// repository go that repository's digests.
+    fn split_names(&self, id: &Digest, name: &Reference) -> Result<(Vec<String>, Vec<String>)> {
+        let names = self.database().names(id)?;
+        let (canonical, repository) = (name.canonical(), name.full_repository());
+        let (digests, tags) = (format!("{repository}@"), format!("{repository}:"));
+        let last_tag = name.digest().is_none()
+            && !names
+                .iter()
+                .any(|other| other.starts_with(&tags) && *other != canonical);
+        Ok(names
+            .into_iter()
+            .partition(|other| *other == canonical || (last_tag && other.starts_with(&digests))))
     }
 
     /// Deletes an image that has no other names than these. Its layers are left to a sweep.

@@ -72,14 +72,11 @@ pub enum Error {
         /// How many.
         count: usize,
     },
-    /// A running container uses it.
-    #[error("image {image} is in use by a running container")]
-    InUse {
-        /// As it was asked for.
-        image: String,
-    },
     /// It has several names, so its id alone does not say which one to remove.
-    #[error("image {} has several names: {}", .id.short(), .names.join(", "))]
+    #[error(
+        "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories: {}",
+        .id.short(), .names.join(", ")
+    )]
     SeveralNames {
         /// Which image.
         id: Digest,
@@ -213,9 +210,6 @@ impl Error {
             Error::Version { .. } => "use the hull that wrote it, or a newer one",
             Error::NotFound { .. } => "`hull images` lists what there is; `hull pull` fetches more",
             Error::Ambiguous { .. } => "give more digits of the id",
-            Error::InUse { .. } => {
-                "stop the container first, or force the removal of the image's names"
-            }
             Error::SeveralNames { .. } => {
                 "remove it by one of its names, or force the removal of all"
             }

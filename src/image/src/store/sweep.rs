@@ -57,7 +57,6 @@ impl Store {
         // leftover.
         let Some(_alone) = lock else { return Ok(swept) };
         swept.done = true;
-        self.delete_doomed()?;
         self.sweep_leases(&mut swept)?;
         swept.folder(&self.root.join("tmp"), |_, _| true)?;
         swept.folder(&self.root.join("locks"), |_, _| true)?;
@@ -104,20 +103,6 @@ impl Store {
             if let Some(lock) = lock {
                 lock.remove().map_err(Error::io("remove", path))?;
                 swept.files += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// Deletes the images whose removal was forced while they were in use, if they no longer are.
-    fn delete_doomed(&self) -> Result<()> {
-        let doomed = self.database().doomed()?;
-        for id in doomed {
-            let path = self.lease_path(&id);
-            let lock = FileLock::try_exclusive(&path).map_err(Error::io("lock", &path))?;
-            if let Some(lock) = lock {
-                self.database().delete_image(&id)?;
-                lock.remove().map_err(Error::io("remove", path))?;
             }
         }
         Ok(())

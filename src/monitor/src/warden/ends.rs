@@ -37,7 +37,7 @@ impl Warden {
             } else {
                 Status::Exited
             };
-            state.pid = 0;
+            (state.pid, state.interface) = (0, None);
             state.exit = Some(status);
             state.exit_code = status.code();
             state.oom_killed = oom_killed;
@@ -63,6 +63,7 @@ impl Warden {
             .filter(|member| matches!(member.state.status, Status::Running | Status::Paused))
             .map(|member| member.config.id.clone())
             .collect();
+        let has_failed = reason.is_some();
         let error = reason.unwrap_or_else(|| match self.is_quitting {
             true => "hull was asked to end".to_owned(),
             false => "the sandbox ended".to_owned(),
@@ -81,7 +82,10 @@ impl Warden {
         let (mut start, mut pause) = (Vec::new(), Duration::ZERO);
         for member in self.members.iter_mut() {
             if member.state.status == Status::Restarting {
-                pause = pause.max(member.backoff.current());
+                // A speaker that ended by itself has waited, and served clients meanwhile.
+                if has_failed {
+                    pause = pause.max(member.backoff.current());
+                }
                 start.push(member.config.id.clone());
             }
         }

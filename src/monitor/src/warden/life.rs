@@ -186,7 +186,11 @@ impl Life {
             ToWarden::Load { container } => self.load(warden, &container),
             ToWarden::Started { container, pid } => {
                 let now = sys::clock::realtime_ns();
+                let has_network = member(warden, &container)?.config.run.network;
+                let interface = self.host.as_ref().filter(|_| has_network);
+                let interface = interface.and_then(HostSide::interface);
                 self.record(warden, &container, "start", &[], |state| {
+                    state.interface = interface;
                     let restarted = state.status == Status::Restarting;
                     state.restarts = if restarted { state.restarts + 1 } else { 0 };
                     state.status = Status::Running;
@@ -254,6 +258,16 @@ impl Life {
                 }
                 Ok(())
             }
+            ToWarden::ExecEnded {
+                container,
+                exec,
+                code,
+            } => {
+                let root = warden.config.root.clone();
+                let ended = [("execID", cut(exec)), ("exitCode", code.to_string())];
+                events::write(&root, member(warden, &container)?, "exec_die", &ended);
+                Ok(())
+            }
             ToWarden::Forget { container } => {
                 if warden.config.kind != SandboxKind::Single {
                     member(warden, &container)?;
@@ -313,7 +327,7 @@ impl Life {
                 0 => Status::Created,
                 _ => Status::Exited,
             };
-            state.pid = 0;
+            (state.pid, state.interface) = (0, None);
             state.exit_code = code;
             state.error = error;
             state.finished_ns = now;

@@ -14,11 +14,11 @@ use kvm_bindings::{
     kvm_cpuid_entry2, kvm_msr_entry, kvm_xcrs,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use protocol::chain;
 use protocol::vmm::End;
 use vmm_sys_util::signal::Killable;
 
 use crate::bus::Bus;
-use crate::control::chain;
 use crate::ends::Ends;
 use crate::kvm::{Error, Vm, failed};
 use crate::snapshot::{self, Saver, VcpuState};

@@ -85,7 +85,7 @@ pub(super) fn of(container: &Container) -> Result<Value, engine::Error> {
         },
         "Mounts": mounts(config, &asked),
         "Config": config_document(config, &asked),
-        "NetworkSettings": network(config),
+        "NetworkSettings": network(config, state),
         "Sandbox": config.sandbox,
     }))
 }
@@ -219,30 +219,30 @@ fn mounts(config: &ContainerConfig, asked: &Asked) -> Value {
     Value::Array(volumes.chain(tmpfs).collect())
 }
 
-/// The addresses are the monitor's: no record has them.
-fn network(config: &ContainerConfig) -> Value {
+/// Its place on the network, with addresses while it runs.
+fn network(config: &ContainerConfig, state: &State) -> Value {
     let name = if config.run.network { "bridge" } else { "none" };
-    let networks = Map::from_iter([(
-        name.to_owned(),
-        json!({
-            "NetworkID": name,
-            "EndpointID": "",
-            "Gateway": "",
-            "IPAddress": "",
-            "IPPrefixLen": 0,
-            "MacAddress": "",
-            "Aliases": null,
+    let address = match state.interface.as_ref().filter(|_| state.status.is_alive()) {
+        None => json!({"Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "MacAddress": ""}),
+        Some(interface) => json!({
+            "Gateway": interface.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+            "IPAddress": interface.address.to_string(),
+            "IPPrefixLen": interface.prefix_len,
+            "MacAddress": interface.mac.map(|byte| format!("{byte:02x}")).join(":"),
         }),
-    )]);
-    json!({
+    };
+    let with = |mut document: Value| {
+        for (key, value) in address.as_object().into_iter().flatten() {
+            document[key] = value.clone();
+        }
+        document
+    };
+    let endpoint = with(json!({"NetworkID": name, "EndpointID": "", "Aliases": null}));
+    with(json!({
         "Bridge": "",
         "SandboxID": config.sandbox,
         "SandboxKey": "",
         "Ports": {},
-        "Gateway": "",
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "MacAddress": "",
-        "Networks": networks,
-    })
+        "Networks": Map::from_iter([(name.to_owned(), endpoint)]),
+    }))
 }

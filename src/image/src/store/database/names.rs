@@ -33,7 +33,7 @@ impl Database {
         let id = id.to_string();
         self.write(|db| {
             let known = db
-                .prepare("SELECT 1 FROM image WHERE id = ?1 AND doomed = 0")?
+                .prepare("SELECT 1 FROM image WHERE id = ?1")?
                 .exists([&id])?;
             if known {
                 db.execute(

@@ -356,7 +356,10 @@ impl Session {
         if let Some(Phase::Due(at)) = self.containers.get(id).map(|container| container.phase)
             && now >= at
         {
-            self.begin_start(id);
+            match self.end.broken.is_some() {
+                true => self.leave_restarts(),
+                false => self.begin_start(id),
+            }
         }
     }
 }

@@ -165,6 +165,16 @@ impl Session {
         }
     }
 
+    /// Without a machine, restarts are the warden's: with another machine and another speaker, once the first is due.
+    /// Until then clients are served here.
+    pub(super) fn leave_restarts(&mut self) {
+        for container in self.containers.values_mut() {
+            if matches!(container.phase, Phase::Due(_)) {
+                container.phase = Phase::Idle;
+            }
+        }
+    }
+
     /// Ends the session if nothing runs, nothing will, and nobody waits for an answer.
     pub(super) fn check_end(&mut self) {
         if self.end.ended || self.end.shutting_down {

@@ -96,6 +96,13 @@ impl Session {
         };
         let waiters = std::mem::take(&mut known.waiters);
         known.exit = Some(exit.clone());
+        if let Some(exec) = &process.exec {
+            self.actions.push(Action::Warden(ToWarden::ExecEnded {
+                container: process.container.clone(),
+                exec: exec.clone(),
+                code: exit.status.code(),
+            }));
+        }
         for (ask, _) in waiters {
             self.answer(ask, Ok(Answer::Exited(Box::new(exit.clone()))));
         }
@@ -128,10 +135,8 @@ impl Session {
             Recording::Killing { ask, signal } => self.kill_now(id, ask, signal),
             Recording::Paused { ask } => self.answer(ask, Ok(Answer::Done)),
             Recording::Exited(exit) => {
-                // Without a machine, the restart is the warden's: with another machine and another speaker.
-                let goes_on = !self.end.quitting && self.end.broken.is_none();
                 container.phase = match next {
-                    Next::Restart { after_ms } if goes_on => {
+                    Next::Restart { after_ms } if !self.end.quitting => {
                         Phase::Due(after(now, Duration::from_millis(after_ms)))
                     }
                     _ => Phase::Idle,

@@ -163,8 +163,13 @@ impl Session {
         if self.end.quitting {
             return self.refuse(ask, FailureKind::WrongState, "the sandbox is being stopped");
         }
+        let is_broken = self.end.broken.is_some();
         let container = self.container(id);
         match container.phase {
+            Phase::Due(_) if is_broken => {
+                let failure = container.wrong_state("is restarting");
+                self.answer(ask, Err(failure));
+            }
             Phase::Idle | Phase::Due(_) => {
                 container.starters.push(ask);
                 self.begin_start(id);

@@ -120,9 +120,27 @@ fn h8_a_machine_that_is_killed_leaves_the_restart_to_the_warden() {
     });
     w.act();
     w.warden_records(Next::Restart { after_ms: 100 });
-    assert!(w.saw("end"));
+    assert!(!w.saw("end"), "clients are served until it is due");
+    w.ask(1, 2, start(ID));
+    assert_eq!(w.told, ["1/2: WrongState: container box is restarting"]);
     w.wait(Duration::from_secs(1));
+    assert!(w.saw("end"));
     assert_eq!(w.count("warden StartFailed"), 0);
+}
+
+#[test]
+fn h11_a_stop_takes_back_a_restart_with_another_machine_too() {
+    let mut w = World::running(RestartPolicy::Always);
+    w.session.machine_ended(Broken {
+        message: "hull-vmm was killed".into(),
+        console: Vec::new(),
+    });
+    w.act();
+    w.warden_records(Next::Restart { after_ms: 60_000 });
+    w.ask(1, 2, stop(ID));
+    w.settle();
+    assert_eq!(w.told, ["1/2: exited 137 (hull-vmm was killed)"]);
+    assert!(w.saw("warden Stopping") && w.saw("end"));
 }
 
 #[test]
