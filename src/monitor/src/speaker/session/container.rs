@@ -83,6 +83,8 @@ pub(super) struct Container {
     pub(super) after_mount: VecDeque<(Ask, protocol::monitor::Request)>,
     pub(super) recording: VecDeque<Recording>,
     pub(super) kill_at: Option<Instant>,
+    /// A user has stopped it, and it has not ended yet.
+    pub(super) is_stopped: bool,
     pub(super) measure_by: Option<Instant>,
     pub(super) measured: Option<Box<Measured>>,
     /// It has been started in this session.
@@ -104,6 +106,7 @@ impl Container {
             after_mount: VecDeque::new(),
             recording: VecDeque::new(),
             kill_at: None,
+            is_stopped: false,
             measure_by: None,
             measured: None,
             has_run: false,
@@ -290,9 +293,7 @@ impl Session {
         }
         container.phase = Phase::Running;
         container.paused = false;
-        // Recorded already, or about to be.
-        let is_stop = |recording: &Recording| matches!(recording, Recording::Stopping { .. });
-        let stopping = container.kill_at.is_some() || container.recording.iter().any(is_stop);
+        let stopping = container.is_stopped;
         container.recording.push_back(Recording::Started);
         self.tell(ToWarden::Started {
             container: id.to_owned(),

@@ -75,6 +75,7 @@ impl Session {
         };
         container.phase = Phase::Recording;
         container.kill_at = None;
+        container.is_stopped = false;
         container.checks = None;
         container.paused = false;
         let message = ToWarden::Exited {
@@ -155,6 +156,7 @@ impl Session {
             return;
         };
         container.phase = Phase::Idle;
+        container.is_stopped = false;
         let starters = std::mem::take(&mut container.starters);
         let stoppers = std::mem::take(&mut container.stoppers);
         let (next, rest) = std::mem::take(&mut container.first.waiters)

@@ -291,7 +291,9 @@ impl Session {
 
     /// Has it recorded that a container is stopped by the user, which then is.
     pub(super) fn begin_stop(&mut self, id: &str, signal: i32, timeout: Option<Duration>) {
-        self.container(id)
+        let container = self.container(id);
+        container.is_stopped = true;
+        container
             .recording
             .push_back(Recording::Stopping { signal, timeout });
         self.tell(ToWarden::Stopping {
@@ -317,6 +319,7 @@ impl Session {
             // A restart is due no more (lifecycle H11).
             Phase::Due(_) | Phase::Idle => {
                 container.phase = Phase::Idle;
+                container.is_stopped = false;
                 let exit = container.first.exit.clone();
                 for ask in std::mem::take(&mut container.stoppers) {
                     let answer = match &exit {

@@ -243,7 +243,13 @@ fn h11_a_stop_that_comes_before_the_process_executes_holds_after_it() {
     w.session.agent_hello();
     w.client(1);
     w.ask(1, 1, start(ID));
-    w.ask(1, 2, stop(ID));
+    // Its time is over before the process executes.
+    let now = Request::Stop {
+        container: ID.to_owned(),
+        signal: None,
+        timeout_s: Some(0),
+    };
+    w.ask(1, 2, now);
     let started = |w: &World| match w.warden.last() {
         Some(ToWarden::Started { stopping, .. }) => Some(*stopping),
         _ => None,
@@ -253,6 +259,7 @@ fn h11_a_stop_that_comes_before_the_process_executes_holds_after_it() {
             true => w.agent_replies(),
             false => w.warden_records(Next::Stay),
         }
+        w.wait(Duration::from_millis(1));
     }
     assert_eq!(started(&w), Some(true));
     // The next start is another matter.
