@@ -58,7 +58,7 @@ pub(crate) struct RmiArgs {
     /// Names or identifiers
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
-    /// Remove every name, and images in use as soon as their containers end
+    /// Remove every name, and the names of images that containers use
     #[arg(short, long)]
     force: bool,
 }
