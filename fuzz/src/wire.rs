@@ -142,7 +142,7 @@ pub fn to_vmm(data: &[u8]) {
     }
     let serve = |socket: OwnedFd| vmm::control::serve(socket, Arc::default());
     let error = serve(theirs).expect_err("there is no KVM");
-    assert!(!vmm::control::chain(&error).is_empty());
+    assert!(!protocol::chain(&error).is_empty());
 }
 
 /// A hull-vmm that is in a guest's hands, in the monitor: its packets, and its last words.

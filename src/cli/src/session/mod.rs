@@ -12,8 +12,7 @@ use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use engine::protocol::agent::ExitStatus;
-use engine::protocol::monitor::{Exit, Measured};
+use engine::protocol::monitor::Measured;
 use engine::session::{Event, Session};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::stdio;
@@ -27,7 +26,7 @@ mod keys;
 mod pump;
 pub(crate) mod terminal;
 
-pub(crate) use end::{End, Error};
+pub(crate) use end::{End, Error, code};
 use pump::{Failed, FirstOutput, Input, Output};
 use terminal::RawMode;
 
@@ -434,15 +433,6 @@ impl Stay<'_, '_> {
     }
 }
 
-/// The code that a command which stayed with a process exits with.
-pub(crate) fn code(exit: &Exit) -> u8 {
-    match (exit.status, &exit.error) {
-        // It did not end by itself, or succeeded and a part of its output is missing: hull's own failure.
-        (ExitStatus::Signal(_) | ExitStatus::Code(0), Some(_)) => crate::FAILED,
-        (status, _) => status.code(),
-    }
-}
-
 fn show(text: &str, raw: bool) {
     use std::io::Write;
     let text = match raw {
@@ -471,33 +461,5 @@ fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<(), Error> 
     match poll(fds, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(Error::Wait(error.into())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_success_with_lost_output_is_none() {
-        let code_of = |status, error: Option<&str>| {
-            code(&Exit {
-                status,
-                oom_killed: false,
-                error: error.map(str::to_owned),
-                console: Vec::new(),
-                measured: None,
-            })
-        };
-        assert_eq!(code_of(ExitStatus::Code(0), None), 0);
-        assert_eq!(
-            code_of(ExitStatus::Code(0), Some("output was lost")),
-            crate::FAILED
-        );
-        assert_eq!(code_of(ExitStatus::Code(3), Some("output was lost")), 3);
-        assert_eq!(
-            code_of(ExitStatus::Signal(9), Some("the VM broke")),
-            crate::FAILED
-        );
     }
 }
