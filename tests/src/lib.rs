@@ -214,3 +214,23 @@ impl Outcome {
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim_end().to_string()
 }
+
+/// The folder of real images that tests/images/build.sh has made: HULL_TEST_IMAGES names another than the cache's.
+pub fn images() -> Result<PathBuf> {
+    let folder = match std::env::var_os("HULL_TEST_IMAGES") {
+        Some(folder) => PathBuf::from(folder),
+        None => {
+            let home = std::env::var_os("HOME").context("HOME is not set")?;
+            let cache = std::env::var_os("HULL_CACHE").map(PathBuf::from);
+            cache
+                .unwrap_or_else(|| Path::new(&home).join(".cache/hull"))
+                .join("images")
+        }
+    };
+    ensure!(
+        folder.join("done").exists(),
+        "{} has no images: tests/images/build.sh makes them",
+        folder.display()
+    );
+    Ok(folder)
+}

@@ -8,31 +8,37 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tests::{Hull, wait_until};
+use tests::{Hull, images, wait_until};
 
 const PSQL: &str =
     "exec -i -u postgres db /usr/lib/postgresql/15/bin/psql -h /tmp -qtA -v ON_ERROR_STOP=1";
 /// Rows that are committed before each kill.
 const ROWS: usize = 10;
 
-fn images() -> Result<PathBuf> {
-    let named = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = named("HULL_CACHE").map(|cache| cache.join("images"));
-    let home = named("HOME").map(|home| home.join(".cache/hull/images"));
-    named("HULL_TEST_IMAGES")
-        .or(cache)
-        .or(home)
-        .context("HOME is not set")
-}
-
-/// A layout of one image of a layout of several.
+/// Copies one image of a layout of several to a layout of its own, which has the folder of blobs.
 fn only(layout: &Path, tag: &str, to: &Path) -> Result<()> {
-    std::os::unix::fs::symlink(layout.join("blobs"), to.join("blobs"))?;
-    std::fs::copy(layout.join("oci-layout"), to.join("oci-layout"))?;
-    let mut index: Value = serde_json::from_slice(&std::fs::read(layout.join("index.json"))?)?;
+    let read =
+        |path: &Path| -> Result<Value> { Ok(serde_json::from_slice(&std::fs::read(path)?)?) };
+    let mut index = read(&layout.join("index.json"))?;
     let manifests = index["manifests"].as_array_mut().context("an index")?;
     manifests.retain(|one| one["annotations"]["org.opencontainers.image.ref.name"] == tag);
     ensure!(manifests.len() == 1, "{tag} is not in {}", layout.display());
+    let blob = |descriptor: &Value| {
+        let digest = descriptor["digest"].as_str().unwrap_or_default();
+        Path::new("blobs").join(digest.replace(':', "/"))
+    };
+    let manifest = blob(&manifests[0]);
+    let parts = read(&layout.join(&manifest))?;
+    let layers = parts["layers"].as_array().context("a manifest")?;
+    let mut files = vec![
+        PathBuf::from("oci-layout"),
+        manifest,
+        blob(&parts["config"]),
+    ];
+    files.extend(layers.iter().map(blob));
+    for file in files {
+        std::fs::copy(layout.join(&file), to.join(&file))?;
+    }
     Ok(std::fs::write(to.join("index.json"), index.to_string())?)
 }
 
@@ -100,6 +106,7 @@ fn expect_rows(hull: &Hull, last: usize) -> Result<()> {
 fn no_committed_row_is_lost_whatever_is_killed() -> Result<()> {
     let hull = Hull::new()?;
     let layout = tempfile::tempdir()?;
+    std::fs::create_dir_all(layout.path().join("blobs/sha256"))?;
     only(&images()?.join("layout"), "postgres", layout.path())?;
     let folder = layout.path().to_str().context("a plain path")?;
     hull.run(["import", folder, "postgres"])?.expect_code(0);

@@ -3,31 +3,12 @@
 //! tests/images/build.sh made the images; HULL_TEST_IMAGES names another folder than the cache.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
-use tests::Hull;
-
-fn images() -> Result<PathBuf> {
-    let folder = match std::env::var_os("HULL_TEST_IMAGES") {
-        Some(folder) => PathBuf::from(folder),
-        None => {
-            let home = std::env::var_os("HOME").context("HOME is not set")?;
-            let cache = std::env::var_os("HULL_CACHE").map(PathBuf::from);
-            cache
-                .unwrap_or_else(|| Path::new(&home).join(".cache/hull"))
-                .join("images")
-        }
-    };
-    ensure!(
-        folder.join("done").exists(),
-        "{} has no images: tests/images/build.sh makes them",
-        folder.display()
-    );
-    Ok(folder)
-}
+use tests::{Hull, images};
 
 /// A process that ends with its guard.
 struct Running(Child);

@@ -125,21 +125,16 @@ impl Machine {
         }
     }
 
-    /// Leaves the warden's part to the warden, which writes to `status` how the process ended; opens what measuring will
-    /// need, without which only a machine that is `measured` cannot go on.
+    /// Leaves the warden's part to the warden, which writes to `status` how the process ended. Opens what measuring its
+    /// memory needs only if the machine is `measured`: files of hull-vmm's memory, which other speakers do not hold.
     pub(crate) fn leave_host(&mut self, status: OwnedFd, measured: bool) -> io::Result<()> {
         self.network = None;
         match &mut self.backend {
             Backend::Vm(side) => {
                 side.vmm.process.part(status);
-                side.files = match measure::Files::open(side.vmm.process.pid()) {
-                    Ok(files) => Some(files),
-                    Err(error) if measured => return Err(error),
-                    Err(error) => {
-                        tracing::info!(%error, "hull-vmm cannot be measured");
-                        None
-                    }
-                };
+                if measured {
+                    side.files = Some(measure::Files::open(side.vmm.process.pid())?);
+                }
             }
             Backend::Native { process, .. } => process.part(status),
         }

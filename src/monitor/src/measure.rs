@@ -19,6 +19,16 @@ pub(crate) struct Files {
     own: Vec<File>,
 }
 
+/// What hull-vmm counts, without what its memory takes.
+pub(crate) fn counters(report: &Report) -> Measured {
+    Measured {
+        timeline: report.timeline,
+        kvm_stats: report.kvm_stats.clone(),
+        user_exits: report.user_exits.clone(),
+        ..Measured::default()
+    }
+}
+
 impl Files {
     /// Opens those of hull-vmm, process `vmm`, which has executed its program, and of this process and its parent, which
     /// together are the monitor.
@@ -45,15 +55,12 @@ impl Files {
             monitor_rss_bytes += rss_of(statm)?;
         }
         Ok(Measured {
-            began: None,
-            timeline: report.timeline,
-            kvm_stats: report.kvm_stats.clone(),
-            user_exits: report.user_exits.clone(),
             guest_touched_bytes: rss.guest,
             guest_shared_bytes: rss.guest.saturating_sub(rss.guest_own),
             kernel_private_dirty_bytes: private_bytes(&self.pagemap, &report.kernel_memory)?,
             vmm_rss_bytes: rss.other,
             monitor_rss_bytes,
+            ..counters(report)
         })
     }
 }

@@ -85,7 +85,7 @@ pub(crate) fn start(program: &Path, folder: &Path) -> Result<Native, Error> {
 fn spawn(program: &Path, folder: &Path) -> io::Result<Native> {
     let (control, its_control) = sys::packet::stream_pair()?;
     let (ports, its_ports) = sys::packet::pair()?;
-    let sealed = Sealed::copy(program)?;
+    let sealed = Sealed::copy(NAME, program)?;
     let mut command = Command::new(sealed.path());
     command
         .arg0(NAME)

@@ -5,16 +5,24 @@
 //! of its name.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use protocol::record::Machine;
 use rustix::fs::{Mode, OFlags};
+use sys::fork::InChild;
 
 /// Descriptors of the files. Dropped, they are found by name again.
 #[derive(Debug)]
-pub(crate) struct Held {
-    _files: Vec<OwnedFd>,
+pub(crate) struct Held(Vec<OwnedFd>);
+
+impl Held {
+    /// Closes them in a child that starts nothing of the installation.
+    pub(crate) fn close_in(&self, in_child: &InChild) -> io::Result<()> {
+        self.0
+            .iter()
+            .try_for_each(|file| in_child.close(file.as_fd()))
+    }
 }
 
 /// Opens the files of `machine`, and names them by their descriptors. One that is not there keeps its name, with which
@@ -39,7 +47,7 @@ pub(crate) fn hold(machine: &mut Machine) -> io::Result<Held> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(Held { _files: files })
+    Ok(Held(files))
 }
 
 #[cfg(test)]

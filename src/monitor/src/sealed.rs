@@ -20,9 +20,8 @@ const FIRST_FD: i32 = 100;
 pub(crate) struct Sealed(OwnedFd);
 
 impl Sealed {
-    /// Copies `program`.
-    pub(crate) fn copy(program: &Path) -> io::Result<Sealed> {
-        let name = program.file_name().unwrap_or_default();
+    /// Copies `program`; the copy is called `name` in /proc.
+    pub(crate) fn copy(name: &str, program: &Path) -> io::Result<Sealed> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         // Kernels before 6.3 do not know MFD_EXEC, and need not be told.
         let memory = memfd_create(name, flags | MemfdFlags::EXEC).or_else(|error| match error {
@@ -50,7 +49,7 @@ mod tests {
 
     #[test]
     fn a_copy_can_be_executed_and_not_be_changed() {
-        let sealed = Sealed::copy(Path::new("/bin/echo")).unwrap();
+        let sealed = Sealed::copy("echo", Path::new("/bin/echo")).unwrap();
         let output = Command::new(sealed.path()).arg("yes").output().unwrap();
         assert_eq!(output.stdout, b"yes\n");
         let opened = std::fs::OpenOptions::new().write(true).open(sealed.path());

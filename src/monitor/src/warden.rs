@@ -55,7 +55,7 @@ pub(crate) struct Warden {
     /// hull was asked to end: nothing is started again by its policy.
     is_quitting: bool,
     members: Members,
-    _programs: Held,
+    programs: Held,
 }
 
 /// What follows a life.
@@ -86,7 +86,7 @@ impl Warden {
             quit,
             is_quitting: false,
             members,
-            _programs: programs,
+            programs,
         })
     }
 
@@ -130,16 +130,18 @@ impl Warden {
         birth.notices = notices;
         let user = machine.as_ref().and_then(Machine::speaker_user);
         let warden = getpid();
-        let listener = self.listener.as_fd();
+        let (listener, programs) = (self.listener.as_fd(), &self.programs);
         // Taken in the child; what is left of them in the parent is the parent's.
         let mut parts = Some((theirs, their_status, their_words, birth));
         let forked = fork::fork(0, None, |in_child| {
             let Some((link, status, words, birth)) = parts.take() else {
                 return 1;
             };
-            let closed = in_child.close(listener).and_then(|()| {
-                in_child.close_numbers(protocol::monitor::LOCK_FD, protocol::monitor::LOCK_FD)
-            });
+            let lock = protocol::monitor::LOCK_FD;
+            let closed = in_child
+                .close(listener)
+                .and_then(|()| in_child.close_numbers(lock, lock))
+                .and_then(|()| programs.close_in(&in_child));
             if let Err(error) = closed {
                 tracing::error!(%error, "the speaker cannot close what is not its own");
                 return 1;

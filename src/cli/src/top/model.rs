@@ -160,10 +160,13 @@ fn counts(sandbox: &Sandbox) -> Counts {
         .unwrap_or_default()
 }
 
-/// `None` for a native container, which takes what its memory says.
+/// `None` for a native container, which takes what its memory says, and for a VM whose memory was not measured.
 fn host(sandbox: &Sandbox) -> Option<Host> {
     let measured = sandbox.measured.as_ref()?;
     measured.began?;
+    if measured.vmm_rss_bytes == 0 {
+        return None;
+    }
     let guest = measured.guest_touched_bytes;
     Some(Host {
         guest: guest.saturating_sub(measured.guest_shared_bytes),

@@ -1,7 +1,7 @@
 //! The speaker's side of the machine: the agent's connection, hull-vmm's packets, the guest's console.
 
 use super::*;
-use crate::vmm;
+use crate::{measure, vmm};
 
 impl Speaker {
     /// The agent has said something, takes something, or is gone.
@@ -92,10 +92,13 @@ impl Speaker {
         match side.vmm.receive() {
             Ok(FromVmm::Running) => {}
             Ok(FromVmm::Report(report)) => {
-                let measured = side.files.as_mut().map(|files| files.measure(&report));
+                let measured = match &mut side.files {
+                    Some(files) => files.measure(&report),
+                    None => Ok(measure::counters(&report)),
+                };
                 let (began, made) = (side.began, side.template_made);
                 let hello = self.hello_ns;
-                let measured = measured.and_then(Result::ok).map(|mut measured| {
+                let measured = measured.ok().map(|mut measured| {
                     measured.began = Some(began);
                     measured.timeline.template_made = made;
                     measured.timeline.hello = hello;
@@ -280,7 +283,7 @@ impl Speaker {
             Some(Machine {
                 backend: Backend::Vm(side),
                 ..
-            }) if side.files.is_some() => side.vmm.ask_report().is_ok(),
+            }) => side.vmm.ask_report().is_ok(),
             _ => false,
         };
         if !asked {
