@@ -58,13 +58,13 @@ impl Place {
         }
     }
 
-    /// The state of a test host that hangs: the last `count` lines of its console, and the emulated processor's state.
+    /// The state of a test host that hangs: the last `count` lines of its console, and what QEMU does.
     pub(crate) fn last_lines(&mut self, count: usize) -> Option<Vec<String>> {
         match self {
             Place::Here => None,
             Place::TestHost(host) => {
                 let watch = host.watch();
-                Some([watch.last_lines(count), watch.processor()].concat())
+                Some([watch.last_lines(count), watch.state()].concat())
             }
         }
     }

@@ -95,10 +95,10 @@ impl Watch {
         Ok(lines)
     }
 
-    /// What the emulated processor does, in a few lines, as QEMU's monitor tells it; empty if that does not answer.
-    pub(crate) fn processor(&self) -> Vec<String> {
+    /// What QEMU and its emulated processor do, in a few lines; empty if QEMU does not answer.
+    pub(crate) fn state(&self) -> Vec<String> {
         let folder = self.console.parent().unwrap_or(Path::new("/"));
-        monitor::processor(folder).unwrap_or_default()
+        monitor::state(folder).unwrap_or_default()
     }
 
     /// The last `count` lines of the console.

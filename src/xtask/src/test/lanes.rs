@@ -4,7 +4,7 @@
 //! hangs gives up the test that ran, and goes on in a fresh host. QEMU ends with the thread that started it, which is
 //! its lane's.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ use crate::place::Place;
 
 /// Between two looks at a running test.
 const LOOK: Duration = Duration::from_secs(1);
+/// A host that works is heard each second.
+const LONG_SILENCE: Duration = Duration::from_secs(30);
 /// Lines of a lost host's console that are shown.
 const CONSOLE_LINES: usize = 20;
 
@@ -52,6 +54,8 @@ struct Ended {
 /// What the lanes share.
 struct Shared<'a> {
     waiting: Mutex<VecDeque<Test>>,
+    /// Of each lane that runs a test: how long its host has been silent.
+    silent: Mutex<BTreeMap<usize, Duration>>,
     report: Mutex<Report<'a>>,
 }
 
@@ -74,6 +78,7 @@ impl Lanes<'_> {
             };
             let shared = Shared {
                 waiting: Mutex::new(self.longest_first(part.tests)),
+                silent: Mutex::default(),
                 report: Mutex::new(report),
             };
             let lanes = self.count.min(lock(&shared.waiting).len());
@@ -130,7 +135,10 @@ impl Lanes<'_> {
                     }
                 },
             };
-            let ended = self.one(ground, &test, is_fresh)?;
+            let mut others = |silence| shared.others_are_silent(number, silence);
+            let ended = self.one(ground, &test, is_fresh, &mut others);
+            lock(&shared.silent).remove(&number);
+            let ended = ended?;
             if ended.lost.is_some() {
                 place = None;
             }
@@ -142,8 +150,14 @@ impl Lanes<'_> {
         }
     }
 
-    /// Runs one test and watches it.
-    fn one(&self, place: &mut Place, test: &Test, refresh: bool) -> Result<Ended> {
+    /// Runs one test and watches it; `others` is told how long this host has been silent, and tells whether the others are, too.
+    fn one(
+        &self,
+        place: &mut Place,
+        test: &Test,
+        refresh: bool,
+        others: &mut dyn FnMut(Duration) -> bool,
+    ) -> Result<Ended> {
         let start = Instant::now();
         let limit = self.limits.of(self.known.of(&test.title));
         let ended = |result, output, lost| Ended {
@@ -171,7 +185,7 @@ impl Lanes<'_> {
                     return Ok(ended(Err(format!("{error:#}")), process.output(), lost));
                 }
             }
-            if let Some(hang) = self.look(place, start.elapsed(), limit)? {
+            if let Some(hang) = self.look(place, start.elapsed(), limit, others)? {
                 process.kill();
                 let lost = place.last_lines(CONSOLE_LINES);
                 return Ok(ended(Err(hang.to_string()), process.output(), lost));
@@ -179,7 +193,13 @@ impl Lanes<'_> {
         }
     }
 
-    fn look(&self, place: &mut Place, ran: Duration, limit: Duration) -> Result<Option<Hang>> {
+    fn look(
+        &self,
+        place: &mut Place,
+        ran: Duration,
+        limit: Duration,
+        others: &mut dyn FnMut(Duration) -> bool,
+    ) -> Result<Option<Hang>> {
         let (silence, console) = match place {
             Place::Here => Default::default(),
             Place::TestHost(host) => {
@@ -191,6 +211,7 @@ impl Lanes<'_> {
         let sight = Sight {
             ran,
             silence,
+            all_silent: others(silence),
             console: &console,
         };
         Ok(hang(&sight, limit, &self.limits))
@@ -209,6 +230,15 @@ fn judge(code: u8, output: &str) -> Result<(), String> {
         0 => Err("it did not run".to_owned()),
         101 => Err("failed".to_owned()),
         code => Err(format!("ended with code {code}")),
+    }
+}
+
+impl Shared<'_> {
+    /// Notes how long a lane's host has been silent, and tells whether all of several hosts have been for long.
+    fn others_are_silent(&self, lane: usize, silence: Duration) -> bool {
+        let mut silent = lock(&self.silent);
+        silent.insert(lane, silence);
+        silent.len() > 1 && silent.values().all(|silence| *silence > LONG_SILENCE)
     }
 }
 

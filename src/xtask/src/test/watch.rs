@@ -77,6 +77,8 @@ pub(crate) struct Sight<'a> {
     pub(crate) ran: Duration,
     /// How long ago the host's server was heard; zero without a host.
     pub(crate) silence: Duration,
+    /// Hosts beside it are silent, too: that is the machine, which may go on.
+    pub(crate) all_silent: bool,
     /// New lines of the host's console.
     pub(crate) console: &'a [String],
 }
@@ -86,7 +88,7 @@ pub(crate) fn hang(sight: &Sight<'_>, limit: Duration, limits: &Limits) -> Optio
     if let Some(line) = sight.console.iter().find(|line| is_fatal(line)) {
         return Some(Hang::Kernel(line.trim().to_owned()));
     }
-    if sight.silence > limits.silence {
+    if sight.silence > limits.silence && !sight.all_silent {
         return Some(Hang::Silent(sight.silence));
     }
     (sight.ran > limit).then_some(Hang::OverTime(limit))
@@ -112,6 +114,7 @@ mod tests {
         let sight = Sight {
             ran: Duration::from_secs(ran),
             silence: Duration::from_secs(silence),
+            all_silent: false,
             console: &console,
         };
         hang(
@@ -134,6 +137,22 @@ mod tests {
         let usual = Limits::USUAL;
         assert_eq!(usual.of(Duration::from_secs(100)), Duration::from_secs(600));
         assert_eq!(usual.of(Duration::from_secs(9999)), usual.most);
+    }
+
+    #[test]
+    fn hosts_that_are_silent_together_are_given_up_when_their_tests_are_over_their_limits() {
+        let limit = Duration::from_secs(300);
+        let seen = |ran| {
+            let sight = Sight {
+                ran: Duration::from_secs(ran),
+                silence: Duration::from_secs(200),
+                all_silent: true,
+                console: &[],
+            };
+            hang(&sight, limit, &Limits::USUAL)
+        };
+        assert_eq!(seen(299), None);
+        assert_eq!(seen(301), Some(Hang::OverTime(limit)));
     }
 
     #[test]
