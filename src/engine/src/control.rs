@@ -10,6 +10,7 @@ use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Refusal};
 use crate::events;
+use crate::memory;
 use crate::watch::Watch;
 
 /// What a wait waits for, in Docker's words.
@@ -254,11 +255,15 @@ impl Engine {
         }
     }
 
-    /// The clock and the counters of a running container's sandbox.
+    /// The clock and the counters of a running container's sandbox, and the memory that its processes take as far as this
+    /// process may see it: see [`memory`].
     pub fn measure(&self, reference: &str) -> Result<Measured, Error> {
         let container = self.running(reference, Refusal::NotRunning)?;
         match self.ask_running(&container, Request::Measure, Refusal::NotRunning)? {
-            Answer::Measured(measured) => Ok(*measured),
+            Answer::Measured(mut measured) => {
+                memory::add(&mut measured);
+                Ok(*measured)
+            }
             other => Err(unexpected(&container.config.sandbox, &other)),
         }
     }

@@ -38,6 +38,7 @@ pub mod layout;
 pub mod list;
 mod lock;
 pub mod logs;
+mod memory;
 pub mod names;
 pub mod options;
 pub mod pods;

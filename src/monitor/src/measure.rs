@@ -1,11 +1,13 @@
 //! What a sandbox's processes hold in memory, from /proc, as DESIGN.md defines it.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek};
+use std::io::{self, BufReader, Seek};
 use std::os::unix::fs::FileExt;
 
-use protocol::monitor::Measured;
+use protocol::monitor::{Measured, Processes};
 use protocol::vmm::Report;
+use rustix::process::{getpid, getppid};
+use sys::resident::{self, Pages};
 
 /// Files of /proc, opened while that was allowed. The kernel asks whether one process may look into another when the file
 /// is opened, and not again.
@@ -19,8 +21,21 @@ pub(crate) struct Files {
     own: Vec<File>,
 }
 
-/// What hull-vmm counts, without what its memory takes.
-pub(crate) fn counters(report: &Report) -> Measured {
+/// What hull-vmm, process `vmm`, counts, and where its memory is to be measured by others.
+pub(crate) fn counters(vmm: u32, report: &Report) -> Measured {
+    let monitor = [Some(getpid()), getppid()].into_iter().flatten();
+    let monitor = monitor.map(|pid| pid.as_raw_pid().unsigned_abs());
+    Measured {
+        processes: Some(Processes {
+            vmm,
+            monitor: monitor.collect(),
+            guest_memory: report.guest_memory.clone(),
+        }),
+        ..counts(report)
+    }
+}
+
+fn counts(report: &Report) -> Measured {
     Measured {
         timeline: report.timeline,
         kvm_stats: report.kvm_stats.clone(),
@@ -34,7 +49,7 @@ impl Files {
     /// together are the monitor.
     pub(crate) fn open(vmm: u32) -> io::Result<Files> {
         let mut own = vec![File::open("/proc/self/statm")?];
-        if let Some(parent) = rustix::process::getppid() {
+        if let Some(parent) = getppid() {
             own.push(File::open(format!("/proc/{parent}/statm"))?);
         }
         Ok(Files {
@@ -49,66 +64,24 @@ impl Files {
         self.smaps.rewind()?;
         // A small buffer: this process's own memory is measured here too.
         let smaps = BufReader::with_capacity(1024, &self.smaps);
-        let rss = sum(smaps, &report.guest_memory)?;
+        let Pages {
+            guest,
+            guest_own,
+            other,
+        } = resident::by_mapping(smaps, &report.guest_memory)?;
         let mut monitor_rss_bytes = 0;
         for statm in &self.own {
-            monitor_rss_bytes += rss_of(statm)?;
+            monitor_rss_bytes += resident::total(statm)?[0];
         }
         Ok(Measured {
-            guest_touched_bytes: rss.guest,
-            guest_shared_bytes: rss.guest.saturating_sub(rss.guest_own),
+            guest_touched_bytes: guest,
+            guest_shared_bytes: guest.saturating_sub(guest_own),
             kernel_private_dirty_bytes: private_bytes(&self.pagemap, &report.kernel_memory)?,
-            vmm_rss_bytes: rss.other,
+            vmm_rss_bytes: other,
             monitor_rss_bytes,
-            ..counters(report)
+            ..counts(report)
         })
     }
-}
-
-fn rss_of(statm: &File) -> io::Result<u64> {
-    // Seven numbers.
-    let mut text = [0; 256];
-    let len = statm.read_at(&mut text, 0)?;
-    let text = String::from_utf8_lossy(&text[..len]);
-    let pages: u64 = text
-        .split(' ')
-        .nth(1)
-        .and_then(|field| field.parse().ok())
-        .unwrap_or(0);
-    Ok(pages * rustix::param::page_size() as u64)
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Rss {
-    guest: u64,
-    /// What of it is memory of the process's own, and not pages of a file.
-    guest_own: u64,
-    other: u64,
-}
-
-fn sum(smaps: impl BufRead, guest: &[[u64; 2]]) -> io::Result<Rss> {
-    let mut rss = Rss::default();
-    let mut in_guest = false;
-    for line in smaps.lines() {
-        let line = line?;
-        let (first, rest) = line.split_once(' ').unwrap_or((&line, ""));
-        if let Some(start) = first
-            .split_once('-')
-            .and_then(|(start, _)| u64::from_str_radix(start, 16).ok())
-        {
-            in_guest = guest.iter().any(|[from, to]| (*from..*to).contains(&start));
-        } else {
-            let part = match (first, in_guest) {
-                ("Rss:", true) => &mut rss.guest,
-                ("Anonymous:", true) => &mut rss.guest_own,
-                ("Rss:", false) => &mut rss.other,
-                _ => continue,
-            };
-            let kib: u64 = rest.trim_end_matches("kB").trim().parse().unwrap_or(0);
-            *part += kib * 1024;
-        }
-    }
-    Ok(rss)
 }
 
 /// What of `ranges` of a process is memory of its own, and not pages of a file (proc_pid_pagemap(5)). The process itself
@@ -153,30 +126,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mappings_are_told_apart_by_the_reported_ranges() {
-        let smaps = "\
-1000-3000 rw-p 00000000 00:00 0 
-Rss:                   8 kB
-Private_Dirty:         8 kB
-Anonymous:             8 kB
-3000-5000 rw-p 00001000 08:01 77 /vmlinux
-Rss:                   6 kB
-Anonymous:             2 kB
-9000-a000 r-xp 00000000 08:01 78 /hull-vmm
-Rss:                   3 kB
-";
-        let rss = sum(smaps.as_bytes(), &[[0x1000, 0x5000]]).unwrap();
-        assert_eq!(
-            rss,
-            Rss {
-                guest: 14 << 10,
-                guest_own: 10 << 10,
-                other: 3 << 10
-            }
-        );
-    }
-
-    #[test]
     fn pages_of_a_file_are_not_private() {
         let page = rustix::param::page_size();
         let mine = vec![1_u8; 8 * page];
@@ -202,11 +151,5 @@ Rss:                   3 kB
             assert!(error.to_string().contains("more memory"), "{error}");
         }
         assert_eq!(private_bytes(&pagemap, &[[9, 1]]).unwrap(), 0);
-    }
-
-    #[test]
-    fn this_process_has_memory() {
-        let statm = File::open("/proc/self/statm").unwrap();
-        assert!(rss_of(&statm).unwrap() > 1 << 16);
     }
 }

@@ -350,4 +350,18 @@ pub struct Measured {
     pub vmm_rss_bytes: u64,
     /// Resident bytes of the monitor.
     pub monitor_rss_bytes: u64,
+    /// The processes of a VM whose monitor has not measured their memory, so that whoever may can.
+    #[serde(default)]
+    pub processes: Option<Processes>,
+}
+
+/// A VM's processes on the host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Processes {
+    /// hull-vmm's process identifier.
+    pub vmm: u32,
+    /// Those of the monitor's processes.
+    pub monitor: Vec<u32>,
+    /// Where in hull-vmm the guest's memory is: addresses from, to.
+    pub guest_memory: Vec<[u64; 2]>,
 }

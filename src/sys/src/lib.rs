@@ -21,6 +21,7 @@ pub mod private_mounts;
 pub mod random;
 pub mod range_lock;
 pub mod refusal;
+pub mod resident;
 pub mod seccomp;
 pub mod signalfd;
 pub mod sigset;

@@ -20,7 +20,7 @@ use crate::{out, say, top};
                   time, rss, vsz, stat, comm, args.
 
 The live table shows, each second: processor time; memory that the containers use, and that their VMs take of the host \
-(GUEST: the guest's own, SHARED: pages of files that VMs share, VMM: hull-vmm's own; of VMs started with --timing); \
+(GUEST: the guest's own, SHARED: pages of files that VMs share, VMM: hull-vmm's own, which only root sees apart from GUEST); \
 network and disk; exits from the VM. Keys: q quits, arrows and j, k select, s sorts by the next column, r reverses."
 )]
 pub(crate) struct TopArgs {

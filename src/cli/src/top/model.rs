@@ -76,7 +76,7 @@ pub(super) struct Host {
     pub(super) guest: u64,
     /// Pages of the guest that are those of a file: the kernel, a template, layers. Every VM that maps them shares them.
     pub(super) shared: u64,
-    /// hull-vmm itself.
+    /// hull-vmm itself; 0 where that is not told apart from the guest.
     pub(super) vmm: u64,
     pub(super) monitor: u64,
 }
@@ -164,7 +164,7 @@ fn counts(sandbox: &Sandbox) -> Counts {
 fn host(sandbox: &Sandbox) -> Option<Host> {
     let measured = sandbox.measured.as_ref()?;
     measured.began?;
-    if measured.vmm_rss_bytes == 0 {
+    if measured.guest_touched_bytes == 0 {
         return None;
     }
     let guest = measured.guest_touched_bytes;

@@ -146,9 +146,8 @@ fn right(text: String) -> Cell<'static> {
 
 fn cells(row: &Row, shown: &[usize]) -> TableRow<'static> {
     let of_host = |part: fn(&Host) -> u64| {
-        row.host
-            .as_ref()
-            .map_or_else(|| "-".to_owned(), |host| output::binary_size(part(host)))
+        let bytes = row.host.as_ref().map(part).filter(|bytes| *bytes > 0);
+        bytes.map_or_else(|| "-".to_owned(), output::binary_size)
     };
     let pair = |pair: [u64; 2]| format!("{} / {}", output::size(pair[0]), output::size(pair[1]));
     let kind = match row.kind {

@@ -94,7 +94,7 @@ impl Speaker {
             Ok(FromVmm::Report(report)) => {
                 let measured = match &mut side.files {
                     Some(files) => files.measure(&report),
-                    None => Ok(measure::counters(&report)),
+                    None => Ok(measure::counters(side.vmm.process.pid(), &report)),
                 };
                 let (began, made) = (side.began, side.template_made);
                 let hello = self.hello_ns;
