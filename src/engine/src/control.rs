@@ -168,7 +168,7 @@ impl Engine {
             _ => return Ok(None),
         };
         if condition == WaitCondition::Removed && container.config.auto_remove {
-            self.await_end(&container.config.sandbox)?;
+            self.await_removal(&container.config.id, &container.config.sandbox)?;
         }
         Ok(Some(ended))
     }

@@ -64,14 +64,20 @@ impl Engine {
     /// say: it may have been killed before it wrote one (lifecycle H24).
     pub(crate) fn repair_held(&self, sandbox: &str) -> Result<bool, Error> {
         let socket = self.layout().socket(sandbox);
-        let mut claims = Vec::new();
+        let (mut claims, mut ended) = (Vec::new(), Vec::new());
         for config in self.members(sandbox)? {
             let state = read_recorded_state(self.layout(), &config.id)?;
             if state.status.is_alive() {
                 claims.push((config, state));
+            } else if config.auto_remove && state.finished_ns != 0 {
+                ended.push(config);
             }
         }
         let was_killed = socket.exists() || !claims.is_empty();
+        for config in ended {
+            // Its monitor was killed between the end and the removal.
+            self.remove_files(&config)?;
+        }
         if was_killed {
             self.sweep_host_of(Some(sandbox));
         }

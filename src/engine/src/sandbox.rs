@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::agent::Failure;
 use protocol::monitor::{Answer, LISTENER_FD, LOCK_FD, Request, VERSION};
@@ -27,6 +27,7 @@ use rustix::net::{
 use crate::connection::{self, Connection};
 use crate::engine::Engine;
 use crate::error::{Error, Subject};
+use crate::watch::Watch;
 use crate::{files, lock, template};
 
 /// How long a monitor that is ending may take: its guest's file systems are unmounted within it.
@@ -230,6 +231,30 @@ impl Engine {
                 seconds: ENDING_LIMIT.as_secs(),
             }),
         }
+    }
+
+    /// Waits until a container that is removed at its end is gone: with its sandbox, or out of a pod.
+    pub(crate) fn await_removal(&self, container: &str, sandbox: &str) -> Result<(), Error> {
+        if container == sandbox {
+            return self.await_end(sandbox);
+        }
+        let folder = self.layout().container(container);
+        let watch = Watch::new().map_err(Error::file("watch", &folder))?;
+        let until = Instant::now() + ENDING_LIMIT;
+        // A folder that is gone cannot be watched.
+        while watch.folder(&folder).is_ok() && self.exists(container) {
+            let left = until.saturating_duration_since(Instant::now());
+            let changed = watch
+                .wait(Some(left))
+                .map_err(Error::file("watch", &folder))?;
+            if !changed {
+                return Err(Error::StillEnding {
+                    sandbox: sandbox.to_owned(),
+                    seconds: ENDING_LIMIT.as_secs(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Takes the lock of a sandbox that runs no more, waiting for its monitor's end. `None` if there is no such sandbox.

@@ -417,12 +417,13 @@ impl<'a> Session<'a> {
     /// returns.
     pub fn finish(self) -> Result<(), Error> {
         let (engine, sandbox, removes) = (self.engine, self.sandbox.clone(), self.removes);
+        let container = self.process.container.clone();
         // The sandbox ends when no client is connected.
         self.leave();
-        if removes {
-            engine.await_end(&sandbox)?;
+        match removes {
+            true => engine.await_removal(&container, &sandbox),
+            false => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -79,8 +79,17 @@ pub(crate) struct VmSide {
     pub(crate) show_console: bool,
     pub(crate) began: Began,
     pub(crate) template_made: Option<Nanos>,
-    /// Opened while that was allowed; only in the speaker.
-    pub(crate) files: Option<measure::Files>,
+    /// Only in the speaker.
+    pub(crate) measurable: Option<Measurable>,
+}
+
+/// How a VM is measured.
+#[derive(Debug)]
+pub(crate) enum Measurable {
+    /// By the speaker, from files that were opened while that was allowed.
+    Here(measure::Files),
+    /// By those who may look into its processes.
+    Elsewhere(measure::Pids),
 }
 
 /// The warden's part of a machine: what takes rights. Dropped, it is taken down.
@@ -132,9 +141,11 @@ impl Machine {
         match &mut self.backend {
             Backend::Vm(side) => {
                 side.vmm.process.part(status);
-                if measured {
-                    side.files = Some(measure::Files::open(side.vmm.process.pid())?);
-                }
+                let pid = side.vmm.process.pid();
+                side.measurable = Some(match measured {
+                    true => Measurable::Here(measure::Files::open(pid)?),
+                    false => Measurable::Elsewhere(measure::Pids::new(pid)),
+                });
             }
             Backend::Native { process, .. } => process.part(status),
         }
@@ -235,7 +246,7 @@ fn start_vm(
         show_console: vm.show_console,
         began: beginning.began,
         template_made: beginning.made,
-        files: None,
+        measurable: None,
     };
     let machine = Machine {
         backend: Backend::Vm(Box::new(side)),

@@ -21,17 +21,34 @@ pub(crate) struct Files {
     own: Vec<File>,
 }
 
-/// What hull-vmm, process `vmm`, counts, and where its memory is to be measured by others.
-pub(crate) fn counters(vmm: u32, report: &Report) -> Measured {
-    let monitor = [Some(getpid()), getppid()].into_iter().flatten();
-    let monitor = monitor.map(|pid| pid.as_raw_pid().unsigned_abs());
-    Measured {
-        processes: Some(Processes {
+/// The processes of a sandbox, for others to measure.
+#[derive(Debug)]
+pub(crate) struct Pids {
+    vmm: u32,
+    monitor: Vec<u32>,
+}
+
+impl Pids {
+    /// hull-vmm's, and this process with its parent: what a speaker may not ask for once it is confined.
+    pub(crate) fn new(vmm: u32) -> Pids {
+        let monitor = [Some(getpid()), getppid()].into_iter().flatten();
+        let monitor = monitor.map(|pid| pid.as_raw_pid().unsigned_abs());
+        Pids {
             vmm,
             monitor: monitor.collect(),
-            guest_memory: report.guest_memory.clone(),
-        }),
-        ..counts(report)
+        }
+    }
+
+    /// What hull-vmm counts, and where its memory is to be measured.
+    pub(crate) fn counters(&self, report: &Report) -> Measured {
+        Measured {
+            processes: Some(Processes {
+                vmm: self.vmm,
+                monitor: self.monitor.clone(),
+                guest_memory: report.guest_memory.clone(),
+            }),
+            ..counts(report)
+        }
     }
 }
 

@@ -199,21 +199,19 @@ impl Warden {
                 tracing::error!(%error, "a container's last state is lost");
             }
         }
-        if self.config.kind != SandboxKind::Single {
-            return;
-        }
-        let Some(member) = self.members.get_mut(&self.config.id) else {
-            return;
-        };
-        if !ends::is_removed_at_its_end(member) {
-            return;
-        }
-        crate::events::write(&self.config.root, member, "destroy", &[]);
-        let removed = member
-            .remove()
-            .and_then(|()| members::remove_folder(&self.folder));
-        if let Err(error) = removed {
-            tracing::warn!(%error, "the container was not removed; the next command tries again");
+        let ids: Vec<String> = self
+            .members
+            .iter_mut()
+            .map(|member| member.config.id.clone())
+            .collect();
+        for id in ids {
+            let is_removed = self.remove_ended(&id);
+            if is_removed
+                && self.config.kind == SandboxKind::Single
+                && let Err(error) = members::remove_folder(&self.folder)
+            {
+                tracing::warn!(%error, "the sandbox was not removed; the next command tries again");
+            }
         }
     }
 }

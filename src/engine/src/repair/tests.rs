@@ -51,6 +51,30 @@ fn a_container_whose_monitor_was_killed_is_recorded_as_ended_and_the_host_is_swe
 }
 
 #[test]
+fn a_container_that_was_to_be_removed_at_its_end_goes_though_its_monitor_was_killed() {
+    // lifecycle H24
+    let fixture = Fixture::new();
+    for (auto_remove, finished_ns, stays) in [(true, 5, false), (true, 0, true), (false, 5, true)] {
+        let name = format!("c-{auto_remove}-{finished_ns}");
+        let id = fixture.create_with(&name, |config| config.auto_remove = auto_remove);
+        fixture.set_state(
+            &id,
+            State {
+                finished_ns,
+                ..exited(0, false, 0)
+            },
+        );
+        std::fs::write(fixture.engine.layout().socket(&id), "").unwrap();
+        fixture.engine.repair(&id).unwrap();
+        assert_eq!(
+            fixture.engine.exists(&id),
+            stays,
+            "{auto_remove} {finished_ns}"
+        );
+    }
+}
+
+#[test]
 fn what_a_monitor_left_on_the_host_is_swept_even_if_it_recorded_nothing() {
     // lifecycle H24
     let fixture = Fixture::new();

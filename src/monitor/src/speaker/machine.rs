@@ -1,7 +1,8 @@
 //! The speaker's side of the machine: the agent's connection, hull-vmm's packets, the guest's console.
 
 use super::*;
-use crate::{measure, vmm};
+use crate::machine::Measurable;
+use crate::vmm;
 
 impl Speaker {
     /// The agent has said something, takes something, or is gone.
@@ -92,13 +93,13 @@ impl Speaker {
         match side.vmm.receive() {
             Ok(FromVmm::Running) => {}
             Ok(FromVmm::Report(report)) => {
-                let measured = match &mut side.files {
-                    Some(files) => files.measure(&report),
-                    None => Ok(measure::counters(side.vmm.process.pid(), &report)),
-                };
+                let measured = side.measurable.as_mut().and_then(|how| match how {
+                    Measurable::Here(files) => files.measure(&report).ok(),
+                    Measurable::Elsewhere(pids) => Some(pids.counters(&report)),
+                });
                 let (began, made) = (side.began, side.template_made);
                 let hello = self.hello_ns;
-                let measured = measured.ok().map(|mut measured| {
+                let measured = measured.map(|mut measured| {
                     measured.began = Some(began);
                     measured.timeline.template_made = made;
                     measured.timeline.hello = hello;

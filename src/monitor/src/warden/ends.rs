@@ -96,7 +96,18 @@ impl Warden {
     }
 }
 
-/// Whether a container goes with its sandbox's end: it has run or was to run, and is to be removed.
-pub(super) fn is_removed_at_its_end(member: &Member) -> bool {
-    member.config.auto_remove && member.state.finished_ns != 0
+impl Warden {
+    /// Removes a container that has run or was to run, and is to be removed at its end. Whether it was one.
+    pub(super) fn remove_ended(&mut self, container: &str) -> bool {
+        let ended =
+            |member: &&mut Member| member.config.auto_remove && member.state.finished_ns != 0;
+        let Some(member) = self.members.get_mut(container).filter(ended) else {
+            return false;
+        };
+        events::write(&self.config.root, member, "destroy", &[]);
+        if let Err(error) = member.remove() {
+            tracing::warn!(%error, "the container was not removed; the next command tries again");
+        }
+        true
+    }
 }

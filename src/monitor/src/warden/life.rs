@@ -275,6 +275,7 @@ impl Life {
             ToWarden::Forget { container } => {
                 if warden.config.kind != SandboxKind::Single {
                     member(warden, &container)?;
+                    warden.remove_ended(&container);
                     warden.members.forget(&container);
                 }
                 Ok(())

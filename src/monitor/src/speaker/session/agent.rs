@@ -35,6 +35,8 @@ pub(super) enum Awaited {
     },
     /// A container is gone from the machine.
     Deleted { ask: Ask, container: String },
+    /// The same of one that is removed at its end.
+    Removed { container: String },
     /// No request's.
     Nothing,
 }
@@ -133,6 +135,12 @@ impl Session {
                 }
                 Err(failure) => self.answer(ask, Err(failure)),
             },
+            Awaited::Removed { container } => {
+                if result.is_ok() {
+                    self.containers.remove(&container);
+                    self.tell(ToWarden::Forget { container });
+                }
+            }
             Awaited::Nothing => {}
         }
     }
@@ -199,6 +207,7 @@ pub(super) fn asker(awaited: Awaited) -> Option<Ask> {
         | Awaited::Created(_)
         | Awaited::Started(_)
         | Awaited::Checked(_)
+        | Awaited::Removed { .. }
         | Awaited::Nothing => None,
     }
 }

@@ -147,6 +147,7 @@ impl Session {
                 for ask in stoppers {
                     self.answer(ask, Ok(Answer::Exited(exit.clone())));
                 }
+                self.remove_at_its_end(id);
             }
         }
     }
@@ -176,5 +177,6 @@ impl Session {
         self.actions.push(Action::Finish {
             process: ProcessId::first(id),
         });
+        self.remove_at_its_end(id);
     }
 }

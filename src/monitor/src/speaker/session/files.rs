@@ -116,6 +116,24 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Takes a container of a pod, which goes on, out of the machine when it has ended and is to be removed at its end. A
+    /// sandbox of a single container goes as a whole.
+    pub(super) fn remove_at_its_end(&mut self, id: &str) {
+        let Some(container) = self.containers.get(id) else {
+            return;
+        };
+        if self.setting.pod && container.config.auto_remove && container.phase == Phase::Idle {
+            let request = ToAgent::Delete {
+                container: id.to_owned(),
+                writable: true,
+            };
+            let container = id.to_owned();
+            self.ask_agent(request, Awaited::Removed { container });
+        }
+    }
+}
+
 fn transfer(request: Request, stream: Stream) -> Option<ToAgent> {
     Some(match request {
         Request::Archive {

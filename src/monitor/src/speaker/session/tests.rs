@@ -35,6 +35,9 @@ fn document(text: &str) -> Box<RawValue> {
     RawValue::from_string(text.to_owned()).unwrap()
 }
 
+/// A container of a pod that is removed at its end.
+const REMOVED: &str = "once";
+
 fn config(id: &str, restart: RestartPolicy) -> ContainerConfig {
     ContainerConfig {
         version: 1,
@@ -239,8 +242,9 @@ impl World {
             | ToWarden::Exited { container, .. }
             | ToWarden::Paused { container, .. } => container,
             ToWarden::Load { container } => {
-                let config = Box::new(config(&container, RestartPolicy::No));
-                self.session.loaded(&container, Ok(config));
+                let mut config = config(&container, RestartPolicy::No);
+                config.auto_remove = container == REMOVED;
+                self.session.loaded(&container, Ok(Box::new(config)));
                 return self.act();
             }
             _ => return,

@@ -235,3 +235,39 @@ proptest! {
         prop_assert!(w.saw("answer 1/9") && w.saw("answer 1/10"));
     }
 }
+
+#[test]
+fn a_container_that_is_removed_at_its_end_leaves_its_pod_when_that_is_recorded() {
+    for starts in [true, false] {
+        let mut w = World::of(setting(None));
+        w.session.agent_hello();
+        w.client(1);
+        w.ask(1, 1, start("stays"));
+        w.ask(1, 2, start(REMOVED));
+        if starts {
+            w.settle();
+            w.exits(ProcessId::first(REMOVED), ExitStatus::Code(0));
+            w.outputs_end(&ProcessId::first(REMOVED));
+            assert!(!w.saw("agent Delete"), "before its end is recorded");
+        } else {
+            while !matches!(w.agent.first(), Some((_, ToAgent::Start { container })) if container == REMOVED)
+            {
+                match w.agent.is_empty() {
+                    true => w.warden_records(Next::Stay),
+                    false => w.agent_replies(),
+                }
+            }
+            let (seq, _) = w.agent.remove(0);
+            let result = Err(Failure::new(FailureKind::NotFound, "no such program"));
+            w.session.agent_said(FromAgent::Reply { seq, result });
+            w.act();
+        }
+        w.settle();
+        let order: Vec<&String> = w.log.iter().rev().take(2).rev().collect();
+        assert_eq!(order, ["agent Delete", "warden Forget"]);
+        w.ask(1, 3, start("stays"));
+        w.settle();
+        assert!(!w.saw("end"));
+        assert_eq!(w.count("agent Delete"), 1);
+    }
+}
