@@ -34,6 +34,7 @@ mod interrupt;
 pub mod mmio;
 pub mod net;
 mod on_loop;
+mod on_thread;
 mod ring;
 pub mod rng;
 #[cfg(test)]
