@@ -26,6 +26,12 @@ impl Stop {
         let _ = self.wake.write(1);
     }
 
+    /// Has the worker look around, without asking it to stop.
+    pub(super) fn wake_up(&self) {
+        // As in `ask`.
+        let _ = self.wake.write(1);
+    }
+
     pub(super) fn asked(&self) -> bool {
         self.asked.load(Ordering::Acquire)
     }
