@@ -161,7 +161,7 @@ impl Link {
         Ok(())
     }
 
-    /// The next packet. One that is longer than `buffer` comes cut, which no packet's header admits.
+    /// The next packet. Of one that is longer than `buffer` there is the beginning, as a packet of the buffer's length.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> Received {
         match packet::receive_at_limit(&self.socket, buffer) {
             Ok((packet, _)) if packet.len == 0 => Received::Gone,

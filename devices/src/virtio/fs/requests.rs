@@ -83,7 +83,7 @@ impl<'m> Session<'_, 'm> {
             return self.requests.push(self.memory, head, 0);
         };
         let header = InHeader::parse(&bytes);
-        // Linux sends a forget here when it has no memory for one of the other queue's.
+        // Linux sends one here for an entry of a directory that came with a listing and that it could not use.
         if header.opcode.forgets() {
             self.forget(&header, &bytes, len, &mut readable);
         }

@@ -202,7 +202,7 @@ pub(super) fn not_connected(opcode: Opcode) -> Errno {
     }
 }
 
-/// Writes a reply that is an error, as much of it as there is room for; returns how much that is.
+/// Writes a reply that is an error, for which every request in flight has room; returns its length.
 pub(super) fn put_error(reply: &mut Segments<'_>, unique: u64, errno: Errno) -> usize {
     let header = OutHeader {
         len: OutHeader::LEN as u32,
