@@ -176,6 +176,7 @@ fn a_file_is_closed_with_its_release() {
     assert_eq!(release.arguments()[..8], 7u64.to_le_bytes());
     peer.reply(6, &[]);
     assert_eq!(driver.answer(asked), (0, vec![]));
+    rustix::io::ioctl_fionbio(&reader, true).unwrap();
     assert_eq!(
         reader.read(&mut [0]).unwrap(),
         0,

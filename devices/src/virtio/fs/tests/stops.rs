@@ -50,13 +50,13 @@ fn a_reply_from_before_a_reset_answers_nothing_after_it() {
     driver.ask(Opcode::OPEN, 4, &[0; 8], 40);
     peer.expect(Opcode::OPEN);
     driver.reset();
-    // The same number again, while hull-fs has not read that there was a reset.
+    // The same number again, before the reply to the first.
     let init = driver.ask(Opcode::INIT, 4, &[0; 64], 40);
-    peer.reply_with(4, &open_out(9), &file);
     let destroy = peer.expect(Opcode::DESTROY);
     assert!(destroy.header.unique >> 63 == 1);
-    peer.reply(destroy.header.unique, &[]);
     peer.expect(Opcode::INIT);
+    peer.reply_with(4, &open_out(9), &file);
+    peer.reply(destroy.header.unique, &[]);
     peer.reply(4, &[7]);
     assert_eq!(driver.answer(init), (0, vec![7]));
     for handle in [1, 9] {
