@@ -31,6 +31,8 @@ const FIRST_QUEUE: u64 = 0x1000;
 const QUEUE_BYTES: u64 = 0x2000;
 const AVAILABLE: u64 = 0x1000;
 const USED: u64 = 0x1400;
+/// The longest queue that has room below the next one's.
+const MAX_QUEUE: u16 = 256;
 /// The most operations of an input: an end to its running time.
 const MAX_OPS: usize = 96;
 /// The most pieces of a chain that one operation makes.
@@ -159,7 +161,7 @@ impl Guest {
         let queues = (0..device.queue_max_sizes().len() as u64)
             .map(|index| Queue {
                 base: FIRST_QUEUE + index * QUEUE_BYTES,
-                size: device.queue_max_sizes()[index as usize],
+                size: device.queue_max_sizes()[index as usize].min(MAX_QUEUE),
                 next_descriptor: 0,
                 available: 0,
             })
@@ -221,7 +223,8 @@ impl Guest {
         self.set(STATUS, ready);
         for index in 0..self.queues.len() {
             self.set(QUEUE_SEL, index as u32);
-            let size = self.register(QUEUE_NUM_MAX) >> (shrink & 7).min(6);
+            let most = self.register(QUEUE_NUM_MAX).min(MAX_QUEUE.into());
+            let size = most >> (shrink & 7).min(6);
             let queue = &mut self.queues[index];
             queue.size = size.max(1) as u16;
             (queue.next_descriptor, queue.available) = (0, 0);

@@ -25,6 +25,7 @@ pub mod segments;
 pub mod simple;
 pub mod tar;
 pub mod threads;
+pub mod virtiofs;
 pub mod vsock;
 pub mod wire;
 
@@ -39,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     ("blk", blk::run),
     ("net", net::run),
     ("vsock", vsock::run),
+    ("virtiofs", virtiofs::run),
     ("rng", simple::rng),
     ("console", simple::console),
     ("mmio", mmio::run),

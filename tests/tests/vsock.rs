@@ -66,6 +66,7 @@ fn start(socket: &OwnedFd, console: BorrowedFd<'_>) -> Result<()> {
         nets: Vec::new(),
         vsock: Some(VsockConfig { guest_cid: 3 }),
         rng: true,
+        fs: None,
     };
     let descriptors = [kvm.as_fd(), kernel.as_fd(), archive.as_fd(), console];
     send(socket, &ToVmm::Start(Box::new(config)), &descriptors)

@@ -28,12 +28,14 @@ use vmm_sys_util::eventfd::EventFd;
 pub mod block;
 mod config_space;
 pub mod console;
+pub mod fs;
 #[cfg(test)]
 mod hostile;
 mod interrupt;
 pub mod mmio;
 pub mod net;
 mod on_loop;
+mod on_thread;
 mod ring;
 pub mod rng;
 #[cfg(test)]
@@ -58,6 +60,8 @@ impl DeviceId {
     pub const RNG: Self = Self(4);
     /// Section 5.10.
     pub const VSOCK: Self = Self(19);
+    /// Section 5.11.
+    pub const FS: Self = Self(26);
 }
 
 /// A virtio device. Methods are called by one transport at a time.

@@ -22,7 +22,7 @@ use super::{Interrupt, StartedQueue};
 #[cfg(test)]
 mod model;
 
-/// The most descriptors of one chain, those without bytes included. The longest queue has 256, and no chain may be longer
+/// The most descriptors of one chain, those without bytes included. The longest queue has 512, and no chain may be longer
 /// than its queue (2.7.5.3.1); an indirect table could have 65535, each of which costs the device's thread a read.
 const MAX_DESCRIPTORS: usize = MAX_SEGMENTS;
 

@@ -145,6 +145,53 @@ pub(super) fn all() -> Seeds {
             .op(op::REQUEST, &packet(3, b""))
             .op(op::HOST, &[6, 0]),
     );
+    let mut virtiofs: Vec<Seed> = queues(&[], 1).into();
+    let mounted = Seed::driver(&[]).op(op::REQUEST, &[0, 1]);
+    let file = mounted
+        .clone()
+        .op(op::REQUEST, &[2, 2])
+        .op(op::REQUEST, &[2, 3])
+        .op(op::REQUEST, &[3, 4, 1, 10, 0, 0, 4])
+        .op(op::REQUEST, &[4, 4, 2, 10, 0, 0, 4])
+        .op(op::REQUEST, &[3, 4, 2, 0, 0, 0, 4]);
+    virtiofs.push(
+        file.clone()
+            .op(op::REQUEST, &[0x23, 4, 2])
+            .bytes(&[0xff; 8])
+            .bytes(&[0, 0, 1, 0])
+            .op(op::REQUEST, &[5, 5, 2])
+            .op(op::REQUEST, &[3, 4, 2, 0, 0, 0, 4])
+            .op(op::REQUEST, &[7, 6, 1, b'n'])
+            .op(op::REQUEST, &[9, 7])
+            .op(op::REQUEST, &[2, 8])
+            .op(op::REQUEST, &[0x16, 9])
+            .op(op::REQUEST, &[10, 9])
+            .op(op::REQUEST, &[8, 10]),
+    );
+    for lie in 1..12 {
+        virtiofs.push(
+            file.clone()
+                .op(op::HOST, &[5, 3, lie, lie + 12, lie + 24])
+                .op(op::REQUEST, &[1, 5, 1, b'n'])
+                .op(op::REQUEST, &[2, 6])
+                .op(op::REQUEST, &[7, 7, 1, b'n'])
+                .op(op::HOST, &[2])
+                .op(op::REQUEST, &[3, 4, 4, 0, 0, 0, 4]),
+        );
+    }
+    virtiofs.push(
+        file.saved()
+            .op(op::REQUEST, &[0, 1])
+            .op(op::HOST, &[5, 1, 11])
+            .op(op::REQUEST, &[1, 5, 1, b'n'])
+            .op(op::BRING_UP, &[0xff, 0xff, 0xff, 0xff, 0])
+            .op(op::REQUEST, &[0, 5])
+            .op(op::HOST, &[0])
+            .op(op::REQUEST, &[1, 5, 1, b'n'])
+            .op(op::HOST, &[1])
+            .op(op::REQUEST, &[0, 5])
+            .op(op::HOST, &[3, 2, 1, 2, 1]),
+    );
     let rng: Vec<Seed> = queues(&[], 0).into();
     let mut console: Vec<Seed> = queues(&[], 1).into();
     console.push(
@@ -174,6 +221,7 @@ pub(super) fn all() -> Seeds {
         ("blk", seeds(blk)),
         ("net", seeds(net)),
         ("vsock", seeds(vsock)),
+        ("virtiofs", seeds(virtiofs)),
         ("rng", seeds(rng)),
         ("console", seeds(console)),
         ("mmio", seeds(mmio)),

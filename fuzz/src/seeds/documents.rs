@@ -80,6 +80,7 @@ pub(super) fn all() -> Seeds {
                     1,
                     r#"{"type":"add_extents","request":7,"disk":"layers","extents":[{"offset_bytes":2097152,"extent":{"file":0,"len_bytes":4096}}]}"#,
                 ),
+                tagged(1, r#"{"type":"serve_fs","socket":0}"#),
             ],
         ),
         (

@@ -12,7 +12,7 @@ mod table {
     include!("table.rs");
 }
 
-pub use table::{BLOCK, Call, KINDS, Kind, MAIN, MONITOR, SAVE, VCPU, When};
+pub use table::{BLOCK, Call, FS, KINDS, Kind, MAIN, MONITOR, SAVE, VCPU, When};
 
 /// The program that was compiled for a kind of thread: an array of `struct sock_filter`.
 pub fn program(kind: &Kind) -> &'static [u8] {
@@ -21,6 +21,7 @@ pub fn program(kind: &Kind) -> &'static [u8] {
         "vcpu" => include_bytes!(concat!(env!("OUT_DIR"), "/vcpu")),
         "save" => include_bytes!(concat!(env!("OUT_DIR"), "/save")),
         "blk" => include_bytes!(concat!(env!("OUT_DIR"), "/blk")),
+        "fs" => include_bytes!(concat!(env!("OUT_DIR"), "/fs")),
         "monitor" => include_bytes!(concat!(env!("OUT_DIR"), "/monitor")),
         other => unreachable!("{other} is not among the kinds of the table"),
     }

@@ -202,6 +202,27 @@ pub const BLOCK: Kind = Kind {
     ],
 };
 
+/// A file system device's thread: it talks to hull-fs, which passes it open files, and moves data between those and guest
+/// memory. It sends with `write`, which passes no descriptors.
+pub const FS: Kind = Kind {
+    name: "fs",
+    calls: &[
+        EVERY_THREAD,
+        calls![
+            SYS_epoll_ctl,
+            SYS_epoll_pwait,
+            SYS_preadv,
+            SYS_pwritev,
+            SYS_recvmsg(OneOf(2, &[MSG_CMSG_CLOEXEC])),
+        ],
+    ],
+    development: calls![
+        SYS_epoll_wait,
+        SYS_fcntl(OneOf(1, &[F_GETFD])),
+        SYS_mmap(PlainMemory(&[GLIBC_ARENA])),
+    ],
+};
+
 /// A sandbox's speaker: it talks to the agent and to clients, makes socket pairs for their streams, appends to logs and
 /// measures from files that are open already. A socket pair reaches its own two ends alone.
 pub const MONITOR: Kind = Kind {
@@ -229,4 +250,4 @@ pub const MONITOR: Kind = Kind {
 };
 
 /// Every kind.
-pub const KINDS: &[Kind] = &[MAIN, VCPU, SAVE, BLOCK, MONITOR];
+pub const KINDS: &[Kind] = &[MAIN, VCPU, SAVE, BLOCK, FS, MONITOR];

@@ -88,6 +88,7 @@ fn the_lists_are_shorter_than_firecrackers() {
     assert!(names(&MAIN).len() < 50);
     assert!(names(&VCPU).len() < 27);
     assert!(names(&BLOCK).len() < 27);
+    assert!(names(&FS).len() < 27);
 }
 
 #[test]

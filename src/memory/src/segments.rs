@@ -11,8 +11,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use vm_memory::VolatileSlice;
 
-/// The most pieces of one run. A chain has at most as many descriptors as its queue (256 in hull's devices); a buffer
-/// that crosses from one memory region to another takes two pieces.
+/// The most pieces of one run. No driver's chain has more than 261 descriptors (a page each for the most data of a FUSE
+/// request, and headers; a queue of the other devices has 256); a buffer that crosses from one memory region to another
+/// takes two pieces.
 pub const MAX_SEGMENTS: usize = 512;
 
 /// A run of guest memory in pieces, none of which is empty.

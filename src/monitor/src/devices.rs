@@ -9,9 +9,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use protocol::agent::TO_BE_SAVED;
+use protocol::fs::TAG;
 use protocol::record::{LayerFile, Vm};
 use protocol::vmm::{
-    Boot, Descriptor, DiskConfig, DiskExtent, Kernel, NetConfig, Snapshot, VmConfig, VsockConfig,
+    Boot, Descriptor, DiskConfig, DiskExtent, FsConfig, Kernel, NetConfig, Snapshot, VmConfig,
+    VsockConfig,
 };
 
 use crate::scratch;
@@ -185,6 +187,11 @@ fn assemble_on(kvm: OwnedFd, vm: &Vm, own: Own<'_>) -> Result<(VmConfig, Vec<Own
             guest_cid: GUEST_CID,
         }),
         rng: true,
+        // In every VM, for a template to serve them all. Nothing gives it a hull-fs yet.
+        fs: Some(FsConfig {
+            tag: TAG.into(),
+            unbounded_files: false,
+        }),
     };
     Ok((config, descriptors))
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use protocol::fs::MAX_OPEN_FILES;
 use protocol::record::JailPolicy;
 use protocol::vmm::{CONTROL_FD, WORDS_FD};
 use rustix::fs::{Mode, OFlags};
@@ -25,8 +26,9 @@ const LIMITS: [(Resource, u64); 7] = [
     (Resource::Core, 1),
     (Resource::Memlock, 0),
     (Resource::Msgqueue, 0),
-    // The descriptors of one packet, eventfds of devices, and a stream for each connection of the guest's.
-    (Resource::Nofile, 4096),
+    // The descriptors of one packet, eventfds of devices, and a stream for each connection of the guest's; and what it has
+    // open on shares.
+    (Resource::Nofile, 4096 + MAX_OPEN_FILES as u64),
     (Resource::Sigpending, 256),
     (Resource::Nice, 0),
     (Resource::Rtprio, 0),

@@ -3,6 +3,7 @@
 //! - [`frame`]: how a message travels (a length and a JSON document).
 //! - [`agent`]: monitor to agent, over the first vsock connection of a sandbox.
 //! - [`vmm`]: monitor to hull-vmm, over the one SOCK_SEQPACKET socket that hull-vmm inherits.
+//! - [`fs`]: warden to hull-fs, which serves shared directories.
 //! - [`layer`]: a layer's image to those that mount it.
 //! - [`monitor`]: a client (the engine) to a monitor, over the sandbox's Unix socket.
 //! - [`record`]: what is on disk of sandboxes and containers.
@@ -12,6 +13,7 @@
 
 pub mod agent;
 pub mod frame;
+pub mod fs;
 pub mod layer;
 pub mod monitor;
 pub mod record;

@@ -61,6 +61,13 @@ pub enum ToVmm {
         /// Extents in gaps of the disk, in any order.
         extents: Vec<PlacedExtent>,
     },
+    /// Let a hull-fs serve the file system device ([`VmConfig::fs`]) over this socket. It takes the place of the one before,
+    /// whatever its state: the guest's requests there fail, and all others until it mounts anew. Not answered: a socket that
+    /// cannot be used is closed, which ends its hull-fs.
+    ServeFs {
+        /// hull-vmm's end of a socketpair (SOCK_SEQPACKET).
+        socket: Descriptor,
+    },
     /// Send a [`FromVmm::Report`].
     Report,
     /// End the VM now.
@@ -91,6 +98,8 @@ pub struct VmConfig {
     pub vsock: Option<VsockConfig>,
     /// The entropy device.
     pub rng: bool,
+    /// The file system device, through which the guest gets at shared directories.
+    pub fs: Option<FsConfig>,
 }
 
 /// How a VM begins.
@@ -178,6 +187,22 @@ pub struct NetConfig {
 pub struct VsockConfig {
     /// The guest's context id, 3 or more.
     pub guest_cid: u32,
+}
+
+/// The file system device (virtio-fs). A hull-fs comes to it while the VM runs, with [`ToVmm::ServeFs`]; until then the guest's
+/// attempts to mount are answered ENODEV.
+///
+/// hull-vmm holds a descriptor for each file that the guest has open there: its jail is to allow it
+/// [`crate::fs::MAX_OPEN_FILES`] besides the 4096 that are enough for everything else (RLIMIT_NOFILE). Where it allows fewer, the
+/// guest may open fewer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FsConfig {
+    /// What the driver finds the device by: 1 to 36 bytes ([`crate::fs::TAG`]).
+    pub tag: String,
+    /// Some of its files may be written to: hull-vmm then sets itself no limit to the length of files (RLIMIT_FSIZE). Otherwise
+    /// none that it writes may become longer than its largest writable disk, and a guest that tries ends its VM. No part of
+    /// a VM's shape: one that begins from a snapshot may differ in it.
+    pub unbounded_files: bool,
 }
 
 /// What hull-vmm sends.
@@ -318,6 +343,10 @@ mod tests {
                 guest_cid: u32::MAX,
             }),
             rng: false,
+            fs: Some(FsConfig {
+                tag: "t".repeat(36),
+                unbounded_files: false,
+            }),
         };
         let packet = serde_json::to_vec(&ToVmm::Start(Box::new(config))).unwrap();
         assert!(packet.len() <= MAX_PACKET_LEN, "{} bytes", packet.len());

@@ -89,6 +89,15 @@ pub fn send(
 
 /// Receives one packet into `buffer`.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Packet, Error> {
+    match receive_at_limit(socket, buffer)? {
+        (packet, false) => Ok(packet),
+        (_, true) => Err(Error::Truncated),
+    }
+}
+
+/// As [`receive`], for a process that may have as many descriptors as it may (RLIMIT_NOFILE): returns also whether some of
+/// the packet's were lost, as it had no number left for them.
+pub fn receive_at_limit(socket: impl AsFd, buffer: &mut [u8]) -> Result<(Packet, bool), Error> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut reset = false;
@@ -109,16 +118,14 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Packet, Error> {
             descriptors.extend(rights);
         }
     }
-    if message
-        .flags
-        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-    {
+    if message.flags.contains(ReturnFlags::TRUNC) {
         return Err(Error::Truncated);
     }
-    Ok(Packet {
+    let packet = Packet {
         len: message.bytes,
         descriptors,
-    })
+    };
+    Ok((packet, message.flags.contains(ReturnFlags::CTRUNC)))
 }
 
 #[cfg(test)]

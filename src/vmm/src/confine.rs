@@ -1,4 +1,4 @@
-//! What hull-vmm gives up itself, beyond what its jail took: system calls, for each kind of thread.
+//! What hull-vmm gives up itself, beyond what its jail took: system calls, for each kind of thread, and files without end.
 //!
 //! The order: [`prepare`] before the first packet; the threads' filters where they are spawned, by `sys::thread`; the main
 //! thread's last, with [`first_thread`], when every other thread exists: there is no call that makes one afterwards.
@@ -7,8 +7,9 @@ use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd};
 
 use filters::Kind;
+use protocol::fs::MAX_OPEN_FILES;
 use protocol::vmm::{Boot, VmConfig};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sys::refusal;
 
 use crate::snapshot::MAX_STATE_BYTES;
@@ -27,27 +28,50 @@ pub fn prepare(words: OwnedFd) -> io::Result<()> {
 /// The least that files may grow to: for logs, in development.
 pub(crate) const LEAST_FILE_BYTES: u64 = 1 << 20;
 
+/// Descriptors that hull-vmm needs besides the guest's open files: those of one packet, eventfds of devices, extents of disks,
+/// and a stream for each connection of the guest's.
+const OTHER_DESCRIPTORS: usize = 4096;
+
+/// How many files the guest may have open on shares: what the limit of descriptors leaves. A low one is halved rather than
+/// used up: a stream that finds no number ends the VM.
+pub fn max_open_files() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| limit as usize);
+    files_of(limit)
+}
+
+fn files_of(descriptors: usize) -> usize {
+    let rest = descriptors.saturating_sub(OTHER_DESCRIPTORS);
+    rest.max(descriptors / 2).min(MAX_OPEN_FILES)
+}
+
 /// Keeps every file from growing beyond what the VM may write: a taken thread could fill the host's file system otherwise,
-/// where a disk's own bounds are no longer asked.
+/// where a disk's own bounds are no longer asked. With writable shares there is no such length.
 pub fn limit_files(config: &VmConfig) -> io::Result<()> {
-    let limit = Some(largest_file(config));
+    let Some(limit) = largest_file(config) else {
+        return Ok(());
+    };
     let limit = Rlimit {
-        current: limit,
-        maximum: limit,
+        current: Some(limit),
+        maximum: Some(limit),
     };
     Ok(setrlimit(Resource::Fsize, limit)?)
 }
 
 /// The length of the largest file that the VM may write: a writable disk, or the state of a VM that is saved. (Its memory
-/// is in a file that has its length before, and is written through a mapping, which the limit does not govern.)
-fn largest_file(config: &VmConfig) -> u64 {
+/// is in a file that has its length before, and is written through a mapping, which the limit does not govern.) `None` if
+/// its guest may write files of others.
+fn largest_file(config: &VmConfig) -> Option<u64> {
+    if config.fs.as_ref().is_some_and(|fs| fs.unbounded_files) {
+        return None;
+    }
     let writable = config.disks.iter().filter(|disk| !disk.read_only);
     let disks = writable.flat_map(|disk| &disk.extents);
     let state = match &config.boot {
         Boot::Kernel(kernel) if kernel.save_to.is_some() => MAX_STATE_BYTES,
         Boot::Kernel(_) | Boot::Snapshot(_) => LEAST_FILE_BYTES,
     };
-    disks.map(|extent| extent.len_bytes).fold(state, u64::max)
+    Some(disks.map(|extent| extent.len_bytes).fold(state, u64::max))
 }
 
 /// Installs the first thread's filter.
@@ -74,6 +98,7 @@ fn kind(name: &str) -> Option<&'static Kind> {
         "vcpu" => Some(&filters::VCPU),
         "save" => Some(&filters::SAVE),
         "blk" => Some(&filters::BLOCK),
+        "fs" => Some(&filters::FS),
         _ => None,
     }
 }
@@ -86,8 +111,30 @@ mod tests {
     fn every_thread_is_of_a_kind_and_nothing_else_is() {
         assert_eq!(kind("vcpu12"), Some(&filters::VCPU));
         assert_eq!(kind("blk-layers"), Some(&filters::BLOCK));
-        for other in ["", "main", "worker", "vcpux", "1"] {
+        assert_eq!(kind("fs"), Some(&filters::FS));
+        for other in ["", "main", "worker", "vcpux", "fsx", "1"] {
             assert_eq!(kind(other), None, "{other}");
+        }
+    }
+    #[test]
+    fn the_guests_files_leave_descriptors_for_everything_else() {
+        assert_eq!(files_of(usize::MAX), MAX_OPEN_FILES);
+        assert_eq!(files_of(MAX_OPEN_FILES + OTHER_DESCRIPTORS), MAX_OPEN_FILES);
+        assert_eq!(files_of(20_000), 20_000 - OTHER_DESCRIPTORS);
+        assert_eq!(files_of(4096), 2048);
+        assert_eq!(files_of(0), 0);
+    }
+
+    #[test]
+    fn files_are_bounded_unless_the_guest_may_write_those_of_others() {
+        let mut config = crate::machine::tests::config();
+        assert_eq!(largest_file(&config), Some(LEAST_FILE_BYTES));
+        for (unbounded_files, expected) in [(false, Some(LEAST_FILE_BYTES)), (true, None)] {
+            config.fs = Some(protocol::vmm::FsConfig {
+                tag: "hull".to_owned(),
+                unbounded_files,
+            });
+            assert_eq!(largest_file(&config), expected);
         }
     }
 }

@@ -276,6 +276,7 @@ impl Conversation {
             ToVmm::Stop => self.ends.reach(End::Stopped),
             ToVmm::Report => send(&self.socket, &FromVmm::Report(self.sources.report())),
             ToVmm::OfferStream { port, stream } => self.offer(port, stream, descriptors),
+            ToVmm::ServeFs { socket } => self.serve_fs(socket, descriptors),
             ToVmm::AddExtents {
                 request,
                 disk,
@@ -302,6 +303,21 @@ impl Conversation {
                 }
             }
             Err(error) => send_failure(&self.socket, port, &error),
+        }
+    }
+
+    /// Lets a hull-fs serve the guest. A socket that is of no use is closed: that is what hull-fs, and the monitor, see.
+    fn serve_fs(&self, socket: Descriptor, mut descriptors: Descriptors) {
+        let Some(fs) = &self.backends.fs else {
+            tracing::warn!("a hull-fs was given to a VM without a file system device");
+            return;
+        };
+        let served = match descriptors.take(socket) {
+            Ok(socket) => fs.serve(socket).map_err(|error| chain(&error)),
+            Err(error) => Err(chain(&error)),
+        };
+        if let Err(error) = served {
+            tracing::warn!(error, "hull-fs's socket cannot be used");
         }
     }
 

@@ -11,7 +11,7 @@ mod jailed;
 use jailed::Words;
 
 /// Threads of each kind.
-const THREADS: [&str; 3] = ["main", "vcpu0", "blk-x"];
+const THREADS: [&str; 4] = ["main", "vcpu0", "blk-x", "fs"];
 
 /// What namespaces, capabilities, limits and descriptors make of an attempt when there is no filter.
 enum Bare {
@@ -213,6 +213,12 @@ fn a_vcpu_gets_nowhere() {
 #[ignore = "needs root"]
 fn a_disks_thread_gets_nowhere() {
     every_attempt_is_refused_on(THREADS[2], &[]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_file_systems_thread_gets_nowhere() {
+    every_attempt_is_refused_on(THREADS[3], &[]);
 }
 
 #[test]

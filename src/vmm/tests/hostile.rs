@@ -25,8 +25,8 @@ use attack::{Attack, both};
 use fixture::{Outcome, Plan, Vm, send};
 use payload::Code;
 
-/// block, net, vsock, rng, console.
-const DEVICES: u32 = 5;
+/// block, net, vsock, rng, fs, console.
+const DEVICES: u32 = 6;
 /// What hull-vmm itself may hold: twice what it does when nothing happens (`hull_vmm_itself_stays_small`). None of these
 /// guests is offered a stream; the buffers of streams are bounded by 128 MiB.
 const MAX_RESIDENT: u64 = 12 << 20;
@@ -77,7 +77,7 @@ fn survives(what: &str, code: &Code, vcpus: u8) -> Outcome {
     let vm = start(code, |plan| {
         plan.config.vcpus = vcpus;
         plan.config.rng = true;
-        plan.with_vsock();
+        plan.with_vsock().with_fs(false);
         let file = plan.pass(disk());
         plan.config.disks.push(DiskConfig {
             serial: "victim".into(),

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use protocol::timeline::{control, mark};
-use protocol::vmm::{Boot, End, Snapshot, ToVmm};
+use protocol::vmm::{Boot, Descriptor, End, Snapshot, ToVmm};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ mod jailed;
 mod payload;
 
 use fixture::{Outcome, Plan};
-use payload::{Code, interrupt, rng};
+use payload::{Code, interrupt, rng, shares};
 
 /// The two files of a snapshot.
 struct Files {
@@ -202,6 +202,35 @@ fn what_a_rehearsal_wrote_is_noted_and_stays_each_guests_own() {
         let outcome = resume(&files, |_| ());
         assert_eq!(outcome.end, Ok(End::Code { code: 7 }));
     }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_hull_fs_comes_to_a_vm_that_began_from_a_snapshot() {
+    const INIT: u32 = 26;
+    const WORD: u32 = 77;
+    // It has tried before it is saved, and been refused.
+    let guest = shares::call(shares::start(Code::new()), INIT, &[7, 31, 0, 0]);
+    let guest = shares::call_until_done(ready(guest), INIT, &[7, 31, 0, 0])
+        .load(shares::PAYLOAD)
+        .code_from_eax()
+        .reset();
+    let (files, outcome) = save(&guest, |plan| _ = plan.with_fs(false));
+    assert_eq!(outcome.end, Ok(End::Saved));
+    // What it may write to is no part of what was saved.
+    let vm = to_resume(&files, |plan| _ = plan.with_fs(true))
+        .start(Path::new(env!("CARGO_BIN_EXE_hull-vmm")), sink())
+        .unwrap();
+    let (ours, theirs) = sys::packet::pair().unwrap();
+    let socket = Descriptor(0);
+    vm.send(&ToVmm::ServeFs { socket }, &[theirs]).unwrap();
+    let mut request = [0; 256];
+    sys::packet::receive(&ours, &mut request).unwrap();
+    let payload = WORD.to_le_bytes();
+    let reply = [&20u64.to_le_bytes(), &request[8..16], &payload].concat();
+    sys::packet::send(&ours, &reply, &[]).unwrap();
+    let outcome = vm.wait().unwrap();
+    assert_eq!(outcome.end, Ok(End::Code { code: WORD }), "{outcome:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rustix::fs::{FallocateFlags, FileType, fallocate, fstat};
 
 use super::spec::SECTOR_BYTES;
 
-/// The most extents of a device. Each holds a descriptor, of which hull-vmm may have 4096.
+/// The most extents of a device. Each holds a descriptor, of which hull-vmm may have 4096 besides the guest's open files.
 pub const MAX_EXTENTS: usize = 1024;
 
 /// A part of a block device.

@@ -22,7 +22,8 @@ use virtio_queue::Queue;
 
 use self::disk::Disk;
 use self::spec::{Header, ID_BYTES, SECTOR_BYTES, config, feature};
-use self::worker::{Job, Stop, Worker};
+use self::worker::{Job, Worker};
+use super::on_thread::Stop;
 use super::ring::{Ring, Shape};
 use super::{Activation, Device, DeviceId, StartError};
 

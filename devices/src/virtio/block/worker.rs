@@ -6,13 +6,13 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use memory::{Memory, Segments};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::spec::{Header, ID_BYTES, Range, RequestType, SECTOR_BYTES, Status};
 use super::{MAX_DISCARD_SECTORS, MAX_RANGES, MAX_REQUEST_BYTES, MAX_WRITE_ZEROES_SECTORS, Shared};
@@ -20,36 +20,6 @@ use crate::virtio::ring::{Chain, Ring};
 
 /// How long finished requests may wait for others of their batch before the driver is interrupted.
 const MAX_INTERRUPT_DELAY: Duration = Duration::from_micros(500);
-
-/// How a device tells its worker to stop.
-pub(super) struct Stop {
-    asked: AtomicBool,
-    wake: EventFd,
-}
-
-impl Stop {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {
-            asked: AtomicBool::new(false),
-            wake: EventFd::new(EFD_NONBLOCK)?,
-        })
-    }
-
-    pub(super) fn ask(&self) {
-        self.asked.store(true, Ordering::Release);
-        // Fails only when the counter is full, and then the worker is awake.
-        let _ = self.wake.write(1);
-    }
-
-    fn asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
-    }
-
-    /// The worker has stopped.
-    fn done(&self) {
-        self.asked.store(false, Ordering::Release);
-    }
-}
 
 /// From a start to a stop: a queue and what belongs to it.
 pub(super) struct Job {
@@ -81,7 +51,7 @@ impl Worker {
             wakeups,
             write_through: false,
         };
-        worker.watch(ControlOperation::Add, &worker.shared.stop.wake)?;
+        worker.watch(ControlOperation::Add, worker.shared.stop.wake())?;
         Ok(worker)
     }
 

@@ -1,13 +1,18 @@
 //! Every device that hull has, each with what proves that it still works.
 
 use std::io::{PipeReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
+
+use sys::packet;
 
 use super::bus::Bus;
 use crate::output::Output;
 use crate::virtio::Device;
 use crate::virtio::block::{Block, BlockConfig, Extent};
 use crate::virtio::console::Console;
+use crate::virtio::fs::{Fs, FsConfig, MAX_MESSAGE_LEN};
 use crate::virtio::net::{Net, NetConfig};
 use crate::virtio::rng::Rng;
 use crate::virtio::testing::{Buffer, PATIENCE};
@@ -24,6 +29,8 @@ pub(super) enum Kind {
     Receives,
     /// A header to read and a status to write; at once.
     Requests,
+    /// A message to read and room for the reply; at once.
+    Calls,
     /// Never.
     Idle,
 }
@@ -31,6 +38,7 @@ pub(super) enum Kind {
 /// What is at the other end of a device.
 pub(super) enum Peer {
     Disk,
+    Shares,
     Random,
     Wire(UnixDatagram),
     Screen(PipeReader),
@@ -64,6 +72,69 @@ fn block() -> (Box<dyn Device>, Subject) {
         queues: &[Kind::Requests],
     };
     (Box::new(block.unwrap()), subject)
+}
+
+fn fs() -> (Box<dyn Device>, Subject) {
+    let fs = Fs::new(FsConfig {
+        tag: "victim".to_owned(),
+        max_open_files: 64,
+    })
+    .unwrap();
+    let (theirs, ours) = packet::pair().unwrap();
+    fs.handle().serve(theirs).unwrap();
+    std::thread::spawn(move || serve_shares(&ours));
+    let subject = Subject {
+        name: "fs",
+        peer: Peer::Shares,
+        queues: &[Kind::Sends, Kind::Calls],
+    };
+    (Box::new(fs), subject)
+}
+
+/// What is read from every file.
+const SHARED: [u8; 512] = [0x77; 512];
+
+/// Opcodes of FUSE.
+const FORGET: u32 = 2;
+const OPEN: u32 = 14;
+const READ: u32 = 15;
+const INIT: u32 = 26;
+const BATCH_FORGET: u32 = 42;
+
+/// A hull-fs that agrees to everything, and opens one file again and again.
+fn serve_shares(socket: &OwnedFd) {
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(&SHARED, 0).unwrap();
+    let mut message = vec![0; MAX_MESSAGE_LEN];
+    let mut handle = 0u64;
+    while packet::receive(socket, &mut message).is_ok_and(|packet| packet.len > 0) {
+        let (opcode, unique) = (&message[4..8], &message[8..16]);
+        let mut payload = Vec::new();
+        let mut files = Vec::new();
+        match u32::from_le_bytes(opcode.try_into().unwrap()) {
+            FORGET | BATCH_FORGET => continue,
+            OPEN => {
+                handle += 1;
+                payload.extend([handle.to_le_bytes(), [0; 8]].concat());
+                files.push(file.as_fd());
+            }
+            _ => {}
+        }
+        let len = (16 + payload.len()) as u64;
+        let reply = [&len.to_le_bytes(), unique, &payload].concat();
+        // A device that is gone is the end.
+        let _ = packet::send(socket, &reply, &files);
+    }
+}
+
+/// A FUSE request.
+fn fuse_request(opcode: u32, unique: u64, arguments: &[u8]) -> Vec<u8> {
+    let len = 40 + arguments.len() as u32;
+    let mut request = [len, opcode].map(u32::to_le_bytes).concat();
+    request.extend(unique.to_le_bytes());
+    request.extend([0; 24]);
+    request.extend(arguments);
+    request
 }
 
 fn net() -> (Box<dyn Device>, Subject) {
@@ -117,7 +188,7 @@ fn console() -> (Box<dyn Device>, Subject) {
 pub(super) type Make = fn() -> (Box<dyn Device>, Subject);
 
 /// All devices. A new one is a line here.
-pub(super) const ALL: [Make; 5] = [block, net, vsock, rng, console];
+pub(super) const ALL: [Make; 6] = [block, fs, net, vsock, rng, console];
 
 /// A vsock packet of the guest's, from its port 9, without data.
 pub(super) fn vsock_header(op: u16) -> [u8; 44] {
@@ -136,6 +207,10 @@ impl Subject {
     pub(super) fn legal_chain(&self, bus: &mut Bus, queue: usize) -> Vec<Buffer> {
         match self.queues[queue] {
             Kind::Sends => vec![bus.readable(&[0; 64])],
+            Kind::Calls => {
+                let init = bus.readable(&fuse_request(INIT, 2, &[0; 64]));
+                vec![init, bus.writable(256)]
+            }
             Kind::Asks | Kind::Receives | Kind::Idle => vec![bus.writable(256)],
             Kind::Requests => {
                 let header = bus.readable(&[0; 16]);
@@ -169,6 +244,20 @@ impl Subject {
                 let (data, status) = (bus.writable(512), bus.writable(1));
                 assert_eq!(bus.submit(0, &[header, data, status]).len, 513);
                 assert_eq!(bus.bytes(status), [0]);
+            }
+            Peer::Shares => {
+                let mut call = |opcode, unique, arguments: &[u8], payload: u32| {
+                    let request = bus.readable(&fuse_request(opcode, unique, arguments));
+                    let room = bus.writable(1024);
+                    assert_eq!(bus.submit(1, &[request, room]).len, 16 + payload);
+                    let reply = bus.bytes(room);
+                    assert_eq!(reply[4..8], [0; 4]);
+                    reply[16..16 + payload as usize].to_vec()
+                };
+                call(INIT, 2, &[0; 64], 0);
+                let handle = call(OPEN, 4, &[0; 8], 16);
+                let read = [&handle[..8], &[0; 8], &512u64.to_le_bytes(), &[0; 16]].concat();
+                assert_eq!(call(READ, 6, &read, 512), SHARED);
             }
             Peer::Random => {
                 let buffer = bus.writable(32);

@@ -156,6 +156,7 @@ fn first_run(
         nets,
         vsock: Some(VsockConfig { guest_cid: 3 }),
         rng: true,
+        fs: None,
     };
     let message = serde_json::to_vec(&ToVmm::Start(Box::new(config)))?;
     let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();

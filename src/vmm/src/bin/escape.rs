@@ -1,7 +1,7 @@
 //! The attempts of an attacker in control of a thread of hull-vmm. Executed in hull-vmm's place, in its jail.
 //!
 //! It receives one packet on its control socket, `ATTEMPT THREAD FILTER`: what to try, on a thread of which name (`main`,
-//! `vcpu0`, `blk-x`; `monitor` for the filter of the process that talks to the guest), and whether under that thread's filter (`filtered`) or with the rest of the jail alone (`bare`). It
+//! `vcpu0`, `blk-x`, `fs`; `monitor` for the filter of the process that talks to the guest), and whether under that thread's filter (`filtered`) or with the rest of the jail alone (`bare`). It
 //! confines itself as hull-vmm does, tries, and sends back what the call returned, negative for an errno. A refused call
 //! never comes back: the process ends with its last words.
 

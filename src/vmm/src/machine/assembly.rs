@@ -9,6 +9,7 @@ use devices::legacy::{Control, I8042, Serial};
 use devices::output::Output;
 use devices::virtio::block::{self, Block, BlockConfig, Extent};
 use devices::virtio::console::Console;
+use devices::virtio::fs::{self, Fs};
 use devices::virtio::mmio::Mmio;
 use devices::virtio::net::{self, Net};
 use devices::virtio::rng::Rng;
@@ -21,12 +22,15 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{Descriptors, Error};
 use crate::bus::Bus;
+use crate::confine;
 use crate::ends::Ends;
 use crate::kvm::Vm;
 use crate::snapshot::Saver;
 use crate::stamps::{Listener, Stamps};
 
 const _: () = assert!(protocol::vmm::MAX_EXTENTS == block::MAX_EXTENTS);
+const _: () = assert!(protocol::fs::MAX_MESSAGE_LEN == fs::MAX_MESSAGE_LEN);
+const _: () = assert!(protocol::fs::MAX_DATA_BYTES == fs::MAX_DATA_BYTES);
 
 /// What the monitor can give to devices while the VM runs.
 #[derive(Default)]
@@ -34,6 +38,8 @@ pub struct Backends {
     disks: Vec<block::Handle>,
     /// Streams for the vsock device, if there is one.
     pub offers: Option<Offers>,
+    /// Where the file system device, if there is one, gets its hull-fs.
+    pub fs: Option<fs::Handle>,
 }
 
 impl Backends {
@@ -96,6 +102,14 @@ impl Assembly<'_> {
         }
         if config.rng {
             self.add("rng", Rng::new())?;
+        }
+        if let Some(fs) = &config.fs {
+            let device = Fs::new(fs::FsConfig {
+                tag: fs.tag.clone(),
+                max_open_files: confine::max_open_files(),
+            })?;
+            backends.fs = Some(device.handle());
+            self.add("fs", device)?;
         }
         if config.console.is_some() {
             self.add("console", Console::new(output.clone()))?;

@@ -11,6 +11,7 @@ use arch::{cmdline, layout};
 use devices::output::Output;
 use devices::virtio::Reactor;
 use devices::virtio::block;
+use devices::virtio::fs;
 use devices::virtio::net;
 use memory::{HostRange, Ram};
 use protocol::vmm::{Boot, Descriptor, MAX_VCPUS, MIN_MEMORY_MIB, Snapshot, VmConfig};
@@ -105,6 +106,9 @@ pub enum Error {
     /// A network device.
     #[error("a network device could not be made")]
     Net(#[from] net::Error),
+    /// The file system device.
+    #[error("the file system device could not be made")]
+    Fs(#[from] fs::Error),
     /// A descriptor of a device's own.
     #[error("{device} could not be set up")]
     Device {
@@ -264,12 +268,12 @@ fn check(config: &VmConfig) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs::File;
 
     use super::*;
 
-    fn config() -> VmConfig {
+    pub(crate) fn config() -> VmConfig {
         VmConfig {
             build: protocol::BUILD.to_owned(),
             kvm: Descriptor(0),
@@ -286,6 +290,7 @@ mod tests {
             nets: Vec::new(),
             vsock: None,
             rng: false,
+            fs: None,
         }
     }
 
