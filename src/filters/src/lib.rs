@@ -12,7 +12,7 @@ mod table {
     include!("table.rs");
 }
 
-pub use table::{BLOCK, Call, KINDS, Kind, MAIN, MONITOR, SAVE, VCPU, When};
+pub use table::{BLOCK, Call, FS, KINDS, Kind, MAIN, MONITOR, SAVE, SHARES, VCPU, When};
 
 /// The program that was compiled for a kind of thread: an array of `struct sock_filter`.
 pub fn program(kind: &Kind) -> &'static [u8] {
@@ -22,6 +22,8 @@ pub fn program(kind: &Kind) -> &'static [u8] {
         "save" => include_bytes!(concat!(env!("OUT_DIR"), "/save")),
         "blk" => include_bytes!(concat!(env!("OUT_DIR"), "/blk")),
         "monitor" => include_bytes!(concat!(env!("OUT_DIR"), "/monitor")),
+        "shares" => include_bytes!(concat!(env!("OUT_DIR"), "/shares")),
+        "fs" => include_bytes!(concat!(env!("OUT_DIR"), "/fs")),
         other => unreachable!("{other} is not among the kinds of the table"),
     }
 }
