@@ -6,6 +6,7 @@ mod guest;
 mod hostile;
 mod list;
 mod model;
+mod mounts;
 mod names;
 mod session;
 mod shares;

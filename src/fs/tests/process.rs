@@ -145,6 +145,7 @@ const RELEASE: u32 = 18;
 const FSYNC: u32 = 20;
 const INIT: u32 = 26;
 const CREATE: u32 = 35;
+const COPY_FILE_RANGE: u32 = 47;
 
 fn u32s(numbers: &[u32]) -> Vec<u8> {
     numbers.iter().flat_map(|it| it.to_le_bytes()).collect()
@@ -276,6 +277,32 @@ fn requests_in_flight_are_all_answered() {
         .collect();
     answered.sort_unstable();
     assert_eq!(answered, sent);
+}
+
+#[test]
+fn what_is_slow_holds_up_none_that_is_quick() {
+    const COPIES: usize = 24;
+    const BYTES: u64 = 16 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Process::serving();
+    let root = process.begin(folder.path());
+    let (_, payload, hole) = process.call(CREATE, root, &create("hole"));
+    hole.unwrap().set_len(BYTES).unwrap();
+    let (from, fh) = (number(&payload), number(&payload[128..]));
+    let (_, payload, _) = process.call(CREATE, root, &create("copy"));
+    let (to, fh_to) = (number(&payload), number(&payload[128..]));
+    for _ in 0..COPIES {
+        process.send(
+            COPY_FILE_RANGE,
+            from,
+            &u64s(&[fh, 0, to, fh_to, 0, BYTES, 0]),
+        );
+    }
+    let quick = process.send(GETATTR, root, &u64s(&[0, 0]));
+    let order: Vec<u64> = (0..=COPIES).map(|_| process.receive().0).collect();
+    let place = order.iter().position(|&unique| unique == quick).unwrap();
+    // In the order in which they were sent it would be the last, or one of the threads' last.
+    assert!(place < COPIES / 2, "answered as number {place}");
 }
 
 #[test]
