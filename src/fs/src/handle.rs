@@ -18,7 +18,7 @@ pub(crate) const MAX_OPEN_DIRECTORIES: usize = 8 << 10;
 pub(crate) struct OpenFile {
     pub(crate) fh: u64,
     /// The number of its node.
-    node: u64,
+    pub(crate) node: u64,
     pub(crate) file: OwnedFd,
 }
 

@@ -43,9 +43,10 @@ pub(crate) enum Owners {
 impl Owners {
     /// Finds out what this process may do.
     pub(crate) fn probe() -> Self {
-        // "nobody", who is no server's user.
-        const ANOTHER: u32 = 65534;
-        match Acting::new(ANOTHER, ANOTHER) {
+        let user = rustix::process::geteuid().as_raw();
+        let group = rustix::process::getegid().as_raw();
+        // Others than its own, which it may always be.
+        match Acting::new(user ^ 1, group ^ 1) {
             Ok(_) => Self::Callers,
             Err(_) => Self::Server,
         }

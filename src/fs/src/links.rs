@@ -2,7 +2,7 @@
 //!
 //! A node's descriptor reads nothing and writes nothing, and Linux 6.1 has no call that makes a better one of it, or that
 //! takes it for extended attributes, a change of mode or a further name. Names cannot be used instead: a node outlives its
-//! name, and whoever else may write to the share could have put a link there. The links of /proc/self/fd lead to exactly what a
+//! name, and another process that may write to the share could have put a link there. The links of /proc/self/fd lead to exactly what a
 //! descriptor refers to (Linux, Documentation/filesystems/proc.rst, 3.8): they are followed by the kernel without a look-up,
 //! whatever its type and wherever its names are by now. Deliberately absent: file handles (open_by_handle_at), whose
 //! capability reaches every file of a file system.

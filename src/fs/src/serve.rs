@@ -32,7 +32,7 @@ struct Session {
     warned: AtomicBool,
 }
 
-/// Starts the threads. When hull-vmm closes the socket, the process ends: there is nobody to serve.
+/// Starts the threads. When hull-vmm closes the socket, the process ends: there is nothing left to serve.
 pub fn start(server: Arc<Server>, socket: OwnedFd) -> io::Result<()> {
     let session = Arc::new(Session {
         server,
@@ -95,7 +95,7 @@ impl Session {
         let Err(error) = self.send(&reply) else {
             return;
         };
-        // A socket holds so many descriptors that nobody has taken, and no more (ETOOMANYREFS).
+        // Only so many descriptors may wait in sockets (ETOOMANYREFS).
         let instead = self.server.take_back(request, &reply);
         match instead.map(|instead| self.send(&instead)) {
             Some(Ok(())) => {}

@@ -123,9 +123,13 @@ impl Server {
 
     /// The reply to a request whose file could not be sent along; the file is closed. `None` if there was none.
     pub(crate) fn take_back(&self, bytes: &[u8], reply: &Reply) -> Option<Reply> {
-        reply.file.as_ref()?;
         let header = InHeader::read(&mut Reader::new(bytes)).ok()?;
-        self.handles.close_open(reply.file.as_ref()?);
+        let open = reply.file.as_ref()?;
+        if Opcode(header.opcode) != Opcode::OPEN {
+            // The guest does not hear of the node either.
+            self.nodes.forget(open.node, 1);
+        }
+        self.handles.close_open(open);
         Some(Reply {
             bytes: Writer::failure(header.unique, Errno::NFILE),
             file: None,

@@ -13,7 +13,7 @@ use crate::{Result, host, lock};
 
 /// The most shares of one server: each is a mount of a container, and keeps a descriptor.
 const MAX_SHARES: usize = 4096;
-/// How long a guest may remember what nobody else changes, in seconds.
+/// How long a guest may remember what only it changes, in seconds.
 const A_DAY_S: u64 = 24 * 60 * 60;
 
 /// Why a share is not served.
@@ -90,7 +90,7 @@ impl Share {
         }
     }
 
-    /// Whether nobody but the guest changes it.
+    /// Whether only the guest changes it.
     pub(crate) fn is_exclusive(&self) -> bool {
         self.cache == Cache::Exclusive
     }

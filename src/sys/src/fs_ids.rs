@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 /// What the calls take for "tell me, change nothing": no user and no group has this number.
 const NONE: u32 = u32::MAX;
 
-/// The calling thread makes files as somebody else, until this is dropped.
+/// The calling thread makes files as another user, until this is dropped.
 #[derive(Debug)]
 pub struct Acting {
     user: u32,
@@ -46,11 +46,11 @@ impl Drop for Acting {
     fn drop(&mut self) {
         fs_user(self.user);
         fs_group(self.group);
-        // What is made from here on would belong to a stranger.
+        // Otherwise what the thread makes from here on would belong to another user.
         assert_eq!(
             (fs_user(NONE), fs_group(NONE)),
             (self.user, self.group),
-            "a thread can become again who it was"
+            "a thread can take its own user and group back"
         );
     }
 }
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn no_user_is_nobodys_number() {
+    fn the_number_of_no_user_is_refused() {
         assert!(Acting::new(NONE, NONE).is_err());
     }
 }

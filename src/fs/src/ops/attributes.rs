@@ -24,7 +24,7 @@ const ROOT_BLOCK_BYTES: u32 = 4096;
 const NAME_MAX: u32 = 255;
 const NANOSECONDS: u32 = 1_000_000_000;
 /// "Leave it", to chown(2): no user and no group.
-const NOBODY: u32 = u32::MAX;
+const UNCHANGED: u32 = u32::MAX;
 
 impl Server {
     /// FUSE_GETATTR.
@@ -143,7 +143,7 @@ fn write_sizes(answer: &mut Answer, block: u32, name: u32, fragment: u32) {
 
 fn set_owner(node: &Node, input: &SetattrIn) -> Result<()> {
     let wanted = |flag, number| match input.valid & flag != 0 {
-        true if number == NOBODY => Err(Errno::INVAL),
+        true if number == UNCHANGED => Err(Errno::INVAL),
         true => Ok(Some(number)),
         false => Ok(None),
     };

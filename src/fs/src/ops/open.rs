@@ -43,7 +43,7 @@ impl Server {
         self.opened(Answer::new(), &node, flags, file)
     }
 
-    /// Opens a node's file. This is where all that is not a regular file is turned away, whoever asks.
+    /// Opens a node's file. Whatever is not a regular file is refused here, for every operation that opens.
     fn open_node(&self, node: &Node, flags: OFlags) -> Result<OwnedFd> {
         match node.kind {
             FileType::RegularFile => {}

@@ -263,7 +263,7 @@ fn what_is_made_belongs_to_its_maker_in_the_guest() {
 }
 
 #[test]
-fn the_guests_page_cache_is_kept_where_nobody_else_writes() {
+fn the_guests_page_cache_is_kept_where_only_it_writes() {
     for (cache, keep) in [(Cache::Exclusive, FOPEN_KEEP_CACHE), (Cache::Shared, 0)] {
         let mut shared = Shared::with(false, cache);
         fs::write(shared.path("f"), "").unwrap();

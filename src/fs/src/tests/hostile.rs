@@ -135,7 +135,7 @@ fn the_longest_packets_are_answered() {
 }
 
 #[test]
-fn nodes_and_handles_that_nobody_gave_are_unknown() {
+fn unknown_nodes_and_handles_are_refused() {
     let mut shared = Shared::new();
     fs::write(shared.path("f"), "").unwrap();
     let root = shared.root;

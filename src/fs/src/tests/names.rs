@@ -24,7 +24,7 @@ fn a_file_is_found_with_the_hosts_attributes() {
 }
 
 #[test]
-fn what_is_not_there_is_not_found_and_remembered_only_where_nobody_else_makes_it() {
+fn a_missing_name_is_remembered_only_where_the_guest_alone_makes_names() {
     let mut shared = Shared::new();
     assert_eq!(shared.guest.lookup(shared.root, "x"), Err(Errno::NOENT));
     let mut shared = Shared::with(false, Cache::Exclusive);

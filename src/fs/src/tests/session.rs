@@ -64,3 +64,29 @@ fn a_driver_that_begins_again_has_nothing_of_the_one_before() {
         assert!(again > node);
     }
 }
+
+#[test]
+fn a_file_that_cannot_be_sent_is_closed_and_the_guest_told() {
+    let mut shared = Shared::new();
+    fs::write(shared.path("old"), "").unwrap();
+    let node = shared.guest.lookup(shared.root, "old").unwrap().node;
+    let before = shared.guest.server.nodes.count();
+    let open = Body::new().u32(0).u32(0);
+    let create = Body::new().u32(0o102).u32(0o600).u64(0).string("new");
+    for (opcode, target, body) in [
+        (Opcode::OPEN, node, open),
+        (Opcode::CREATE, shared.root, create),
+    ] {
+        let request = shared.guest.request(opcode, target, &body);
+        let reply = shared.guest.server.handle(&request).unwrap();
+        let instead = shared.guest.server.take_back(&request, &reply).unwrap();
+        assert!(instead.descriptor().is_none());
+        assert_eq!(instead.bytes[4..8], (-23i32).to_le_bytes());
+        assert_eq!(instead.bytes[8..16], reply.bytes[8..16]);
+        assert_eq!(shared.guest.server.handles.count(), 0);
+        assert_eq!(shared.guest.server.nodes.count(), before);
+    }
+    let request = shared.guest.request(Opcode::GETATTR, node, &Body::new());
+    let reply = shared.guest.server.handle(&request).unwrap();
+    assert!(shared.guest.server.take_back(&request, &reply).is_none());
+}
