@@ -260,7 +260,6 @@ pub const FS: Kind = Kind {
             SYS_fsync,
             SYS_ftruncate,
             SYS_getdents64,
-            SYS_geteuid,
             SYS_getxattr,
             SYS_linkat,
             SYS_listxattr,

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, openat, statx};
+use rustix::io::Errno;
 use sys::fs_ids::Acting;
 
 use crate::Result;
@@ -31,12 +32,17 @@ pub(crate) fn permissions(mode: u32) -> Mode {
     Mode::from_bits_retain(mode & 0o7777)
 }
 
-/// To whom belongs what a guest makes.
+/// Who owns what a guest makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owners {
-    /// To the user and the group that made it in the guest.
-    Callers,
-    /// To the user and the group that the server runs as: it may not act as others.
+    /// The user and the group that made it in the guest.
+    Callers {
+        /// The server's own user.
+        user: u32,
+        /// The server's own group.
+        group: u32,
+    },
+    /// The user and the group that the server runs as: it may not act as others.
     Server,
 }
 
@@ -47,7 +53,7 @@ impl Owners {
         let group = rustix::process::getegid().as_raw();
         // Others than its own, which it may always be.
         match Acting::new(user ^ 1, group ^ 1) {
-            Ok(_) => Self::Callers,
+            Ok(_) => Self::Callers { user, group },
             Err(_) => Self::Server,
         }
     }
@@ -58,12 +64,23 @@ impl Owners {
         header: &InHeader,
         make: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
+        let _acting = self.become_other(header.uid, header.gid)?;
+        make()
+    }
+
+    /// Does something as a member of a group.
+    pub(crate) fn in_group<T>(self, group: u32, make: impl FnOnce() -> Result<T>) -> Result<T> {
         let _acting = match self {
-            Self::Callers => {
-                Some(Acting::new(header.uid, header.gid).map_err(|_| rustix::io::Errno::PERM)?)
-            }
+            Self::Callers { user, .. } => self.become_other(user, group)?,
             Self::Server => None,
         };
         make()
+    }
+
+    fn become_other(self, user: u32, group: u32) -> Result<Option<Acting>> {
+        if self == Self::Server || self == (Self::Callers { user, group }) {
+            return Ok(None);
+        }
+        Acting::new(user, group).map(Some).map_err(|_| Errno::PERM)
     }
 }

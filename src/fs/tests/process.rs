@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{PipeReader, Read, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command};
 
@@ -20,6 +21,8 @@ struct Process {
     fuse: OwnedFd,
     words: PipeReader,
     unique: u64,
+    /// Who asks, in the guest.
+    user: u32,
 }
 
 impl Process {
@@ -51,6 +54,7 @@ impl Process {
             fuse,
             words,
             unique: 0,
+            user: rustix::process::geteuid().as_raw(),
         };
         let start = ToFs::Start {
             build: build.to_owned(),
@@ -87,9 +91,7 @@ impl Process {
         request.extend(opcode.to_le_bytes());
         request.extend(self.unique.to_le_bytes());
         request.extend(node.to_le_bytes());
-        request.extend(rustix::process::geteuid().as_raw().to_le_bytes());
-        request.extend(rustix::process::getegid().as_raw().to_le_bytes());
-        request.extend([0; 8]);
+        request.extend(u32s(&[self.user, self.user, 1, 0]));
         request.extend(arguments);
         packet::send(&self.fuse, &request, &[]).unwrap();
         self.unique
@@ -242,6 +244,12 @@ fn every_operation_passes_the_filter() {
     // These have no reply.
     process.send(2, link, &u64s(&[1]));
     process.send(42, 0, &[&u64s(&[1])[..], &u64s(&[file, 9])].concat());
+    fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    process.user = 4321;
+    process.done(9, root, &named(&[0o755, 0], b"theirs\0"));
+    let made = fs::metadata(folder.path().join("theirs")).unwrap();
+    let expected = if owner == 0 { 4321 } else { owner };
+    assert_eq!(made.uid(), expected);
     process.done(38, 0, b"");
     process.tell(&ToFs::Remove { name: "s".into() }, &[]);
     let again = process.begin(folder.path());
@@ -326,23 +334,9 @@ fn shares_come_are_refused_and_go() {
 
 #[test]
 fn it_ends_with_the_socket_to_its_warden() {
-    let process = Process::serving();
-    let Process {
-        child,
-        control,
-        fuse,
-        words,
-        unique,
-    } = process;
-    drop(control);
+    let mut process = Process::serving();
     let (other, _) = packet::pair().unwrap();
-    let process = Process {
-        child,
-        control: other,
-        fuse,
-        words,
-        unique,
-    };
+    drop(std::mem::replace(&mut process.control, other));
     assert_eq!(process.wait(), (Some(0), None));
 }
 

@@ -5,10 +5,8 @@ use rustix::fs::{
     chownat, fstatvfs, ftruncate, utimensat,
 };
 use rustix::io::Errno;
-use sys::fs_ids::Acting;
 
 use crate::abi::{AccessIn, Answer, Attr, ROOT_ID, SetattrIn, fattr};
-use crate::host::Owners;
 use crate::node::Node;
 use crate::server::{Request, Server};
 use crate::{Result, host};
@@ -66,17 +64,16 @@ impl Server {
     }
 
     fn set_mode(&self, node: &Node, mode: u32) -> Result<()> {
-        // Without CAP_FSETID the set-group-ID bit takes being in the file's group. Whether the caller may set it was the
-        // guest's kernel's to say.
-        let _acting = if mode & SET_GROUP_ID != 0 && self.owners == Owners::Callers {
-            let stat = host::stat(&node.place)?;
-            let own = rustix::process::geteuid().as_raw();
-            Some(Acting::new(own, stat.stx_gid).map_err(|_| Errno::PERM)?)
-        } else {
-            None
+        let set = || {
+            let path = self.links.path(&node.place);
+            chmodat(CWD, path, host::permissions(mode), AtFlags::empty())
         };
-        let path = self.links.path(&node.place);
-        chmodat(CWD, path, host::permissions(mode), AtFlags::empty())
+        if mode & SET_GROUP_ID == 0 {
+            return set();
+        }
+        // Without CAP_FSETID the set-group-ID bit takes being in the file's group. Whether the caller may set it, the guest's
+        // kernel has decided.
+        self.owners.in_group(host::stat(&node.place)?.stx_gid, set)
     }
 
     fn set_size(&self, node: &Node, input: &SetattrIn) -> Result<()> {
