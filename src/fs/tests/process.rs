@@ -28,15 +28,20 @@ struct Process {
 impl Process {
     /// One that was told to serve.
     fn serving() -> Self {
-        Self::start(protocol::BUILD)
+        Self::start(protocol::BUILD, "unlimited")
     }
 
-    fn start(build: &str) -> Self {
+    /// One of any build, with so many descriptors.
+    fn start(build: &str, descriptors: &str) -> Self {
         let (control, its_control) = packet::pair().unwrap();
         let (fuse, its_fuse) = packet::pair().unwrap();
         let (words, its_words) = pipe().unwrap();
         // The links are those of the process that becomes hull-fs.
-        let script = format!("exec {LINKS_FD}</proc/self/fd; exec \"$0\"");
+        let limit = match descriptors {
+            "unlimited" => String::new(),
+            number => format!("ulimit -n {number}; "),
+        };
+        let script = format!("{limit}exec {LINKS_FD}</proc/self/fd; exec \"$0\"");
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &script, env!("CARGO_BIN_EXE_hull-fs")]);
         let inherit = Inherit {
@@ -314,6 +319,37 @@ fn what_is_slow_holds_up_none_that_is_quick() {
 }
 
 #[test]
+fn a_server_without_descriptors_says_so_and_goes_on() {
+    const ENFILE: i32 = -23;
+    const EMFILE: i32 = -24;
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..60 {
+        fs::write(folder.path().join(format!("f{number}")), "").unwrap();
+    }
+    let mut process = Process::start(protocol::BUILD, "60");
+    let root = process.begin(folder.path());
+    let mut nodes = Vec::new();
+    for number in 0..60 {
+        let name = format!("f{number}\0");
+        match process.call(LOOKUP, root, name.as_bytes()) {
+            (0, payload, _) => nodes.push(self::number(&payload)),
+            (error, ..) => assert_eq!(error, ENFILE, "{name}"),
+        }
+    }
+    // Half of them are for nodes, one of which is the share's root.
+    assert_eq!(nodes.len(), 29);
+    let mut errors: Vec<_> = (0..60)
+        .map(|_| process.call(OPEN, nodes[0], &u32s(&[0, 0])).0)
+        .collect();
+    errors.dedup();
+    assert_eq!(errors, [0, EMFILE]);
+    process.send(2, nodes[1], &u64s(&[1]));
+    // Another thread may come to it first.
+    let found = (0..1000).any(|_| process.call(LOOKUP, root, b"f59\0").0 == 0);
+    assert!(found, "what was forgotten is free again");
+}
+
+#[test]
 fn shares_come_are_refused_and_go() {
     let folder = tempfile::tempdir().unwrap();
     let mut process = Process::serving();
@@ -342,7 +378,10 @@ fn it_ends_with_the_socket_to_its_warden() {
 
 #[test]
 fn a_warden_of_another_build_is_refused() {
-    assert_eq!(Process::start("another").wait(), (Some(1), None));
+    assert_eq!(
+        Process::start("another", "unlimited").wait(),
+        (Some(1), None)
+    );
 }
 
 #[test]
