@@ -22,6 +22,7 @@ pub mod registry;
 pub mod seccomp;
 pub mod seeds;
 pub mod segments;
+pub mod shares;
 pub mod simple;
 pub mod tar;
 pub mod threads;
@@ -46,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     ("mmio", mmio::run),
     ("bus", bus::run),
     ("segments", segments::run),
+    ("fs", shares::run),
     // What is loaded into one.
     ("kernel", kernel::kernel),
     ("initramfs", kernel::initramfs),

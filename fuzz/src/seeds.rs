@@ -4,6 +4,7 @@
 mod devices;
 mod documents;
 mod images;
+mod shares;
 
 /// Seeds of some targets, by their names.
 pub type Seeds = Vec<(&'static str, Vec<Vec<u8>>)>;
@@ -13,5 +14,6 @@ pub fn all() -> Seeds {
     let mut all = devices::all();
     all.extend(images::all());
     all.extend(documents::all());
+    all.extend(shares::all());
     all
 }

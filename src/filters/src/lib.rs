@@ -12,7 +12,7 @@ mod table {
     include!("table.rs");
 }
 
-pub use table::{BLOCK, Call, FS, KINDS, Kind, MAIN, MONITOR, SAVE, VCPU, When};
+pub use table::{BLOCK, Call, FILES, FS, KINDS, Kind, MAIN, MONITOR, SAVE, SHARES, VCPU, When};
 
 /// The program that was compiled for a kind of thread: an array of `struct sock_filter`.
 pub fn program(kind: &Kind) -> &'static [u8] {
@@ -23,6 +23,8 @@ pub fn program(kind: &Kind) -> &'static [u8] {
         "blk" => include_bytes!(concat!(env!("OUT_DIR"), "/blk")),
         "fs" => include_bytes!(concat!(env!("OUT_DIR"), "/fs")),
         "monitor" => include_bytes!(concat!(env!("OUT_DIR"), "/monitor")),
+        "shares" => include_bytes!(concat!(env!("OUT_DIR"), "/shares")),
+        "files" => include_bytes!(concat!(env!("OUT_DIR"), "/files")),
         other => unreachable!("{other} is not among the kinds of the table"),
     }
 }

@@ -64,6 +64,7 @@ const TUNSETOFFLOAD: u64 = 0x4004_54d0;
 const FIONBIO: u64 = 0x5421;
 
 const F_GETFD: u64 = 1;
+const F_DUPFD_CLOEXEC: u64 = 1030;
 pub(crate) const PROT_EXEC: u64 = 4;
 /// MAP_PRIVATE | MAP_ANONYMOUS.
 const PRIVATE_ANONYMOUS: u64 = 0x22;
@@ -80,6 +81,7 @@ const GLIBC_KICK: &[u64] = &[34];
 /// SIG_BLOCK and SIG_SETMASK: around a kick, in pthread_kill.
 const MASKS: &[u64] = &[0, 2];
 const MSG_CMSG_CLOEXEC: u64 = 0x4000_0000;
+const MSG_NOSIGNAL: u64 = 0x4000;
 const AF_UNIX: u64 = 1;
 
 /// Every thread: memory of its own, locks, the clock, and an end.
@@ -249,5 +251,59 @@ pub const MONITOR: Kind = Kind {
     development: DEVELOPMENT,
 };
 
+/// hull-fs's first thread: it takes shares from the warden and looks at what they are.
+pub const SHARES: Kind = Kind {
+    name: "shares",
+    calls: &[
+        EVERY_THREAD,
+        calls![
+            SYS_recvmsg(OneOf(2, &[MSG_CMSG_CLOEXEC])),
+            SYS_statx,
+        ],
+    ],
+    development: DEVELOPMENT,
+};
+
+/// A thread of hull-fs that serves a guest's requests: the one kind that opens files, in a process whose root is empty, below
+/// the shares that it was given.
+pub const FILES: Kind = Kind {
+    name: "files",
+    calls: &[
+        EVERY_THREAD,
+        calls![
+            SYS_copy_file_range,
+            SYS_fallocate,
+            SYS_fchmodat,
+            SYS_fchownat,
+            SYS_fcntl(OneOf(1, &[F_DUPFD_CLOEXEC])),
+            SYS_fdatasync,
+            SYS_fstatfs,
+            SYS_fsync,
+            SYS_ftruncate,
+            SYS_getdents64,
+            SYS_getxattr,
+            SYS_linkat,
+            SYS_listxattr,
+            SYS_lseek,
+            SYS_mkdirat,
+            SYS_mknodat,
+            SYS_openat,
+            SYS_readlinkat,
+            SYS_recvmsg(OneOf(2, &[MSG_CMSG_CLOEXEC])),
+            SYS_removexattr,
+            SYS_renameat2,
+            SYS_sendmsg(OneOf(2, &[MSG_NOSIGNAL])),
+            SYS_setfsgid,
+            SYS_setfsuid,
+            SYS_setxattr,
+            SYS_statx,
+            SYS_symlinkat,
+            SYS_unlinkat,
+            SYS_utimensat,
+        ],
+    ],
+    development: DEVELOPMENT,
+};
+
 /// Every kind.
-pub const KINDS: &[Kind] = &[MAIN, VCPU, SAVE, BLOCK, FS, MONITOR];
+pub const KINDS: &[Kind] = &[MAIN, VCPU, SAVE, BLOCK, FS, MONITOR, SHARES, FILES];

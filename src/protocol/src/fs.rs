@@ -13,6 +13,11 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::vmm::{CONTROL_FD, Descriptor, WORDS_FD};
 
+/// The number of a directory that hull-fs inherits besides: in it the number of each of its descriptors is a link to what
+/// this refers to. The root of a detached mount of its own /proc/self/fd, so that nothing else of /proc can be reached; made
+/// in the process that becomes hull-fs. The only way from a descriptor of a place to the file's data, extended attributes and
+/// further names that Linux 6.1 has (Linux, Documentation/filesystems/proc.rst, 3.8).
+pub const LINKS_FD: i32 = 5;
 /// The largest packet of a document, in bytes.
 pub const MAX_DOCUMENT_LEN: usize = 4 << 10;
 /// The largest packet between hull-vmm and hull-fs: an extended attribute (XATTR_SIZE_MAX) with its name, and headers.

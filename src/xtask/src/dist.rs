@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! dist/bin/hull
-//! dist/libexec/hull/{hull-vmm, hull-monitor, hull-native, hull-agent, vmlinux, bzImage, initramfs.cpio, demo.tar,
-//!                    scratch.ext4}
+//! dist/libexec/hull/{hull-vmm, hull-monitor, hull-fs, hull-native, hull-agent, vmlinux, bzImage, initramfs.cpio,
+//!                    demo.tar, scratch.ext4}
 //! dist/share/{bash-completion/completions/hull, zsh/vendor-completions/_hull, fish/vendor_completions.d/hull.fish}
 //! dist/share/man/man1/*.1
 //! ```
@@ -66,6 +66,7 @@ pub(crate) fn build(debug: bool) -> Result<()> {
     let programs = [
         ("vmm", "hull-vmm"),
         ("monitor", "hull-monitor"),
+        ("fs", "hull-fs"),
         ("agent", "hull-native"),
     ];
     for (package, program) in programs {

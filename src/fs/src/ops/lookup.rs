@@ -1,0 +1,94 @@
+//! LOOKUP, FORGET, BATCH_FORGET, READLINK.
+
+use rustix::fs::readlinkat;
+use rustix::io::Errno;
+
+use crate::abi::{Answer, Attr, BatchForgetIn, Entry, ForgetIn, ForgetOne, ROOT_ID};
+use crate::name::Name;
+use crate::node::Node;
+use crate::server::{Request, Server};
+use crate::{Result, host};
+
+impl Server {
+    /// FUSE_LOOKUP.
+    pub(crate) fn lookup(&self, mut request: Request<'_>) -> Result<Answer> {
+        let name = request.arguments.name()?;
+        request.arguments.end()?;
+        let entry = match request.header.nodeid {
+            ROOT_ID => self.entry_of_root(name)?,
+            id => {
+                let parent = self.nodes.get(id)?;
+                match self.entry(&parent, name) {
+                    Err(Errno::NOENT) if parent.share.is_exclusive() => Entry {
+                        entry_valid_s: parent.share.valid_s(),
+                        ..Entry::default()
+                    },
+                    found => found?,
+                }
+            }
+        };
+        let mut answer = Answer::new();
+        answer.entry(&entry);
+        Ok(answer)
+    }
+
+    /// Looks a share up. The name is asked for each time: shares come and go.
+    fn entry_of_root(&self, name: Name<'_>) -> Result<Entry> {
+        let share = self.shares.get(name.as_bytes()).ok_or(Errno::NOENT)?;
+        let place = rustix::io::fcntl_dupfd_cloexec(&share.root, 0)?;
+        let stat = host::stat(&place)?;
+        let node = self.nodes.found(&share, place, &stat)?;
+        let mut attr = Attr::from(&stat);
+        attr.submount = self.is_submount(None, &node);
+        Ok(Entry {
+            node: node.id,
+            entry_valid_s: 0,
+            attr_valid_s: share.valid_s(),
+            attr,
+        })
+    }
+
+    /// Looks `name` up in a directory, and counts it.
+    pub(crate) fn entry(&self, parent: &Node, name: Name<'_>) -> Result<Entry> {
+        let place = host::place(&parent.place, name)?;
+        let (node, stat) = self.enter(parent, place)?;
+        let mut attr = Attr::from(&stat);
+        attr.submount = self.is_submount(Some(parent.key.mount), &node);
+        let valid_s = parent.share.valid_s();
+        Ok(Entry {
+            node: node.id,
+            entry_valid_s: valid_s,
+            attr_valid_s: valid_s,
+            attr,
+        })
+    }
+
+    /// FUSE_FORGET.
+    pub(crate) fn forget(&self, mut request: Request<'_>) -> Result<Answer> {
+        let input = ForgetIn::read(&mut request.arguments)?;
+        self.nodes.forget(request.header.nodeid, input.nlookup);
+        Ok(Answer::new())
+    }
+
+    /// FUSE_BATCH_FORGET: as many as the request holds, whatever it says.
+    pub(crate) fn batch_forget(&self, mut request: Request<'_>) -> Result<Answer> {
+        let input = BatchForgetIn::read(&mut request.arguments)?;
+        for _ in 0..input.count {
+            let one = ForgetOne::read(&mut request.arguments)?;
+            self.nodes.forget(one.nodeid, one.nlookup);
+        }
+        Ok(Answer::new())
+    }
+
+    /// FUSE_READLINK.
+    pub(crate) fn readlink(&self, request: Request<'_>) -> Result<Answer> {
+        let node = self.node(request.header.nodeid)?;
+        if node.kind != rustix::fs::FileType::Symlink {
+            return Err(Errno::INVAL);
+        }
+        let target = readlinkat(&node.place, c"", Vec::new())?;
+        let mut answer = Answer::new();
+        answer.bytes(target.as_bytes());
+        Ok(answer)
+    }
+}

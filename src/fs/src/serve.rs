@@ -1,0 +1,127 @@
+//! The threads that serve the socket to hull-vmm.
+//!
+//! Quick threads take requests and answer them; those that may have to wait for a disk they hand to slow threads, so that an
+//! fsync holds up none but others of its kind. Answers go out in any order. When the slow threads have all that they may, quick
+//! ones wait for them: back pressure, up to the guest.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+
+use protocol::fs::MAX_MESSAGE_LEN;
+use sys::packet;
+
+use crate::server::{Reply, Server};
+use crate::{abi, lock};
+
+/// Threads for what is answered from the host's memory, or from a disk in one access.
+const QUICK_THREADS: usize = 4;
+/// Threads for what may take long.
+const SLOW_THREADS: usize = 4;
+/// Requests that wait for a slow thread: as many as a queue of the device holds.
+const MAX_WAITING: usize = 256;
+
+/// The socket to hull-vmm, and the server behind it.
+#[derive(Debug)]
+struct Session {
+    server: Arc<Server>,
+    socket: OwnedFd,
+    /// A packet that was not one has been told of.
+    warned: AtomicBool,
+}
+
+/// Starts the threads. When hull-vmm closes the socket, the process ends: there is nothing left to serve.
+pub fn start(server: Arc<Server>, socket: OwnedFd) -> io::Result<()> {
+    let session = Arc::new(Session {
+        server,
+        socket,
+        warned: AtomicBool::new(false),
+    });
+    let (slow, waiting) = sync_channel(MAX_WAITING);
+    let waiting = Arc::new(Mutex::new(waiting));
+    for number in 0..SLOW_THREADS {
+        let (session, waiting) = (session.clone(), waiting.clone());
+        sys::thread::spawn(&format!("fs-slow{number}"), move || {
+            session.serve_slow(&waiting);
+        })?;
+    }
+    for number in 0..QUICK_THREADS {
+        let (session, slow) = (session.clone(), slow.clone());
+        sys::thread::spawn(&format!("fs{number}"), move || session.serve(&slow))?;
+    }
+    Ok(())
+}
+
+impl Session {
+    fn serve(&self, slow: &SyncSender<Vec<u8>>) {
+        let mut buffer = vec![0; MAX_MESSAGE_LEN];
+        loop {
+            let request = match packet::receive(&self.socket, &mut buffer) {
+                Ok(packet) if packet.len == 0 => sys::fork::exit(0),
+                // Descriptors that come along are nothing that was asked for: they are closed.
+                Ok(packet) => &buffer[..packet.len],
+                Err(packet::Error::Truncated) => {
+                    self.warn("hull-vmm sent a request that is too long");
+                    continue;
+                }
+                Err(packet::Error::Io(error)) => self.give_up(&error),
+            };
+            if !is_slow(request) {
+                self.answer(request);
+            } else if slow.send(request.to_vec()).is_err() {
+                // The slow threads live as long as the process.
+                return;
+            }
+        }
+    }
+
+    fn serve_slow(&self, waiting: &Mutex<Receiver<Vec<u8>>>) {
+        loop {
+            // The one that waits holds the lock; it is free while a request is served.
+            let request = lock(waiting).recv();
+            let Ok(request) = request else {
+                return;
+            };
+            self.answer(&request);
+        }
+    }
+
+    fn answer(&self, request: &[u8]) {
+        let Some(reply) = self.server.handle(request) else {
+            return;
+        };
+        let Err(error) = self.send(&reply) else {
+            return;
+        };
+        // Only so many descriptors may wait in sockets (ETOOMANYREFS).
+        let instead = self.server.take_back(request, &reply);
+        match instead.map(|instead| self.send(&instead)) {
+            Some(Ok(())) => {}
+            _ => self.give_up(&error),
+        }
+    }
+
+    fn send(&self, reply: &Reply) -> io::Result<()> {
+        let descriptor: Option<BorrowedFd<'_>> = reply.descriptor();
+        packet::send(&self.socket, &reply.bytes, descriptor.as_slice())
+    }
+
+    fn warn(&self, what: &str) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!("{what}");
+        }
+    }
+
+    /// hull-vmm is gone, or cannot be talked to.
+    fn give_up(&self, error: &io::Error) -> ! {
+        tracing::debug!(%error, "the socket to hull-vmm failed");
+        sys::fork::exit(0)
+    }
+}
+
+fn is_slow(request: &[u8]) -> bool {
+    let header = abi::InHeader::read(&mut abi::Reader::new(request));
+    header.is_ok_and(|header| abi::Opcode(header.opcode).may_be_slow())
+}

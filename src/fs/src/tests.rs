@@ -1,0 +1,80 @@
+//! The server as a guest's driver sees it, over real directories.
+
+mod attributes;
+mod files;
+mod guest;
+mod hostile;
+mod list;
+mod model;
+mod mounts;
+mod names;
+mod session;
+mod shares;
+mod tree;
+mod xattr;
+
+use std::fs;
+use std::path::PathBuf;
+
+use protocol::fs::Cache;
+use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
+
+use guest::Guest;
+
+/// A share "s" of an own directory, and the guest's number of its root.
+struct Shared {
+    /// The share's directory is below it, so that there is something outside.
+    outer: tempfile::TempDir,
+    guest: Guest,
+    root: u64,
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self::with(false, Cache::Shared)
+    }
+
+    fn with(read_only: bool, cache: Cache) -> Self {
+        let outer = tempfile::tempdir().unwrap();
+        fs::create_dir(outer.path().join("share")).unwrap();
+        fs::write(outer.path().join("secret"), "outside").unwrap();
+        as_in_the_jail();
+        let mut guest = Guest::new();
+        guest.share("s", &outer.path().join("share"), read_only, cache);
+        let root = guest.lookup(1, "s").unwrap().node;
+        Self { outer, guest, root }
+    }
+
+    /// A path on the host.
+    fn path(&self, name: &str) -> PathBuf {
+        self.outer.path().join("share").join(name)
+    }
+}
+
+/// Leaves this thread the capabilities that hull-fs has, if it is root's, with which nothing happens at a change of user.
+fn as_in_the_jail() {
+    if is_root() {
+        // Fails the second time in a thread, when CAP_SETPCAP is gone.
+        let _ = set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP);
+        crate::confine::keep_capabilities().unwrap();
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// open(2)'s flags on x86-64 (include/uapi/asm-generic/fcntl.h).
+mod flags {
+    pub(super) const RDONLY: i32 = 0;
+    pub(super) const WRONLY: i32 = 1;
+    pub(super) const RDWR: i32 = 2;
+    pub(super) const CREAT: i32 = 0o100;
+    pub(super) const EXCL: i32 = 0o200;
+    pub(super) const TRUNC: i32 = 0o1000;
+    pub(super) const APPEND: i32 = 0o2000;
+    pub(super) const DIRECT: i32 = 0o40000;
+    pub(super) const DIRECTORY: i32 = 0o200_000;
+    pub(super) const NOFOLLOW: i32 = 0o400_000;
+    pub(super) const PATH: i32 = 0o10_000_000;
+}
