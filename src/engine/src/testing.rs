@@ -222,6 +222,7 @@ pub(crate) fn config(name: &str) -> ContainerConfig {
             layers: Vec::new(),
             read_only: false,
             volumes: Vec::new(),
+            mounts: Vec::new(),
             pid: PidNamespace::Own,
             network: false,
         },

@@ -20,7 +20,7 @@ mod failure;
 mod usage;
 
 pub use container::{
-    Create, EtcFiles, Exec, Interface, Layer, LayerExtent, Mount, Network, PidNamespace, Root,
+    Create, EtcFiles, Exec, Interface, Layer, LayerExtent, Mount, Network, PidNamespace, Root, Share,
     Stdio, TerminalSize, Writable,
 };
 pub use failure::{Failure, FailureKind};
