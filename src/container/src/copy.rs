@@ -93,7 +93,11 @@ fn copy_content(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
 }
 
 /// Owner, permissions, extended attributes and time of the last change.
-pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
+pub(crate) fn copy_attributes(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    stat: &Stat,
+) -> Result<(), Errno> {
     let (uid, gid) = owner(stat);
     fchown(to, uid, gid)?;
     fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;

@@ -104,7 +104,7 @@ impl Engine {
 }
 
 /// What the files below a folder take of the disk. What vanishes meanwhile, or cannot be read, counts nothing.
-fn disk_bytes(folder: &Path) -> u64 {
+pub(crate) fn disk_bytes(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .map(|entry| match entry.metadata() {

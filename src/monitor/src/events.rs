@@ -106,6 +106,7 @@ mod tests {
             path: "/volumes/data/_data".into(),
             destination: "/srv".into(),
             read_only: true,
+            submounts: Default::default(),
             single_file: false,
             cache: Cache::Shared,
             fill: true,

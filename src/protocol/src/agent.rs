@@ -20,8 +20,8 @@ mod failure;
 mod usage;
 
 pub use container::{
-    Create, EtcFiles, Exec, Interface, Layer, LayerExtent, Mount, Network, PidNamespace, Root, Share,
-    Stdio, TerminalSize, Writable,
+    Create, EtcFiles, Exec, Interface, Layer, LayerExtent, Mount, Network, PidNamespace, Root,
+    Share, Stdio, TerminalSize, Writable,
 };
 pub use failure::{Failure, FailureKind};
 pub use usage::{FileStat, InterfaceStats, MAX_PROCESSES, ProcessEntry, Stats};

@@ -27,7 +27,7 @@ use crate::agent::{EtcFiles, ExitStatus, Interface, PidNamespace, TerminalSize};
 
 mod mount;
 
-pub use mount::{ANONYMOUS_LABEL, Mount, MountSource, Volume};
+pub use mount::{ANONYMOUS_LABEL, GUEST_SHARES, Mount, MountSource, Submounts, Volume};
 
 /// The version of everything here. A reader refuses a later one by name; earlier ones are read.
 pub const VERSION: u32 = 1;

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::fs::Cache;
 
+/// Where an agent in a VM shows shares, each by its name.
+pub const GUEST_SHARES: &str = "/hull/shares";
 /// The label of a volume that was made without a name: Docker's.
 pub const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
 
@@ -25,6 +27,8 @@ pub struct Mount {
     pub destination: String,
     /// The container cannot change it.
     pub read_only: bool,
+    /// What becomes of what is mounted below it.
+    pub submounts: Submounts,
     /// It is a file, not a directory.
     pub single_file: bool,
     /// What a guest may remember of it, from the sandbox's next start on.
@@ -56,6 +60,19 @@ pub enum MountSource {
         #[serde(default)]
         subpath: PathBuf,
     },
+}
+
+/// What becomes of what is mounted below a directory that is mounted in a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Submounts {
+    /// It comes along, read-only where the directory is.
+    #[default]
+    Alike,
+    /// It comes along as it is.
+    AsTheyAre,
+    /// It is left out.
+    Hidden,
 }
 
 impl Mount {
