@@ -106,6 +106,8 @@ pub(crate) struct PruneArgs {
     force: bool,
 }
 
+const NANOS_PER_SEC: u64 = 1_000_000_000;
+
 const COLUMNS: Columns = Columns {
     table: "{{.Driver}}\t{{.Name}}",
     quiet: "{{.Name}}",
@@ -139,7 +141,9 @@ pub(crate) fn volume(command: VolumeCommand) -> anyhow::Result<u8> {
         }
         VolumeCommand::Ls(args) => ls(&engine, &args),
         VolumeCommand::Inspect(args) => inspect(&engine, &args),
-        VolumeCommand::Rm(args) => each(&args.volumes, |name| engine.volume_remove(name, args.force)),
+        VolumeCommand::Rm(args) => {
+            each(&args.volumes, |name| engine.volume_remove(name, args.force))
+        }
         VolumeCommand::Prune(args) => prune(&engine, &args),
     }
 }
@@ -229,7 +233,7 @@ pub(crate) fn document(engine: &Engine, volume: &Volume) -> Value {
         false => json!(map),
     };
     json!({
-        "CreatedAt": engine::time::format_seconds(volume.created_ns),
+        "CreatedAt": engine::time::format(volume.created_ns / NANOS_PER_SEC * NANOS_PER_SEC),
         "Driver": DRIVER,
         "Labels": map(&volume.labels),
         "Mountpoint": engine.mountpoint(volume).display().to_string(),
@@ -294,7 +298,9 @@ mod tests {
         assert_eq!(listed(None), "DRIVER    VOLUME NAME\nlocal     data\n");
         let mountpoint = root.path().join("volumes/data/_data");
         assert_eq!(
-            listed(Some("{{.Mountpoint}} {{.Labels}} {{.Links}} {{.Label \"a\"}} {{.Status}}")),
+            listed(Some(
+                "{{.Mountpoint}} {{.Labels}} {{.Links}} {{.Label \"a\"}} {{.Status}}"
+            )),
             format!("{} a=b 0 b N/A\n", mountpoint.display())
         );
     }
@@ -308,7 +314,10 @@ mod tests {
         };
         let volume = engine.volume_create(new).unwrap();
         let document = document(&engine, &volume);
-        assert_eq!(document["Mountpoint"], root.path().join("volumes/data/_data").display().to_string());
+        assert_eq!(
+            document["Mountpoint"],
+            root.path().join("volumes/data/_data").display().to_string()
+        );
         assert!(document["Labels"].is_null() && document["Options"].is_null());
         assert_eq!(document["Scope"], "local");
         let created = document["CreatedAt"].as_str().unwrap();

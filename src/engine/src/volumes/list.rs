@@ -93,13 +93,11 @@ impl Engine {
         Ok(listed)
     }
 
-    /// The same, with their sizes: every file of theirs is looked at.
-    pub fn volumes_with_sizes(&self) -> Result<Vec<ListedVolume>, Error> {
-        let mut listed = self.volumes(&VolumeFilters::default())?;
-        for one in &mut listed {
+    /// Finds the sizes of volumes: every file of theirs is looked at.
+    pub fn measure_volumes(&self, listed: &mut [ListedVolume]) {
+        for one in listed {
             one.size_bytes = self.volume_size(&one.volume);
         }
-        Ok(listed)
     }
 
     /// `None`: it is a directory of the user's.
