@@ -9,7 +9,7 @@
 //!
 //! Invariants: a volume's lock (flock on its directory) is held meanwhile, so of two containers that start at once one
 //! fills it and the other waits; whatever is killed, the next start goes on or begins again; what a container has written
-//! into a volume is never removed, nor replaced.
+//! into a volume is never removed, nor replaced (lifecycle H25).
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
