@@ -317,6 +317,10 @@ mod tests {
             network: Network::None,
             pid: PidNamespace::Own,
             volumes: Vec::new(),
+            shares: vec![Share {
+                destination: "/data".into(),
+                fill: true,
+            }],
         };
         let sent = ToAgent {
             seq: 1,
