@@ -71,6 +71,7 @@ fn run(place: &Surroundings, dir: &Path) -> Result<(), Rehearsal> {
         network: container::Network::Loopback,
         pid: container::PidNamespace::Own,
         volumes: Vec::new(),
+        shares: Vec::new(),
         own_machine: place.is_own_machine,
         cgroup: place.cgroup.join(NAME),
         run_dir: dir.join("files"),

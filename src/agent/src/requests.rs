@@ -125,6 +125,14 @@ impl Server {
             network,
             pid: self.sandbox.processes(request.pid)?,
             volumes: request.volumes.into_iter().map(Into::into).collect(),
+            shares: request
+                .shares
+                .into_iter()
+                .map(|share| container::Share {
+                    destination: share.destination.into(),
+                    fill: share.fill,
+                })
+                .collect(),
             own_machine: self.place.is_own_machine,
             cgroup: self.place.cgroup.join(&request.container),
             run_dir: container.root.files(),

@@ -20,6 +20,7 @@ use crate::pods::{self, PodCommand};
 use crate::prune::{self, PruneArgs, SystemPruneArgs};
 use crate::run_args::{CreateArgs, RunArgs};
 use crate::system::{self, DfArgs, InfoArgs, VersionArgs};
+use crate::volumes::{self, VolumeCommand};
 use crate::{FAILED, completion, doctor, events, images, man, service};
 
 /// Containers, each in a virtual machine of its own
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     Pod(PodCommand),
     #[command(subcommand)]
     Machine(MachineCommand),
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Look after hull as a whole
     #[command(subcommand)]
     System(SystemCommand),
@@ -161,7 +164,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ),
     (
         "Management Commands",
-        &["container", "image", "pod", "machine", "system"],
+        &["container", "image", "volume", "pod", "machine", "system"],
     ),
     (
         "Containers",
@@ -251,6 +254,7 @@ pub(crate) fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
             ImageCommand::Inspect(args) => inspect::inspect(args, Some(Type::Image)),
         },
         Command::Pod(command) => pods::pod(command),
+        Command::Volume(command) => volumes::volume(command),
         Command::Machine(command) => machine::machine(command, started),
         Command::System(command) => match command {
             SystemCommand::Df(args) => system::df(args),

@@ -1,4 +1,4 @@
-//! `events`: what happens to containers, images and pods.
+//! `events`: what happens to containers, images, volumes and pods.
 
 use std::io::Write;
 
@@ -15,7 +15,7 @@ use crate::moments;
 /// Show what happens, as it happens
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Filters: type, event, container, image, pod, label=KEY[=VALUE]
+    after_help = "Filters: type, event, container, image, volume, pod, label=KEY[=VALUE]
 
 Examples:
   hull events --filter event=die --format '{{.Actor.Attributes.name}} {{.Actor.Attributes.exitCode}}'

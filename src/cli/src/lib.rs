@@ -30,6 +30,7 @@ mod timing;
 mod top;
 mod usage;
 mod values;
+mod volumes;
 
 pub use commands::command;
 use commands::{Hull, execute, failure_code};

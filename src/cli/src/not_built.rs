@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 /// What is to come: long name, short name if any, and whether a value follows.
-const NOT_BUILT: [(&str, Option<char>, bool); 22] = [
+const NOT_BUILT: [(&str, Option<char>, bool); 18] = [
     ("cgroup-parent", None, true),
     ("device-cgroup-rule", None, true),
     ("device-read-bps", None, true),
@@ -16,16 +16,12 @@ const NOT_BUILT: [(&str, Option<char>, bool); 22] = [
     ("link", None, true),
     ("link-local-ip", None, true),
     ("mac-address", None, true),
-    ("mount", None, true),
     ("network-alias", None, true),
     ("publish", Some('p'), true),
     ("publish-all", Some('P'), false),
     ("runtime", None, true),
     ("storage-opt", None, true),
     ("use-api-socket", None, false),
-    ("volume", Some('v'), true),
-    ("volume-driver", None, true),
-    ("volumes-from", None, true),
 ];
 
 /// What cannot be: long name, whether a value follows, and why.

@@ -5,6 +5,7 @@ use std::io::{BufRead, Write};
 use clap::Args;
 use engine::Engine;
 use engine::prune::PruneFilters;
+use engine::volumes::{PrunedVolumes, VolumeFilters};
 
 use crate::images::manage;
 use crate::{moments, out, output};
@@ -34,6 +35,9 @@ pub(crate) struct SystemPruneArgs {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
+    /// Remove volumes without a name that no container uses, too
+    #[arg(long)]
+    volumes: bool,
 }
 
 fn filters(texts: &[(String, String)]) -> anyhow::Result<PruneFilters> {
@@ -95,19 +99,41 @@ pub(crate) fn system(args: SystemPruneArgs) -> anyhow::Result<u8> {
         true => "all images without at least one container associated to them",
         false => "all dangling images",
     };
-    let warning = format!("This will remove:\n  - all stopped containers\n  - {images}\n");
+    if args.volumes && of_containers.until_ns.is_some() {
+        anyhow::bail!("the \"until\" filter is not supported with \"--volumes\"");
+    }
+    let volumes = match args.volumes {
+        true => "  - all anonymous volumes not used by at least one container\n",
+        false => "",
+    };
+    let warning = format!("This will remove:\n  - all stopped containers\n{volumes}  - {images}\n");
     if !args.force && !agreed(&warning)? {
         return Ok(0);
     }
     let engine = Engine::find()?;
     let pruned = engine.prune_containers(&of_containers)?;
+    let volumes = match args.volumes {
+        true => engine.prune_volumes(false, &of_volumes(&of_containers))?,
+        false => PrunedVolumes::default(),
+    };
     let (images, freed) = manage::prune_images(&engine, args.all, of_images)?;
     let removed = [
         ("Deleted Containers", pruned.containers),
+        ("Deleted Volumes", volumes.volumes),
         ("Deleted Images", images),
     ];
+    let freed = freed.saturating_add(volumes.freed_bytes);
     out(&report(&removed, pruned.freed_bytes.saturating_add(freed)))?;
     Ok(0)
+}
+
+/// The same filters, of volumes.
+fn of_volumes(filters: &PruneFilters) -> VolumeFilters {
+    VolumeFilters {
+        labels: filters.labels.clone(),
+        without_labels: filters.without_labels.clone(),
+        ..VolumeFilters::default()
+    }
 }
 
 #[cfg(test)]

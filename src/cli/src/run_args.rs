@@ -13,6 +13,7 @@ use crate::values::lifecycle::{self, DetachKeys};
 mod container;
 mod health;
 mod machine;
+mod mounts;
 mod names;
 mod resources;
 mod security;

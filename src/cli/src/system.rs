@@ -4,6 +4,7 @@ use clap::Args;
 use engine::Engine;
 use engine::protocol::BUILD;
 use engine::system::{DiskUsage, Info};
+use engine::volumes::ListedVolume;
 use serde_json::{Value, json};
 
 use crate::containers::ps;
@@ -72,6 +73,16 @@ const DF_CONTAINERS: Columns = Columns {
     ],
 };
 
+const DF_VOLUMES: Columns = Columns {
+    table: "{{.Name}}\t{{.Links}}\t{{.Size}}",
+    quiet: "{{.Name}}",
+    headings: &[
+        ("Name", "VOLUME NAME"),
+        ("Links", "LINKS"),
+        ("Size", "SIZE"),
+    ],
+};
+
 /// `hull system df`.
 pub(crate) fn df(args: DfArgs) -> anyhow::Result<u8> {
     let usage = Engine::find()?.disk_usage()?;
@@ -114,6 +125,10 @@ fn df_rows(usage: &DiskUsage) -> Vec<Row> {
             ("Reclaimable", reclaimable),
         ])
     };
+    let bytes = |one: &ListedVolume| one.size_bytes.unwrap_or(0);
+    let volumes_bytes: u64 = usage.volumes.iter().map(bytes).sum();
+    let unused = usage.volumes.iter().filter(|one| one.users == 0);
+    let unused_bytes: u64 = unused.map(bytes).sum();
     let active_images = usage.images.iter().filter(|(_, users)| *users > 0).count();
     let free = usage.layers_bytes.saturating_sub(used);
     vec![
@@ -131,7 +146,13 @@ fn df_rows(usage: &DiskUsage) -> Vec<Row> {
             containers_bytes,
             part(ended_bytes, containers_bytes),
         ),
-        row("Local Volumes", 0, 0, 0, output::size(0)),
+        row(
+            "Local Volumes",
+            usage.volumes.len(),
+            usage.volumes.iter().filter(|one| one.users > 0).count(),
+            volumes_bytes,
+            part(unused_bytes, volumes_bytes),
+        ),
         row("Build Cache", 0, 0, 0, output::size(0)),
         row(
             "VM Templates",
@@ -161,10 +182,23 @@ fn verbose(usage: &DiskUsage, now_ns: u64) -> anyhow::Result<String> {
         .iter()
         .map(|one| ps::row(one, now_ns, false, None))
         .collect();
+    let volumes: Vec<Row> = usage
+        .volumes
+        .iter()
+        .map(|one| {
+            Row::new([
+                ("Name", one.volume.name.clone()),
+                ("Links", one.users.to_string()),
+                ("Size", output::size(one.size_bytes.unwrap_or(0))),
+            ])
+        })
+        .collect();
     Ok(format!(
-        "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nVM templates: {}\n",
+        "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}\n\
+         VM templates: {}\n",
         output::listing(DF_IMAGES, None, false, &images)?,
         output::listing(DF_CONTAINERS, None, false, &containers)?,
+        output::listing(DF_VOLUMES, None, false, &volumes)?,
         output::size(usage.templates_bytes),
     ))
 }
@@ -324,12 +358,27 @@ fn version_text() -> String {
 mod tests {
     use super::*;
 
+    fn volume(name: &str, users: usize, size_bytes: u64) -> ListedVolume {
+        ListedVolume {
+            volume: engine::protocol::record::Volume {
+                version: 1,
+                name: name.into(),
+                created_ns: 0,
+                labels: Default::default(),
+                options: Default::default(),
+            },
+            users,
+            size_bytes: Some(size_bytes),
+        }
+    }
+
     #[test]
     fn disk_usage_has_dockers_columns() {
         let usage = DiskUsage {
             images: Vec::new(),
             layers_bytes: 124_900_000,
             containers: Vec::new(),
+            volumes: vec![volume("data", 1, 3_000_000), volume("old", 0, 1_000_000)],
             templates_bytes: 0,
         };
         assert_eq!(
@@ -338,7 +387,7 @@ mod tests {
 TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE
 Images          0         0         125MB     125MB (100%)
 Containers      0         0         0B        0B
-Local Volumes   0         0         0B        0B
+Local Volumes   2         1         4MB       1MB (25%)
 Build Cache     0         0         0B        0B
 VM Templates    0         0         0B        0B
 "

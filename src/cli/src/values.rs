@@ -4,6 +4,7 @@
 //! - here: sizes, numbers, CPUs, durations, and what a container's resources are named by.
 //! - [`environment`]: variables, labels and their files.
 //! - [`lifecycle`]: restarts, signals, logs, attachment.
+//! - [`mounts`]: volumes, directories of the host, tmpfs.
 //! - [`machine`]: devices, kernel parameters, namespaces, isolation.
 //! - [`names`]: host names, addresses and resolvers.
 //!
@@ -18,6 +19,7 @@ use engine::size::MilliCpus;
 pub(crate) mod environment;
 pub(crate) mod lifecycle;
 pub(crate) mod machine;
+pub(crate) mod mounts;
 pub(crate) mod names;
 
 /// Why a value is none.

@@ -97,7 +97,10 @@ fn prepare(plan: &Plan) -> Result<Prepared, Error> {
         .spec
         .mounts
         .iter()
-        .map(|mount| mounts::prepare(mount, &cgroup));
+        .map(|mount| match plan.share(mount) {
+            Some(fill) => mounts::share(mount, fill),
+            None => mounts::prepare(mount, &cgroup),
+        });
     let etc = plan
         .etc
         .iter()

@@ -35,7 +35,7 @@ pub(crate) fn into_memory(directory: OwnedFd) -> Result<(), Errno> {
 }
 
 /// Copies what is in a directory, and the directory's own attributes. Hard links become files of their own.
-fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(crate) fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     for entry in Dir::read_from(from)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -93,7 +93,11 @@ fn copy_content(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
 }
 
 /// Owner, permissions, extended attributes and time of the last change.
-fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
+pub(crate) fn copy_attributes(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    stat: &Stat,
+) -> Result<(), Errno> {
     let (uid, gid) = owner(stat);
     fchown(to, uid, gid)?;
     fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;

@@ -16,14 +16,18 @@ const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 /// above an earlier one would hide it. (The specification asks for the listed order. This differs from it only where a
 /// document hides one of its own mounts by a later one.)
 pub(crate) fn order(mounts: &mut Vec<spec::Mount>) {
-    let mut ordered: Vec<(PathBuf, spec::Mount)> = Vec::with_capacity(mounts.len());
+    let mut ordered: Vec<(usize, PathBuf, spec::Mount)> = Vec::with_capacity(mounts.len());
     for mount in mounts.drain(..) {
         let place = clean(&mount.destination);
-        let is_below = |other: &PathBuf| *other != place && other.starts_with(&place);
-        let at = ordered.iter().position(|(other, _)| is_below(other));
-        ordered.insert(at.unwrap_or(ordered.len()), (place, mount));
+        let depth = place.components().count();
+        // Paths are compared only where depths allow it: there may be a thousand mounts.
+        let is_below = |other: &Path, others: usize| others > depth && other.starts_with(&place);
+        let at = ordered
+            .iter()
+            .position(|(others, other, _)| is_below(other, *others));
+        ordered.insert(at.unwrap_or(ordered.len()), (depth, place, mount));
     }
-    mounts.extend(ordered.into_iter().map(|(_, mount)| mount));
+    mounts.extend(ordered.into_iter().map(|(.., mount)| mount));
 }
 
 /// Whether a mount is at exactly this path.

@@ -115,6 +115,10 @@ pub enum Refusal {
     MoreThanMachine,
     #[error("a container's root cannot be mounted over")]
     OverRoot,
+    #[error("a part of this path has become a symbolic link since the container was made")]
+    BecameASymlink,
+    #[error("one is a directory and the other is not")]
+    DirectoryOverFile,
 }
 
 /// What was attempted.

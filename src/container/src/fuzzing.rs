@@ -33,6 +33,7 @@ pub fn document(json: &[u8], rootfs: &Path) {
         network: Network::Loopback,
         pid: PidNamespace::Own,
         volumes: vec!["/volume".into()],
+        shares: Vec::new(),
         own_machine: false,
         cgroup: "/nowhere".into(),
         run_dir: "/nowhere".into(),

@@ -42,6 +42,7 @@ mod enter;
 pub mod error;
 mod exec;
 mod execute;
+mod fill;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod init;
@@ -103,6 +104,8 @@ pub struct Request {
     /// Absolute paths that are to be writable directories: made when missing (0755). Where the root is read-only each is
     /// a tmpfs that begins with the image's content. A path that the document mounts something on is left alone.
     pub volumes: Vec<PathBuf>,
+    /// The document's bind mounts that share a directory or a file of the host's.
+    pub shares: Vec<Share>,
     /// The machine is the container's own: the document's sysctls may concern all of it, and a limit of open files may
     /// exceed the machine's, which is then raised.
     pub own_machine: bool,
@@ -111,6 +114,16 @@ pub struct Request {
     /// A directory to make for the container's files outside (those of `etc`), on this machine. With a user
     /// namespace, its users must be able to pass through it and through the directories above the root file system.
     pub run_dir: PathBuf,
+}
+
+/// A bind mount of the document that shares a directory or a file of the host's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// The mount's destination in the document. No component of its source may be a symlink: what it was when it was looked
+    /// at is what is mounted, or nothing.
+    pub destination: PathBuf,
+    /// Where it is an empty directory, it is given the image's content at its destination first, with owner and mode.
+    pub fill: bool,
 }
 
 /// A container's network.

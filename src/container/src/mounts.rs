@@ -11,7 +11,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
@@ -20,6 +21,7 @@ use sys::mount::{Attributes, set_attributes};
 
 use crate::destinations::{self, is_bind};
 use crate::error::{Attempt, Error, Refusal, Step};
+use crate::fill::fill;
 use crate::inside::{Make, Root, is_directory};
 use crate::options::Options;
 use crate::spec;
@@ -32,6 +34,8 @@ pub(crate) struct Detached {
     make: Make,
     /// proc and sysfs: a symlink in the way of those would let masks and read-only paths miss them.
     refuses_symlinks: bool,
+    /// The same, writable: it is given the image's content if it is empty.
+    fill: Option<OwnedFd>,
 }
 
 /// Where the container's own cgroup is, for mounts of type cgroup in a container without a cgroup namespace.
@@ -75,16 +79,34 @@ pub(crate) fn bind(source: &Path, target: &Path, options: &Options) -> Result<De
             Refusal::UnknownName,
         ));
     }
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let recursive = options.bind == Some(true);
-    let flags = if recursive {
-        flags | OpenTreeFlags::AT_RECURSIVE
-    } else {
-        flags
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let source = openat(CWD, source, flags, Mode::empty()).at(Step::BindMount, name())?;
+    bind_opened(&source, target, options).at(Step::BindMount, name())
+}
+
+/// A bind mount of the document that shares something of the host's, whose path was resolved when the container was made.
+pub(crate) fn share(mount: &spec::Mount, fill: bool) -> Result<Detached, Error> {
+    let target = &mount.destination;
+    let options = Options::parse(&mount.options)?;
+    let source = mount.source.as_deref().unwrap_or(Path::new(""));
+    let name = || format!("{} on {}", source.display(), target.display());
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let opened = match openat2(CWD, source, flags, Mode::empty(), resolve) {
+        Err(Errno::LOOP) => return Err(Refusal::BecameASymlink).at(Step::BindMount, name()),
+        opened => opened.at(Step::BindMount, name())?,
     };
-    let mount = open_tree(CWD, source, flags).at(Step::BindMount, name())?;
-    apply(&mount, options, true).at(Step::BindMount, name())?;
-    let make = if is_directory(&mount).at(Step::BindMount, name())? {
+    let mut detached = bind_opened(&opened, target, &options).at(Step::BindMount, name())?;
+    if fill && detached.make == Make::Directory {
+        detached.fill = Some(clone(&opened, false).at(Step::BindMount, name())?);
+    }
+    Ok(detached)
+}
+
+fn bind_opened(source: &OwnedFd, target: &Path, options: &Options) -> std::io::Result<Detached> {
+    let mount = clone(source, options.bind == Some(true))?;
+    apply(&mount, options, true)?;
+    let make = if is_directory(&mount)? {
         Make::Directory
     } else {
         Make::File
@@ -94,6 +116,7 @@ pub(crate) fn bind(source: &Path, target: &Path, options: &Options) -> Result<De
         target: target.to_owned(),
         make,
         refuses_symlinks: false,
+        fill: None,
     })
 }
 
@@ -141,6 +164,7 @@ fn file_system(
         target: target.to_owned(),
         make: Make::Directory,
         refuses_symlinks,
+        fill: None,
     })
 }
 
@@ -189,13 +213,21 @@ impl Detached {
         let target = if self.refuses_symlinks {
             root.get_without_symlinks(&self.target, OFlags::PATH)
                 .or_else(|errno| match errno {
-                    rustix::io::Errno::NOENT => root.get_or_make(&self.target, self.make),
+                    Errno::NOENT => root.get_or_make(&self.target, self.make),
                     errno => Err(errno),
                 })
         } else {
             root.get_or_make(&self.target, self.make)
         };
         let target = target.at(Step::Mount, on_name())?;
+        if is_directory(&target).at(Step::Mount, on_name())? != (self.make == Make::Directory) {
+            return Err(Refusal::DirectoryOverFile).at(Step::Mount, on_name());
+        }
+        if let Some(volume) = &self.fill {
+            root.get(&self.target, OFlags::RDONLY | OFlags::DIRECTORY)
+                .and_then(|image| fill(volume.as_fd(), image.as_fd()))
+                .at(Step::Volume, &name)?;
+        }
         destinations::check_target(&self.target, &target, &self.mount)
             .and_then(|()| Ok(move_onto(&self.mount, target)?))
             .at(Step::Mount, on_name())
@@ -203,13 +235,13 @@ impl Detached {
 }
 
 /// Attaches a mount on an open file or directory.
-pub(crate) fn move_onto(mount: impl AsFd, target: impl AsFd) -> Result<(), rustix::io::Errno> {
+pub(crate) fn move_onto(mount: impl AsFd, target: impl AsFd) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, "", target, "", flags)
 }
 
 /// Another mount of what is at an open file or directory of this mount namespace.
-pub(crate) fn clone(of: impl AsFd, recursive: bool) -> Result<OwnedFd, rustix::io::Errno> {
+pub(crate) fn clone(of: impl AsFd, recursive: bool) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;

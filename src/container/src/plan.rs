@@ -1,5 +1,6 @@
 //! A request, understood: everything that can be refused without touching the system has been refused.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) etc: Vec<(PathBuf, PathBuf)>,
     /// Directories inside that are to be writable.
     pub(crate) volumes: Vec<PathBuf>,
+    /// Where the document's bind mounts share something of the host's, and whether that is filled.
+    pub(crate) shares: BTreeMap<PathBuf, bool>,
     /// Supplementary groups of every process of the container, as the request names them.
     pub(crate) groups: Vec<String>,
     /// The machine is the container's own.
@@ -80,6 +83,11 @@ impl Plan {
             devices: devices::list(&spec.linux.devices)?,
             etc: etc_paths(&request.etc, &request.run_dir, &spec.mounts),
             volumes: volumes::list(request.volumes, &spec.mounts)?,
+            shares: request
+                .shares
+                .into_iter()
+                .map(|share| (destinations::clean(&share.destination), share.fill))
+                .collect(),
             rootfs: request.rootfs,
             cgroup: request.cgroup,
             groups: request.groups,
@@ -91,6 +99,12 @@ impl Plan {
             interface,
             propagation,
         })
+    }
+
+    /// Whether a mount shares something of the host's, and if so, whether that is filled.
+    pub(crate) fn share(&self, mount: &spec::Mount) -> Option<bool> {
+        let fill = self.shares.get(&destinations::clean(&mount.destination))?;
+        destinations::is_bind(mount).then_some(*fill)
     }
 
     /// The user as the outside numbers it: another one where there is a user namespace.

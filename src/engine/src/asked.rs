@@ -8,6 +8,7 @@ use image::docker::Healthcheck;
 use oci_spec::image::Config;
 use serde::{Deserialize, Serialize};
 
+use crate::options::mounts::{Form, Source};
 use crate::options::{Options, Variable};
 use crate::spec;
 
@@ -65,7 +66,7 @@ impl Asked {
             workdir: given(&options.workdir).unwrap_or_else(|| of_image(Config::working_dir)),
             user: given(&options.user).unwrap_or_else(|| of_image(Config::user)),
             hostname: hostname.to_owned(),
-            volumes: spec::image_volumes(config)?,
+            volumes: volumes(options, config)?,
             exposed_ports: config
                 .and_then(|config| config.exposed_ports().clone())
                 .unwrap_or_default(),
@@ -82,6 +83,19 @@ impl Asked {
             options: options.clone(),
         })
     }
+}
+
+/// `Config.Volumes`: the image's, and the user's without a name.
+fn volumes(options: &Options, image: Option<&Config>) -> Result<Vec<String>, spec::Error> {
+    let mut volumes = spec::image_volumes(image)?;
+    let unnamed = options.mounts.iter().filter(|mount| {
+        let is_unnamed = matches!(&mount.source, Source::Volume(volume) if volume.name.is_none());
+        is_unnamed && mount.form != Form::Mount
+    });
+    volumes.extend(unnamed.map(|mount| mount.target.clone()));
+    volumes.sort();
+    volumes.dedup();
+    Ok(volumes)
 }
 
 /// `Config.Env`: the user's variables and then those of the image that the user has not set. A name that the user unsets

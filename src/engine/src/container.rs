@@ -1,9 +1,10 @@
 //! What is known of a container without asking its monitor: its configuration, its state and its health.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use protocol::agent::ExitStatus;
-use protocol::record::{ContainerConfig, Health, State, Status};
+use protocol::record::{ContainerConfig, Health, Mount, MountSource, State, Status};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
@@ -51,6 +52,34 @@ pub struct Summary {
     pub has_health_check: bool,
     /// It has a network.
     pub has_network: bool,
+    /// What of the host's it has mounted.
+    #[serde(default)]
+    pub mounts: Vec<MountSummary>,
+}
+
+/// What a listing shows of a mount.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountSummary {
+    /// The volume, if it is one.
+    pub volume: Option<String>,
+    /// The path on the host otherwise, as the user named it.
+    pub path: PathBuf,
+    /// Where it is in the container.
+    pub destination: String,
+}
+
+impl MountSummary {
+    fn of(mount: &Mount) -> MountSummary {
+        let (volume, path) = match &mount.source {
+            MountSource::Volume { name, .. } => (Some(name.clone()), PathBuf::new()),
+            MountSource::Bind { named, .. } => (None, named.clone()),
+        };
+        MountSummary {
+            volume,
+            path,
+            destination: mount.destination.clone(),
+        }
+    }
 }
 
 /// The part of an OCI document that a listing shows.
@@ -84,6 +113,7 @@ impl Summary {
             command,
             has_health_check: config.health.is_some(),
             has_network: config.run.network,
+            mounts: config.run.mounts.iter().map(MountSummary::of).collect(),
         }
     }
 }

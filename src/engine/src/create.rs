@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ROOT/tmp/<id> made and locked -> row with the name -> ROOT/sandboxes/<id> placed -> ROOT/containers/<id> placed
+//!     -> its volumes made, while ROOT/volumes is locked
 //! ```
 //!
 //! Invariant: a kill at any point leaves no container or a whole one. A row without a folder is a free name; a sandbox of a
@@ -11,7 +12,7 @@ use image::Lease;
 use protocol::record::{self, ContainerConfig, SandboxConfig, SandboxKind, State};
 
 use crate::container::Summary;
-use crate::engine::{Engine, is_id};
+use crate::engine::{Engine, chain, is_id};
 use crate::error::{Error, Subject};
 use crate::events;
 use crate::files::{self, Draft};
@@ -51,11 +52,45 @@ impl Engine {
         if sandbox.is_none() && self.pod_config(&config.sandbox)?.is_none() {
             return Err(Error::not_found(Subject::Pod, &config.sandbox));
         }
-        let mut draft = Draft::begin(self.layout(), &config.id)?;
-        self.place_with_name(&mut config, sandbox, &mut draft)?;
+        if config.run.mounts.is_empty() {
+            self.place(&mut config, sandbox)?;
+        } else {
+            self.place_with_mounts(&mut config, sandbox)?;
+        }
         drop(lease);
         self.tell(events::container(&config, "create"));
         Ok(config.name)
+    }
+
+    fn place(
+        &self,
+        config: &mut ContainerConfig,
+        sandbox: Option<SandboxConfig>,
+    ) -> Result<(), Error> {
+        let mut draft = Draft::begin(self.layout(), &config.id)?;
+        self.place_with_name(config, sandbox, &mut draft)
+    }
+
+    /// Makes the container, and then its volumes: what a kill keeps from being made is made at its start.
+    fn place_with_mounts(
+        &self,
+        config: &mut ContainerConfig,
+        sandbox: Option<SandboxConfig>,
+    ) -> Result<(), Error> {
+        let _sharing = self.share_volumes()?;
+        if config.auto_remove {
+            self.let_volumes_go(config)?;
+        }
+        self.settle_caches(config)?;
+        self.place(config, sandbox)
+            .inspect_err(|_| self.keep_volumes(&config.id))?;
+        self.provide_mounts(config).inspect_err(|_| {
+            // The next command removes its volumes.
+            let noted = self.let_volumes_go(config);
+            if let Err(error) = noted.and_then(|()| self.remove_folders(config)) {
+                tracing::warn!(error = %chain(&error), "a container that was begun is left");
+            }
+        })
     }
 
     fn place_with_name(

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use image::store::DeleteError;
 use protocol::agent::{Failure, FailureKind};
 
-use crate::{connection, images, index, install, list};
+use crate::{connection, images, index, install, list, mounts, volumes};
 
 /// What sort of failure an error is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,6 +276,12 @@ pub enum Error {
     /// Images.
     #[error(transparent)]
     Image(#[from] images::Error),
+    /// What of the host's is to be mounted.
+    #[error(transparent)]
+    Mount(#[from] mounts::Error),
+    /// Volumes.
+    #[error(transparent)]
+    Volume(#[from] volumes::Error),
 }
 
 impl Error {
@@ -290,7 +296,12 @@ impl Error {
             Error::NameInUse { .. } | Error::Refused { .. } => Kind::Conflict,
             Error::InvalidName { .. } | Error::Filter(_) => Kind::Invalid,
             Error::Failure(failure) => kind_of(failure.kind),
-            Error::Image(images::Error::Absent(_)) => Kind::NotFound,
+            Error::Image(images::Error::Absent(_)) | Error::Volume(volumes::Error::Absent(_)) => {
+                Kind::NotFound
+            }
+            Error::Volume(volumes::Error::InUse { .. }) => Kind::Conflict,
+            Error::Mount(mounts::Error::NotInVm(_)) => Kind::Unsupported,
+            Error::Volume(_) | Error::Mount(_) => Kind::Invalid,
             Error::Image(images::Error::Name { .. } | images::Error::Change(_)) => Kind::Invalid,
             Error::Image(images::Error::Delete(error)) => match error {
                 DeleteError::Store(image::store::Error::NotFound { .. }) => Kind::NotFound,

@@ -22,6 +22,8 @@ use crate::error::Error;
 use crate::id;
 use crate::layout::Layout;
 
+mod tree;
+
 /// A record's version, read before the rest is.
 #[derive(Deserialize)]
 struct Versioned {
@@ -109,9 +111,20 @@ pub(crate) fn lock_folder(path: &Path) -> Result<Option<File>, Error> {
     Ok(is_there.then_some(folder))
 }
 
+/// Locks a folder together with other processes, waiting for those that lock it alone.
+pub(crate) fn share_folder(path: &Path) -> Result<File, Error> {
+    let folder = File::open(path).map_err(Error::file("open", path))?;
+    wait_for(&folder, FlockOperation::LockShared).map_err(Error::file("lock", path))?;
+    Ok(folder)
+}
+
 fn wait_for_lock(file: &File) -> io::Result<()> {
+    wait_for(file, FlockOperation::LockExclusive)
+}
+
+fn wait_for(file: &File, operation: FlockOperation) -> io::Result<()> {
     loop {
-        match flock(file, FlockOperation::LockExclusive) {
+        match flock(file, operation) {
             Ok(()) => return Ok(()),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -202,20 +215,28 @@ pub(crate) fn is_being_made(layout: &Layout, name: &str) -> bool {
 
 /// Takes a folder away: at once out of sight, then from the disk. Nothing is there: nothing to do.
 pub(crate) fn discard(layout: &Layout, path: &Path) -> Result<(), Error> {
+    match hide(layout, path)? {
+        Some(gone) => remove_tree(&gone),
+        None => Ok(()),
+    }
+}
+
+/// Takes a folder out of sight; where it is then. `None`: nothing is there.
+pub(crate) fn hide(layout: &Layout, path: &Path) -> Result<Option<PathBuf>, Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let random = id::short(&id::new_id()).to_owned();
     let gone = layout.tmp().join(format!("gone-{name}-{random}"));
     make_folder(&layout.tmp())?;
     match fs::rename(path, &gone) {
-        Ok(()) => {}
-        Err(error) if is_absent(&error) => return Ok(()),
-        Err(error) => return Err(Error::file("remove", path)(error)),
+        Ok(()) => Ok(Some(gone)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(Error::file("remove", path)(error)),
     }
-    remove_tree(&gone)
 }
 
-fn remove_tree(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
+/// Removes a folder with all that is in it. Nothing is there: nothing to do.
+pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
+    match tree::remove(path) {
         Err(error) if !is_absent(&error) => Err(Error::file("remove", path)(error)),
         _ => Ok(()),
     }

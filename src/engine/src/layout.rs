@@ -4,6 +4,7 @@
 //! ROOT/hull.sqlite            the index (rebuilt when missing or damaged)
 //! ROOT/containers/<id>/       config.json, state.json, health.json, log/, execs/ (see protocol::record)
 //! ROOT/sandboxes/<id>/        config.json, lock, socket, scratch
+//! ROOT/volumes/<name>/        config.json, _data (see protocol::record)
 //! ROOT/tmp/                   folders that are being made or removed; each is locked by its maker
 //! ROOT/events/events.jsonl    what happened; events.jsonl.1 is the file before
 //! ROOT/images, ROOT/templates, ROOT/cache, …: the image store's, the monitor's, what can be made again
@@ -106,6 +107,26 @@ impl Layout {
     /// The writable disk of a sandbox.
     pub fn scratch(&self, id: &str) -> PathBuf {
         self.sandbox(id).join("scratch")
+    }
+
+    /// All volumes' folders; it is locked by those that make and remove what uses them.
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
+    /// A volume's folder.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.volumes().join(name)
+    }
+
+    /// What a volume holds, unless its options say elsewhere.
+    pub fn volume_data(&self, name: &str) -> PathBuf {
+        self.volume(name).join("_data")
+    }
+
+    /// Notes of the volumes that go with containers, one for each container.
+    pub fn going_volumes(&self) -> PathBuf {
+        self.volumes().join(".with")
     }
 
     /// Folders that are being made or removed.

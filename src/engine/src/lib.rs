@@ -39,6 +39,7 @@ pub mod list;
 mod lock;
 pub mod logs;
 mod memory;
+pub mod mounts;
 pub mod names;
 pub mod options;
 pub mod pods;
@@ -58,6 +59,7 @@ pub mod template;
 mod testing;
 pub mod time;
 pub mod update;
+pub mod volumes;
 mod watch;
 
 pub use commit::CommitOptions;

@@ -14,6 +14,7 @@ use crate::size::MilliCpus;
 
 mod kinds;
 mod limits;
+pub mod mounts;
 mod names;
 
 pub use kinds::{
@@ -21,6 +22,7 @@ pub use kinds::{
     Tmpfs, Ulimit, Variable,
 };
 pub use limits::{CpuSet, NoCpuSet, Swap};
+pub use mounts::{Mount, VolumesFrom};
 pub use names::{Dns, ExtraHost, HostAddress};
 
 /// Everything that `hull run` and `hull create` can ask for.
@@ -114,6 +116,10 @@ pub struct Options {
     pub read_only: bool,
     /// Temporary file systems.
     pub tmpfs: Vec<Tmpfs>,
+    /// Directories and files of the host's, volumes, and what else `--mount` mounts.
+    pub mounts: Vec<Mount>,
+    /// Containers whose mounts this one has too.
+    pub volumes_from: Vec<VolumesFrom>,
     /// Size of /dev/shm instead of 64 MiB.
     pub shm_size_bytes: Option<u64>,
     /// Devices besides the default ones.

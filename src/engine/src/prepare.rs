@@ -7,8 +7,8 @@ use std::path::Path;
 use image::Image;
 use protocol::agent::PidNamespace;
 use protocol::record::{
-    ContainerConfig, LayerFile, Machine, RestartPolicy, Run, SandboxConfig, SandboxKind, Stdio,
-    VERSION,
+    self, ContainerConfig, LayerFile, Machine, RestartPolicy, Run, SandboxConfig, SandboxKind,
+    Stdio, VERSION,
 };
 use serde_json::value::RawValue;
 
@@ -111,6 +111,8 @@ pub struct ContainerInputs<'a> {
     pub root: &'a Path,
     /// Hull's parts.
     pub installation: &'a Installation,
+    /// What of the host's it has mounted: [`crate::Engine::resolve_mounts`].
+    pub mounts: &'a [record::Mount],
 }
 
 /// A pod to prepare.
@@ -249,6 +251,7 @@ fn container(
         hostname: &names.hostname,
         memory_bytes,
         cgroup: &cgroup,
+        mounts: new.mounts,
     };
     let document = spec::build(&inputs)?;
     let text = serde_json::to_string(&document)?;
@@ -279,6 +282,7 @@ fn container(
         health,
         run: Run {
             volumes: spec::volumes(&document, image).map_err(spec::Error::from)?,
+            mounts: new.mounts.to_vec(),
             spec: RawValue::from_string(text)?,
             user: spec::user(options, image)?,
             groups: options.groups.clone(),

@@ -20,11 +20,21 @@ use crate::{events, files};
 pub struct Remove {
     /// Kill it if it runs.
     pub force: bool,
+    /// Remove its anonymous volumes, but for those that others use.
+    pub volumes: bool,
 }
 
 impl Engine {
     /// Removes a container.
     pub fn remove(&self, reference: &str, how: Remove) -> Result<(), Error> {
+        let config = self.remove_container(reference, how)?;
+        match config.run.mounts.is_empty() {
+            true => Ok(()),
+            false => self.reap_volumes(),
+        }
+    }
+
+    fn remove_container(&self, reference: &str, how: Remove) -> Result<ContainerConfig, Error> {
         let container = self.container(reference)?;
         let config = container.config;
         if container.state.status.is_alive() {
@@ -37,18 +47,23 @@ impl Engine {
             }
             self.kill_for_good(&config)?;
         }
+        if how.volumes {
+            self.let_volumes_go(&config)?;
+        }
         let is_pod = self
             .sandbox_config(&config.sandbox)?
             .is_some_and(|sandbox| sandbox.kind != SandboxKind::Single);
         if is_pod {
-            return self.remove_member(&config);
+            self.remove_member(&config)?;
+            return Ok(config);
         }
         // A monitor that is ending is waited for; one that was started since is refused.
-        let Some(_held) = self.take_lock(&config.sandbox)? else {
-            return self.remove_files(&config);
-        };
-        self.repair_held(&config.sandbox)?;
-        self.remove_files(&config)
+        let held = self.take_lock(&config.sandbox)?;
+        if held.is_some() {
+            self.repair_held(&config.sandbox)?;
+        }
+        self.remove_files(&config)?;
+        Ok(config)
     }
 
     /// Kills a container; no restart policy applies.
@@ -81,15 +96,21 @@ impl Engine {
 
     /// Removes what is on disk of a container that does not run. The caller holds its sandbox's lock, or it is a pod's.
     pub(crate) fn remove_files(&self, config: &ContainerConfig) -> Result<(), Error> {
-        let layout = self.layout();
         let existed = self.exists(&config.id);
+        self.remove_folders(config)?;
+        if existed {
+            self.tell(events::container(config, "destroy"));
+        }
+        Ok(())
+    }
+
+    /// The same, of a container that nothing has been told of.
+    pub(crate) fn remove_folders(&self, config: &ContainerConfig) -> Result<(), Error> {
+        let layout = self.layout();
         files::discard(layout, &layout.container(&config.id))?;
         self.with_index(|index| index.forget(&config.id))?;
         if config.sandbox == config.id {
             files::discard(layout, &layout.sandbox(&config.id))?;
-        }
-        if existed {
-            self.tell(events::container(config, "destroy"));
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ impl Engine {
         for folder in [self.layout().containers(), self.layout().sandboxes()] {
             self.remove_hidden(&folder)?;
         }
-        Ok(())
+        self.reap_volumes()
     }
 
     /// Repairs a container's sandbox, if its monitor was killed, and what it left on the host.

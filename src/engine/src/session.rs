@@ -86,6 +86,9 @@ impl Engine {
         if container.state.status == Status::Paused {
             return Err(Error::refused(reference, Refusal::StartPaused));
         }
+        if !container.state.status.is_alive() {
+            self.provide_mounts(&container.config)?;
+        }
         let process = ProcessId::first(&container.config.id);
         Session::begin(
             self,

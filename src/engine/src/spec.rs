@@ -11,6 +11,7 @@
 
 use oci_spec::image::Config;
 use oci_spec::runtime::{Linux, Spec};
+use protocol::record;
 
 use crate::capabilities;
 use crate::options::{Isolation, Options};
@@ -99,6 +100,8 @@ pub struct Inputs<'a> {
     pub memory_bytes: Option<u64>,
     /// Path of its cgroup below the root of the hierarchy.
     pub cgroup: &'a str,
+    /// What of the host's is mounted.
+    pub mounts: &'a [record::Mount],
 }
 
 /// Builds the document.
@@ -116,7 +119,11 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, Error> {
     if let Some(root) = spec.root_mut() {
         root.set_readonly(Some(options.read_only));
     }
-    let mounts = mounts::of(options, spec.mounts().clone().unwrap_or_default())?;
+    let mounts = mounts::of(
+        options,
+        inputs.mounts,
+        spec.mounts().clone().unwrap_or_default(),
+    )?;
     spec.set_mounts(Some(mounts));
     if let Some(linux) = spec.linux_mut() {
         set_linux(linux, inputs)?;

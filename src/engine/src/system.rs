@@ -10,6 +10,7 @@ use protocol::record::Status;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::list::{ListOptions, Listed};
+use crate::volumes::{ListedVolume, VolumeFilters};
 
 /// Of st_blocks (inode(7)).
 const BLOCK_BYTES: u64 = 512;
@@ -23,6 +24,8 @@ pub struct DiskUsage {
     pub layers_bytes: u64,
     /// Containers, with their sizes.
     pub containers: Vec<Listed>,
+    /// Volumes, with their sizes.
+    pub volumes: Vec<ListedVolume>,
     /// Saved VMs, which are made again when they are missing.
     pub templates_bytes: u64,
 }
@@ -62,6 +65,8 @@ impl Engine {
             sizes: true,
             ..Default::default()
         };
+        let mut volumes = self.volumes(&VolumeFilters::default())?;
+        self.measure_volumes(&mut volumes);
         Ok(DiskUsage {
             images: images
                 .into_iter()
@@ -70,6 +75,7 @@ impl Engine {
                 .collect(),
             layers_bytes: disk_bytes(&self.layout().images().join("layers")),
             containers: self.list(&all)?,
+            volumes,
             templates_bytes: disk_bytes(&self.layout().templates()),
         })
     }
@@ -104,7 +110,7 @@ impl Engine {
 }
 
 /// What the files below a folder take of the disk. What vanishes meanwhile, or cannot be read, counts nothing.
-fn disk_bytes(folder: &Path) -> u64 {
+pub(crate) fn disk_bytes(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .map(|entry| match entry.metadata() {

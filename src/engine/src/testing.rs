@@ -173,7 +173,10 @@ impl Drop for Fixture {
             let _ = self.engine.pod_remove(&pod.id, true);
         }
         for summary in self.engine.summaries().unwrap_or_default() {
-            let force = crate::remove::Remove { force: true };
+            let force = crate::remove::Remove {
+                force: true,
+                volumes: true,
+            };
             let _ = self.engine.remove(&summary.id, force);
         }
     }
@@ -222,6 +225,7 @@ pub(crate) fn config(name: &str) -> ContainerConfig {
             layers: Vec::new(),
             read_only: false,
             volumes: Vec::new(),
+            mounts: Vec::new(),
             pid: PidNamespace::Own,
             network: false,
         },

@@ -101,7 +101,7 @@ impl Engine {
     }
 
     /// Writes a container's configuration and its row. The caller holds the folder's lock.
-    fn rewrite(&self, config: &ContainerConfig) -> Result<(), Error> {
+    pub(crate) fn rewrite(&self, config: &ContainerConfig) -> Result<(), Error> {
         let path = self.layout().container(&config.id).join(record::CONFIG);
         files::write(&path, config)?;
         let entry = Entry {

@@ -21,7 +21,7 @@ mod usage;
 
 pub use container::{
     Create, EtcFiles, Exec, Interface, Layer, LayerExtent, Mount, Network, PidNamespace, Root,
-    Stdio, TerminalSize, Writable,
+    Share, Stdio, TerminalSize, Writable,
 };
 pub use failure::{Failure, FailureKind};
 pub use usage::{FileStat, InterfaceStats, MAX_PROCESSES, ProcessEntry, Stats};
@@ -317,6 +317,10 @@ mod tests {
             network: Network::None,
             pid: PidNamespace::Own,
             volumes: Vec::new(),
+            shares: vec![Share {
+                destination: "/data".into(),
+                fill: true,
+            }],
         };
         let sent = ToAgent {
             seq: 1,

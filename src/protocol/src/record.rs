@@ -9,6 +9,8 @@
 //!                      state.json     State: written by the holder of the sandbox's lock
 //!                      health.json    Health: the speaker's
 //!                      log/           json-file: <id>-json.log, .1, .2, …
+//! ROOT/volumes/<name>/config.json     Volume: written once, when the volume is made
+//!                     _data           what it holds
 //! ROOT/events/events.jsonl            Event, one a line, appended by any of hull's processes
 //! ```
 //!
@@ -22,6 +24,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::agent::{EtcFiles, ExitStatus, Interface, PidNamespace, TerminalSize};
+
+mod mount;
+
+pub use mount::{ANONYMOUS_LABEL, GUEST_SHARES, Mount, MountSource, Submounts, Volume};
 
 /// The version of everything here. A reader refuses a later one by name; earlier ones are read.
 pub const VERSION: u32 = 1;
@@ -197,6 +203,9 @@ pub struct Run {
     pub read_only: bool,
     /// Absolute paths that are writable directories whatever the root is.
     pub volumes: Vec<String>,
+    /// Directories and files of the host's, parents first. The document has a bind mount for each.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
     /// Its PID namespace.
     pub pid: PidNamespace,
     /// It has the sandbox's network; otherwise loopback alone.
@@ -443,44 +452,5 @@ pub struct Event {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_has_the_container_s_names_once_it_has_an_address() {
-        let run = Run {
-            spec: RawValue::NULL.to_owned(),
-            user: None,
-            groups: Vec::new(),
-            seccomp: None,
-            init: false,
-            stdio: Stdio::Pipes {
-                stdin: false,
-                stdin_once: false,
-            },
-            etc: EtcFiles {
-                hosts: Some("127.0.0.1\tlocalhost\n".into()),
-                ..EtcFiles::default()
-            },
-            own_names: vec!["foo.bar.example".into(), "foo".into()],
-            gateway_names: vec!["host.docker.internal".into()],
-            layers: Vec::new(),
-            read_only: false,
-            volumes: Vec::new(),
-            pid: PidNamespace::Own,
-            network: true,
-        };
-        assert_eq!(run.etc_with(None), run.etc);
-        let interface = Interface {
-            mac: [2, 0, 0, 0, 0, 1],
-            address: Ipv4Addr::new(10, 1, 0, 7),
-            prefix_len: 16,
-            gateway: Some(Ipv4Addr::new(10, 1, 0, 1)),
-            mtu: 1500,
-        };
-        assert_eq!(
-            run.etc_with(Some(&interface)).hosts.unwrap(),
-            "127.0.0.1\tlocalhost\n10.1.0.1\thost.docker.internal\n10.1.0.7\tfoo.bar.example foo\n"
-        );
-    }
-}
+#[path = "record/tests.rs"]
+mod tests;

@@ -381,6 +381,7 @@ pub(crate) fn create(name: &str, args: &[&str], stdio: Stdio) -> Create {
         network: Network::None,
         pid: PidNamespace::Own,
         volumes: Vec::new(),
+        shares: Vec::new(),
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) struct RmArgs {
     /// Kill them if they run
     #[arg(short, long)]
     force: bool,
-    /// Remove their anonymous volumes too (they go with the container in this version)
+    /// Remove their anonymous volumes too, unless others use them
     #[arg(short, long)]
     volumes: bool,
     /// Containers
@@ -125,7 +125,10 @@ pub(crate) fn wait(args: Containers) -> anyhow::Result<u8> {
 /// `hull rm`.
 pub(crate) fn rm(args: RmArgs) -> anyhow::Result<u8> {
     let engine = Engine::find()?;
-    let how = Remove { force: args.force };
+    let how = Remove {
+        force: args.force,
+        volumes: args.volumes,
+    };
     let mut code = 0;
     for container in &args.containers {
         match engine.remove(container, how) {

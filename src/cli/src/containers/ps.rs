@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use engine::Engine;
+use engine::container::MountSummary;
 use engine::list::{Filter, Filters, ListOptions, Listed};
 use engine::time;
 
@@ -13,7 +14,8 @@ use crate::{moments, out};
 /// List containers
 #[derive(Debug, Args)]
 #[command(after_help = "Filters (several of one kind are alternatives):
-  id, name, label=KEY[=VALUE], status, exited=CODE, ancestor=IMAGE, before, since, health, network, isolation, pod
+  id, name, label=KEY[=VALUE], status, exited=CODE, ancestor=IMAGE, before, since, health, network, volume,
+  isolation, pod
 
 Examples:
   hull ps -a --filter status=exited
@@ -161,6 +163,7 @@ pub(crate) fn row(one: &Listed, now_ns: u64, whole: bool, image_bytes: Option<u6
         true => cut(&summary.image),
         false => summary.image.clone(),
     };
+    let volumes = summary.mounts.iter().filter(|mount| mount.volume.is_some());
     Row::new([
         ("ID", cut(&summary.id)),
         ("Image", image),
@@ -172,8 +175,8 @@ pub(crate) fn row(one: &Listed, now_ns: u64, whole: bool, image_bytes: Option<u6
         ("Ports", String::new()),
         ("Names", summary.name.clone()),
         ("Size", size_text(one.size_bytes, image_bytes)),
-        ("Mounts", String::new()),
-        ("LocalVolumes", "0".to_owned()),
+        ("Mounts", mounts(&summary.mounts, whole)),
+        ("LocalVolumes", volumes.count().to_string()),
         (
             "Networks",
             if summary.has_network {
@@ -186,6 +189,23 @@ pub(crate) fn row(one: &Listed, now_ns: u64, whole: bool, image_bytes: Option<u6
         ("Platform", "linux".to_owned()),
     ])
     .labelled(&summary.labels)
+}
+
+/// Volumes by their names, other mounts by their paths on the host.
+fn mounts(mounts: &[MountSummary], whole: bool) -> String {
+    /// Characters of one.
+    const MOUNT_LEN: usize = 15;
+    let names = mounts.iter().map(|mount| {
+        let name = match &mount.volume {
+            Some(name) => name.clone(),
+            None => mount.path.display().to_string(),
+        };
+        match whole {
+            true => name,
+            false => output::ellipsis(&name, MOUNT_LEN),
+        }
+    });
+    names.collect::<Vec<_>>().join(",")
 }
 
 fn size_text(own: Option<u64>, image: Option<u64>) -> String {
@@ -283,6 +303,27 @@ aaaaaaaaaaaa   postgres:17   \"docker-entrypoint.s…\"   About a minute ago   U
 bbbbbbbbbbbb   demo          \"sh -c \\\"exit 3\\\"\"       2 hours ago          Exited (137) 2 hours ago             one_two
 "
         );
+    }
+
+    #[test]
+    fn mounts_are_volumes_and_paths_cut_to_fifteen_characters() {
+        let mut one = containers().remove(0);
+        let volume = |name: &str| MountSummary {
+            volume: Some(name.into()),
+            ..MountSummary::default()
+        };
+        let bind = MountSummary {
+            path: "/srv/a/long/path".into(),
+            ..MountSummary::default()
+        };
+        one.summary.mounts = vec![volume("data"), bind];
+        let text = |whole| {
+            let rows = [row(&one, NOW, whole, None)];
+            let format = Some("{{.Mounts}} {{.LocalVolumes}}");
+            output::listing(COLUMNS, format, false, &rows).unwrap()
+        };
+        assert_eq!(text(false), "data,/srv/a/long/pa… 1\n");
+        assert_eq!(text(true), "data,/srv/a/long/path 1\n");
     }
 
     #[test]

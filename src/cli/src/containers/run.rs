@@ -136,6 +136,9 @@ fn try_run(request: RunRequest, started: u64) -> anyhow::Result<u8> {
             first_output,
         } => {
             session.finish()?;
+            if options.auto_remove {
+                engine.reap_volumes()?;
+            }
             report(&exit, &options);
             show_timing(&exit, idle.map(|idle| *idle), first_output, started, timing);
             Ok(session::code(&exit))
@@ -250,7 +253,9 @@ fn make(engine: &Engine, request: CreateRequest) -> anyhow::Result<String> {
     )?;
     let lease = store.lease(&image).map_err(images::Error::from)?;
     let id = engine::id::new_id();
+    let mounts = engine.resolve_mounts(&options, &image)?;
     let inputs = ContainerInputs {
+        mounts: &mounts,
         options: &options,
         image: &image,
         id: &id,
@@ -313,7 +318,13 @@ fn forget_unless_running(engine: &Engine, id: &str, options: &Options) {
 
 fn remove_at_end(engine: &Engine, id: &str, options: &Options, force: bool) {
     if options.auto_remove
-        && let Err(error) = engine.remove(id, engine::Remove { force })
+        && let Err(error) = engine.remove(
+            id,
+            engine::Remove {
+                force,
+                volumes: true,
+            },
+        )
     {
         tracing::debug!(%error, "it runs, or was removed by its monitor");
     }

@@ -12,6 +12,7 @@ use engine::protocol::record::RestartPolicy;
 use super::CreateRequest;
 use super::health::HealthArgs;
 use super::machine::MachineArgs;
+use super::mounts::MountArgs;
 use super::names::NameArgs;
 use super::resources::ResourceArgs;
 use super::security::SecurityArgs;
@@ -99,6 +100,8 @@ pub(crate) struct ContainerArgs {
     #[command(flatten)]
     machine: MachineArgs,
     #[command(flatten)]
+    mounts: MountArgs,
+    #[command(flatten)]
     security: SecurityArgs,
     #[command(flatten)]
     health: HealthArgs,
@@ -172,6 +175,7 @@ impl ContainerArgs {
         };
         self.names.set(&mut options);
         self.resources.set(&mut options);
+        self.mounts.set(&mut options);
         self.security.set(&mut options)?;
         self.machine.set(&mut options, environment::of_host)?;
         Ok(CreateRequest {

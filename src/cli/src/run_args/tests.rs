@@ -57,8 +57,6 @@ fn a_double_dash_before_the_command_is_the_command_s_own() {
 fn what_is_not_built_is_named() {
     for (words, name) in [
         (&["-p", "80:80", "demo"][..], "--publish"),
-        (&["-v", "/a:/b", "demo"], "--volume"),
-        (&["--mount", "type=volume,target=/a", "demo"], "--mount"),
         (&["--ip=10.0.0.2", "demo"], "--ip"),
         (&["--runtime", "x", "demo"], "--runtime"),
     ] {

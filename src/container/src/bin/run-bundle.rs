@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! run-bundle [--user USER] [--group GROUP]… [--seccomp FILE] [--init] [--terminal | --null] [--resolv-conf TEXT] [--hosts TEXT]
-//!            [--volume PATH]… [--own-machine] [--interface MAC[=NEW-MAC],ADDRESS/PREFIX,GATEWAY]
+//!            [--volume PATH]… [--share DESTINATION]… [--fill DESTINATION]… [--own-machine] [--interface MAC[=NEW-MAC],ADDRESS/PREFIX,GATEWAY]
 //!            CGROUP BUNDLE
 //! ```
 
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use container::cgroup::{Cgroup, Removal};
 use container::{
-    EtcFiles, Interface, Kind, Network, PidNamespace, Request, Running, Spec, Stdio, Which,
+    EtcFiles, Interface, Kind, Network, PidNamespace, Request, Running, Share, Spec, Stdio, Which,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -133,6 +133,7 @@ fn request() -> Result<Request, Box<dyn std::error::Error>> {
         network: Network::Loopback,
         pid: PidNamespace::Own,
         volumes: Vec::new(),
+        shares: Vec::new(),
         own_machine: false,
         cgroup: PathBuf::from(cgroup),
         run_dir: bundle.join("run"),
@@ -153,6 +154,10 @@ fn request() -> Result<Request, Box<dyn std::error::Error>> {
             "--interface" => request.network = Network::Interface(interface(&value)?),
             "--group" => request.groups.push(value),
             "--volume" => request.volumes.push(value.into()),
+            "--share" | "--fill" => request.shares.push(Share {
+                destination: value.into(),
+                fill: option == "--fill",
+            }),
             "--null" => {
                 request.stdio = Stdio::Pipes {
                     stdin: None,

@@ -327,3 +327,71 @@ fn volumes_are_writable_and_keep_the_images_content() {
         "run-bundle: cannot provide the volume data: it must be an absolute path inside the container\n"
     );
 }
+
+/// A bind mount of a directory beside the bundle's root.
+fn shared(bundle: Bundle, source: &std::path::Path, option: &str) -> Bundle {
+    let mount = json!({ "destination": "/data", "type": "bind", "source": source, "options": ["rbind", option] });
+    bundle.set("/mounts/-", mount)
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_empty_share_gets_the_image_s_content_even_if_it_is_read_only_inside() {
+    let bundle = Bundle::new("cat /data/file; stat -c %a:%u /data; touch /data/new 2>&1");
+    let volume = bundle.path().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    bundle.own_directory("data", 33, 0o750);
+    bundle.write("data/file", "of the image\n");
+    let bundle = shared(bundle, &volume, "rro").option("--fill", "/data");
+    let run = bundle.run();
+    assert_eq!(
+        run.out,
+        "of the image\n750:33\ntouch: /data/new: Read-only file system\n"
+    );
+    let content = std::fs::read_to_string(volume.join("file")).unwrap();
+    assert_eq!(content, "of the image\n");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_share_that_is_not_to_be_filled_hides_the_image_s_content() {
+    let bundle = Bundle::new("ls -A /data; touch /data/new");
+    let volume = bundle.path().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::create_dir(bundle.root().join("data")).unwrap();
+    bundle.write("data/file", "hidden");
+    let bundle = shared(bundle, &volume, "rw").option("--share", "/data");
+    assert_eq!(bundle.run().ok(), "");
+    assert!(volume.join("new").exists());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_share_whose_path_has_become_a_symlink_is_refused() {
+    let bundle = Bundle::new("ls /data");
+    let link = bundle.path().join("link");
+    std::os::unix::fs::symlink("/etc", &link).unwrap();
+    for source in [link.clone(), link.join("ssl")] {
+        let bundle = shared(Bundle::new("ls /data"), &source, "rw").option("--share", "/data");
+        let run = bundle.run();
+        assert!(
+            run.err.contains("has become a symbolic link"),
+            "{}",
+            run.err
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_directory_is_not_mounted_over_a_file_nor_a_file_over_a_directory() {
+    for (source, image) in [("/etc", "file"), ("/etc/passwd", "directory")] {
+        let bundle = Bundle::new("true");
+        match image {
+            "file" => bundle.write("data", ""),
+            _ => std::fs::create_dir(bundle.root().join("data")).unwrap(),
+        }
+        let run = shared(bundle, source.as_ref(), "rw").run();
+        assert!(run.err.contains("one is a directory"), "{}", run.err);
+    }
+}

@@ -32,6 +32,7 @@ pub(crate) fn request(bundle: &Bundle) -> Request {
         network: Network::Loopback,
         pid: PidNamespace::Own,
         volumes: Vec::new(),
+        shares: Vec::new(),
         own_machine: false,
         cgroup: cgroup2().join(name),
         run_dir: bundle.path().join("run"),

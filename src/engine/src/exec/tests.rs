@@ -52,7 +52,13 @@ fn an_exec_outlives_its_index_and_goes_with_its_container() {
     let engine = fixture.another_engine();
     assert!(engine.exec_inspect(&exec).is_ok());
     engine
-        .remove("web", crate::remove::Remove { force: true })
+        .remove(
+            "web",
+            crate::remove::Remove {
+                force: true,
+                volumes: true,
+            },
+        )
         .unwrap();
     let error = engine.exec_inspect(&exec).unwrap_err().to_string();
     assert_eq!(error, format!("No such exec instance: {exec}"));

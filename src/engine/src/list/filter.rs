@@ -53,6 +53,8 @@ pub enum Filter {
     Health(Option<HealthStatus>),
     /// Its network, `bridge` or `none`.
     Network(String),
+    /// It has this volume mounted, or something at this place.
+    Volume(String),
     /// `vm`, or `pod` or `pod:NAME`.
     Isolation(String),
 }
@@ -95,6 +97,7 @@ impl Filter {
                 _ => return Err(bad("health", "starting, healthy, unhealthy or none")),
             }),
             "network" => Filter::Network(text()),
+            "volume" => Filter::Volume(text()),
             "isolation" | "pod" => Filter::Isolation(match key {
                 "pod" => format!("pod:{value}"),
                 _ => text(),
@@ -117,6 +120,7 @@ impl Filter {
             Filter::Health(_) => 8,
             Filter::Network(_) => 9,
             Filter::Isolation(_) => 10,
+            Filter::Volume(_) => 11,
         }
     }
 }
@@ -197,6 +201,13 @@ impl Filters {
                     "none" => !summary.has_network,
                     _ => false,
                 },
+                Filter::Volume(wanted) => summary.mounts.iter().any(|mount| {
+                    let named = match &mount.volume {
+                        Some(name) => name == wanted,
+                        None => mount.path.as_os_str() == wanted.as_str(),
+                    };
+                    named || mount.destination == *wanted
+                }),
                 Filter::Isolation(kind) => {
                     let pod = pods.get(&summary.sandbox);
                     match kind.strip_prefix("pod") {

@@ -179,3 +179,55 @@ fn the_images_of_all_containers_are_in_use() {
     let in_use = fixture.engine.images_in_use().unwrap();
     assert_eq!(in_use.values().next().unwrap().first(), Some(&id));
 }
+
+#[test]
+fn containers_are_found_by_what_they_have_mounted() {
+    use protocol::fs::Cache;
+    use protocol::record::{Mount, MountSource};
+
+    let mount = |source, destination: &str| Mount {
+        source,
+        share: "0".into(),
+        path: "/real".into(),
+        destination: destination.into(),
+        read_only: false,
+        submounts: Default::default(),
+        single_file: false,
+        cache: Cache::Shared,
+        fill: false,
+        mode: String::new(),
+    };
+    let fixture = Fixture::new();
+    fixture.create("plain");
+    fixture.create_with("db", |config| {
+        let source = MountSource::Volume {
+            name: "data".into(),
+            anonymous: false,
+            subpath: Default::default(),
+        };
+        config.run.mounts = vec![mount(source, "/var/lib/db")];
+    });
+    // It is there for the start to look at.
+    let folder = tempfile::tempdir().unwrap();
+    let named = folder.path().to_owned();
+    fixture.create_with("web", |config| {
+        let source = MountSource::Bind {
+            named: named.clone(),
+            make: false,
+        };
+        config.run.mounts = vec![Mount {
+            path: named.clone(),
+            ..mount(source, "/srv")
+        }];
+    });
+    let by = |value: &str| filtered(&fixture, &[("volume", value)]);
+    assert_eq!(by("data"), ["db"]);
+    assert_eq!(by("/var/lib/db"), ["db"]);
+    assert_eq!(by("/srv"), ["web"]);
+    assert_eq!(by(&named.display().to_string()), ["web"]);
+    assert!(by("nothing").is_empty());
+    assert_eq!(
+        filtered(&fixture, &[("volume", "data"), ("volume", "/srv")]),
+        ["db", "web"]
+    );
+}

@@ -192,7 +192,10 @@ fn following_ends_when_the_container_is_removed() {
         };
         let reader = engine.logs(&id, follow).unwrap();
         let reading = scope.spawn(move || texts(reader));
-        let force = crate::remove::Remove { force: true };
+        let force = crate::remove::Remove {
+            force: true,
+            volumes: true,
+        };
         fixture.engine.remove("web", force).unwrap();
         assert_eq!(reading.join().unwrap(), ["hello\n"]);
     });

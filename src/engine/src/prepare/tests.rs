@@ -61,6 +61,7 @@ impl Fixture {
             created_ns: 7,
             root: self.root.path(),
             installation: &self.installation,
+            mounts: &[],
         }
     }
 

@@ -15,7 +15,13 @@ fn a_container_that_runs_is_removed_by_force_only() {
     );
     fixture
         .engine
-        .remove("web", Remove { force: true })
+        .remove(
+            "web",
+            Remove {
+                force: true,
+                volumes: true,
+            },
+        )
         .unwrap();
     let layout = fixture.engine.layout();
     assert!(!layout.container(&id).exists() && !layout.sandbox(&id).exists());

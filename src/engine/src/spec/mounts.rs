@@ -1,15 +1,22 @@
 //! What is mounted in a container, and the image's volumes.
 //!
+//! ```text
+//! the built-in document's mounts, tmpfs, and what of the host's is mounted --> the document's mounts
+//! ```
+//!
 //! Invariant: a mount comes after those that its target lies in, whatever the order of the options, so that none hides
 //! another.
 
+use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
 use oci_spec::image::Config;
 use oci_spec::runtime::{Mount, Spec};
+use protocol::record::{self, GUEST_SHARES, Submounts};
 
 use super::privileges;
-use crate::options::{Ipc, Options, Tmpfs};
+use crate::options::mounts::Source;
+use crate::options::{Ipc, Isolation, Options, Tmpfs};
 
 /// Options of a tmpfs that take no value: mount(8) and the OCI specification ("Linux mount options").
 const FLAGS: [&str; 31] = [
@@ -76,7 +83,11 @@ pub enum Error {
 }
 
 /// The mounts of a container: those of the built-in document, changed as the options say.
-pub(super) fn of(options: &Options, mut mounts: Vec<Mount>) -> Result<Vec<Mount>, Error> {
+pub(super) fn of(
+    options: &Options,
+    shared: &[record::Mount],
+    mut mounts: Vec<Mount>,
+) -> Result<Vec<Mount>, Error> {
     if options.ipc == Ipc::WithoutShm {
         mounts.retain(|mount| !is_at(mount, "/dev/shm"));
     }
@@ -91,14 +102,65 @@ pub(super) fn of(options: &Options, mut mounts: Vec<Mount>) -> Result<Vec<Mount>
     if options.privileged {
         privileges::of_mounts(&mut mounts);
     }
-    for tmpfs in &options.tmpfs {
-        refuse_tmpfs(tmpfs)?;
+    for tmpfs in options.tmpfs.iter().cloned().chain(mounted_tmpfs(options)) {
+        refuse_tmpfs(&tmpfs)?;
         mounts.retain(|mount| !is_at(mount, &tmpfs.path));
-        mounts.push(tmpfs_mount(tmpfs));
+        mounts.push(tmpfs_mount(&tmpfs));
     }
+    let places: BTreeSet<&Path> = shared
+        .iter()
+        .map(|share| share.destination.as_ref())
+        .collect();
+    mounts.retain(|mount| !places.contains(mount.destination().as_path()));
+    mounts.extend(
+        shared
+            .iter()
+            .map(|share| bind_mount(share, &options.isolation)),
+    );
     // Stable: those of one depth stay in their order.
     mounts.sort_by_key(|mount| mount.destination().components().count());
     Ok(mounts)
+}
+
+/// The temporary file systems of `--mount`.
+fn mounted_tmpfs(options: &Options) -> impl Iterator<Item = Tmpfs> {
+    options.mounts.iter().filter_map(|mount| {
+        let Source::Tmpfs { size_bytes, mode } = mount.source else {
+            return None;
+        };
+        let size = size_bytes.map(|bytes| format!("size={bytes}"));
+        let mode = mode.map(|mode| format!("mode={mode:o}"));
+        let read_only = mount.read_only.then(|| "ro".to_owned());
+        Some(Tmpfs {
+            path: mount.target.clone(),
+            options: size.into_iter().chain(mode).chain(read_only).collect(),
+        })
+    })
+}
+
+/// The bind mount of what of the host's is mounted. Its source is a path of the machine that the container is in.
+fn bind_mount(share: &record::Mount, isolation: &Isolation) -> Mount {
+    let source = match isolation {
+        Isolation::Native => share.path.clone(),
+        Isolation::Vm | Isolation::Pod(_) => Path::new(GUEST_SHARES).join(&share.share),
+    };
+    let bind = match share.submounts {
+        Submounts::Hidden => "bind",
+        Submounts::Alike | Submounts::AsTheyAre => "rbind",
+    };
+    let access = match (share.read_only, share.submounts) {
+        (false, _) => None,
+        (true, Submounts::Alike) => Some("rro"),
+        (true, _) => Some("ro"),
+    };
+    let words = [bind, "rprivate"].into_iter().chain(access);
+    let mut mount = Mount::default();
+    mount
+        .set_destination(share.destination.clone().into())
+        .set_typ(Some("bind".into()))
+        .set_source(Some(source))
+        .set_options(Some(words.map(str::to_owned).collect()));
+    mount
 }
 
 fn is_at(mount: &Mount, path: &str) -> bool {
@@ -214,144 +276,4 @@ fn clean(path: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tmpfs(path: &str, options: &[&str]) -> Tmpfs {
-        Tmpfs {
-            path: path.into(),
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
-        }
-    }
-
-    fn words(words: &[&str]) -> Vec<String> {
-        words.iter().map(|word| (*word).to_owned()).collect()
-    }
-
-    fn targets(mounts: &[Mount]) -> Vec<String> {
-        let target = |mount: &Mount| mount.destination().display().to_string();
-        mounts.iter().map(target).collect()
-    }
-
-    fn with(tmpfs: &[Tmpfs]) -> Result<Vec<Mount>, Error> {
-        let options = Options {
-            tmpfs: tmpfs.to_vec(),
-            ..Options::default()
-        };
-        of(&options, Vec::new())
-    }
-
-    #[test]
-    fn a_tmpfs_is_noexec_unless_the_user_says_exec() {
-        let mount = tmpfs_mount(&tmpfs("/x", &["exec", "size=1m", "defaults"]));
-        assert_eq!(
-            mount.options().clone().unwrap(),
-            words(&["nosuid", "nodev", "exec", "size=1m"])
-        );
-    }
-
-    #[test]
-    fn parents_are_mounted_first_whatever_the_order_of_the_options() {
-        let mounts = with(&[
-            tmpfs("/a/b/c", &[]),
-            tmpfs("/z", &[]),
-            tmpfs("/a/b", &[]),
-            tmpfs("/a", &[]),
-        ]);
-        assert_eq!(targets(&mounts.unwrap()), ["/z", "/a", "/a/b", "/a/b/c"]);
-    }
-
-    #[test]
-    fn nothing_is_mounted_in_proc() {
-        for path in ["/proc", "/proc/sys/net"] {
-            assert_eq!(
-                with(&[tmpfs(path, &[])]),
-                Err(Error::InsideProc(path.into()))
-            );
-        }
-        assert!(with(&[tmpfs("/process", &[])]).is_ok());
-    }
-
-    #[test]
-    fn options_of_a_tmpfs_are_known() {
-        for option in [
-            "ro",
-            "size=64m",
-            "size=50%",
-            "size=65536",
-            "mode=1777",
-            "mode=0700",
-            "uid=1000",
-            "nr_inodes=10k",
-            "mpol=local",
-        ] {
-            assert!(with(&[tmpfs("/x", &[option])]).is_ok(), "{option}");
-        }
-        for option in [
-            "bind",
-            "size",
-            "size=",
-            "size=64mb",
-            "size=-1",
-            "mode=888",
-            "mode=+7",
-            "uid=root",
-            "nr_inodes=5%",
-            "Size=1m",
-            "x=y",
-        ] {
-            let refused = with(&[tmpfs("/x", &[option])]);
-            assert!(
-                matches!(refused, Err(Error::TmpfsOption { .. })),
-                "{option}"
-            );
-        }
-    }
-
-    #[test]
-    fn shared_memory_has_the_size_that_is_asked_for_or_is_not_there() {
-        let shm = || {
-            let mut mount = tmpfs_mount(&tmpfs("/dev/shm", &["mode=1777", "size=65536k"]));
-            mount.set_source(Some("shm".into()));
-            vec![mount]
-        };
-        let options = Options {
-            shm_size_bytes: Some(1 << 30),
-            ..Options::default()
-        };
-        let mounts = of(&options, shm()).unwrap();
-        let sizes: Vec<_> = mounts[0]
-            .options()
-            .iter()
-            .flatten()
-            .filter(|word| word.starts_with("size="))
-            .collect();
-        assert_eq!(sizes, ["size=1073741824"]);
-        let options = Options {
-            ipc: Ipc::WithoutShm,
-            ..Options::default()
-        };
-        assert!(of(&options, shm()).unwrap().is_empty());
-    }
-
-    #[test]
-    fn the_image_s_volumes_are_absolute_and_nothing_is_mounted_on_them() {
-        let config = |volumes: &str| -> Config {
-            serde_json::from_str(&format!(r#"{{"Volumes": {volumes}}}"#)).unwrap()
-        };
-        let image =
-            config(r#"{"/data/": {}, "/var//lib/./x": {}, "/a/../cache": {}, "/data": {}}"#);
-        let paths = ["/cache", "/data", "/var/lib/x"];
-        assert_eq!(image_volumes(Some(&image)).unwrap(), paths);
-        let mut document = Spec::default();
-        document.set_mounts(Some(with(&[tmpfs("/cache", &[])]).unwrap()));
-        assert_eq!(volumes(&document, Some(&image)).unwrap(), &paths[1..]);
-        for bad in ["data", "/", ""] {
-            let image = config(&format!(r#"{{"{bad}": {{}}}}"#));
-            assert_eq!(
-                image_volumes(Some(&image)),
-                Err(Error::RelativeVolume(bad.into()))
-            );
-        }
-    }
-}
+mod tests;

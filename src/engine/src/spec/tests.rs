@@ -16,6 +16,7 @@ fn built(options: &Options, image: Option<&Config>) -> Spec {
         hostname: "abc",
         memory_bytes: None,
         cgroup: "/hull/abc",
+        mounts: &[],
     };
     build(&inputs).unwrap()
 }
@@ -59,6 +60,7 @@ fn nothing_to_run_is_an_error() {
         hostname: "h",
         memory_bytes: None,
         cgroup: "/h",
+        mounts: &[],
     };
     assert!(matches!(build(&inputs), Err(Error::NoCommand)));
 }
@@ -94,6 +96,7 @@ fn a_relative_working_directory_is_refused() {
         hostname: "h",
         memory_bytes: None,
         cgroup: "/h",
+        mounts: &[],
     };
     assert!(matches!(build(&inputs), Err(Error::RelativeWorkdir(_))));
 }
@@ -111,6 +114,7 @@ fn limits_become_the_cgroup_s() {
         hostname: "h",
         memory_bytes: Some(1 << 20),
         cgroup: "/h",
+        mounts: &[],
     };
     let spec = build(&inputs).unwrap();
     let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
@@ -148,6 +152,7 @@ fn ulimits_are_known_by_docker_s_names() {
         hostname: "h",
         memory_bytes: None,
         cgroup: "/h",
+        mounts: &[],
     };
     assert!(matches!(build(&inputs), Err(Error::Ulimit(_))));
 }

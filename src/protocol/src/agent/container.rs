@@ -107,6 +107,18 @@ pub struct Create {
     /// mounted on. Their content in the image is kept.
     #[serde(default)]
     pub volumes: Vec<String>,
+    /// The document's bind mounts that share a directory or a file of the host's.
+    #[serde(default)]
+    pub shares: Vec<Share>,
+}
+
+/// A bind mount of a container's document that shares a directory or a file of the host's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// The mount's destination in the document. No component of its source may be a symlink.
+    pub destination: String,
+    /// Where it is an empty directory, it is given the image's content at its destination first, with owner and mode.
+    pub fill: bool,
 }
 
 /// A container's network.

@@ -6,7 +6,7 @@ use engine::protocol::record::{ContainerConfig, Health, HealthStatus, State, Sta
 use engine::{Container, Engine, signals, time};
 use serde_json::{Map, Value, json};
 
-use super::host_config;
+use super::{host_config, mounts};
 use crate::containers::ps::state_word;
 
 /// The document. `size`: with how much it takes of the disk.
@@ -83,7 +83,7 @@ pub(super) fn of(container: &Container) -> Result<Value, engine::Error> {
             "Name": "erofs",
             "Data": {"Layers": config.run.layers.iter().map(|layer| layer.path.display().to_string()).collect::<Vec<_>>()},
         },
-        "Mounts": mounts(config, &asked),
+        "Mounts": mounts::of(config, &asked),
         "Config": config_document(config, &asked),
         "NetworkSettings": network(config, state),
         "Sandbox": config.sandbox,
@@ -191,32 +191,6 @@ fn list_or_null(words: &[String]) -> Value {
         true => Value::Null,
         false => json!(words),
     }
-}
-
-fn mounts(config: &ContainerConfig, asked: &Asked) -> Value {
-    let volumes = config.run.volumes.iter().map(|path| {
-        json!({
-            "Type": "volume",
-            "Name": "",
-            "Source": "",
-            "Destination": path,
-            "Driver": "local",
-            "Mode": "",
-            "RW": true,
-            "Propagation": "",
-        })
-    });
-    let tmpfs = asked.options.tmpfs.iter().map(|tmpfs| {
-        json!({
-            "Type": "tmpfs",
-            "Source": "",
-            "Destination": tmpfs.path,
-            "Mode": tmpfs.options.join(","),
-            "RW": true,
-            "Propagation": "",
-        })
-    });
-    Value::Array(volumes.chain(tmpfs).collect())
 }
 
 /// Its place on the network, with addresses while it runs.

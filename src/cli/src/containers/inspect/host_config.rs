@@ -6,11 +6,13 @@ use engine::protocol::agent::PidNamespace;
 use engine::protocol::record::{ContainerConfig, LogConfig, RestartPolicy};
 use serde_json::{Map, Value, json};
 
+use super::mounts;
+
 /// Of a configuration, what was asked for, and the OCI document, which has the limits that `update` changed.
 pub(super) fn of(config: &ContainerConfig, asked: &Asked, spec: &Value) -> Value {
     let options = &asked.options;
     let mut document = json!({
-        "Binds": null,
+        "Binds": mounts::binds(&options.mounts),
         "ContainerIDFile": "",
         "LogConfig": log(config.log),
         "NetworkMode": if config.run.network { "bridge" } else { "none" },
@@ -18,7 +20,7 @@ pub(super) fn of(config: &ContainerConfig, asked: &Asked, spec: &Value) -> Value
         "RestartPolicy": restart(config.restart),
         "AutoRemove": config.auto_remove,
         "VolumeDriver": "",
-        "VolumesFrom": null,
+        "VolumesFrom": volumes_from(options),
         "ConsoleSize": options.console_size.map_or([0, 0], |size| [size.rows, size.columns]),
         "CapAdd": list(&options.cap_add),
         "CapDrop": list(&options.cap_drop),
@@ -54,6 +56,9 @@ pub(super) fn of(config: &ContainerConfig, asked: &Asked, spec: &Value) -> Value
                 .map(|tmpfs| (tmpfs.path.clone(), json!(tmpfs.options.join(","))))
                 .collect();
             document.insert("Tmpfs".into(), Value::Object(tmpfs));
+        }
+        if let Some(mounts) = mounts::mounts(&options.mounts) {
+            document.insert("Mounts".into(), mounts);
         }
         if !options.sysctls.is_empty() {
             document.insert("Sysctls".into(), json!(options.sysctls));
@@ -187,7 +192,18 @@ fn extra_hosts(options: &Options) -> Value {
     list(&hosts.collect::<Vec<_>>())
 }
 
-fn list(words: &[String]) -> Value {
+fn volumes_from(options: &Options) -> Value {
+    let from = options
+        .volumes_from
+        .iter()
+        .map(|from| match from.mode.as_str() {
+            "" => from.container.clone(),
+            mode => format!("{}:{mode}", from.container),
+        });
+    list(&from.collect::<Vec<_>>())
+}
+
+pub(super) fn list(words: &[String]) -> Value {
     match words.is_empty() {
         true => Value::Null,
         false => json!(words),

@@ -1,4 +1,4 @@
-//! `inspect`: everything that is known of containers, images and pods, as Docker's documents.
+//! `inspect`: everything that is known of containers, images, volumes and pods, as Docker's documents.
 
 use clap::{Args, ValueEnum};
 use engine::{Engine, Kind};
@@ -9,6 +9,7 @@ use crate::{complain, out, output, say};
 pub(crate) mod container;
 mod host_config;
 pub(crate) mod image;
+mod mounts;
 
 /// Show everything that is known of containers or images
 #[derive(Debug, Args)]
@@ -40,6 +41,8 @@ pub(crate) enum Type {
     Image,
     /// A pod
     Pod,
+    /// A volume
+    Volume,
 }
 
 impl Type {
@@ -49,6 +52,7 @@ impl Type {
             Some(Type::Container) => format!("Error: No such container: {name}"),
             Some(Type::Image) => format!("Error: No such image: {name}"),
             Some(Type::Pod) => format!("Error: No such pod: {name}"),
+            Some(Type::Volume) => format!("Error: No such volume: {name}"),
         }
     }
 }
@@ -112,6 +116,11 @@ fn find(
         && let Some(document) = image::find(engine, name)?
     {
         return Ok(Some(document));
+    }
+    if wants(Type::Volume)
+        && let Some(volume) = unless_absent(engine.volume(name))?
+    {
+        return Ok(Some(crate::volumes::document(engine, &volume)));
     }
     if wants(Type::Pod)
         && let Some(pod) = unless_absent(engine.pod(name))?

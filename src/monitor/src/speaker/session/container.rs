@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use protocol::agent::{
-    Create, Failure, FailureKind, Layer, Mount, Network, PidNamespace, Request, Root, Writable,
+    Create, Failure, FailureKind, Layer, Mount, Network, PidNamespace, Request, Root, Share,
+    Writable,
 };
 use protocol::monitor::{Exit, Measured};
 use protocol::record::ContainerConfig;
@@ -257,6 +258,14 @@ impl Session {
                 false => run.pid,
             },
             volumes: run.volumes.clone(),
+            shares: run
+                .mounts
+                .iter()
+                .map(|mount| Share {
+                    destination: mount.destination.clone(),
+                    fill: mount.fill,
+                })
+                .collect(),
         };
         self.ask_agent(
             Request::Create(Box::new(create)),

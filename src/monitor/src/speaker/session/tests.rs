@@ -65,6 +65,7 @@ fn config(id: &str, restart: RestartPolicy) -> ContainerConfig {
             layers: Vec::new(),
             read_only: false,
             volumes: Vec::new(),
+            mounts: Vec::new(),
             pid: Default::default(),
             network: false,
         },
