@@ -3,12 +3,15 @@
 //! Quick threads take requests and answer them; those that may have to wait for a disk they hand to slow threads, so that an
 //! fsync holds up none but others of its kind. Answers go out in any order. When the slow threads have all that they may, quick
 //! ones wait for them: back pressure, up to the guest.
+//!
+//! A DESTROY is a barrier: what came before it is answered before it is, so that a guest that begins anew, with numbers that it
+//! used before, gets no answer to what it forgot.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use protocol::fs::MAX_MESSAGE_LEN;
 use sys::packet;
@@ -28,8 +31,38 @@ const MAX_WAITING: usize = 256;
 struct Session {
     server: Arc<Server>,
     socket: OwnedFd,
+    /// Held by the thread that receives.
+    turn: Mutex<()>,
+    in_flight: InFlight,
     /// A packet that was not one has been told of.
     warned: AtomicBool,
+}
+
+/// Requests that were received and are not answered yet.
+#[derive(Debug, Default)]
+struct InFlight {
+    count: Mutex<usize>,
+    none: Condvar,
+}
+
+impl InFlight {
+    fn add(&self) {
+        *lock(&self.count) += 1;
+    }
+
+    fn done(&self) {
+        let mut count = lock(&self.count);
+        *count -= 1;
+        if *count == 0 {
+            self.none.notify_all();
+        }
+    }
+
+    /// Waits until there are none. None may be added meanwhile.
+    fn wait(&self) {
+        let waited = self.none.wait_while(lock(&self.count), |count| *count > 0);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 /// Starts the threads. When hull-vmm closes the socket, the process ends: there is nothing left to serve.
@@ -37,6 +70,8 @@ pub fn start(server: Arc<Server>, socket: OwnedFd) -> io::Result<()> {
     let session = Arc::new(Session {
         server,
         socket,
+        turn: Mutex::default(),
+        in_flight: InFlight::default(),
         warned: AtomicBool::new(false),
     });
     let (slow, waiting) = sync_channel(MAX_WAITING);
@@ -58,6 +93,7 @@ impl Session {
     fn serve(&self, slow: &SyncSender<Vec<u8>>) {
         let mut buffer = vec![0; MAX_MESSAGE_LEN];
         loop {
+            let turn = lock(&self.turn);
             let request = match packet::receive(&self.socket, &mut buffer) {
                 Ok(packet) if packet.len == 0 => sys::fork::exit(0),
                 // Descriptors that come along are nothing that was asked for: they are closed.
@@ -68,8 +104,16 @@ impl Session {
                 }
                 Err(packet::Error::Io(error)) => self.give_up(&error),
             };
-            if !is_slow(request) {
+            if is(request, |opcode| opcode == abi::Opcode::DESTROY) {
+                self.in_flight.wait();
                 self.answer(request);
+                continue;
+            }
+            self.in_flight.add();
+            drop(turn);
+            if !is(request, abi::Opcode::may_be_slow) {
+                self.answer(request);
+                self.in_flight.done();
             } else if slow.send(request.to_vec()).is_err() {
                 // The slow threads live as long as the process.
                 return;
@@ -85,6 +129,7 @@ impl Session {
                 return;
             };
             self.answer(&request);
+            self.in_flight.done();
         }
     }
 
@@ -121,7 +166,7 @@ impl Session {
     }
 }
 
-fn is_slow(request: &[u8]) -> bool {
+fn is(request: &[u8], kind: impl FnOnce(abi::Opcode) -> bool) -> bool {
     let header = abi::InHeader::read(&mut abi::Reader::new(request));
-    header.is_ok_and(|header| abi::Opcode(header.opcode).may_be_slow())
+    header.is_ok_and(|header| kind(abi::Opcode(header.opcode)))
 }
