@@ -20,6 +20,7 @@ const FILES: &str = include_str!("session/files.session");
 const IMAGES: &str = include_str!("session/images.session");
 const MISTAKES: &str = include_str!("session/mistakes.session");
 const VOLUMES: &str = include_str!("session/volumes.session");
+const ANONYMOUS: &str = include_str!("session/anonymous.session");
 const PODS: &str = include_str!("session/pods.session");
 
 /// Types a transcript to hull, with containers of this isolation; nothing is left of them.
@@ -85,8 +86,18 @@ fn mistakes_are_told_of_containers_in_vms() -> Result<()> {
 }
 
 #[test]
-fn volumes_and_directories_of_the_host_are_mounted_as_dockers_are() -> Result<()> {
+fn volumes_and_directories_of_the_host_are_mounted_natively_as_dockers_are() -> Result<()> {
     session(VOLUMES, "native")
+}
+
+#[test]
+fn volumes_and_directories_of_the_host_are_shared_with_vms_as_dockers_are() -> Result<()> {
+    session(VOLUMES, "vm")
+}
+
+#[test]
+fn volumes_without_a_name_go_with_their_containers() -> Result<()> {
+    session(ANONYMOUS, "native")
 }
 
 #[test]
@@ -98,7 +109,7 @@ fn a_pod_s_containers_share_its_network_and_die_alone() -> Result<()> {
 #[ignore = "a check of the transcripts: needs Docker, whose address HULL_SESSION_DOCKER is"]
 fn docker_prints_what_the_transcripts_expect() -> Result<()> {
     let host = std::env::var("HULL_SESSION_DOCKER").context("HULL_SESSION_DOCKER is not set")?;
-    for transcript in [LIVES, RUNS, FILES, MISTAKES, IMAGES, VOLUMES] {
+    for transcript in [LIVES, RUNS, FILES, MISTAKES, IMAGES, VOLUMES, ANONYMOUS] {
         let folder = tempfile::tempdir()?;
         let host = host.clone();
         play(&Subject::Docker { host }, transcript, folder.path())?;

@@ -78,6 +78,8 @@ pub(crate) enum Refusal {
     Signal(#[source] io::Error),
     #[error("the terminal's size cannot be set")]
     Resize(#[source] io::Error),
+    #[error("what the host shares cannot be mounted")]
+    Shares(#[source] io::Error),
     #[error("cannot share a namespace")]
     Namespace(#[source] io::Error),
     #[error("the sandbox has a network already")]

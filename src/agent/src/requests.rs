@@ -101,6 +101,9 @@ impl Server {
         // The agent's own score must not be inherited: nothing in the container could be killed for want of memory.
         spec.process.oom_score_adj.get_or_insert(0);
         self.place.limit_files(&mut spec.process);
+        if self.place.is_own_machine && !request.shares.is_empty() {
+            self.sandbox.mount_shares()?;
+        }
         let Streams {
             stdio,
             pumps,

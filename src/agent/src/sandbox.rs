@@ -1,10 +1,14 @@
-//! What a sandbox's containers share: a network namespace and a PID namespace, each made when it is first wanted.
+//! What a sandbox's containers share: a network namespace, a PID namespace and the mount of what the host shares, each made
+//! when it is first wanted.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use container::Holder;
 use protocol::agent::{Interface, Network, PidNamespace};
+use protocol::fs::TAG;
+use protocol::record::GUEST_SHARES;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::Surroundings;
 use crate::containers::Container;
@@ -15,6 +19,7 @@ use crate::failure::Refusal;
 pub(crate) struct Sandbox {
     network: Option<OwnedFd>,
     processes: Option<Holder>,
+    has_shares: bool,
 }
 
 impl Sandbox {
@@ -77,8 +82,25 @@ impl Sandbox {
         Ok(container::PidNamespace::Join(copy(holder)?))
     }
 
+    /// Mounts what the host shares, where the documents of containers look for it.
+    pub(crate) fn mount_shares(&mut self) -> Result<(), Refusal> {
+        if self.has_shares {
+            return Ok(());
+        }
+        let failed = |source| Refusal::Shares(source);
+        std::fs::create_dir_all(GUEST_SHARES).map_err(failed)?;
+        mount(TAG, GUEST_SHARES, "virtiofs", MountFlags::NODEV, None)
+            .map_err(|errno| failed(errno.into()))?;
+        self.has_shares = true;
+        Ok(())
+    }
+
     /// Gives them up. Every process of the PID namespace is killed.
     pub(crate) fn end(&mut self) {
+        if self.has_shares {
+            // What is still in use goes with the machine.
+            let _ = unmount(GUEST_SHARES, UnmountFlags::DETACH);
+        }
         *self = Sandbox::default();
     }
 }

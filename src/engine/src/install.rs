@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! PREFIX/bin/hull
-//! PREFIX/libexec/hull/{hull-monitor, hull-vmm, vmlinux, initramfs.cpio, scratch.ext4, demo.tar}
+//! PREFIX/libexec/hull/{hull-monitor, hull-vmm, hull-fs, vmlinux, initramfs.cpio, scratch.ext4, demo.tar}
 //!
 //! ROOT/...               see `layout`
 //! ```
@@ -96,6 +96,11 @@ impl Installation {
     /// The program that runs a VM.
     pub fn vmm(&self) -> Result<PathBuf, Error> {
         self.part("hull-vmm", "hull-vmm")
+    }
+
+    /// The program that serves shared directories.
+    pub fn fs(&self) -> Result<PathBuf, Error> {
+        self.part("hull-fs", "hull-fs")
     }
 
     /// The agent's native form.

@@ -35,7 +35,7 @@ pub enum Error {
     Image(#[from] spec::mounts::Error),
     /// A directory of the host's in a VM.
     #[error(
-        "{0}: directories of this host cannot be shared with a VM yet; leave it out, or run the container with --isolation native"
+        "{0}: an ordinary user cannot share directories of this host with a VM yet; leave it out, or run hull as root"
     )]
     NotInVm(String),
     /// Two mounts at one place.
@@ -90,11 +90,7 @@ impl Engine {
         options: &Options,
         image: &Image,
     ) -> Result<Vec<record::Mount>, EngineError> {
-        // The volumes of an image are directories of a VM's writable layer.
-        if options.isolation != Isolation::Native {
-            refuse_in_vm(options)?;
-            return Ok(Vec::new());
-        }
+        refuse_in_vm(options, rustix::process::geteuid().is_root())?;
         let mut places = BTreeMap::new();
         for from in &options.volumes_from {
             for mount in self.borrowed(from)? {
@@ -107,7 +103,14 @@ impl Engine {
                 places.insert(mount.target.clone(), resolved);
             }
         }
-        for path in spec::image_volumes(image.config.config().as_ref()).map_err(Error::from)? {
+        // The volumes of an image are directories of a VM's writable layer.
+        let of_image = match options.isolation {
+            Isolation::Native => {
+                spec::image_volumes(image.config.config().as_ref()).map_err(Error::from)?
+            }
+            Isolation::Vm | Isolation::Pod(_) => Vec::new(),
+        };
+        for path in of_image {
             if !targets(options).any(|target| target == path) && !places.contains_key(&path) {
                 let volume = self.volume_mount(&path, &Volume::default())?;
                 places.insert(path, volume);
@@ -207,7 +210,10 @@ impl Engine {
 }
 
 /// Everything that a VM cannot have yet.
-fn refuse_in_vm(options: &Options) -> Result<(), Error> {
+fn refuse_in_vm(options: &Options, is_root: bool) -> Result<(), Error> {
+    if is_root || options.isolation == Isolation::Native {
+        return Ok(());
+    }
     let mount = options.mounts.iter().find_map(|mount| match &mount.source {
         Source::Tmpfs { .. } => None,
         Source::Bind { path, .. } => Some(path.display().to_string()),

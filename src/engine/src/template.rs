@@ -79,7 +79,8 @@ pub fn path(root: &Path, monitor: &Path, vm: &Vm, network: bool) -> io::Result<P
         memory_mib,
         vcpus,
         scratch,
-        // The guest does not see these.
+        // The guest does not see these, or not before its template.
+        fs: _,
         cpu_milli: _,
         cpu_shares: _,
         jail: _,
@@ -131,6 +132,7 @@ mod tests {
         };
         Vm {
             program: file("hull-vmm"),
+            fs: None,
             kernel: file("vmlinux"),
             initramfs: file("initramfs.cpio"),
             cmdline: "quiet".into(),

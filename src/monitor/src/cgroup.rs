@@ -16,6 +16,11 @@ use crate::sweep::remove_parent;
 
 /// What hull-vmm itself and the page cache of its disks may take besides the guest's memory.
 const VMM_MEMORY_BYTES: u64 = 128 << 20;
+/// What the host's kernel may hold for a hull-fs: a file that a guest knows keeps its inode, 1.5 KiB on ext4, and there are
+/// 1,048,576 at most.
+const SHARES_MEMORY_BYTES: u64 = 2 << 30;
+/// Threads of hull-fs.
+const SHARES_THREADS: u32 = 12;
 /// Threads besides the vCPUs: the first, one for each disk (19 devices at most), KVM's worker.
 const OTHER_THREADS: u32 = 24;
 /// The period of cpu.max, in microseconds: the kernel's default.
@@ -24,7 +29,7 @@ const PERIOD_US: u64 = 100_000;
 const TRIES: u32 = 200;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
 
-/// A cgroup that holds one hull-vmm.
+/// A cgroup that holds one hull-vmm, and its hull-fs.
 #[derive(Debug)]
 pub(crate) struct VmCgroup {
     path: PathBuf,
@@ -32,9 +37,9 @@ pub(crate) struct VmCgroup {
 }
 
 impl VmCgroup {
-    /// Makes the cgroup of the sandbox `id`; `None` where this user cannot, which `hull doctor` explains.
-    pub(crate) fn make(id: &str, vm: &Vm) -> Option<VmCgroup> {
-        match Self::try_make(id, vm) {
+    /// Makes the cgroup of the sandbox `id`, in which there may be a hull-fs; `None` where this user cannot, which `hull doctor` explains.
+    pub(crate) fn make(id: &str, vm: &Vm, shares: bool) -> Option<VmCgroup> {
+        match Self::try_make(id, vm, shares) {
             Ok(made) => Some(made),
             Err(error) => {
                 tracing::info!(%error, "hull-vmm has no cgroup of its own");
@@ -43,7 +48,7 @@ impl VmCgroup {
         }
     }
 
-    fn try_make(id: &str, vm: &Vm) -> io::Result<VmCgroup> {
+    fn try_make(id: &str, vm: &Vm, shares: bool) -> io::Result<VmCgroup> {
         let path = place(id)?;
         match make_directory(&path) {
             // The last to leave has just removed the parent.
@@ -57,7 +62,7 @@ impl VmCgroup {
             let _ = fs::remove_dir(&path);
         })?;
         let made = VmCgroup { path, directory };
-        for (file, value) in limits(vm) {
+        for (file, value) in limits(vm, shares) {
             made.limit(file, &value);
         }
         Ok(made)
@@ -192,14 +197,18 @@ fn delegate(parent: &Path) {
     }
 }
 
-fn limits(vm: &Vm) -> Vec<(&'static str, String)> {
-    let memory = (u64::from(vm.memory_mib) << 20) + VMM_MEMORY_BYTES;
+fn limits(vm: &Vm, shares: bool) -> Vec<(&'static str, String)> {
+    let (more_memory, more_threads) = match shares {
+        true => (SHARES_MEMORY_BYTES, SHARES_THREADS),
+        false => (0, 0),
+    };
+    let memory = (u64::from(vm.memory_mib) << 20) + VMM_MEMORY_BYTES + more_memory;
     let mut limits = vec![
         ("memory.max", memory.to_string()),
         ("memory.oom.group", "1".to_owned()),
         (
             "pids.max",
-            (u32::from(vm.vcpus) + OTHER_THREADS).to_string(),
+            (u32::from(vm.vcpus) + OTHER_THREADS + more_threads).to_string(),
         ),
     ];
     if let Some(milli) = vm.cpu_milli {

@@ -95,6 +95,8 @@ pub(crate) struct Own<'a> {
     pub(crate) keeps_disk: bool,
     /// Where its console output goes.
     pub(crate) console: OwnedFd,
+    /// It may write to files that are shared with it.
+    pub(crate) writes_shares: bool,
     /// Its network device's other end.
     pub(crate) tap: Option<Tap>,
 }
@@ -187,10 +189,10 @@ fn assemble_on(kvm: OwnedFd, vm: &Vm, own: Own<'_>) -> Result<(VmConfig, Vec<Own
             guest_cid: GUEST_CID,
         }),
         rng: true,
-        // In every VM, for a template to serve them all. Nothing gives it a hull-fs yet.
+        // In every VM, for a template to serve them all.
         fs: Some(FsConfig {
             tag: TAG.into(),
-            unbounded_files: false,
+            unbounded_files: own.writes_shares,
         }),
     };
     Ok((config, descriptors))
@@ -226,6 +228,7 @@ mod tests {
         let file = || File::open(&path).unwrap();
         let vm = Vm {
             program: path.clone(),
+            fs: None,
             kernel: path.clone(),
             initramfs: path.clone(),
             cmdline: "x".repeat(4096),
@@ -251,6 +254,7 @@ mod tests {
             layers: &layers,
             folder: folder.path(),
             keeps_disk: false,
+            writes_shares: true,
             console: file().into(),
             tap: Some(Tap {
                 tap: file().into(),

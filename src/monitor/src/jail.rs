@@ -1,4 +1,4 @@
-//! The jail of a hull-vmm: whom it runs as, what it may use, what it is given.
+//! The jails of hull-vmm and hull-fs: whom they run as, what they may use, what they are given.
 //!
 //! Invariants: as root, every hull-vmm has a user of its own ([`users`]) that owns nothing; what the jail cannot have on
 //! this host is refused or, where the user has said so, left out: never silently.
@@ -8,11 +8,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use protocol::fs::MAX_OPEN_FILES;
+use protocol::fs::{LINKS_FD, MAX_OPEN_FILES};
 use protocol::record::JailPolicy;
 use protocol::vmm::{CONTROL_FD, WORDS_FD};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Resource;
+use rustix::thread::CapabilitySet;
 use sys::fork::Child;
 use sys::jail::{Jail, Walls};
 use sys::last_words::{self, LastWords};
@@ -33,6 +34,23 @@ const LIMITS: [(Resource, u64); 7] = [
     (Resource::Nice, 0),
     (Resource::Rtprio, 0),
 ];
+/// Resource limits of hull-fs: a descriptor for each file that its guest knows, of which it never takes more than it may.
+const FS_LIMITS: [(Resource, u64); 7] = [
+    (Resource::Core, 1),
+    (Resource::Memlock, 0),
+    (Resource::Msgqueue, 0),
+    (Resource::Nofile, 1 << 20),
+    (Resource::Sigpending, 256),
+    (Resource::Nice, 0),
+    (Resource::Rtprio, 0),
+];
+/// What ownership of files takes: to give them away, to reach them whatever their modes say, to change what is another's, and
+/// to make them as another.
+const FS_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID);
 /// Threads of a user of its own: the first, 32 vCPUs, 19 devices, KVM's worker, and as many again for its user's last VM,
 /// which may still be ending.
 const MAX_THREADS: u64 = 128;
@@ -53,7 +71,7 @@ pub enum Error {
     #[error(transparent)]
     Users(#[from] users::Error),
     /// The process.
-    #[error("cannot make hull-vmm's jail")]
+    #[error("cannot make a jail")]
     Prepare(#[source] io::Error),
     /// The host forbids user namespaces.
     #[error(
@@ -67,7 +85,7 @@ pub enum Error {
     Spawn(sys::jail::Error),
 }
 
-/// A hull-vmm in its jail.
+/// A process in its jail.
 #[derive(Debug)]
 pub struct Jailed {
     /// The process.
@@ -86,14 +104,7 @@ pub fn spawn(
     policy: JailPolicy,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Jailed, Error> {
-    let path = program;
-    let program =
-        rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
-            Error::Program {
-                path: path.to_owned(),
-                source: errno.into(),
-            }
-        })?;
+    let program = open_program(program)?;
     let is_root = rustix::process::geteuid().is_root();
     let users = if is_root { users::take()? } else { None };
     let own = (
@@ -125,6 +136,8 @@ pub fn spawn(
         limits: &limits,
         descriptors: &descriptors,
         words: WORDS_FD,
+        links: false,
+        kept: CapabilitySet::empty(),
         program: program.as_fd(),
         arguments: &[CString::from(c"hull-vmm")],
         environment: &[],
@@ -153,6 +166,56 @@ pub fn spawn(
         child,
         words: words.into(),
         users,
+    })
+}
+
+/// Starts hull-fs, which gets `control` and the links of its descriptors and nothing else. It is root, of the host's user
+/// namespace, with as much of root's rights as ownership of files takes; that it reaches no file but those of its shares is
+/// its other namespaces'. The process is killed when the caller, which is root and has one thread only, dies.
+pub(crate) fn spawn_fs(
+    program: &Path,
+    control: OwnedFd,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Jailed, Error> {
+    let program = open_program(program)?;
+    let null = sys::jail::null().map_err(Error::Prepare)?;
+    let log = std::env::var_os("HULL_LOG").map(|_| io::stderr());
+    let (words, their_words) = io::pipe().map_err(Error::Prepare)?;
+    let descriptors = [
+        null.as_fd(),
+        null.as_fd(),
+        log.as_ref().map_or(null.as_fd(), AsFd::as_fd),
+        control.as_fd(),
+        their_words.as_fd(),
+    ];
+    const { assert!(protocol::fs::CONTROL_FD == 3 && protocol::fs::WORDS_FD == 4 && LINKS_FD == 5) };
+    let jail = Jail {
+        walls: Walls::NoUserNamespace,
+        user: (0, 0),
+        cgroup,
+        limits: &FS_LIMITS,
+        descriptors: &descriptors,
+        words: WORDS_FD,
+        links: true,
+        kept: FS_CAPABILITIES,
+        program: program.as_fd(),
+        arguments: &[CString::from(c"hull-fs")],
+        environment: &[],
+    };
+    let child = sys::jail::spawn(&jail).map_err(Error::Spawn)?;
+    Ok(Jailed {
+        child,
+        words: words.into(),
+        users: None,
+    })
+}
+
+fn open_program(path: &Path) -> Result<OwnedFd, Error> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
+        Error::Program {
+            path: path.to_owned(),
+            source: errno.into(),
+        }
     })
 }
 

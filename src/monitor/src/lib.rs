@@ -47,6 +47,7 @@ mod process;
 mod programs;
 mod scratch;
 mod sealed;
+mod shares;
 mod speaker;
 mod sweep;
 mod template;

@@ -75,10 +75,12 @@ pub(crate) enum ToWarden {
 pub(crate) enum ToSpeaker {
     /// A client has connected; its socket, which does not block, comes along.
     Client,
-    /// The container's config.json, its health file, its log (if `log`) and its layers' files come along, in this order.
+    /// The container's config.json, its health file, its log (if `log`), hull-vmm's end of the socket of a hull-fs that was
+    /// started for it (if `shares`) and its layers' files come along, in this order.
     Loaded {
         container: String,
         log: bool,
+        shares: bool,
         result: Result<(), Failure>,
     },
     /// What was said of the container is on disk.

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use protocol::agent::{self, CONTROL_PORT, Failure, FailureKind, Interface, LayerExtent};
 use protocol::monitor::Began;
-use protocol::record::{LayerFile, Machine as Kind, SandboxConfig, SandboxKind, Vm};
+use protocol::record::{LayerFile, Machine as Kind, Mount, SandboxConfig, SandboxKind, Vm};
 use protocol::timeline::Nanos;
 use sys::signalfd::SignalFd;
 
@@ -21,6 +21,7 @@ use crate::console::Console;
 use crate::devices::{Begin, LAYER_ALIGN_BYTES, LAYERS_LEN_BYTES, Own};
 use crate::native::{self, Native, Ports};
 use crate::process::{Ended, Process};
+use crate::shares::{self, Shares};
 use crate::template::{Beginning, NoVm};
 use crate::vmm::{self, Vmm};
 use crate::{chain, measure};
@@ -40,6 +41,9 @@ pub(crate) enum Fault {
     /// Its surroundings.
     #[error("cannot prepare the sandbox")]
     Prepare(#[from] io::Error),
+    /// hull-fs.
+    #[error(transparent)]
+    Shares(#[from] shares::Error),
     /// Its network.
     #[error("cannot set up the container's network")]
     Network(#[from] network::Error),
@@ -56,6 +60,7 @@ pub(crate) struct Machine {
     pub(crate) control: OwnedFd,
     pub(crate) interface: Option<Interface>,
     network: Option<Attached>,
+    shares: Option<Shares>,
     layers: LayerTable,
 }
 
@@ -97,19 +102,23 @@ pub(crate) enum Measurable {
 pub(crate) struct HostSide {
     process: Process,
     network: Option<Attached>,
+    shares: Option<Shares>,
+    /// The machine was ended because hull-fs had.
+    without_shares: bool,
 }
 
 impl Machine {
-    /// Starts the machine of a sandbox, with these layers on its layer device from the start. Returns it with what the user
-    /// should know.
+    /// Starts the machine of a sandbox, with these layers on its layer device and these directories shared from the start.
+    /// Returns it with what the user should know.
     pub(crate) fn start(
         config: &SandboxConfig,
         folder: &Path,
         layers: &[LayerFile],
+        mounts: &[Mount],
         quit: &SignalFd,
     ) -> Result<(Machine, Vec<String>), Failure> {
         let started = match &config.machine {
-            Kind::Vm(vm) => start_vm(config, vm, folder, layers, quit),
+            Kind::Vm(vm) => start_vm(config, vm, folder, layers, mounts, quit),
             Kind::Native { program } => {
                 start_native(config, program, folder).map(|machine| (machine, Vec::new()))
             }
@@ -131,6 +140,8 @@ impl Machine {
         HostSide {
             process,
             network: self.network,
+            shares: self.shares,
+            without_shares: false,
         }
     }
 
@@ -138,6 +149,9 @@ impl Machine {
     /// memory needs only if the machine is `measured`: files of hull-vmm's memory, which other speakers do not hold.
     pub(crate) fn leave_host(&mut self, status: OwnedFd, measured: bool) -> io::Result<()> {
         self.network = None;
+        if let Some(mut shares) = self.shares.take() {
+            shares.part();
+        }
         match &mut self.backend {
             Backend::Vm(side) => {
                 side.vmm.process.part(status);
@@ -198,9 +212,52 @@ impl HostSide {
         self.process.end_descriptor()
     }
 
+    /// Shares directories with a VM that runs. Returns hull-vmm's end of the socket of a hull-fs, if this is its first.
+    pub(crate) fn share(
+        &mut self,
+        vm: &Vm,
+        mounts: &[Mount],
+    ) -> Result<Option<OwnedFd>, shares::Error> {
+        if mounts.is_empty() {
+            return Ok(None);
+        }
+        if let Some(shares) = &mut self.shares {
+            return shares.add(mounts).map(|()| None);
+        }
+        let (shares, socket) = Shares::start(vm.fs.as_deref(), self.process.cgroup(), mounts)?;
+        self.shares = Some(shares);
+        Ok(Some(socket))
+    }
+
+    /// Shares no more than these.
+    pub(crate) fn keep_shares(&mut self, mounts: &[&Mount]) {
+        if let Some(shares) = &mut self.shares {
+            shares.keep(mounts);
+        }
+    }
+
+    /// To be polled for the end of hull-fs, while there is one.
+    pub(crate) fn shares_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.shares.as_ref().and_then(Shares::end_descriptor)
+    }
+
+    /// hull-fs has ended. Unless it followed hull-vmm, the machine ends with it: what its containers have open there is lost
+    /// (lifecycle H26).
+    pub(crate) fn shares_ended(&mut self) {
+        if let Some(why) = self.shares.take().and_then(Shares::end) {
+            tracing::error!("{why}");
+            self.without_shares = true;
+            self.process.kill();
+        }
+    }
+
     /// Waits for its end and says how it was.
     pub(crate) fn wait(&mut self) -> Option<Ended> {
-        self.process.wait()
+        let ended = self.process.wait()?;
+        Some(match self.without_shares {
+            true => ended.for_want_of_shares(),
+            false => ended,
+        })
     }
 
     /// Kills it.
@@ -211,6 +268,7 @@ impl HostSide {
     /// Takes everything down: the process, its cgroup, its place on the network.
     pub(crate) fn take_down(self) {
         drop(self.process);
+        drop(self.shares);
         if let Some(network) = self.network {
             network.detach();
         }
@@ -222,14 +280,22 @@ fn start_vm(
     vm: &Vm,
     folder: &Path,
     layers: &[LayerFile],
+    mounts: &[Mount],
     quit: &SignalFd,
 ) -> Result<(Machine, Vec<String>), Fault> {
     let mut table = LayerTable::default();
     table.place(layers)?;
     let mut beginning = Beginning::find(config, vm, folder, layers, quit)?;
     let mut network = None;
-    let mut start = |begin| start_vmm(config, vm, folder, layers, begin, &mut network);
-    let (vmm, console, control) = match start(beginning.take()) {
+    let given = Given {
+        config,
+        vm,
+        folder,
+        layers,
+        mounts,
+    };
+    let mut start = |begin| start_vmm(&given, begin, &mut network);
+    let (vmm, shares, console, control) = match start(beginning.take()) {
         Err(Fault::Vmm(error)) if beginning.is_from_template() && error.is_refusal() => {
             beginning = beginning.without_template(&error);
             start(Begin::Kernel)
@@ -253,22 +319,37 @@ fn start_vm(
         control,
         interface: network.as_ref().map(Attached::interface),
         network,
+        shares,
         layers: table,
     };
     Ok((machine, notice.into_iter().collect()))
 }
 
+/// What a VM is started of, however it begins.
+struct Given<'a> {
+    config: &'a SandboxConfig,
+    vm: &'a Vm,
+    folder: &'a Path,
+    layers: &'a [LayerFile],
+    mounts: &'a [Mount],
+}
+
 /// Starts hull-vmm and its guest. hull-vmm is spawned first, so that it starts while its files are opened. The network is
 /// attached unless it is.
 fn start_vmm(
-    config: &SandboxConfig,
-    vm: &Vm,
-    folder: &Path,
-    layers: &[LayerFile],
+    given: &Given<'_>,
     begin: Begin,
     network: &mut Option<Attached>,
-) -> Result<(Vmm, Console, OwnedFd), Fault> {
-    let mut vmm = Vmm::spawn(&config.id, vm)?;
+) -> Result<(Vmm, Option<Shares>, Console, OwnedFd), Fault> {
+    let Given {
+        config,
+        vm,
+        folder,
+        layers,
+        mounts,
+    } = *given;
+    let is_pod = config.kind != SandboxKind::Single;
+    let mut vmm = Vmm::spawn(&config.id, vm, is_pod || !mounts.is_empty())?;
     let (console, console_end) = Console::new()?;
     if config.bridge && network.is_none() {
         *network = Some(Attached::new(&config.id)?);
@@ -282,14 +363,24 @@ fn start_vmm(
         layers,
         folder,
         keeps_disk: keeps_disk(config)?,
+        // Nobody knows what containers enter a pod.
+        writes_shares: is_pod || mounts.iter().any(|mount| !mount.read_only),
         console: console_end,
         tap,
     };
     vmm.start(vm, own)?;
+    let shares = match mounts {
+        [] => None,
+        mounts => {
+            let (shares, socket) = Shares::start(vm.fs.as_deref(), vmm.process.cgroup(), mounts)?;
+            vmm.serve_fs(socket)?;
+            Some(shares)
+        }
+    };
     let (control, control_end) = sys::packet::stream_pair()?;
     vmm.offer(CONTROL_PORT, control_end)?;
     vmm.wait_until_it_runs()?;
-    Ok((vmm, console, control))
+    Ok((vmm, shares, console, control))
 }
 
 /// A sandbox whose only container is removed at its end needs no disk after it.
@@ -317,6 +408,7 @@ fn start_native(config: &SandboxConfig, program: &Path, folder: &Path) -> Result
         control,
         interface: network.as_ref().map(Attached::interface),
         network,
+        shares: None,
         layers: LayerTable::default(),
     })
 }

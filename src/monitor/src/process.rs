@@ -43,6 +43,7 @@ enum Whose {
 pub(crate) struct Ended {
     status: ExitStatus,
     out_of_memory: Option<OutOfMemory>,
+    without_shares: bool,
 }
 
 impl Ended {
@@ -51,23 +52,33 @@ impl Ended {
 
     /// As the warden tells the speaker.
     pub(crate) fn bytes(self) -> [u8; Self::LEN] {
-        let memory = match self.out_of_memory {
+        let cause = match self.out_of_memory {
+            _ if self.without_shares => 3,
             None => 0,
             Some(OutOfMemory::Limit) => 1,
             Some(OutOfMemory::Host) => 2,
         };
         let [a, b, c, d] = self.status.into_raw().to_ne_bytes();
-        [a, b, c, d, memory]
+        [a, b, c, d, cause]
     }
 
-    fn of([a, b, c, d, memory]: [u8; Self::LEN]) -> Self {
+    fn of([a, b, c, d, cause]: [u8; Self::LEN]) -> Self {
         Self {
             status: ExitStatus::from_raw(i32::from_ne_bytes([a, b, c, d])),
-            out_of_memory: match memory {
+            out_of_memory: match cause {
                 1 => Some(OutOfMemory::Limit),
                 2 => Some(OutOfMemory::Host),
                 _ => None,
             },
+            without_shares: cause == 3,
+        }
+    }
+
+    /// It was killed because its hull-fs had ended.
+    pub(crate) fn for_want_of_shares(self) -> Self {
+        Self {
+            without_shares: true,
+            ..self
         }
     }
 }
@@ -75,6 +86,9 @@ impl Ended {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.out_of_memory {
+            _ if self.without_shares => f.write_str(
+                "hull-fs, which served its shared directories, had ended before it",
+            ),
             Some(OutOfMemory::Limit) => f.write_str(
                 "the kernel killed it because the VM met the memory limit of its cgroup on the host; give it more memory \
                  (-m), or find out who lowered memory.max",
@@ -103,6 +117,14 @@ impl Process {
     pub(crate) fn part(&mut self, status: OwnedFd) {
         let pid = self.pid();
         self.0 = Whose::Parents { pid, status };
+    }
+
+    /// The directory of its cgroup, for what belongs to it.
+    pub(crate) fn cgroup(&self) -> Option<BorrowedFd<'_>> {
+        match &self.0 {
+            Whose::Ours { cgroup, .. } => cgroup.as_ref().map(VmCgroup::directory),
+            Whose::Parents { .. } => None,
+        }
     }
 
     /// Its number.
@@ -152,6 +174,7 @@ impl Process {
                     *ended = wait_for(child).map(|status| Ended {
                         status,
                         out_of_memory: cgroup.as_ref().and_then(VmCgroup::out_of_memory),
+                        without_shares: false,
                     });
                 }
                 *ended
@@ -198,6 +221,14 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.take_down();
     }
+}
+
+/// Kills a child of this process, if it has not ended yet, and waits for its end.
+pub(crate) fn reap(child: &Child) -> Option<ExitStatus> {
+    if let Err(error) = pidfd_send_signal(&child.pidfd, Signal::KILL) {
+        tracing::debug!(%error, "it has ended in the meantime");
+    }
+    wait_for(child)
 }
 
 fn wait_for(child: &Child) -> Option<ExitStatus> {

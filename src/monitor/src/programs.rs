@@ -33,6 +33,7 @@ pub(crate) fn hold(machine: &mut Machine) -> io::Result<Held> {
         Machine::Vm(vm) => [&mut vm.program, &mut vm.kernel, &mut vm.initramfs]
             .into_iter()
             .chain(&mut vm.scratch)
+            .chain(&mut vm.fs)
             .collect(),
     };
     let mut files = Vec::with_capacity(paths.len());

@@ -277,8 +277,9 @@ impl Speaker {
             ToSpeaker::Loaded {
                 container,
                 log,
+                shares,
                 result,
-            } => self.loaded(&container, log, result, descriptors),
+            } => self.loaded(&container, log, shares, result, descriptors)?,
             ToSpeaker::Log { container } => {
                 if let Some(log) = self.streams.log_mut(&container) {
                     log.replace(descriptors.into_iter().next());
@@ -294,9 +295,10 @@ impl Speaker {
         &mut self,
         container: &str,
         log: bool,
+        shares: bool,
         result: Result<(), Failure>,
         descriptors: Vec<OwnedFd>,
-    ) {
+    ) -> Result<(), Error> {
         let mut descriptors = descriptors.into_iter();
         let config = result.and_then(|()| {
             let file = descriptors
@@ -315,12 +317,16 @@ impl Speaker {
                 if let Some(log) = new_log(&config, log) {
                     self.streams.set_log(container, log);
                 }
+                if let Some(socket) = shares.then(|| descriptors.next()).flatten() {
+                    self.serve_fs(socket)?;
+                }
                 let files = descriptors.map(Some).collect();
                 self.layer_files.insert(container.to_owned(), files);
                 self.session.loaded(container, Ok(Box::new(config)));
             }
             Err(failure) => self.session.loaded(container, Err(failure)),
         }
+        Ok(())
     }
 
     /// Writes what is known of a container's health where the warden finds it.

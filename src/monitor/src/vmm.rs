@@ -92,10 +92,10 @@ pub(crate) struct Vmm {
 }
 
 impl Vmm {
-    /// Spawns hull-vmm in its jail, where it waits for its VM.
-    pub(crate) fn spawn(id: &str, vm: &Vm) -> Result<Vmm, Error> {
+    /// Spawns hull-vmm in its jail, where it waits for its VM, which is to have shares or not.
+    pub(crate) fn spawn(id: &str, vm: &Vm, shares: bool) -> Result<Vmm, Error> {
         let (ours, theirs) = sys::packet::pair().map_err(Error::Send)?;
-        let cgroup = VmCgroup::make(id, vm);
+        let cgroup = VmCgroup::make(id, vm, shares);
         let directory = cgroup.as_ref().map(VmCgroup::directory);
         match jail::spawn(&vm.program, theirs, vm.jail, directory) {
             Ok(jailed) => Ok(Vmm {
@@ -127,6 +127,14 @@ impl Vmm {
             },
             &[stream],
         )
+    }
+
+    /// Lets the hull-fs at the other end of `socket` serve the guest.
+    pub(crate) fn serve_fs(&mut self, socket: OwnedFd) -> Result<(), Error> {
+        let message = ToVmm::ServeFs {
+            socket: Descriptor(0),
+        };
+        self.send(&message, &[socket])
     }
 
     /// Adds files to the layer device; hull-vmm answers with the number of the request.

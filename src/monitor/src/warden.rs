@@ -119,7 +119,13 @@ impl Warden {
             SandboxKind::Pod { .. } => None,
         };
         let mut birth = Birth::new(&self.config, single, start)?;
-        let started = Machine::start(&self.config, &self.folder, &birth.layers(), &self.quit);
+        let started = Machine::start(
+            &self.config,
+            &self.folder,
+            &birth.layers(),
+            &birth.mounts(),
+            &self.quit,
+        );
         let (mut machine, notices) = match started {
             Ok((machine, notices)) => (Some(machine), notices),
             Err(failure) => {

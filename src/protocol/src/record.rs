@@ -96,6 +96,9 @@ pub enum Machine {
 pub struct Vm {
     /// hull-vmm.
     pub program: PathBuf,
+    /// hull-fs; a sandbox of an earlier version has none.
+    #[serde(default)]
+    pub fs: Option<PathBuf>,
     /// Guest kernel.
     pub kernel: PathBuf,
     /// The agent's initramfs.

@@ -27,15 +27,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
-    move_mount, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+    fsopen, mount_change, move_mount, open_tree, unmount,
 };
 use rustix::process::{
     Resource, Rlimit, Signal, chdir, fchdir, pivot_root, set_parent_process_death_signal, setrlimit,
 };
 use rustix::thread::{
-    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities,
+    clear_ambient_capability_set, configure_capability_in_ambient_set,
     remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
@@ -76,7 +77,7 @@ pub const STEPS: [&str; 9] = [
     "change its user",
     "renounce privileges",
     "tie its life to the monitor's",
-    "execute hull-vmm",
+    "execute its program",
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +109,10 @@ pub struct Jail<'a> {
     pub descriptors: &'a [BorrowedFd<'a>],
     /// Which of them is the pipe for last words.
     pub words: RawFd,
+    /// Its own directory of descriptors (/proc/self/fd), which it finds by no path, comes behind them.
+    pub links: bool,
+    /// The capabilities that it keeps; none but with the host's user namespace.
+    pub kept: CapabilitySet,
     /// The program: a static one, which any user may read and execute.
     pub program: BorrowedFd<'a>,
     /// Its arguments, the name included.
@@ -226,9 +231,9 @@ fn become_program(jail: &Jail<'_>, may_go: &OwnedFd, in_child: &InChild) -> (Ste
         for &(resource, limit) in jail.limits {
             at(Step::Limits, limit_to(resource, limit))?;
         }
-        at(Step::Capabilities, lock_capabilities(jail.walls))?;
+        at(Step::Capabilities, lock_capabilities(jail.walls, jail.kept))?;
         at(Step::User, change_user(jail))?;
-        at(Step::Capabilities, drop_capabilities())?;
+        at(Step::Capabilities, drop_capabilities(jail.kept))?;
         at(Step::Privileges, set_no_new_privs(true))?;
         // After the change of user, which would take it back. A parent that died before it has closed its sockets.
         at(
@@ -261,11 +266,15 @@ fn wait(may_go: &OwnedFd) -> io::Result<()> {
 
 /// Puts the descriptors at their numbers and closes every other but the program's, whose number it returns.
 fn place_descriptors(jail: &Jail<'_>, in_child: &InChild) -> io::Result<RawFd> {
-    let count = jail.descriptors.len() as RawFd;
+    // This process is the one that will execute the program.
+    let links = jail.links.then(own_links).transpose()?;
+    let links = links.as_ref().map(AsFd::as_fd);
+    let count = (jail.descriptors.len() + usize::from(jail.links)) as RawFd;
     // Out of the way first: a source may have the number of another's target.
     let moved = jail
         .descriptors
         .iter()
+        .chain(&links)
         .chain([&jail.program])
         .map(|descriptor| {
             rustix::io::fcntl_dupfd_cloexec(descriptor, count + 1).map(IntoRawFd::into_raw_fd)
@@ -286,6 +295,12 @@ fn place_descriptors(jail: &Jail<'_>, in_child: &InChild) -> io::Result<RawFd> {
     }
     in_child.close_from(program + 1, None)?;
     Ok(program)
+}
+
+/// A mount of it that has no parent: nothing else of /proc can be reached from there.
+fn own_links() -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    Ok(open_tree(CWD, "/proc/self/fd", flags)?)
 }
 
 /// Makes an empty, read-only tmpfs the root and leaves nothing of the old one.
@@ -332,14 +347,27 @@ fn limit_to(resource: Resource, limit: u64) -> rustix::io::Result<()> {
     )
 }
 
-/// What only a process with capabilities can do to have none for ever: an empty bounding set, and no way in which user
-/// ids would bring any.
-fn lock_capabilities(walls: Walls) -> rustix::io::Result<()> {
+/// What only a process with capabilities can do to have none but `kept` for ever: a bounding set of those, and no way in which
+/// user ids would bring any. Those that are kept pass an exec as ambient ones.
+fn lock_capabilities(walls: Walls, kept: CapabilitySet) -> rustix::io::Result<()> {
     if walls == Walls::None {
         return Ok(());
     }
+    clear_ambient_capability_set()?;
+    if !kept.is_empty() {
+        let mut sets = capabilities(None)?;
+        sets.inheritable = kept;
+        set_capabilities(None, sets)?;
+        for one in kept.iter() {
+            configure_capability_in_ambient_set(one, true)?;
+        }
+    }
     for number in 0..64 {
-        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(one) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(one) {
             Ok(()) => {}
             // Beyond the last capability that this kernel has.
             Err(Errno::INVAL) => break,
@@ -359,7 +387,8 @@ fn lock_capabilities(walls: Walls) -> rustix::io::Result<()> {
 
 fn change_user(jail: &Jail<'_>) -> rustix::io::Result<()> {
     let (user, group) = jail.user;
-    if rustix::process::getuid().as_raw() == user {
+    let is_own = rustix::process::getuid().as_raw() == user;
+    if is_own && user != 0 {
         // An ordinary user: may not drop groups, and has nothing else to change.
         return Ok(());
     }
@@ -373,14 +402,16 @@ fn become_user(user: u32, group: u32) -> rustix::io::Result<()> {
     set_thread_res_uid(user, user, user)
 }
 
-fn drop_capabilities() -> rustix::io::Result<()> {
-    clear_ambient_capability_set()?;
+fn drop_capabilities(kept: CapabilitySet) -> rustix::io::Result<()> {
+    if kept.is_empty() {
+        clear_ambient_capability_set()?;
+    }
     set_capabilities(
         None,
         CapabilitySets {
-            effective: CapabilitySet::empty(),
-            permitted: CapabilitySet::empty(),
-            inheritable: CapabilitySet::empty(),
+            effective: kept,
+            permitted: kept,
+            inheritable: kept,
         },
     )
 }
@@ -389,11 +420,12 @@ fn drop_capabilities() -> rustix::io::Result<()> {
 /// capability for ever, the right to gain privileges, and its user, if it is to become another. It dies with its parent.
 pub fn renounce(user: Option<(u32, u32)>) -> io::Result<()> {
     let may_lock = rustix::process::geteuid().is_root();
-    lock_capabilities(if may_lock { Walls::All } else { Walls::None })?;
+    let walls = if may_lock { Walls::All } else { Walls::None };
+    lock_capabilities(walls, CapabilitySet::empty())?;
     if let Some((user, group)) = user {
         become_user(user, group)?;
     }
-    drop_capabilities()?;
+    drop_capabilities(CapabilitySet::empty())?;
     set_no_new_privs(true)?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)

@@ -302,7 +302,7 @@ fn a_jail_that_cannot_be_made_says_at_which_step() {
     assert!(words.expect("ended").contains("exit_status: 71"));
     let said = words.expect("words");
     assert!(
-        said.starts_with("its jail could not execute hull-vmm: Permission denied"),
+        said.starts_with("its jail could not execute its program: Permission denied"),
         "{said}"
     );
     child.wait().unwrap();

@@ -231,62 +231,41 @@ fn an_image_s_volumes_are_anonymous_unless_something_is_mounted_there() {
 }
 
 #[test]
-fn a_vm_gets_nothing_of_the_host_s_yet_and_keeps_its_image_s_volumes_to_itself() {
+fn a_vm_gets_what_is_named_and_keeps_its_image_s_volumes_to_itself() {
     let (fixture, (_folder, path)) = (Fixture::new(), folder());
     let image = image(r#"{"/data": {}}"#);
-    let in_vm = |mounts| Options {
+    let options = Options {
         isolation: Isolation::Vm,
-        ..native(mounts)
+        ..native(vec![])
     };
-    assert!(
-        fixture
-            .engine
-            .resolve_mounts(&in_vm(vec![]), &image)
-            .unwrap()
-            .is_empty()
-    );
+    let of_image = fixture.engine.resolve_mounts(&options, &image).unwrap();
+    assert!(of_image.is_empty());
     let missing = path.join("a");
-    for mount in [
+    let mounts = [
         of_path(&missing, "/x", short_form()),
         of_volume("data", "/x"),
-    ] {
+    ];
+    let from = VolumesFrom {
+        container: "web".into(),
+        read_only: false,
+        mode: String::new(),
+    };
+    for mount in mounts.map(Some).into_iter().chain([None]) {
         for isolation in [Isolation::Vm, Isolation::Pod("p".into())] {
             let options = Options {
                 isolation,
-                ..native(vec![mount.clone()])
+                volumes_from: match mount {
+                    None => vec![from.clone()],
+                    Some(_) => Vec::new(),
+                },
+                ..native(mount.clone().into_iter().collect())
             };
-            let error = fixture.engine.resolve_mounts(&options, &image).unwrap_err();
-            assert_eq!(error.kind(), crate::Kind::Unsupported);
-            assert!(
-                error.to_string().contains("cannot be shared with a VM yet"),
-                "{error}"
-            );
+            assert!(refuse_in_vm(&options, true).is_ok());
+            let error = refuse_in_vm(&options, false).unwrap_err().to_string();
+            assert!(error.contains("an ordinary user cannot share"), "{error}");
         }
     }
     assert!(!missing.exists() && fixture.engine.volume("data").is_err());
-    let from = Options {
-        volumes_from: vec![VolumesFrom {
-            container: "web".into(),
-            read_only: false,
-            mode: String::new(),
-        }],
-        ..in_vm(Vec::new())
-    };
-    assert!(fixture.engine.resolve_mounts(&from, &image).is_err());
-    // A tmpfs is the VM's own.
-    let tmpfs = Mount {
-        source: Source::Tmpfs {
-            size_bytes: None,
-            mode: None,
-        },
-        ..of_volume("", "/x")
-    };
-    assert!(
-        fixture
-            .engine
-            .resolve_mounts(&in_vm(vec![tmpfs]), &image)
-            .is_ok()
-    );
 }
 
 #[test]

@@ -118,6 +118,7 @@ fn machine(
     let memory_mib = wanted.size.memory_mib;
     let mut vm = Vm {
         program: installation.vmm()?,
+        fs: Some(installation.fs()?),
         kernel,
         initramfs: installation.initramfs()?,
         cmdline: format!("{quiet}{CMDLINE} {}", caches(memory_mib)),

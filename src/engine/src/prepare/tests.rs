@@ -19,6 +19,7 @@ impl Fixture {
         for part in [
             "hull-monitor",
             "hull-vmm",
+            "hull-fs",
             "vmlinux",
             "initramfs.cpio",
             "scratch.ext4",

@@ -55,6 +55,14 @@ impl Birth {
     }
 }
 
+impl Birth {
+    /// What of the host's is mounted in it.
+    pub(crate) fn mounts(&self) -> Vec<protocol::record::Mount> {
+        let single = self.single.as_ref();
+        single.map_or_else(Vec::new, |(config, ..)| config.run.mounts.clone())
+    }
+}
+
 /// The log of a container in this file.
 pub(super) fn new_log(config: &ContainerConfig, file: Option<OwnedFd>) -> Option<Log> {
     let max_bytes = match config.log {

@@ -278,6 +278,21 @@ impl Speaker {
         Ok(())
     }
 
+    /// Passes the socket of a hull-fs on to hull-vmm.
+    pub(super) fn serve_fs(&mut self, socket: OwnedFd) -> Result<(), Error> {
+        let Some(Machine {
+            backend: Backend::Vm(side),
+            ..
+        }) = &mut self.machine
+        else {
+            return Ok(());
+        };
+        match side.vmm.serve_fs(socket) {
+            Ok(()) => Ok(()),
+            Err(error) => self.machine_broke(chain(&error)),
+        }
+    }
+
     /// Asks for what is measured.
     pub(super) fn measure(&mut self) {
         let asked = match &mut self.machine {

@@ -247,7 +247,7 @@ fn save(
     folder: &Path,
     quit: &SignalFd,
 ) -> Result<(), Error> {
-    let mut vmm = Vmm::spawn(&config.id, vm)?;
+    let mut vmm = Vmm::spawn(&config.id, vm, false)?;
     let (mut console, console_end) = Console::new()?;
     let tap = match config.bridge {
         true => Some(Tap::unattached(&config.id)?),
@@ -260,6 +260,7 @@ fn save(
             layers: &[],
             folder,
             keeps_disk: false,
+            writes_shares: false,
             console: console_end,
             tap,
         },

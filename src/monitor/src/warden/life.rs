@@ -11,7 +11,7 @@ use protocol::record::{Machine, Status};
 use super::members::Member;
 use super::*;
 use crate::link::{MAX_ERROR_LEN, Next};
-use crate::{chain, events};
+use crate::{chain, events, shares};
 
 /// Why a speaker is ended: it broke the protocol.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,15 @@ enum Breach {
     Link(#[from] link::Error),
     #[error("the speaker reported {0}, which is none of its containers")]
     Unknown(String),
+}
+
+/// Why a container cannot enter the sandbox.
+#[derive(Debug, thiserror::Error)]
+enum Unloaded {
+    #[error(transparent)]
+    Member(#[from] members::Error),
+    #[error(transparent)]
+    Shares(#[from] shares::Error),
 }
 
 pub(super) struct Life {
@@ -46,6 +55,7 @@ struct Ready {
     link: bool,
     client: bool,
     machine: bool,
+    shares: bool,
 }
 
 impl Life {
@@ -72,6 +82,11 @@ impl Life {
     pub(super) fn watch(mut self, warden: &mut Warden) -> Result<After, Error> {
         let ended = loop {
             let ready = self.wait(warden)?;
+            if ready.shares
+                && let Some(host) = &mut self.host
+            {
+                host.shares_ended();
+            }
             if ready.machine {
                 self.machine_ended();
             }
@@ -119,12 +134,13 @@ impl Life {
             PollFd::new(&self.link, PollFlags::IN),
             PollFd::new(&warden.listener, PollFlags::IN),
         ];
-        fds.extend(
-            self.host
-                .as_ref()
-                .and_then(HostSide::end_descriptor)
-                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
-        );
+        let host = self.host.as_ref();
+        let ends = [HostSide::end_descriptor, HostSide::shares_descriptor];
+        let [machine, shares] = ends.map(|end| {
+            let fd = end(host?)?;
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            Some(fds.len() - 1)
+        });
         let retry = (!self.unsaved.is_empty()).then_some(Duration::from_millis(500));
         let quit = self
             .quit_by
@@ -136,7 +152,8 @@ impl Life {
             quit: ready(1),
             link: ready(2),
             client: ready(3),
-            machine: ready(4),
+            machine: machine.is_some_and(ready),
+            shares: shares.is_some_and(ready),
         })
     }
 
@@ -277,6 +294,9 @@ impl Life {
                     member(warden, &container)?;
                     warden.remove_ended(&container);
                     warden.members.forget(&container);
+                    if let Some(host) = &mut self.host {
+                        host.keep_shares(&warden.members.mounts());
+                    }
                 }
                 Ok(())
             }
@@ -290,28 +310,39 @@ impl Life {
     }
 
     fn load(&mut self, warden: &mut Warden, container: &str) -> Result<(), Breach> {
-        let opened = warden.members.load(container).and_then(|member| {
+        let host = &mut self.host;
+        let machine = &warden.config.machine;
+        let opened = warden.members.load(container);
+        let opened = opened.map_err(Unloaded::Member).and_then(|member| {
             let mut files = vec![member.open_config()?, member.open_health()?];
             let log = member.open_log()?;
-            let has_log = log.is_some();
-            files.extend(log);
+            let shares = match (machine, host) {
+                (Machine::Vm(vm), Some(host)) => host.share(vm, &member.config.run.mounts)?,
+                _ => None,
+            };
+            let has = (log.is_some(), shares.is_some());
+            files.extend(log.into_iter().chain(shares));
             files.extend(member.open_layers()?);
-            Ok((files, has_log))
+            Ok((files, has))
         });
-        let (files, log, result) = match opened {
-            Ok((files, log)) => (files, log, Ok(())),
+        let (files, (log, shares), result) = match opened {
+            Ok((files, has)) => (files, has, Ok(())),
             Err(error) => {
                 let kind = match error {
-                    members::Error::Absent(_) | members::Error::Id(_) => FailureKind::NotFound,
+                    Unloaded::Member(members::Error::Absent(_) | members::Error::Id(_)) => {
+                        FailureKind::NotFound
+                    }
                     _ => FailureKind::Other,
                 };
-                (Vec::new(), false, Err(Failure::new(kind, chain(&error))))
+                let failure = Failure::new(kind, chain(&error));
+                (Vec::new(), (false, false), Err(failure))
             }
         };
         let container = container.to_owned();
         let message = ToSpeaker::Loaded {
             container,
             log,
+            shares,
             result,
         };
         self.tell(&message, files.iter().map(AsFd::as_fd))

@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use protocol::record::{
-    self, ContainerConfig, LayerFile, LogConfig, RestartPolicy, State, VERSION,
+    self, ContainerConfig, LayerFile, LogConfig, Mount, RestartPolicy, State, VERSION,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::de::DeserializeOwned;
@@ -140,6 +140,14 @@ impl Members {
     /// All that are known.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Member> {
         self.by_id.values_mut()
+    }
+
+    /// What of the host's is mounted in them.
+    pub(crate) fn mounts(&self) -> Vec<&Mount> {
+        let members = self.by_id.values();
+        members
+            .flat_map(|member| &member.config.run.mounts)
+            .collect()
     }
 
     /// Forgets a container.
