@@ -81,7 +81,6 @@ impl Engine {
         if config.auto_remove {
             self.let_volumes_go(config)?;
         }
-        self.settle_caches(config)?;
         self.place(config, sandbox)
             .inspect_err(|_| self.keep_volumes(&config.id))?;
         self.provide_mounts(config).inspect_err(|_| {

@@ -127,7 +127,6 @@ impl Engine {
         for mount in &mut mounts {
             mount.read_only |= from.read_only;
             mount.share = share_name(&mount.path, mount.read_only);
-            mount.cache = Cache::Shared;
         }
         Ok(mounts)
     }
@@ -173,7 +172,8 @@ impl Engine {
             read_only: false,
             submounts: Submounts::Alike,
             single_file,
-            cache: Cache::Exclusive,
+            // Another sandbox may come to it, or someone on the host: guests that run cannot be told yet.
+            cache: Cache::Shared,
             fill: !asked.no_copy && subpath.as_os_str().is_empty(),
             // Docker's for a volume that was asked for.
             mode: if asked.name.is_some() { "z" } else { "" }.to_owned(),

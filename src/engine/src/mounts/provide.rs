@@ -1,17 +1,14 @@
 //! What a container's mounts need before it starts: volumes and directories that are made, and a look at the rest.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Component, Path};
 
-use protocol::fs::Cache;
 use protocol::record::{ANONYMOUS_LABEL, ContainerConfig, MountSource};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 
 use super::{Error, asked_volumes};
-use crate::container::read_config;
 use crate::engine::Engine;
 use crate::error::Error as EngineError;
 
@@ -48,65 +45,6 @@ impl Engine {
         }
         Ok(())
     }
-
-    /// Decides what guests may remember of a new container's volumes: everything of those that no other sandbox uses. Where
-    /// another does, its containers' records say so too, from its next start on.
-    pub(crate) fn settle_caches(&self, config: &mut ContainerConfig) -> Result<(), EngineError> {
-        let volumes: BTreeSet<String> = config
-            .run
-            .mounts
-            .iter()
-            .filter_map(|mount| mount.volume().map(str::to_owned))
-            .collect();
-        if volumes.is_empty() {
-            return Ok(());
-        }
-        let mut others: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for summary in self.summaries()? {
-            if summary.sandbox == config.sandbox {
-                continue;
-            }
-            for volume in summary.mounts.into_iter().filter_map(|mount| mount.volume) {
-                if volumes.contains(&volume) {
-                    others.entry(summary.id.clone()).or_default().insert(volume);
-                }
-            }
-        }
-        let mut shared = BTreeSet::new();
-        for (id, volumes) in others {
-            self.share_caches(&id, &volumes)?;
-            shared.extend(volumes);
-        }
-        share(config, &shared);
-        Ok(())
-    }
-
-    fn share_caches(&self, id: &str, volumes: &BTreeSet<String>) -> Result<(), EngineError> {
-        let folder = self.layout().container(id);
-        let Some(_lock) = crate::files::lock_folder(&folder)? else {
-            return Ok(());
-        };
-        let Some(mut config) = read_config(self.layout(), id)? else {
-            return Ok(());
-        };
-        match share(&mut config, volumes) {
-            true => self.rewrite(&config),
-            false => Ok(()),
-        }
-    }
-}
-
-/// Notes that others change these volumes too. Whether that is new.
-fn share(config: &mut ContainerConfig, volumes: &BTreeSet<String>) -> bool {
-    let mut is_new = false;
-    for mount in &mut config.run.mounts {
-        let is_among = mount.volume().is_some_and(|name| volumes.contains(name));
-        if is_among && mount.cache == Cache::Exclusive {
-            mount.cache = Cache::Shared;
-            is_new = true;
-        }
-    }
-    is_new
 }
 
 fn is_there(path: &Path) -> Result<bool, Error> {

@@ -227,7 +227,7 @@ fn an_image_s_volumes_are_anonymous_unless_something_is_mounted_there() {
         panic!("{mounts:?}");
     };
     assert!(*anonymous && name.len() == 64);
-    assert!(mounts[1].fill && mounts[1].cache == Cache::Exclusive);
+    assert!(mounts[1].fill && mounts[1].cache == Cache::Shared);
 }
 
 #[test]
@@ -313,24 +313,6 @@ fn shares_are_named_for_what_they_show() {
             "{name}"
         );
     }
-}
-
-#[test]
-fn a_volume_that_several_sandboxes_use_is_remembered_by_none() {
-    let fixture = Fixture::new();
-    let cache = |id: &str| read(&fixture, id).run.mounts[0].cache;
-    let one = create(&fixture, "one", &native(vec![of_volume("data", "/a")])).unwrap();
-    let alone = create(&fixture, "alone", &native(vec![of_volume("other", "/a")])).unwrap();
-    assert_eq!(cache(&one), Cache::Exclusive);
-    let two = create(&fixture, "two", &native(vec![of_volume("data", "/b")])).unwrap();
-    assert_eq!((cache(&one), cache(&two)), (Cache::Shared, Cache::Shared));
-    assert_eq!(cache(&alone), Cache::Exclusive);
-}
-
-fn read(fixture: &Fixture, id: &str) -> ContainerConfig {
-    crate::container::read_config(fixture.engine.layout(), id)
-        .unwrap()
-        .unwrap()
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn mount(name: &str, anonymous: bool) -> Mount {
         read_only: false,
         submounts: Submounts::Alike,
         single_file: false,
-        cache: Cache::Exclusive,
+        cache: Cache::Shared,
         fill: true,
         mode: String::new(),
     }

@@ -31,7 +31,7 @@ pub struct Mount {
     pub submounts: Submounts,
     /// It is a file, not a directory.
     pub single_file: bool,
-    /// What a guest may remember of it, from the sandbox's next start on.
+    /// What a guest may remember of it.
     pub cache: Cache,
     /// Where it is an empty directory when the container starts, it is given the image's content at `destination` first.
     pub fill: bool,
