@@ -37,7 +37,8 @@ pub(crate) struct VmCgroup {
 }
 
 impl VmCgroup {
-    /// Makes the cgroup of the sandbox `id`, in which there may be a hull-fs; `None` where this user cannot, which `hull doctor` explains.
+    /// Makes the cgroup of the sandbox `id`, in which there may be a hull-fs; `None` where this user cannot, which `hull
+    /// doctor` explains.
     pub(crate) fn make(id: &str, vm: &Vm, shares: bool) -> Option<VmCgroup> {
         match Self::try_make(id, vm, shares) {
             Ok(made) => Some(made),

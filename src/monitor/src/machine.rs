@@ -100,9 +100,10 @@ pub(crate) enum Measurable {
 /// The warden's part of a machine: what takes rights. Dropped, it is taken down.
 #[derive(Debug)]
 pub(crate) struct HostSide {
+    /// In the process's cgroup, which goes with that.
+    shares: Option<Shares>,
     process: Process,
     network: Option<Attached>,
-    shares: Option<Shares>,
     /// The machine was ended because hull-fs had.
     without_shares: bool,
 }
@@ -267,8 +268,8 @@ impl HostSide {
 
     /// Takes everything down: the process, its cgroup, its place on the network.
     pub(crate) fn take_down(self) {
-        drop(self.process);
         drop(self.shares);
+        drop(self.process);
         if let Some(network) = self.network {
             network.detach();
         }

@@ -9,7 +9,7 @@
 //! is mounted so. It ends when its socket is closed or the warden dies; a VM does not outlive it (lifecycle H26).
 //! Deliberately absent: hull-fs of an ordinary user, who may make neither such mounts nor other users' files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -101,26 +101,30 @@ impl Shares {
         Ok((shares, fuse))
     }
 
-    /// Shares these, too. All are opened and sent before the first is answered. One that fails leaves the others as they are.
+    /// Shares these, too. One that cannot be opened leaves all as they are, one that hull-fs refuses leaves the others.
     pub(crate) fn add(&mut self, mounts: &[Mount]) -> Result<(), Error> {
-        let mut sent = BTreeSet::new();
+        let mut new = BTreeMap::new();
         for mount in mounts {
-            if !self.served.contains(&mount.share) && sent.insert(&mount.share) {
+            if !self.served.contains(&mount.share) && !new.contains_key(&mount.share) {
                 let root = detached(mount).map_err(|source| Error::Mount {
                     path: mount.path.clone(),
                     source,
                 })?;
-                let add = ToFs::Add {
-                    name: mount.share.clone(),
-                    root: Descriptor(0),
-                    read_only: mount.read_only,
-                    cache: mount.cache,
-                };
-                self.send(&add, Some(root.as_fd()))?;
+                new.insert(&mount.share, (mount, root));
             }
         }
+        // Every one that is sent is answered.
+        for (mount, root) in new.values() {
+            let add = ToFs::Add {
+                name: mount.share.clone(),
+                root: Descriptor(0),
+                read_only: mount.read_only,
+                cache: mount.cache,
+            };
+            self.send(&add, Some(root.as_fd()))?;
+        }
         let mut result = Ok(());
-        for _ in sent {
+        for _ in new {
             match self.await_answer()? {
                 Ok(name) => drop(self.served.insert(name)),
                 Err(refusal) => result = Err(refusal),
