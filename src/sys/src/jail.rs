@@ -387,9 +387,8 @@ fn lock_capabilities(walls: Walls, kept: CapabilitySet) -> rustix::io::Result<()
 
 fn change_user(jail: &Jail<'_>) -> rustix::io::Result<()> {
     let (user, group) = jail.user;
-    let is_own = rustix::process::getuid().as_raw() == user;
-    if is_own && user != 0 {
-        // An ordinary user: may not drop groups, and has nothing else to change.
+    if rustix::process::getuid().as_raw() == user {
+        // An ordinary user, or root in a user namespace: may not drop groups, and has nothing else to change.
         return Ok(());
     }
     become_user(user, group)
