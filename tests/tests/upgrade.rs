@@ -12,7 +12,13 @@ use tempfile::TempDir;
 use tests::{Hull, Outcome, wait_until};
 
 /// Says which build it is of when it is run.
-const PROGRAMS: [&str; 4] = ["hull-monitor", "hull-native", "hull-vmm", "initramfs.cpio"];
+const PROGRAMS: [&str; 5] = [
+    "hull-monitor",
+    "hull-native",
+    "hull-vmm",
+    "hull-fs",
+    "initramfs.cpio",
+];
 /// What is the same in both builds.
 const DATA: [&str; 3] = ["vmlinux", "scratch.ext4", "demo.tar"];
 const SERVER: &str = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done";
