@@ -8,16 +8,8 @@ use std::os::fd::{IntoRawFd, OwnedFd};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use sys::fs_ids::OWNERSHIP;
 use sys::refusal;
-
-/// What it takes to serve files as their owners see them: give them away, reach them whatever their modes say, change what is
-/// another's, and make them as another. Not CAP_FSETID, so that what is written loses its set-user-ID bit; not
-/// CAP_DAC_READ_SEARCH, which opens files by handles; not CAP_MKNOD.
-const KEPT: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETUID);
 
 /// Reports refused calls and panics to `words`, keeps no capability that is not needed, and confines every thread as it starts.
 pub fn prepare(words: OwnedFd) -> io::Result<()> {
@@ -33,7 +25,7 @@ pub fn prepare(words: OwnedFd) -> io::Result<()> {
 
 /// Gives up, in the calling thread, the capabilities that are not needed.
 pub(crate) fn keep_capabilities() -> io::Result<()> {
-    let kept = capabilities(None)?.permitted & KEPT;
+    let kept = capabilities(None)?.permitted & OWNERSHIP;
     let sets = CapabilitySets {
         effective: kept,
         permitted: kept,

@@ -16,8 +16,8 @@ use crate::sweep::remove_parent;
 
 /// What hull-vmm itself and the page cache of its disks may take besides the guest's memory.
 const VMM_MEMORY_BYTES: u64 = 128 << 20;
-/// What the host's kernel may hold for a hull-fs: a file that a guest knows keeps its inode, 1.5 KiB on ext4, and there are
-/// 1,048,576 at most.
+/// What the host's kernel may hold for a hull-fs: a file that a guest knows keeps its inode, 1.5 KiB on ext4, and a guest
+/// knows 524,288 at most.
 const SHARES_MEMORY_BYTES: u64 = 2 << 30;
 /// Threads of hull-fs.
 const SHARES_THREADS: u32 = 12;

@@ -15,42 +15,34 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 use sys::fork::Child;
+use sys::fs_ids::OWNERSHIP;
 use sys::jail::{Jail, Walls};
 use sys::last_words::{self, LastWords};
 
 use crate::users::{self, Users};
 
-/// Resource limits of hull-vmm. It needs no more, whatever its guest does; that it makes no process is seccomp's.
-const LIMITS: [(Resource, u64); 7] = [
-    // No dump of a guest's memory: 1 rather than 0 keeps the kernel from starting a program that takes dumps, too. (That
-    // hull-vmm may be dumped otherwise lets an ordinary user's monitor read its memory's maps.)
-    (Resource::Core, 1),
-    (Resource::Memlock, 0),
-    (Resource::Msgqueue, 0),
-    // The descriptors of one packet, eventfds of devices, and a stream for each connection of the guest's; and what it has
-    // open on shares.
-    (Resource::Nofile, 4096 + MAX_OPEN_FILES as u64),
-    (Resource::Sigpending, 256),
-    (Resource::Nice, 0),
-    (Resource::Rtprio, 0),
-];
-/// Resource limits of hull-fs: a descriptor for each file that its guest knows, of which it never takes more than it may.
-const FS_LIMITS: [(Resource, u64); 7] = [
-    (Resource::Core, 1),
-    (Resource::Memlock, 0),
-    (Resource::Msgqueue, 0),
-    (Resource::Nofile, 1 << 20),
-    (Resource::Sigpending, 256),
-    (Resource::Nice, 0),
-    (Resource::Rtprio, 0),
-];
-/// What ownership of files takes: to give them away, to reach them whatever their modes say, to change what is another's, and
-/// to make them as another.
-const FS_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETUID);
+/// Descriptors of hull-vmm: those of one packet, eventfds of devices, a stream for each connection of the guest's; and what it has
+/// open on shares.
+const VMM_FILES: u64 = 4096 + MAX_OPEN_FILES as u64;
+/// Descriptors of hull-fs: one for each file that its guest knows, of which it never takes more than it may.
+const FS_FILES: u64 = 1 << 20;
+
+/// Resource limits of a jailed process that may have so many descriptors. It needs no more, whatever its guest does; that it
+/// makes no process is seccomp's.
+const fn limits(files: u64) -> [(Resource, u64); 7] {
+    [
+        // No dump of a guest's memory: 1 rather than 0 keeps the kernel from starting a program that takes dumps, too. (That
+        // hull-vmm may be dumped otherwise lets an ordinary user's monitor read its memory's maps.)
+        (Resource::Core, 1),
+        (Resource::Memlock, 0),
+        (Resource::Msgqueue, 0),
+        (Resource::Nofile, files),
+        (Resource::Sigpending, 256),
+        (Resource::Nice, 0),
+        (Resource::Rtprio, 0),
+    ]
+}
+
 /// Threads of a user of its own: the first, 32 vCPUs, 19 devices, KVM's worker, and as many again for its user's last VM,
 /// which may still be ending.
 const MAX_THREADS: u64 = 128;
@@ -117,7 +109,8 @@ pub fn spawn(
     let null = sys::jail::null().map_err(Error::Prepare)?;
     let log = std::env::var_os("HULL_LOG").map(|_| io::stderr());
     let (words, their_words) = io::pipe().map_err(Error::Prepare)?;
-    let mut limits = LIMITS.to_vec();
+    let least = limits(VMM_FILES);
+    let mut limits = least.to_vec();
     if users.is_some() || counts_by_namespace() {
         limits.push((Resource::Nproc, MAX_THREADS));
     }
@@ -152,7 +145,7 @@ pub fn spawn(
             };
             if users.is_none() {
                 // Nothing but its user tells its threads from others'.
-                jail.limits = &LIMITS;
+                jail.limits = &least;
             }
             sys::jail::spawn(&jail)
         }
@@ -193,11 +186,11 @@ pub(crate) fn spawn_fs(
         walls: Walls::NoUserNamespace,
         user: (0, 0),
         cgroup,
-        limits: &FS_LIMITS,
+        limits: &limits(FS_FILES),
         descriptors: &descriptors,
         words: WORDS_FD,
         links: true,
-        kept: FS_CAPABILITIES,
+        kept: OWNERSHIP,
         program: program.as_fd(),
         arguments: &[CString::from(c"hull-fs")],
         environment: &[],

@@ -171,7 +171,7 @@ impl Process {
                 ..
             } => {
                 if ended.is_none() {
-                    *ended = wait_for(child).map(|status| Ended {
+                    *ended = wait_for_end(child).map(|status| Ended {
                         status,
                         out_of_memory: cgroup.as_ref().and_then(VmCgroup::out_of_memory),
                         without_shares: false,
@@ -228,14 +228,15 @@ pub(crate) fn reap(child: &Child) -> Option<ExitStatus> {
     if let Err(error) = pidfd_send_signal(&child.pidfd, Signal::KILL) {
         tracing::debug!(%error, "it has ended in the meantime");
     }
-    wait_for(child)
+    wait_for_end(child)
 }
 
-fn wait_for(child: &Child) -> Option<ExitStatus> {
+/// Waits for the end of a child of this process and says how it was, if that can be known.
+pub(crate) fn wait_for_end(child: &Child) -> Option<ExitStatus> {
     match retry_on_intr(|| waitpid(Some(child.pid), WaitOptions::empty())) {
         Ok(waited) => waited.map(|(_, status)| ExitStatus::from_raw(status.as_raw())),
         Err(error) => {
-            tracing::warn!(%error, "hull-vmm cannot be waited for");
+            tracing::warn!(%error, pid = child.pid.as_raw_pid(), "a child cannot be waited for");
             None
         }
     }

@@ -12,19 +12,15 @@
 //! the speaker reports (see [`link`](crate::link)) before the speaker may tell it; it decides by the container's policy
 //! what follows an end. docs/lifecycle.md is the contract.
 
-use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use protocol::record::{SandboxConfig, SandboxKind};
 use rustix::event::{PollFd, PollFlags};
-use rustix::io::retry_on_intr;
 use rustix::net::{SocketFlags, accept_with};
-use rustix::process::{Signal, WaitOptions, getpid, pidfd_send_signal, waitpid};
+use rustix::process::{Signal, getpid, pidfd_send_signal};
 use sys::fork::{self, Child};
 use sys::signalfd::SignalFd;
 
@@ -218,17 +214,6 @@ impl Warden {
             {
                 tracing::warn!(%error, "the sandbox was not removed; the next command tries again");
             }
-        }
-    }
-}
-
-/// Waits for a process and says how it ended, if that can be known.
-fn reap(child: &Child) -> Option<ExitStatus> {
-    match retry_on_intr(|| waitpid(Some(child.pid), WaitOptions::empty())) {
-        Ok(waited) => waited.map(|(_, status)| ExitStatus::from_raw(status.as_raw() as c_int)),
-        Err(error) => {
-            tracing::warn!(%error, "the speaker cannot be waited for");
-            None
         }
     }
 }

@@ -7,6 +7,17 @@
 use std::io;
 use std::marker::PhantomData;
 
+use rustix::thread::CapabilitySet;
+
+/// What it takes to serve files as their owners see them: give them away, reach them whatever their modes say, change what is
+/// another's, and make them as another. Not CAP_FSETID, so that what is written loses its set-user-ID bit; not
+/// CAP_DAC_READ_SEARCH, which opens files by handles; not CAP_MKNOD.
+pub const OWNERSHIP: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID);
+
 /// What the calls take for "tell me, change nothing": no user and no group has this number.
 const NONE: u32 = u32::MAX;
 

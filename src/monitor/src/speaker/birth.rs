@@ -53,9 +53,7 @@ impl Birth {
             .map(|(config, ..)| config.run.layers.clone())
             .unwrap_or_default()
     }
-}
 
-impl Birth {
     /// What of the host's is mounted in it.
     pub(crate) fn mounts(&self) -> Vec<protocol::record::Mount> {
         let single = self.single.as_ref();

@@ -11,6 +11,7 @@ use protocol::record::{Machine, Status};
 use super::members::Member;
 use super::*;
 use crate::link::{MAX_ERROR_LEN, Next};
+use crate::process::wait_for_end;
 use crate::{chain, events, shares};
 
 /// Why a speaker is ended: it broke the protocol.
@@ -99,7 +100,7 @@ impl Life {
             }
             if ready.speaker {
                 while !self.killed && self.listen(warden).is_ok() {}
-                break super::reap(&self.speaker);
+                break wait_for_end(&self.speaker);
             }
             if ready.quit {
                 warden.quit.take().map_err(Error::Poll)?;

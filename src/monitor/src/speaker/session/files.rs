@@ -114,9 +114,7 @@ impl Session {
             },
         );
     }
-}
 
-impl Session {
     /// Takes a container of a pod, which goes on, out of the machine when it has ended and is to be removed at its end. A
     /// sandbox of a single container goes as a whole.
     pub(super) fn remove_at_its_end(&mut self, id: &str) {
