@@ -146,3 +146,34 @@ fn an_image_that_does_not_fit_is_refused_and_the_store_stays_whole() -> Result<(
     ok(&hull, "rm kept")?;
     hull.expect_nothing_left()
 }
+
+#[test]
+fn a_commit_that_does_not_fit_is_refused_and_the_container_and_the_store_stay_whole() -> Result<()>
+{
+    let hull = Hull::on_disk_of(96 * MIB)?;
+    let script = "head -c 20000000 /dev/urandom > /data; sha256sum /data; sleep 77777";
+    detached(&hull, "kept", script)?;
+    wait_until("it has written", || {
+        Ok(ok(&hull, "logs kept")?.contains("/data"))
+    })?;
+    let sum = ok(&hull, "logs kept")?;
+    let images = "images --format {{.Repository}}:{{.Tag}}";
+
+    let full = Filler::of(&hull)?;
+    let running = hull.run(["commit", "kept", "copy:1"])?.expect_code(1);
+    ok(&hull, "kill kept")?;
+    ok(&hull, "wait kept")?;
+    let stopped = hull.run(["commit", "kept", "copy:1"])?.expect_code(1);
+    for refused in [running, stopped] {
+        let text = refused.stderr();
+        ensure!(text.to_lowercase().contains("no space left"), "{text}");
+    }
+    assert_eq!(ok(&hull, images)?, "demo:latest");
+    drop(full);
+
+    ok(&hull, "commit kept copy:1")?;
+    let again = "run --rm --isolation native --network none copy:1 sha256sum /data";
+    assert_eq!(ok(&hull, again)?, sum);
+    ok(&hull, "rm kept")?;
+    hull.expect_nothing_left()
+}
