@@ -177,3 +177,56 @@ fn a_commit_that_does_not_fit_is_refused_and_the_container_and_the_store_stay_wh
     ok(&hull, "rm kept")?;
     hull.expect_nothing_left()
 }
+
+/// Needs a KVM that can boot Linux, as every test without `--isolation native` here.
+#[test]
+fn a_vm_cannot_take_the_last_of_the_disk_that_holds_the_state() -> Result<()> {
+    const DISK: usize = 256 * MIB;
+    let hull = Hull::on_disk_of(DISK)?;
+    // The VM's template, before there is no room for one.
+    ok(&hull, "run --rm --network none demo true")?;
+    let fill = "dd if=/dev/zero of=/big bs=1M count=300 conv=fsync; echo $?";
+    let words = "run --name greedy --network none demo sh -c".split(' ');
+    let filled = hull.run(words.chain([fill]))?;
+    let code = filled.stdout();
+    ensure!(code.ends_with('1'), "{code} {}", filled.stderr());
+    let left = rustix::fs::statvfs(hull.root())?;
+    let left = left.f_bavail * left.f_frsize;
+    ensure!(left > (DISK as u64) / 32, "{left} bytes are left");
+    // There is room for records, and for what is to go.
+    assert_eq!(ok(&hull, "ps -a --format {{.Names}}")?, "greedy");
+    detached(&hull, "other", "echo up")?;
+    ok(&hull, "wait other")?;
+    assert_eq!(ok(&hull, "logs other")?, "up");
+    ok(&hull, "rm greedy other")?;
+    hull.expect_nothing_left()
+}
+
+#[test]
+fn a_writable_layer_has_the_size_that_was_asked_for() -> Result<()> {
+    let hull = Hull::new()?;
+    let script = "df -m / | tail -1; dd if=/dev/zero of=/big bs=1M count=300; echo $?; rm /big; \
+        touch /small && echo still";
+    let words = "run --name sized --network none --storage-opt size=256m demo sh -c".split(' ');
+    let ran = hull.run(words.chain([script]))?.expect_code(0);
+    let (out, err) = (ran.stdout(), ran.stderr());
+    let lines: Vec<&str> = out.lines().collect();
+    let mib: u64 = lines[0]
+        .split_whitespace()
+        .nth(1)
+        .and_then(|size| size.parse().ok())
+        .unwrap_or(0);
+    ensure!((200..=256).contains(&mib), "{out}");
+    assert_eq!(lines[1..], ["1", "still"], "{out} {err}");
+    ensure!(err.contains("No space left on device"), "{err}");
+    // It is a property of the layer: it is there at the next start too.
+    ok(&hull, "start sized")?;
+    ok(&hull, "wait sized")?;
+    let logged = ok(&hull, "logs sized")?;
+    assert_eq!(logged.matches("still").count(), 2, "{logged}");
+    let size = "{{index .HostConfig.StorageOpt \"size\"}}";
+    let inspected = hull.run(["inspect", "--format", size, "sized"])?;
+    assert_eq!(inspected.expect_code(0).stdout(), "268435456");
+    ok(&hull, "rm sized")?;
+    hull.expect_nothing_left()
+}

@@ -20,7 +20,12 @@ const PROGRAMS: [&str; 5] = [
     "initramfs.cpio",
 ];
 /// What is the same in both builds.
-const DATA: [&str; 3] = ["vmlinux", "scratch.ext4", "demo.tar"];
+const DATA: [&str; 4] = [
+    "vmlinux",
+    "scratch.ext4",
+    "scratch-growing.ext4",
+    "demo.tar",
+];
 const SERVER: &str = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done";
 
 /// A copy of the built installation, which is to be replaced by another.

@@ -1,6 +1,6 @@
 //! Disks by their virtio serial, and the writable ones among them as they are mounted: each once, for all containers.
 
-use std::fs::DirEntry;
+use std::fs::{DirEntry, File};
 use std::path::{Path, PathBuf};
 
 use container::rootfs;
@@ -48,8 +48,14 @@ impl Disks {
             .ok_or_else(|| Refusal::NoSuchDisk(wanted.to_owned()))
     }
 
-    /// Where the ext4 file system of the disk with a serial is mounted: below `mounts`, from its first use on.
-    pub(crate) fn mount(&mut self, wanted: &str, mounts: &Path) -> Result<PathBuf, Refusal> {
+    /// Where the ext4 file system of the disk with a serial is mounted: below `mounts`, from its first use on, when it is
+    /// grown to a size.
+    pub(crate) fn mount(
+        &mut self,
+        wanted: &str,
+        grow_to_bytes: Option<u64>,
+        mounts: &Path,
+    ) -> Result<PathBuf, Refusal> {
         let found = self.0.iter_mut().enumerate();
         let disk = found
             .into_iter()
@@ -63,6 +69,10 @@ impl Disks {
         make_dir(&target)?;
         rootfs::mount("ext4", &disk.device, false, &[], &target)?;
         disk.mounted = Some(target.clone());
+        if let Some(bytes) = grow_to_bytes {
+            let grown = File::open(&target).and_then(|root| sys::ext4::grow(root, bytes));
+            grown.map_err(|source| Refusal::Grow { bytes, source })?;
+        }
         Ok(target)
     }
 

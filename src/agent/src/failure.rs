@@ -53,6 +53,8 @@ pub(crate) enum Refusal {
     Document(#[from] container::Unreadable),
     #[error("there is no disk with the serial {0:?}")]
     NoSuchDisk(String),
+    #[error("the writable disk cannot be grown to {bytes} bytes")]
+    Grow { bytes: u64, source: io::Error },
     #[error("layer at {offset_bytes}, {len_bytes} bytes long, cannot be a partition of {}", disk.display())]
     Partition {
         disk: PathBuf,

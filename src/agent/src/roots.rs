@@ -170,8 +170,12 @@ impl RootFs {
     ) -> Result<PathBuf, Refusal> {
         let in_memory = self.dir.join("writable");
         match kind {
-            Writable::Disk { serial } => {
-                let disk = disks.mount(serial, &self.run_dir().join("disks"))?;
+            Writable::Disk {
+                serial,
+                grow_to_bytes,
+            } => {
+                let disks_dir = self.run_dir().join("disks");
+                let disk = disks.mount(serial, *grow_to_bytes, &disks_dir)?;
                 Ok(disk.join(container))
             }
             Writable::Directory { path } => Ok(PathBuf::from(path)),

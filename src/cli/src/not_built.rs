@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 /// What is to come: long name, short name if any, and whether a value follows.
-const NOT_BUILT: [(&str, Option<char>, bool); 18] = [
+const NOT_BUILT: [(&str, Option<char>, bool); 17] = [
     ("cgroup-parent", None, true),
     ("device-cgroup-rule", None, true),
     ("device-read-bps", None, true),
@@ -20,7 +20,6 @@ const NOT_BUILT: [(&str, Option<char>, bool); 18] = [
     ("publish", Some('p'), true),
     ("publish-all", Some('P'), false),
     ("runtime", None, true),
-    ("storage-opt", None, true),
     ("use-api-socket", None, false),
 ];
 

@@ -56,6 +56,9 @@ pub(crate) struct Shape {
     /// CPUs that they may use together
     #[arg(long, value_name = "N", value_parser = values::cpus)]
     cpus: Option<MilliCpus>,
+    /// size=SIZE: how much its containers' writable layers may hold together, 128m to 1t [default: 64g]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values::machine::storage)]
+    storage_opt: Option<u64>,
     /// Its network: bridge or none
     #[arg(long, value_name = "NETWORK", value_parser = or_default(values::machine::network))]
     network: Option<OrDefault<Network>>,
@@ -66,6 +69,7 @@ impl Shape {
         PodOptions {
             memory_bytes: value(self.memory.clone()),
             cpus: self.cpus,
+            storage_bytes: self.storage_opt,
             network: value(self.network.clone()),
             ..PodOptions::default()
         }

@@ -187,6 +187,7 @@ fn parts() -> Check {
         installation.kernel()?;
         installation.initramfs()?;
         installation.scratch()?;
+        installation.growing_scratch()?;
         Ok(())
     });
     match found {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! PREFIX/bin/hull
-//! PREFIX/libexec/hull/{hull-monitor, hull-vmm, hull-fs, vmlinux, initramfs.cpio, scratch.ext4, demo.tar}
+//! PREFIX/libexec/hull/{hull-monitor, hull-vmm, hull-fs, vmlinux, initramfs.cpio, scratch.ext4, scratch-growing.ext4,
+//!                      demo.tar}
 //!
 //! ROOT/...               see `layout`
 //! ```
@@ -121,6 +122,11 @@ impl Installation {
     /// The template of a writable disk.
     pub fn scratch(&self) -> Result<PathBuf, Error> {
         self.part("the writable disk's template", "scratch.ext4")
+    }
+
+    /// The template of a writable disk that is grown to a size of the user's.
+    pub fn growing_scratch(&self) -> Result<PathBuf, Error> {
+        self.part("the growing disk's template", "scratch-growing.ext4")
     }
 
     /// The demo image's archive.

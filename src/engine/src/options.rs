@@ -114,6 +114,8 @@ pub struct Options {
 
     /// No writable layer.
     pub read_only: bool,
+    /// Size of the writable layer; without one, its file system's.
+    pub storage_bytes: Option<u64>,
     /// Temporary file systems.
     pub tmpfs: Vec<Tmpfs>,
     /// Directories and files of the host's, volumes, and what else `--mount` mounts.

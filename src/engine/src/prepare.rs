@@ -358,6 +358,7 @@ fn refuse_for_native(options: &Options) -> Result<(), Error> {
         (options.kernel.is_some(), "--kernel"),
         (options.boot.is_some(), "--boot"),
         (options.console, "--console"),
+        (options.storage_bytes.is_some(), "--storage-opt"),
     ];
     if let Some((_, option)) = of_vms.into_iter().find(|(given, _)| *given) {
         return Err(Error::NotNative(option));
@@ -374,6 +375,7 @@ fn refuse_in_pod(options: &Options) -> Result<(), Error> {
         (options.kernel.is_some(), "--kernel"),
         (options.boot.is_some(), "--boot"),
         (options.console, "--console"),
+        (options.storage_bytes.is_some(), "--storage-opt"),
         (options.measure, "--timing"),
     ];
     match of_machines.into_iter().find(|(given, _)| *given) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use protocol::record::MAX_SCRATCH_BYTES;
 use protocol::vmm::{MAX_VCPUS, MIN_MEMORY_MIB};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,9 @@ const GUEST_FIXED_BYTES: u64 = 40 * MIB;
 /// The guest's page structures: 64 bytes for each page of 4096, which is 1/64; doubled for slabs and page tables, which
 /// grow with use.
 const GUEST_SHARE: u64 = 32;
+
+/// The least size of a writable layer: that of its file system before it is grown.
+pub const MIN_STORAGE_BYTES: u64 = 128 * MIB;
 
 /// The least that a container may be given of a CPU, as in Docker: Linux's cpu.max takes no quota below 1 ms, of a period
 /// of 100 ms.
@@ -49,9 +53,24 @@ pub enum Error {
         "--cpuset-cpus names CPU {0}; the CPUs are the VM's, which has at most {MAX_VCPUS}, numbered from 0"
     )]
     NoSuchCpu(u16),
+    /// Less than the smallest file system.
+    #[error("--storage-opt size={0}: the least is 128 MiB (size=128m)")]
+    TooLittleStorage(u64),
+    /// More than a disk can hold.
+    #[error("--storage-opt size={0}: the most is 1 TiB (size=1t)")]
+    TooMuchStorage(u64),
     /// Less time than the kernel can give.
     #[error("{0} is too little of a CPU: the least is 0.01 (`--cpus 0.01`)")]
     TooLittleCpu(MilliCpus),
+}
+
+/// Refuses a size that no writable layer can have.
+pub fn check_storage(bytes: u64) -> Result<(), Error> {
+    match bytes {
+        ..MIN_STORAGE_BYTES => Err(Error::TooLittleStorage(bytes)),
+        MIN_STORAGE_BYTES..=MAX_SCRATCH_BYTES => Ok(()),
+        _ => Err(Error::TooMuchStorage(bytes)),
+    }
 }
 
 /// Thousandths of a CPU.
@@ -146,6 +165,20 @@ const MAX_MEMORY_MIB: u32 = 1 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_writable_layer_has_a_least_and_a_greatest_size() {
+        let (least, most) = (128 * MIB, 1 << 40);
+        assert_eq!(
+            check_storage(least - 1),
+            Err(Error::TooLittleStorage(least - 1))
+        );
+        assert_eq!(check_storage(least).and(check_storage(most)), Ok(()));
+        assert_eq!(
+            check_storage(most + 1),
+            Err(Error::TooMuchStorage(most + 1))
+        );
+    }
 
     #[test]
     fn a_vm_has_what_the_container_may_use_and_its_own_needs_beside_it() {

@@ -40,8 +40,8 @@ struct Shape<'a> {
     cmdline: &'a str,
     memory_mib: u32,
     vcpus: u8,
-    /// The template of the writable disk, if the VM has one.
-    scratch: Option<FileIdentity>,
+    /// It has a writable disk, whose length is the same in every VM of this monitor's.
+    writable: bool,
     /// It has a network device, whose MTU and offloads are the same in every VM of this monitor's.
     network: bool,
 }
@@ -81,6 +81,7 @@ pub fn path(root: &Path, monitor: &Path, vm: &Vm, network: bool) -> io::Result<P
         scratch,
         // The guest does not see these, or not before its template.
         fs: _,
+        scratch_bytes: _,
         cpu_milli: _,
         cpu_shares: _,
         jail: _,
@@ -99,7 +100,7 @@ pub fn path(root: &Path, monitor: &Path, vm: &Vm, network: bool) -> io::Result<P
         cmdline,
         memory_mib: *memory_mib,
         vcpus: *vcpus,
-        scratch: scratch.as_deref().map(FileIdentity::of).transpose()?,
+        writable: scratch.is_some(),
         network,
     };
     let key = format!(
@@ -142,6 +143,7 @@ mod tests {
             cpu_shares: None,
             jail: JailPolicy::Full,
             scratch: Some(file("scratch.ext4")),
+            scratch_bytes: None,
             template: None,
             show_console: false,
         }

@@ -192,6 +192,8 @@ pub const BLOCK: Kind = Kind {
             SYS_epoll_pwait,
             SYS_fallocate(OneOf(1, HOLES_AND_ZEROS)),
             SYS_fdatasync,
+            SYS_fstatfs,
+            SYS_lseek,
             SYS_preadv,
             SYS_pwrite64,
             SYS_pwritev,
@@ -234,6 +236,7 @@ pub const MONITOR: Kind = Kind {
         calls![
             SYS_epoll_ctl,
             SYS_epoll_pwait,
+            SYS_fstatfs,
             SYS_ftruncate,
             SYS_getrandom,
             SYS_lseek,

@@ -27,6 +27,8 @@ pub(crate) const LAYERS_LEN_BYTES: u64 = 1 << 40;
 pub(crate) const LAYERS_SERIAL: &str = "layers";
 /// The guest's name for the writable disk.
 pub(crate) const SCRATCH_SERIAL: &str = "scratch";
+/// Length of the writable disk, whatever the size of its file: for the same reason. A guest cannot write beyond the file.
+const SCRATCH_LEN_BYTES: u64 = protocol::record::MAX_SCRATCH_BYTES;
 /// The first context id that a guest may have (virtio 1.2, 5.10.4); each VM has a vsock of its own.
 const GUEST_CID: u32 = 3;
 /// The network device's MAC address until the container's takes its place: locally administered and unicast.
@@ -151,8 +153,8 @@ fn assemble_on(kvm: OwnedFd, vm: &Vm, own: Own<'_>) -> Result<(VmConfig, Vec<Own
     }];
     if let Some(template) = &vm.scratch {
         let made = match own.keeps_disk {
-            true => scratch::open_or_make(template, own.folder),
-            false => scratch::make(template, own.folder),
+            true => scratch::open_or_make(template, vm.scratch_bytes, own.folder),
+            false => scratch::make(template, vm.scratch_bytes, own.folder),
         };
         let (file, len_bytes) = made.map_err(|source| Error::Scratch {
             folder: own.folder.to_owned(),
@@ -166,7 +168,7 @@ fn assemble_on(kvm: OwnedFd, vm: &Vm, own: Own<'_>) -> Result<(VmConfig, Vec<Own
                 len_bytes,
             }],
             align_bytes: 512,
-            min_len_bytes: 0,
+            min_len_bytes: SCRATCH_LEN_BYTES,
         });
     }
     let console = Some(pass(own.console));
@@ -238,6 +240,7 @@ mod tests {
             vcpus: 1,
             jail: Default::default(),
             scratch: Some(path.clone()),
+            scratch_bytes: None,
             template: None,
             show_console: true,
         };

@@ -118,11 +118,17 @@ pub struct Vm {
     pub jail: JailPolicy,
     /// Template of the writable disk; without one the root file system is read-only.
     pub scratch: Option<PathBuf>,
+    /// Size of the writable disk's file system, to which it is grown from its template's; the template's without one.
+    #[serde(default)]
+    pub scratch_bytes: Option<u64>,
     /// The template's folder, whether it is there or not; without one the VM boots its kernel.
     pub template: Option<PathBuf>,
     /// Pass the guest's console on to the client.
     pub show_console: bool,
 }
+
+/// The most that a VM's writable disk may hold.
+pub const MAX_SCRATCH_BYTES: u64 = 1 << 40;
 
 /// What hull-vmm's jail may lack.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -57,7 +57,8 @@ pub(crate) fn build(debug: bool) -> Result<()> {
     install(&kernel.folder.join("bzImage"), &parts.join("bzImage"))?;
     step("demo image and scratch disk", || {
         replace(&parts.join("demo.tar"), image::write)?;
-        replace(&parts.join("scratch.ext4"), scratch::write)
+        replace(&parts.join("scratch.ext4"), scratch::write)?;
+        replace(&parts.join("scratch-growing.ext4"), scratch::write_growing)
     })?;
     step("hull", || {
         cargo(debug, &["--package", "hull", "--bin", "hull"])

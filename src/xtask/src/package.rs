@@ -25,9 +25,9 @@ use crate::{deb, dist, kernel, paths};
 /// hull's version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The packages whose programs are shipped.
-const SHIPPED: [&str; 4] = ["hull", "vmm", "monitor", "agent"];
-/// The sparse file that dpkg cannot unpack, and the archive that it is shipped in: see resources/package/postinst.
-const SPARSE: &str = "scratch.ext4";
+const SHIPPED: [&str; 5] = ["hull", "vmm", "monitor", "agent", "fs"];
+/// The sparse files that dpkg cannot unpack, and the archive that they are shipped in: see resources/package/postinst.
+const SPARSE: [&str; 2] = ["scratch.ext4", "scratch-growing.ext4"];
 const SPARSE_ARCHIVE: &str = "scratch.tar";
 
 /// The systemd unit that starts containers at boot.
@@ -170,12 +170,14 @@ fn debian(root: &Path, documents: &Path, epoch: &str, deb: &Path) -> Result<()> 
         &units.join(UNIT),
     )?;
     copy_folder(documents, &usr.join("share/doc/hull"))?;
-    fs::remove_file(usr.join("libexec/hull").join(SPARSE))?;
+    for file in SPARSE {
+        fs::remove_file(usr.join("libexec/hull").join(file))?;
+    }
     let archive = usr.join("libexec/hull").join(SPARSE_ARCHIVE);
     run(tar(&paths::libexec(), epoch)
         .arg("-cf")
         .arg(archive)
-        .arg(SPARSE))?;
+        .args(SPARSE))?;
     for script in ["postinst", "prerm", "postrm"] {
         let from = paths::resource("package").join(script);
         copy(&from, &control.join(script))?;

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use memory::Segments;
 use rustix::fs::{FallocateFlags, FileType, fallocate, fstat};
+use sys::reserve::Reserve;
+use sys::sparse::next_data;
 
 use super::spec::SECTOR_BYTES;
 
@@ -275,6 +277,22 @@ impl Disk {
         Ok(())
     }
 
+    /// Whether the range, which [`Disk::locate`] has found to be inside, may be written: where it takes room, its files'
+    /// file systems have some beyond their reserve. What holds data already takes none.
+    pub(super) fn has_room(
+        &self,
+        reserve: &mut Reserve,
+        offset: u64,
+        len: u64,
+    ) -> io::Result<bool> {
+        let mut has_room = true;
+        self.for_each_file(offset, len, |file, at, count| {
+            has_room = has_room && (reserve.allows(file, count)? || is_data(file, at, count)?);
+            Ok(())
+        })?;
+        Ok(has_room)
+    }
+
     /// Makes what was written durable (fdatasync), in every file.
     pub(super) fn flush(&self) -> io::Result<()> {
         self.extents
@@ -313,7 +331,7 @@ impl Disk {
         &self,
         mut offset: u64,
         mut len: u64,
-        act: impl Fn(&File, u64, u64) -> io::Result<()>,
+        mut act: impl FnMut(&File, u64, u64) -> io::Result<()>,
     ) -> io::Result<()> {
         while len > 0 {
             let count = match self.place(offset) {
@@ -363,6 +381,12 @@ fn within(
         }
         _ => transfer(data),
     }
+}
+
+/// Whether the range has no hole.
+fn is_data(file: &File, offset: u64, len: u64) -> io::Result<bool> {
+    let data = next_data(file, offset)?;
+    Ok(data.is_some_and(|(start, end)| start == offset && end - start >= len))
 }
 
 fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {

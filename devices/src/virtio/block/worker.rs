@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use memory::{Memory, Segments};
+use sys::reserve::Reserve;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -35,6 +36,7 @@ pub(super) struct Worker {
     /// What the thread sleeps on: edge-triggered, so that kicks and the stop need not be read to be cleared.
     wakeups: Epoll,
     write_through: bool,
+    reserve: Reserve,
 }
 
 /// The outcome of a request: its status and the bytes of data that were written to the guest, from the first on.
@@ -50,6 +52,7 @@ impl Worker {
             shared,
             wakeups,
             write_through: false,
+            reserve: Reserve::default(),
         };
         worker.watch(ControlOperation::Add, worker.shared.stop.wake())?;
         Ok(worker)
@@ -192,7 +195,9 @@ impl Worker {
             .locate(sector, from.len() as u64)
             .ok_or(Status::IOERR)?;
         self.refuse_if_read_only()?;
-        let mut done = disk.write(offset, from);
+        let mut done = self
+            .take_room(offset, from.len() as u64)
+            .and_then(|()| disk.write(offset, from));
         if self.write_through {
             done = done.and_then(|()| disk.flush());
         }
@@ -212,7 +217,7 @@ impl Worker {
         &mut self,
         from: &mut Segments<'_>,
         max_sectors: u32,
-        act: impl Fn(&Self, u64, u64, u32) -> io::Result<()>,
+        act: impl Fn(&mut Self, u64, u64, u32) -> io::Result<()>,
     ) -> Result<(), Status> {
         self.refuse_if_read_only()?;
         let count = from.len() / Range::LEN;
@@ -245,20 +250,36 @@ impl Worker {
         Ok(())
     }
 
-    fn discard(&self, offset: u64, len: u64, flags: u32) -> io::Result<()> {
+    fn discard(&mut self, offset: u64, len: u64, flags: u32) -> io::Result<()> {
         if flags != 0 {
             return Err(io::ErrorKind::Unsupported.into());
         }
         self.shared.disk().discard(offset, len)
     }
 
-    fn write_zeroes(&self, offset: u64, len: u64, flags: u32) -> io::Result<()> {
+    fn write_zeroes(&mut self, offset: u64, len: u64, flags: u32) -> io::Result<()> {
         let disk = self.shared.disk();
-        disk.write_zeroes(offset, len, flags & Range::UNMAP != 0)?;
+        let unmap = flags & Range::UNMAP != 0;
+        if !unmap {
+            self.take_room(offset, len)?;
+        }
+        disk.write_zeroes(offset, len, unmap)?;
         if self.write_through {
             disk.flush()
         } else {
             Ok(())
+        }
+    }
+
+    /// Refuses to fill the host's file system: what is left of it is for hull's records, and for other containers'.
+    fn take_room(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        let disk = self.shared.disk();
+        match disk.has_room(&mut self.reserve, offset, len)? {
+            true => Ok(()),
+            false => Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "the host's file system is nearly full",
+            )),
         }
     }
 

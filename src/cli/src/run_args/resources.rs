@@ -45,6 +45,9 @@ pub(super) struct ResourceArgs {
     /// How readily the kernel kills it when memory is short: -1000 to 1000
     #[arg(long, value_name = "SCORE", value_parser = values::oom_score)]
     oom_score_adj: Option<i32>,
+    /// size=SIZE: how much the writable layer of its VM may hold, 128m to 1t [default: 64g]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values::machine::storage)]
+    storage_opt: Option<u64>,
     /// Size of /dev/shm [default: 64m]
     #[arg(long, value_name = "SIZE", value_parser = or_default(values::optional_size))]
     shm_size: Option<OrDefault<u64>>,
@@ -64,6 +67,7 @@ impl ResourceArgs {
         options.pids_limit = value(self.pids_limit);
         options.ulimits = self.ulimit;
         options.oom_score_adj = self.oom_score_adj;
+        options.storage_bytes = self.storage_opt;
         options.shm_size_bytes = value(self.shm_size);
     }
 }

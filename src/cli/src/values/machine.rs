@@ -23,6 +23,11 @@ pub(crate) enum Error {
     /// Not an isolation.
     #[error("{0:?} is not an isolation: vm, pod:NAME or native")]
     Isolation(String),
+    /// Not an option of the writable layer.
+    #[error(
+        "{0:?} is not an option of the writable layer that hull has: size=SIZE, as in size=10g"
+    )]
+    Storage(String),
     /// Not a network.
     #[error(
         "{0:?} is not a network of hull's: none or bridge; networks with a name are not built yet"
@@ -120,6 +125,13 @@ pub(crate) fn isolation(text: &str) -> Result<Isolation, Error> {
         ("pod", name) if !name.is_empty() => Ok(Isolation::Pod(name.to_owned())),
         _ => Err(Error::Isolation(text.to_owned())),
     }
+}
+
+/// `size=SIZE`
+pub(crate) fn storage(text: &str) -> Result<u64, Error> {
+    let size = text.split_once('=').filter(|(name, _)| *name == "size");
+    size.and_then(|(_, size)| super::size(size).ok())
+        .ok_or_else(|| Error::Storage(text.to_owned()))
 }
 
 /// A network; an empty word and `default` are Docker's for the default.
@@ -262,6 +274,21 @@ mod tests {
         assert_eq!(isolation("pod:web"), Ok(Isolation::Pod("web".into())));
         for bad in ["pod", "pod:", "vm:x", "vm:", "hyperv", "VM"] {
             assert_eq!(isolation(bad), Err(Error::Isolation(bad.into())));
+        }
+    }
+
+    #[test]
+    fn the_writable_layer_has_a_size() {
+        assert_eq!(storage("size=10g"), Ok(10 << 30));
+        for wrong in [
+            "",
+            "size",
+            "size=",
+            "size=0",
+            "size=much",
+            "dm.basesize=10g",
+        ] {
+            assert_eq!(storage(wrong), Err(Error::Storage(wrong.to_owned())));
         }
     }
 

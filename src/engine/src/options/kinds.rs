@@ -184,6 +184,8 @@ pub struct PodOptions {
     pub memory_bytes: Option<u64>,
     /// CPU time that they may use together.
     pub cpus: Option<MilliCpus>,
+    /// Size of the disk that takes their writes; without one, its file system's.
+    pub storage_bytes: Option<u64>,
     /// Its network, which its containers share.
     pub network: Option<Network>,
     /// Its containers share a PID namespace.

@@ -33,6 +33,11 @@ pub enum Error {
         value = JAIL_VARIABLE.1
     )]
     JailPolicy(OsString),
+    /// A size of what is not there.
+    #[error(
+        "--storage-opt size= bounds the writable layer, which --read-only leaves out; leave one of them out"
+    )]
+    ReadOnlyStorage,
     /// A saved VM has no boot log, and a user's kernel is for one VM.
     #[error("{0} boots a kernel; leave out --boot template")]
     BootsKernel(&'static str),
@@ -44,6 +49,7 @@ struct Wanted<'a> {
     cpus: Option<MilliCpus>,
     cpu_shares: Option<u64>,
     writable: bool,
+    storage_bytes: Option<u64>,
     boot: Option<Boot>,
     kernel: Option<&'a Path>,
     console: bool,
@@ -68,6 +74,7 @@ pub(super) fn of_container(
         cpu_shares: options.cpu_shares,
         // A container without a writable layer needs no disk for one.
         writable: !options.read_only,
+        storage_bytes: options.storage_bytes,
         boot: options.boot,
         kernel: options.kernel.as_deref(),
         console: options.console,
@@ -88,6 +95,7 @@ pub(super) fn of_pod(
         cpus: options.cpus,
         cpu_shares: None,
         writable: true,
+        storage_bytes: options.storage_bytes,
         boot: options.boot,
         kernel: options.kernel.as_deref(),
         console: false,
@@ -109,10 +117,14 @@ fn machine(
             source,
         })?,
     };
-    let scratch = if wanted.writable {
-        Some(installation.scratch()?)
-    } else {
-        None
+    if let Some(bytes) = wanted.storage_bytes {
+        size::check_storage(bytes)?;
+    }
+    let scratch = match (wanted.writable, wanted.storage_bytes) {
+        (false, None) => None,
+        (false, Some(_)) => return Err(Error::ReadOnlyStorage.into()),
+        (true, None) => Some(installation.scratch()?),
+        (true, Some(_)) => Some(installation.growing_scratch()?),
     };
     let quiet = if wanted.console { "" } else { "quiet " };
     let memory_mib = wanted.size.memory_mib;
@@ -128,6 +140,7 @@ fn machine(
         cpu_shares: wanted.cpu_shares,
         jail: jail_policy(std::env::var_os(JAIL_VARIABLE.0))?,
         scratch,
+        scratch_bytes: wanted.storage_bytes,
         template: None,
         show_console: wanted.console,
     };

@@ -23,6 +23,7 @@ impl Fixture {
             "vmlinux",
             "initramfs.cpio",
             "scratch.ext4",
+            "scratch-growing.ext4",
         ] {
             std::fs::write(root.path().join(part), part).unwrap();
         }
@@ -196,6 +197,17 @@ fn a_vm_has_the_cpus_that_are_named_and_time_enough_to_start() {
         ..Options::default()
     };
     assert_eq!(vm(read_only).scratch, None);
+    let sized = Options {
+        storage_bytes: Some(1 << 30),
+        ..Options::default()
+    };
+    let sized = vm(sized);
+    assert!(
+        sized
+            .scratch
+            .is_some_and(|path| path.ends_with("scratch-growing.ext4"))
+    );
+    assert_eq!(sized.scratch_bytes, Some(1 << 30));
     assert!(vm(Options::default()).template.is_some());
 }
 

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Resource, Rlimit, getppid, setrlimit};
 use sys::refusal;
 
 use super::log::Log;
-use super::session::Setting;
+use super::session::{Setting, Writes};
 use crate::agent;
 use crate::warden::members::Member;
 
@@ -77,12 +77,14 @@ pub(super) fn setting(
     failed: Option<Failure>,
     interface: Option<protocol::agent::Interface>,
 ) -> Setting {
-    let native = match &config.machine {
+    let writes = match &config.machine {
         protocol::record::Machine::Native { .. } => {
             let folder = config.root.join("sandboxes").join(&config.id);
-            Some(folder.join("writable").to_string_lossy().into_owned())
+            Writes::Folder(folder.join("writable").to_string_lossy().into_owned())
         }
-        protocol::record::Machine::Vm(_) => None,
+        protocol::record::Machine::Vm(vm) => Writes::Disk {
+            bytes: vm.scratch_bytes,
+        },
     };
     let no_random = |error: io::Error| {
         let message = format!("cannot get random bytes for the sandbox: {error}");
@@ -98,7 +100,7 @@ pub(super) fn setting(
             }
         ),
         keeps_disk: !single.as_ref().is_some_and(|single| single.auto_remove),
-        native,
+        writes,
         single,
         interface,
         measure: config.measure,

@@ -9,6 +9,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 
 use serde::Serialize;
+use sys::reserve::Reserve;
 
 use crate::text;
 
@@ -30,6 +31,7 @@ pub(crate) struct Log {
     out: Vec<u8>,
     /// Lines that the disk did not take.
     dropped: u64,
+    reserve: Reserve,
 }
 
 #[derive(Serialize)]
@@ -50,6 +52,7 @@ impl Log {
             partial: Default::default(),
             out: Vec::new(),
             dropped: 0,
+            reserve: Reserve::default(),
         };
         log.replace(Some(file));
         log
@@ -116,6 +119,15 @@ impl Log {
         let Some(file) = self.file.as_mut().filter(|_| !lines.is_empty()) else {
             return false;
         };
+        // Not only when the disk is full: the last of it is for records.
+        match self.reserve.allows(&*file, lines.len() as u64) {
+            Ok(true) => {}
+            outcome => {
+                tracing::debug!(?outcome, "there is no room for the log");
+                self.dropped += count_lines(lines);
+                return false;
+            }
+        }
         if self.dropped > 0 {
             let mut word = Vec::new();
             let text = format!("hull: {} lines of output were not logged\n", self.dropped);
@@ -129,7 +141,7 @@ impl Log {
         let before = self.len_bytes;
         if let Err(error) = file.write_all(lines) {
             tracing::debug!(%error, "the log does not take what the container says");
-            self.dropped += lines.iter().filter(|b| **b == b'\n').count() as u64;
+            self.dropped += count_lines(lines);
             // What part of a line was written is taken back; if that fails, readers skip it.
             if file.set_len(before).is_err() {
                 tracing::debug!("half a line stays in the log");
@@ -140,6 +152,10 @@ impl Log {
         let full = self.max_bytes.is_some_and(|max| self.len_bytes >= max);
         full && !std::mem::replace(&mut self.rotating, true)
     }
+}
+
+fn count_lines(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|b| **b == b'\n').count() as u64
 }
 
 fn push_line(out: &mut Vec<u8>, bytes: &[u8], is_stderr: bool, time: &str) {

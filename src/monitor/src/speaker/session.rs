@@ -119,14 +119,23 @@ pub(crate) enum Action {
     End,
 }
 
+/// What takes the writes of a sandbox's containers.
+#[derive(Debug)]
+pub(crate) enum Writes {
+    /// A directory for each in this folder of the host.
+    Folder(String),
+    /// The VM's writable disk, grown to this size.
+    Disk { bytes: Option<u64> },
+}
+
 /// How a session begins.
 pub(crate) struct Setting {
     /// The sandbox's only container, if it has only one.
     pub(crate) single: Option<ContainerConfig>,
     /// It has any number of containers, which share its network.
     pub(crate) pod: bool,
-    /// The folder of its containers' writable directories, where it has no disk for them.
-    pub(crate) native: Option<String>,
+    /// What takes its containers' writes.
+    pub(crate) writes: Writes,
     /// Its containers share a PID namespace.
     pub(crate) shared_pid: bool,
     /// The agent is to shut the machine down at its end: its writable disk outlives it.

@@ -63,6 +63,9 @@ pub enum Writable {
     Disk {
         /// The device's serial.
         serial: String,
+        /// The file system is grown to this size if it is smaller.
+        #[serde(default)]
+        grow_to_bytes: Option<u64>,
     },
     /// A directory of this machine. (Native sandboxes.)
     Directory {

@@ -50,6 +50,9 @@ pub(super) fn of(config: &ContainerConfig, asked: &Asked, spec: &Value) -> Value
     let limits = limits(options, &spec["linux"]["resources"]);
     if let (Value::Object(document), Value::Object(limits)) = (&mut document, limits) {
         document.extend(limits);
+        if let Some(bytes) = options.storage_bytes {
+            document.insert("StorageOpt".into(), json!({"size": bytes.to_string()}));
+        }
         if !options.tmpfs.is_empty() {
             let tmpfs = options.tmpfs.iter();
             let tmpfs: Map<String, Value> = tmpfs

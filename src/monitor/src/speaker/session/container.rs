@@ -19,7 +19,7 @@ use protocol::record::ContainerConfig;
 use super::agent::Awaited;
 use super::health::Checks;
 use super::process::{Process, Stage};
-use super::{Action, Ask, ClientId, ProcessId, Session};
+use super::{Action, Ask, ClientId, ProcessId, Session, Writes};
 use crate::devices::SCRATCH_SERIAL;
 use crate::link::ToWarden;
 
@@ -190,8 +190,7 @@ impl Session {
             }
             Mounted::Placed(layers) => {
                 container.mounted = Mounted::Asked;
-                let request =
-                    Request::Mount(mount(container, layers, self.setting.native.as_deref()));
+                let request = Request::Mount(mount(container, layers, &self.setting.writes));
                 self.ask_agent(request, Awaited::Mounted(id.to_owned()));
                 self.make_process(id);
             }
@@ -378,14 +377,15 @@ impl Session {
     }
 }
 
-fn mount(container: &Container, layers: Vec<Layer>, native: Option<&str>) -> Mount {
-    let writable = match (container.config.run.read_only, native) {
+fn mount(container: &Container, layers: Vec<Layer>, writes: &Writes) -> Mount {
+    let writable = match (container.config.run.read_only, writes) {
         (true, _) => Writable::Nothing,
-        (false, Some(folder)) => Writable::Directory {
+        (false, Writes::Folder(folder)) => Writable::Directory {
             path: format!("{folder}/{}", container.config.id),
         },
-        (false, None) => Writable::Disk {
+        (false, Writes::Disk { bytes }) => Writable::Disk {
             serial: SCRATCH_SERIAL.into(),
+            grow_to_bytes: *bytes,
         },
     };
     Mount {

@@ -82,7 +82,7 @@ fn config(id: &str, restart: RestartPolicy) -> ContainerConfig {
 fn setting(single: Option<ContainerConfig>) -> Setting {
     Setting {
         pod: single.is_none(),
-        native: None,
+        writes: Writes::Disk { bytes: None },
         shared_pid: false,
         keeps_disk: true,
         interface: None,
