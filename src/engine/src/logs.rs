@@ -5,8 +5,8 @@
 //! {"log":"a line\n","stream":"stdout","time":"2026-11-28T22:19:28.000000001Z"}
 //! ```
 //!
-//! Invariants: a reader that follows misses no line that is still in a file, however often the log is rotated meanwhile, and
-//! gives none twice; it ends when the container has ended and everything was read. Deliberately absent: how lines are shown.
+//! Invariants: a reader that follows misses no line that is still in a file, however often the log is rotated meanwhile, nor
+//! one that was rotated away while it read (up to the files that it holds open), and gives none twice; it ends when the container has ended and everything was read. Deliberately absent: how lines are shown.
 
 use std::io;
 use std::path::PathBuf;
@@ -101,6 +101,8 @@ pub struct LogReader<'a> {
     waiting: Option<Waiting>,
     /// The container has ended: what is in the files now is all.
     has_ended: bool,
+    /// A line was met that is later than what was asked for, and so are all behind it.
+    is_late: bool,
 }
 
 impl Engine {
@@ -125,6 +127,7 @@ impl Engine {
             options,
             waiting,
             has_ended: false,
+            is_late: false,
         })
     }
 
@@ -136,6 +139,20 @@ impl Engine {
 }
 
 impl LogReader<'_> {
+    /// The next line that is there already, without waiting; `None` does not mean the end.
+    pub fn next_now(&mut self) -> Result<Option<LogLine>, Error> {
+        while !self.is_late
+            && let Some(line) = self.chain.next().map_err(self.failed())?
+        {
+            match self.judge(&line) {
+                Judged::Wanted(line) => return Ok(Some(line)),
+                Judged::Unwanted => {}
+                Judged::Late => self.is_late = true,
+            }
+        }
+        Ok(None)
+    }
+
     /// The next line, waiting for it if the log is followed. `None` at the end.
     #[expect(
         clippy::should_implement_trait,
@@ -143,14 +160,10 @@ impl LogReader<'_> {
     )]
     pub fn next(&mut self) -> Result<Option<LogLine>, Error> {
         loop {
-            while let Some(line) = self.chain.next().map_err(self.failed())? {
-                match self.judge(&line) {
-                    Judged::Wanted(line) => return Ok(Some(line)),
-                    Judged::Unwanted => {}
-                    Judged::Late => return Ok(None),
-                }
+            if let Some(line) = self.next_now()? {
+                return Ok(Some(line));
             }
-            if self.has_ended || self.waiting.is_none() || self.is_over() {
+            if self.is_late || self.has_ended || self.waiting.is_none() || self.is_over() {
                 return Ok(None);
             }
             if !self.is_alive()? {

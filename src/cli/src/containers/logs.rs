@@ -75,7 +75,18 @@ pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
 fn copy(mut reader: LogReader<'_>, args: &LogsArgs) -> anyhow::Result<()> {
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     let mut stderr = io::stderr().lock();
-    while let Some(line) = reader.next()? {
+    loop {
+        let line = match reader.next_now()? {
+            Some(line) => line,
+            None => {
+                // The next line may be long in coming.
+                stdout.flush()?;
+                match reader.next()? {
+                    Some(line) => line,
+                    None => return Ok(()),
+                }
+            }
+        };
         let text = shown(&line.text, line.time_ns, args.timestamps, args.details);
         match line.stream {
             OutputStream::Stdout => stdout.write_all(text.as_bytes())?,
@@ -84,13 +95,7 @@ fn copy(mut reader: LogReader<'_>, args: &LogsArgs) -> anyhow::Result<()> {
                 stderr.write_all(text.as_bytes())?;
             }
         }
-        // The next line may be long in coming.
-        if args.follow {
-            stdout.flush()?;
-        }
     }
-    stdout.flush()?;
-    Ok(())
 }
 
 fn shown(text: &str, time_ns: u64, timestamps: bool, details: bool) -> String {

@@ -1,8 +1,11 @@
 //! The files of a rotated log as one sequence of lines, which may be rotated further while it is read.
 //!
 //! ```text
-//! at the end of a file: does the path still name it?   yes: no more for now
-//!   no: read to its end once more, then find it among .1, .2, …; the next to read is the one after it
+//! after each read: is the newest file that is open still named by the path?
+//!   no: it is found among .1, .2, …; those after it are opened, before a further rotation removes them
+//! at the end of a file: has anything been written to one after it?
+//!   no: no more for now. Its writer may not know yet that it was rotated
+//!   yes: it is read to its end once more, and the one after it is next
 //! ```
 
 use std::collections::VecDeque;
@@ -17,6 +20,9 @@ use crate::files;
 const CHUNK_BYTES: usize = 64 << 10;
 /// A longer line is none of ours: it is passed over. (Docker's lines have at most 16 KiB, six bytes each in JSON.)
 const MAX_LINE_BYTES: usize = 1 << 20;
+/// Files that are kept open at most. A reader that is further behind loses what is rotated away, rather than hold its room
+/// on the disk.
+const MAX_OPEN: usize = 16;
 /// Log files beyond this number are not looked for.
 const MAX_FILES: u32 = 1000;
 
@@ -29,7 +35,7 @@ pub(super) struct Chain {
     buffer: Vec<u8>,
     /// Bytes of the buffer that were given out.
     used: usize,
-    /// The first file has no other name any more than a number's, and was read to its end before that was known.
+    /// The first file was read to its end before it was known that nothing more is written to it.
     is_last_look: bool,
 }
 
@@ -78,22 +84,34 @@ impl Chain {
         self.buffer.resize(start + CHUNK_BYTES, 0);
         let len = file.read(&mut self.buffer[start..])?;
         self.buffer.truncate(start + len);
+        self.look_ahead()?;
         if len > 0 {
             return Ok(true);
         }
-        if self.files.len() == 1 && !self.is_last_look {
-            // What was written between this end and the rotation is read next.
-            self.is_last_look = !is_named(&self.files[0], &self.path)?;
-            return Ok(self.is_last_look);
+        if !self.files.iter().skip(1).any(has_content) {
+            return Ok(false);
+        }
+        // What was written between this end and the first word in another file is read next.
+        if !std::mem::replace(&mut self.is_last_look, true) {
+            return Ok(true);
         }
         // An end without a line feed is the rest of a line that was never finished.
         self.buffer.clear();
-        let read = self.files.pop_front();
-        if self.files.is_empty() {
-            self.files = open_all(&self.path, read.as_ref())?;
-        }
+        self.files.pop_front();
         self.is_last_look = false;
-        Ok(!self.files.is_empty())
+        Ok(true)
+    }
+
+    /// Opens the files that have come since the last one.
+    fn look_ahead(&mut self) -> io::Result<()> {
+        if let Some(last) = self.files.back()
+            && self.files.len() < MAX_OPEN
+            && !is_named(last, &self.path)?
+        {
+            let newer = open_all(&self.path, Some(last))?;
+            self.files.extend(newer);
+        }
+        Ok(())
     }
 }
 
@@ -157,6 +175,10 @@ fn identity(file: &File) -> Option<(u64, u64)> {
 
 fn is_same(a: &File, b: &File) -> bool {
     matches!((identity(a), identity(b)), (Some(a), Some(b)) if a == b)
+}
+
+fn has_content(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.len() > 0)
 }
 
 fn is_named(file: &File, path: &Path) -> io::Result<bool> {
@@ -286,6 +308,55 @@ mod tests {
         log.rotate();
         log.write("4\n");
         assert_eq!(all(&mut chain), ["2", "3", "4"]);
+    }
+
+    #[test]
+    fn what_is_still_written_to_a_file_that_was_rotated_is_read() {
+        let log = Log::new(3);
+        log.write("1\n");
+        let mut chain = Chain::open(&log.path(), None).unwrap();
+        let mut writer = OpenOptions::new().append(true).open(log.path()).unwrap();
+        log.rotate();
+        assert_eq!(all(&mut chain), ["1"]);
+        // The writer has not been given the new file yet.
+        writer.write_all(b"2\n").unwrap();
+        assert_eq!(all(&mut chain), ["2"]);
+        writer.write_all(b"3\n").unwrap();
+        log.write("4\n");
+        assert_eq!(all(&mut chain), ["3", "4"]);
+    }
+
+    #[test]
+    fn a_reader_that_reads_holds_what_is_rotated_away() {
+        let log = Log::new(1);
+        let long = format!("{}\n", "x".repeat(CHUNK_BYTES));
+        log.write(&long.repeat(20));
+        let mut chain = Chain::open(&log.path(), None).unwrap();
+        // One rotation with each line: there is never more than one file.
+        for number in 0..10 {
+            assert_eq!(chain.next().unwrap().unwrap().len(), CHUNK_BYTES);
+            log.rotate();
+            log.write(&format!("{number}\n"));
+        }
+        let rest = all(&mut chain);
+        assert_eq!(rest[..10], vec!["x".repeat(CHUNK_BYTES); 10]);
+        let numbers: Vec<String> = (0..10).map(|number| number.to_string()).collect();
+        assert_eq!(rest[10..], numbers);
+    }
+
+    #[test]
+    fn a_reader_that_is_far_behind_holds_no_more_files_than_so_many() {
+        let log = Log::new(2);
+        log.write(&format!("{}\n", "x".repeat(CHUNK_BYTES)).repeat(100));
+        let mut chain = Chain::open(&log.path(), None).unwrap();
+        for _ in 0..2 * MAX_OPEN {
+            chain.next().unwrap().unwrap();
+            log.rotate();
+            log.write("later\n");
+        }
+        assert!(chain.files.len() <= MAX_OPEN + 2, "{}", chain.files.len());
+        log.write("last\n");
+        assert_eq!(all(&mut chain).last().unwrap(), "last");
     }
 
     #[test]
