@@ -81,6 +81,35 @@ impl Hull {
         Ok(hull)
     }
 
+    /// Imports an image `name` of a program of this machine and the libraries that it needs.
+    pub fn import_program(&self, program: &Path, name: &str) -> Result<()> {
+        let libraries = Command::new("ldd").arg(program).output()?;
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut add = |path: &Path, from: &Path| -> Result<()> {
+            let bytes =
+                std::fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o755);
+            archive.append_data(&mut header, path, &bytes[..])?;
+            Ok(())
+        };
+        add(
+            program.file_name().context("a program's name")?.as_ref(),
+            program,
+        )?;
+        for path in String::from_utf8(libraries.stdout)?.split_whitespace() {
+            if let Some(inside) = path.strip_prefix('/') {
+                add(inside.as_ref(), Path::new(path))?;
+            }
+        }
+        let file = self.root().join("program.tar");
+        std::fs::write(&file, archive.into_inner()?)?;
+        let file = file.to_str().context("a path is not UTF-8")?;
+        self.run(["import", file, name])?.expect_code(0);
+        Ok(())
+    }
+
     /// The store's folder, HULL_ROOT.
     pub fn root(&self) -> &Path {
         self.root.path()

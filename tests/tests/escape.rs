@@ -1,37 +1,15 @@
 //! Escape drills from inside a container, with Docker's defaults and with --privileged: what reaches the agent, the kernel's
 //! own interfaces or the host, and what must come of it. `tests/src/bin/drill.rs` is the attacker.
 
-use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tests::Hull;
 
 /// An image with the drills and the libraries that they need.
 fn with_drills() -> Result<Hull> {
     let hull = Hull::new()?;
-    let drill = Path::new(env!("CARGO_BIN_EXE_drill"));
-    let libraries = Command::new("ldd").arg(drill).output()?;
-    let mut archive = tar::Builder::new(Vec::new());
-    let mut add = |path: &str, from: &Path| -> Result<()> {
-        let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o755);
-        archive.append_data(&mut header, path, &bytes[..])?;
-        Ok(())
-    };
-    add("drill", drill)?;
-    for path in String::from_utf8(libraries.stdout)?.split_whitespace() {
-        if let Some(inside) = path.strip_prefix('/') {
-            add(inside, Path::new(path))?;
-        }
-    }
-    let file = hull.root().join("drills.tar");
-    fs::write(&file, archive.into_inner()?)?;
-    let file = file.to_str().context("a path is not UTF-8")?;
-    hull.run(["import", file, "drills"])?.expect_code(0);
+    hull.import_program(Path::new(env!("CARGO_BIN_EXE_drill")), "drills")?;
     Ok(hull)
 }
 

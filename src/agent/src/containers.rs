@@ -165,7 +165,10 @@ impl Container {
 /// The container that a request is for.
 pub(crate) fn subject(request: &Request) -> Option<&str> {
     Some(match request {
-        Request::Wake(_) | Request::Network(_) | Request::Shutdown { .. } => return None,
+        Request::Wake(_)
+        | Request::Network(_)
+        | Request::Forward { .. }
+        | Request::Shutdown { .. } => return None,
         Request::Mount(mount) => &mount.container,
         Request::Create(create) => &create.container,
         Request::Exec(exec) => &exec.process.container,

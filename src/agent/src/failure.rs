@@ -80,6 +80,10 @@ pub(crate) enum Refusal {
     Signal(#[source] io::Error),
     #[error("the terminal's size cannot be set")]
     Resize(#[source] io::Error),
+    #[error("cannot listen at {}", path.display())]
+    Listen { path: PathBuf, source: io::Error },
+    #[error("no connection {0} waits for an answer")]
+    UnknownConnection(u64),
     #[error("what the host shares cannot be mounted")]
     Shares(#[source] io::Error),
     #[error("cannot share a namespace")]

@@ -28,6 +28,7 @@ mod disks;
 mod ending;
 mod failure;
 mod files;
+mod forward;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod layers;

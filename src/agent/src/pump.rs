@@ -1,14 +1,14 @@
 //! Moving bytes between a container's stream and its connection to the host, with back pressure both ways.
 //!
-//! Between a pipe and a socket the kernel moves them (splice): the pipe is the buffer, and there is none of ours. A
-//! terminal is no pipe, so a small buffer stands between.
+//! Between a pipe and a socket the kernel moves them (splice): the pipe is the buffer, and there is none of ours. Terminals
+//! and sockets are no pipes, so a small buffer stands between.
 //!
 //! ```text
 //!            readable?          writable?
 //! wait From -----------> move -----------> ... wait To when `to` is full, wait From when `from` is empty
 //!                          |
 //!                          '-- end of `from`: finish `to`, done
-//!                          '-- `to` is gone: output is thrown away, so that the container goes on; input ends
+//!                          '-- `to` is gone: output is thrown away, so that the container goes on; all else ends
 //! ```
 //!
 //! [`Pump::drain`] ends an output whose process has exited: what is in the pipe at that moment is sent, and no more, even
@@ -30,6 +30,8 @@ const MOVES_IN_A_TURN: u32 = 16;
 const SPLICE_LEN: usize = 1 << 20;
 /// Bytes of a terminal's buffer: as much as the kernel holds for one.
 const BUFFER_LEN: usize = 4096;
+/// Bytes of a connection's buffer, in each direction.
+const RELAY_LEN: usize = 16 << 10;
 /// More bytes than the kernel holds of a terminal's output: a flip buffer of 8 KiB and a line discipline's of 4 KiB.
 const TERMINAL_HOLDS: u64 = 64 << 10;
 
@@ -47,7 +49,8 @@ pub(crate) enum Direction {
 pub(crate) struct Pump {
     from: OwnedFd,
     to: OwnedFd,
-    direction: Direction,
+    /// `None` between two connections.
+    direction: Option<Direction>,
     buffer: Option<Buffer>,
     /// Takes what `to` does not want any more.
     null: Option<OwnedFd>,
@@ -58,9 +61,19 @@ pub(crate) struct Pump {
 /// Bytes read and not yet written.
 #[derive(Debug)]
 struct Buffer {
-    bytes: Box<[u8; BUFFER_LEN]>,
+    bytes: Box<[u8]>,
     start: usize,
     end: usize,
+}
+
+impl Buffer {
+    fn of(len: usize) -> Buffer {
+        Buffer {
+            bytes: vec![0; len].into(),
+            start: 0,
+            end: 0,
+        }
+    }
 }
 
 /// What came of a turn.
@@ -75,31 +88,37 @@ pub(crate) enum Turn {
 impl Pump {
     /// Between a pipe and a socket, both non-blocking on our side.
     pub(crate) fn splicing(from: OwnedFd, to: OwnedFd, direction: Direction) -> Pump {
+        Pump::new(from, to, Some(direction), None)
+    }
+
+    /// Between a terminal and a socket, both non-blocking on our side.
+    pub(crate) fn copying(from: OwnedFd, to: OwnedFd, direction: Direction) -> Pump {
+        Pump::new(from, to, Some(direction), Some(Buffer::of(BUFFER_LEN)))
+    }
+
+    /// Between two sockets, both non-blocking on our side.
+    pub(crate) fn relaying(from: OwnedFd, to: OwnedFd) -> Pump {
+        Pump::new(from, to, None, Some(Buffer::of(RELAY_LEN)))
+    }
+
+    fn new(
+        from: OwnedFd,
+        to: OwnedFd,
+        direction: Option<Direction>,
+        buffer: Option<Buffer>,
+    ) -> Pump {
         Pump {
             from,
             to,
             direction,
-            buffer: None,
+            buffer,
             null: None,
             remaining: None,
         }
     }
 
-    /// Between a terminal and a socket, both non-blocking on our side.
-    pub(crate) fn copying(from: OwnedFd, to: OwnedFd, direction: Direction) -> Pump {
-        let buffer = Buffer {
-            bytes: Box::new([0; BUFFER_LEN]),
-            start: 0,
-            end: 0,
-        };
-        Pump {
-            buffer: Some(buffer),
-            ..Pump::splicing(from, to, direction)
-        }
-    }
-
-    pub(crate) fn direction(&self) -> Direction {
-        self.direction
+    pub(crate) fn is_output(&self) -> bool {
+        self.direction == Some(Direction::Output)
     }
 
     /// The process has exited: moves what it has written and then ends.
@@ -123,7 +142,7 @@ impl Pump {
                 Err(Errno::AGAIN) => return self.blocked(self.blocked_side()),
                 Err(
                     Errno::PIPE | Errno::CONNRESET | Errno::IO | Errno::NOTCONN | Errno::SHUTDOWN,
-                ) if self.direction == Direction::Output && self.throw_away() => {}
+                ) if self.is_output() && self.throw_away() => {}
                 // The other end is gone, or the descriptor cannot be used: nothing will be moved any more.
                 Err(_) => return self.finish(),
             }
@@ -156,7 +175,7 @@ impl Pump {
             if self.remaining == Some(0) {
                 return Ok(Step::End);
             }
-            let len = match rustix::io::read(&self.from, buffer.bytes.as_mut_slice()) {
+            let len = match rustix::io::read(&self.from, &mut buffer.bytes[..]) {
                 Err(Errno::AGAIN) => return Ok(Step::Blocked(Side::From)),
                 // No process has the terminal open any more.
                 Err(Errno::IO) => return Ok(Step::End),
@@ -208,11 +227,15 @@ impl Pump {
         self.null.is_none() && null.map(|null| self.null = Some(null)).is_ok()
     }
 
-    /// Tells the host that this was all.
+    /// Tells the other side that this was all.
     fn finish(&self) -> Turn {
-        if self.direction == Direction::Output {
-            // It fails only when the host has gone, which needs no telling.
+        // It fails only when that has gone, which needs no telling.
+        if self.direction != Some(Direction::Input) {
             let _ = shutdown(&self.to, Shutdown::Write);
+        }
+        if self.direction.is_none() {
+            // Whoever goes on writing learns that nobody reads.
+            let _ = shutdown(&self.from, Shutdown::Read);
         }
         Turn::Done
     }
@@ -321,5 +344,48 @@ mod tests {
         assert_eq!(pump.turn(), Turn::Wait(Side::From));
         drop(process);
         assert_eq!(pump.turn(), Turn::Done);
+    }
+
+    /// A connection from a container to the host, and back: the two far ends, and the two directions.
+    fn connection() -> (File, File, [Pump; 2]) {
+        let (container, ours) = sys::packet::stream_pair().unwrap();
+        let (theirs, host) = sys::packet::stream_pair().unwrap();
+        for end in [&ours, &theirs] {
+            set_nonblocking(end).unwrap();
+        }
+        let (from_host, to_container) = (theirs.try_clone().unwrap(), ours.try_clone().unwrap());
+        let pumps = [
+            Pump::relaying(ours, theirs),
+            Pump::relaying(from_host, to_container),
+        ];
+        (container.into(), host.into(), pumps)
+    }
+
+    #[test]
+    fn each_direction_of_a_connection_ends_on_its_own() {
+        let (mut container, mut host, [mut there, mut back]) = connection();
+        container.write_all(b"question").unwrap();
+        shutdown(&container, Shutdown::Write).unwrap();
+        assert_eq!(there.turn(), Turn::Done);
+        let mut text = String::new();
+        host.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "question");
+        assert_eq!(back.turn(), Turn::Wait(Side::From));
+        host.write_all(b"answer").unwrap();
+        drop(host);
+        assert_eq!(back.turn(), Turn::Done);
+        let mut text = String::new();
+        container.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "answer");
+    }
+
+    #[test]
+    fn whoever_writes_to_a_connection_that_nobody_reads_learns_so() {
+        let (mut container, host, [mut there, _back]) = connection();
+        drop(host);
+        container.write_all(b"lost").unwrap();
+        assert_eq!(there.turn(), Turn::Done);
+        let error = container.write_all(b"more").unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
     }
 }

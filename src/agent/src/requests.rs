@@ -25,11 +25,15 @@ impl Server {
     /// Takes a request: begins it, or puts it behind those that must come first.
     pub(crate) fn take(&mut self, seq: u64, request: Request) {
         let Some(name) = subject(&request).map(str::to_owned) else {
-            let begun = match request {
-                Request::Network(interface) => self.sandbox.add_network(&self.place, &interface),
+            let done = match request {
+                Request::Network(interface) => self
+                    .sandbox
+                    .add_network(&self.place, &interface)
+                    .map(|()| Done::Ok),
+                Request::Forward { connection, port } => self.forward(connection, port),
                 _ => Err(Refusal::AwakeAlready),
             };
-            return self.answer(seq, begun.map(|()| Some(Done::Ok)));
+            return self.answer(seq, done.map(Some));
         };
         let Some(container) = self.containers.get_mut(&name) else {
             let begun = match request {
@@ -104,6 +108,10 @@ impl Server {
         if self.place.is_own_machine && !request.shares.is_empty() {
             self.sandbox.mount_shares()?;
         }
+        for socket in &request.sockets {
+            self.listen(socket)?;
+        }
+        let container = self.containers.get_mut(&id.container).expect("begun");
         let Streams {
             stdio,
             pumps,

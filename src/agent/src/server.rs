@@ -5,6 +5,7 @@
 //! SIGCHLD ------> processes.rs  reaped, output drained, Exited
 //! building, starting ---------> processes.rs
 //! pumps --------> streaming.rs
+//! listeners, relays ---------> forward.rs
 //! cgroup events-> ending.rs     frozen; empty, so removed
 //! workers ------> working.rs    a forked process for each long request
 //! ```
@@ -22,6 +23,7 @@ use crate::connection::Connection;
 use crate::containers::{Container, Process};
 use crate::disks::Disks;
 use crate::failure::Refusal;
+use crate::forward::{Forwarding, Listener};
 use crate::layers::Layers;
 use crate::poll::{CONTROL, EventFlags, Number, Poll, SIGNALS, Side};
 use crate::pump::Pump;
@@ -35,6 +37,10 @@ pub(crate) enum Source {
     Process(ProcessId),
     /// One direction of a process's stream.
     Pump(ProcessId, Pump),
+    /// Where containers connect to a socket of the host's.
+    Listener(Listener),
+    /// One direction of such a connection.
+    Relay(Pump),
     /// A forked process at work.
     Worker(Worker),
     /// The cgroup of this container, which is being frozen.
@@ -59,6 +65,7 @@ pub(crate) struct Server {
     pub(crate) disks: Disks,
     pub(crate) layers: Layers,
     pub(crate) sandbox: Sandbox,
+    pub(crate) forwarding: Forwarding,
     pub(crate) has_executed: bool,
 }
 
@@ -85,6 +92,7 @@ impl Server {
             exited: BTreeSet::new(),
             sources: BTreeMap::new(),
             sandbox: Sandbox::default(),
+            forwarding: Forwarding::default(),
             has_executed: false,
             place,
         })
@@ -161,6 +169,8 @@ impl Server {
                 self.advance(&id);
             }
             Some(Source::Pump(..)) => self.pump(number),
+            Some(Source::Listener(_)) => self.accept(number),
+            Some(Source::Relay(_)) => self.relay(number),
             Some(Source::Worker(_)) => self.work(number),
             Some(Source::Freezing(name)) => {
                 let name = name.clone();

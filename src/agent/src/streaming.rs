@@ -8,7 +8,7 @@ use std::io;
 use protocol::agent::ProcessId;
 
 use crate::poll::Number;
-use crate::pump::{Direction, Pump, Turn};
+use crate::pump::{Pump, Turn};
 use crate::server::{Server, Source};
 
 impl Server {
@@ -66,12 +66,11 @@ impl Server {
             let Some(Source::Pump(_, pump)) = self.sources.get_mut(&number) else {
                 continue;
             };
-            match pump.direction() {
-                Direction::Input => self.retire(number),
-                Direction::Output => {
-                    pump.drain();
-                    self.pump(number);
-                }
+            if pump.is_output() {
+                pump.drain();
+                self.pump(number);
+            } else {
+                self.retire(number);
             }
         }
     }

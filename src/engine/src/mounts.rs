@@ -12,11 +12,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use image::Image;
 use protocol::fs::Cache;
-use protocol::record::{self, ContainerConfig, MountSource, Submounts};
+use protocol::record::{self, ContainerConfig, MountSource, SocketNode, Submounts};
 use sha2::{Digest, Sha256};
 
 use crate::engine::Engine;
@@ -172,6 +173,7 @@ impl Engine {
             read_only: false,
             submounts: Submounts::Alike,
             single_file,
+            socket: None,
             // Another sandbox may come to it, or someone on the host: guests that run cannot be told yet.
             cache: Cache::Shared,
             fill: !asked.no_copy && subpath.as_os_str().is_empty(),
@@ -216,6 +218,8 @@ fn refuse_in_vm(options: &Options, is_root: bool) -> Result<(), Error> {
     }
     let mount = options.mounts.iter().find_map(|mount| match &mount.source {
         Source::Tmpfs { .. } => None,
+        // Connections to a socket are forwarded, as whoever forwards them.
+        Source::Bind { path, .. } if is_socket(path) => None,
         Source::Bind { path, .. } => Some(path.display().to_string()),
         Source::Volume(volume) => Some(match &volume.name {
             Some(name) => format!("volume {name}"),
@@ -263,12 +267,18 @@ fn bind(
 ) -> Result<record::Mount, Error> {
     let make = matches!(form, Form::Volume(_));
     let named = clean(named);
+    let mut socket = None;
     let (path, single_file) = match real(&named) {
         Ok(path) => {
             let metadata = fs::metadata(&path).map_err(|source| Error::Path {
                 path: named.clone(),
                 source,
             })?;
+            socket = metadata.file_type().is_socket().then(|| SocketNode {
+                uid: metadata.uid(),
+                gid: metadata.gid(),
+                mode: metadata.mode() & 0o7777,
+            });
             (path, !metadata.is_dir())
         }
         Err(error) if files::is_absent(&error) && make => (to_be(&named)?, false),
@@ -287,11 +297,16 @@ fn bind(
         read_only: false,
         submounts,
         single_file,
+        socket,
         cache: Cache::Shared,
         fill: false,
         mode: String::new(),
         source: MountSource::Bind { named, make },
     })
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 fn real(path: &Path) -> io::Result<PathBuf> {

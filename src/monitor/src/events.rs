@@ -108,6 +108,7 @@ mod tests {
             read_only: true,
             submounts: Default::default(),
             single_file: false,
+            socket: None,
             cache: Cache::Shared,
             fill: true,
             mode: "z".into(),

@@ -48,6 +48,7 @@ mod programs;
 mod scratch;
 mod sealed;
 mod shares;
+mod sockets;
 mod speaker;
 mod sweep;
 mod template;

@@ -63,6 +63,13 @@ pub(crate) enum ToWarden {
         exec: String,
         code: u8,
     },
+    /// A container has connected to a socket of the host's: answered by [`ToSpeaker::Connected`].
+    Connect {
+        /// The share's name.
+        socket: String,
+        /// The agent's number.
+        connection: u64,
+    },
     /// It has left the sandbox. Not answered.
     Forget { container: String },
     /// Nothing runs any more and nothing will: the machine may go while the speaker serves its last clients. Not answered.
@@ -87,6 +94,8 @@ pub(crate) enum ToSpeaker {
     Recorded { container: String, next: Next },
     /// A new log file comes along, or none where it could not be made.
     Log { container: String },
+    /// A connection to the host's socket comes along, or none where that cannot be reached.
+    Connected { connection: u64 },
     /// Stop every container and end: hull itself is asked to end.
     Quit,
 }

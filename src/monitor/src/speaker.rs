@@ -92,6 +92,8 @@ struct Speaker {
     /// Containers whose layers hull-vmm is adding, by request.
     adding: BTreeMap<u32, (String, Vec<protocol::agent::Layer>)>,
     next_addition: u32,
+    /// Connections to sockets of the host's that the agent is not told of yet, by its numbers.
+    reached: BTreeMap<u64, OwnedFd>,
     /// Where each container's health is written for the warden, which puts it on disk.
     health_files: BTreeMap<String, File>,
     notices: VecDeque<String>,
@@ -147,6 +149,7 @@ impl Speaker {
             layer_files: BTreeMap::new(),
             adding: BTreeMap::new(),
             next_addition: 1,
+            reached: BTreeMap::new(),
             health_files,
             notices: birth.notices.into(),
             hello_ns: None,
@@ -285,6 +288,13 @@ impl Speaker {
                     log.replace(descriptors.into_iter().next());
                 }
             }
+            ToSpeaker::Connected { connection } => {
+                let socket = descriptors.into_iter().next();
+                let is_reached = socket.is_some();
+                self.reached
+                    .extend(socket.map(|socket| (connection, socket)));
+                self.session.reached(connection, is_reached);
+            }
             ToSpeaker::Quit => self.session.quit(false),
         }
         Ok(())
@@ -394,6 +404,7 @@ impl Speaker {
                 self.streams.detach(&self.poller, client, Some(&process))?;
             }
             Action::Open { stream, role } => self.open(&stream, role)?,
+            Action::Join { connection, port } => self.join(connection, port)?,
             Action::Close { ports } => self.streams.close(&self.poller, &ports),
             Action::Finish { process } => self.streams.finish(&self.poller, &process),
             Action::Capture { process } => self.streams.capture(process),

@@ -21,7 +21,7 @@ mod usage;
 
 pub use container::{
     Create, EtcFiles, Exec, Interface, Layer, LayerExtent, Mount, Network, PidNamespace, Root,
-    Share, Stdio, TerminalSize, Writable,
+    Share, Socket, Stdio, TerminalSize, Writable,
 };
 pub use failure::{Failure, FailureKind};
 pub use usage::{FileStat, InterfaceStats, MAX_PROCESSES, ProcessEntry, Stats};
@@ -102,6 +102,14 @@ pub enum Request {
     Wake(Wake),
     /// Make the sandbox's own network namespace, with this interface, for containers that share it.
     Network(Interface),
+    /// What becomes of a connection to a socket of the host's ([`FromAgent::Connected`]).
+    Forward {
+        /// The connection.
+        connection: u64,
+        /// The port at which the host's socket waits, without a token: everything on the stream is the connection's. Without one
+        /// the host's socket cannot be reached, and the connection is closed.
+        port: Option<u32>,
+    },
     /// Put a container's root file system together.
     Mount(Mount),
     /// Make the container's namespaces and process, stopped before it executes. The reply comes when it is built.
@@ -250,6 +258,13 @@ pub enum FromAgent {
         /// The kernel killed a process of this container for want of memory.
         oom_killed: bool,
     },
+    /// A container has connected to a socket of the host's: answered by [`Request::Forward`].
+    Connected {
+        /// Its name ([`Socket::name`]).
+        socket: String,
+        /// A number of the agent's choice, which does not come again.
+        connection: u64,
+    },
 }
 
 /// What a request that succeeded gives back.
@@ -317,6 +332,7 @@ mod tests {
             network: Network::None,
             pid: PidNamespace::Own,
             volumes: Vec::new(),
+            sockets: Vec::new(),
             shares: vec![Share {
                 destination: "/data".into(),
                 fill: true,

@@ -27,7 +27,9 @@ use crate::agent::{EtcFiles, ExitStatus, Interface, PidNamespace, TerminalSize};
 
 mod mount;
 
-pub use mount::{ANONYMOUS_LABEL, GUEST_SHARES, Mount, MountSource, Submounts, Volume};
+pub use mount::{
+    ANONYMOUS_LABEL, GUEST_SHARES, GUEST_SOCKETS, Mount, MountSource, SocketNode, Submounts, Volume,
+};
 
 /// The version of everything here. A reader refuses a later one by name; earlier ones are read.
 pub const VERSION: u32 = 1;
@@ -222,6 +224,12 @@ pub struct Run {
 }
 
 impl Run {
+    /// The mounts that hull-fs shows to a VM: all but sockets, to which connections are forwarded.
+    pub fn shared_mounts(&self) -> Vec<Mount> {
+        let mounts = self.mounts.iter().filter(|mount| mount.socket.is_none());
+        mounts.cloned().collect()
+    }
+
     /// Its files in /etc, for a container with this interface or with loopback alone. As Docker has it, the container's
     /// own names resolve only where it has an address besides loopback's.
     pub fn etc_with(&self, interface: Option<&Interface>) -> EtcFiles {

@@ -382,6 +382,7 @@ pub(crate) fn create(name: &str, args: &[&str], stdio: Stdio) -> Create {
         pid: PidNamespace::Own,
         volumes: Vec::new(),
         shares: Vec::new(),
+        sockets: Vec::new(),
     }
 }
 

@@ -193,6 +193,7 @@ fn containers_are_found_by_what_they_have_mounted() {
         read_only: false,
         submounts: Default::default(),
         single_file: false,
+        socket: None,
         cache: Cache::Shared,
         fill: false,
         mode: String::new(),

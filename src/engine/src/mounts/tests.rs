@@ -1,4 +1,4 @@
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use image::Digest as ImageDigest;
 use image::docker::DockerConfig;
@@ -116,6 +116,24 @@ fn a_file_is_a_share_of_its_own() {
     assert!(mounts[0].single_file);
     assert_eq!(mounts[0].path, path.join("file"));
     create(&fixture, "web", &options).unwrap();
+}
+
+#[test]
+fn a_socket_is_no_share_and_an_ordinary_user_may_have_it() {
+    let (fixture, (_folder, path)) = (Fixture::new(), folder());
+    let socket = path.join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, PermissionsExt::from_mode(0o660)).unwrap();
+    let mut options = native(vec![of_path(&socket, "/x", short_form())]);
+    let mounts = resolve(&fixture, &options).unwrap();
+    assert_eq!(mounts[0].socket.unwrap().mode, 0o660);
+    options.isolation = Isolation::Vm;
+    refuse_in_vm(&options, false).unwrap();
+    options.mounts.push(of_path(&path, "/y", short_form()));
+    assert!(matches!(
+        refuse_in_vm(&options, false),
+        Err(Error::NotInVm(_))
+    ));
 }
 
 #[test]

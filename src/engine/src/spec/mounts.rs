@@ -12,7 +12,7 @@ use std::path::{Component, Path};
 
 use oci_spec::image::Config;
 use oci_spec::runtime::{Mount, Spec};
-use protocol::record::{self, GUEST_SHARES, Submounts};
+use protocol::record::{self, GUEST_SHARES, GUEST_SOCKETS, Submounts};
 
 use super::privileges;
 use crate::options::mounts::Source;
@@ -142,7 +142,13 @@ fn mounted_tmpfs(options: &Options) -> impl Iterator<Item = Tmpfs> {
 fn bind_mount(share: &record::Mount, isolation: &Isolation) -> Mount {
     let source = match isolation {
         Isolation::Native => share.path.clone(),
-        Isolation::Vm | Isolation::Pod(_) => Path::new(GUEST_SHARES).join(&share.share),
+        Isolation::Vm | Isolation::Pod(_) => {
+            let of_its_kind = match share.socket {
+                None => GUEST_SHARES,
+                Some(_) => GUEST_SOCKETS,
+            };
+            Path::new(of_its_kind).join(&share.share)
+        }
     };
     let bind = match share.submounts {
         Submounts::Hidden => "bind",

@@ -20,6 +20,7 @@ fn mount(name: &str, anonymous: bool) -> Mount {
         read_only: false,
         submounts: Submounts::Alike,
         single_file: false,
+        socket: None,
         cache: Cache::Shared,
         fill: true,
         mode: String::new(),

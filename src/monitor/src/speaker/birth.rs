@@ -57,7 +57,7 @@ impl Birth {
     /// What of the host's is mounted in it.
     pub(crate) fn mounts(&self) -> Vec<protocol::record::Mount> {
         let single = self.single.as_ref();
-        single.map_or_else(Vec::new, |(config, ..)| config.run.mounts.clone())
+        single.map_or_else(Vec::new, |(config, ..)| config.run.shared_mounts())
     }
 }
 

@@ -225,6 +225,18 @@ impl Speaker {
         Ok(self.streams.open(&self.poller, stream, role, ours)?)
     }
 
+    /// Offers the guest a connection to the host's socket.
+    pub(super) fn join(&mut self, connection: u64, port: u32) -> Result<(), Error> {
+        let (Some(machine), Some(socket)) = (&mut self.machine, self.reached.remove(&connection))
+        else {
+            return Ok(());
+        };
+        match machine.offer(port, socket) {
+            Ok(()) => Ok(()),
+            Err(error) => self.machine_broke(chain(&error)),
+        }
+    }
+
     /// Puts a container's layers where the agent finds them.
     pub(super) fn place(&mut self, container: &str) {
         let layers = match self.session.config(container) {

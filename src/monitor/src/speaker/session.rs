@@ -12,7 +12,7 @@
 //! the warden has recorded it, and recorded when the process's output has come to its end. docs/lifecycle.md is the
 //! contract.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use protocol::agent::{
@@ -29,6 +29,7 @@ mod end;
 mod exec;
 mod exit;
 mod files;
+mod forward;
 mod health;
 mod process;
 mod requests;
@@ -94,6 +95,8 @@ pub(crate) enum Action {
     },
     /// Let the agent open a stream.
     Open { stream: Stream, role: Role },
+    /// Let the agent open a stream that is a connection's to the host's socket.
+    Join { connection: u64, port: u32 },
     /// Forget streams that were not opened, or are of no more use.
     Close { ports: Vec<u32> },
     /// The process has ended: its clients' streams end once they have been written.
@@ -164,6 +167,8 @@ pub(crate) struct Session {
     awaited: BTreeMap<u64, Awaited>,
     deferred: BTreeMap<String, VecDeque<(Ask, Request, Option<ExecConfig>)>>,
     measuring: Vec<Ask>,
+    /// Connections to sockets of the host's that are being made, by the agent's numbers.
+    connecting: BTreeSet<u64>,
     next_seq: u64,
     next_port: u32,
     end: end::End,
@@ -194,6 +199,7 @@ impl Session {
             awaited: BTreeMap::new(),
             deferred: BTreeMap::new(),
             measuring: Vec::new(),
+            connecting: BTreeSet::new(),
             next_seq: 1,
             next_port: FIRST_PORT,
             end: end::End::default(),
@@ -351,14 +357,19 @@ impl Session {
         self.actions.push(Action::Agent { seq, request });
     }
 
+    /// A port that was not used yet: more than four billion streams are more than a VM opens in its life.
+    fn new_port(&mut self) -> u32 {
+        let port = self.next_port;
+        self.next_port = port.wrapping_add(1).max(FIRST_PORT);
+        port
+    }
+
     /// Lets the agent open a stream for `role`.
     fn open(&mut self, role: Role) -> Result<Stream, Failure> {
         let stream = Stream {
-            port: self.next_port,
+            port: self.new_port(),
             token: (self.setting.token)()?,
         };
-        // Ports are used once; more than four billion streams are more than a VM opens in its life.
-        self.next_port = self.next_port.wrapping_add(1).max(FIRST_PORT);
         self.actions.push(Action::Open {
             stream: stream.clone(),
             role,

@@ -12,7 +12,7 @@ use super::members::Member;
 use super::*;
 use crate::link::{MAX_ERROR_LEN, Next};
 use crate::process::wait_for_end;
-use crate::{chain, events, shares};
+use crate::{chain, events, shares, sockets};
 
 /// Why a speaker is ended: it broke the protocol.
 #[derive(Debug, thiserror::Error)]
@@ -290,6 +290,17 @@ impl Life {
                 events::write(&root, member(warden, &container)?, "exec_die", &ended);
                 Ok(())
             }
+            ToWarden::Connect { socket, connection } => {
+                let reached = sockets::reach(&warden.members.mounts(), &socket);
+                if let Err(error) = &reached {
+                    tracing::debug!(%error, "a socket of the host's is not reached");
+                }
+                let descriptor = reached.ok();
+                self.tell(
+                    &ToSpeaker::Connected { connection },
+                    descriptor.as_ref().map(AsFd::as_fd),
+                )
+            }
             ToWarden::Forget { container } => {
                 if warden.config.kind != SandboxKind::Single {
                     member(warden, &container)?;
@@ -318,7 +329,9 @@ impl Life {
             let mut files = vec![member.open_config()?, member.open_health()?];
             let log = member.open_log()?;
             let shares = match (machine, host) {
-                (Machine::Vm(vm), Some(host)) => host.share(vm, &member.config.run.mounts)?,
+                (Machine::Vm(vm), Some(host)) => {
+                    host.share(vm, &member.config.run.shared_mounts())?
+                }
                 _ => None,
             };
             let has = (log.is_some(), shares.is_some());

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{ProcessId, Stream};
+use crate::record::SocketNode;
 
 /// The root file system of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +114,19 @@ pub struct Create {
     /// The document's bind mounts that share a directory or a file of the host's.
     #[serde(default)]
     pub shares: Vec<Share>,
+    /// Sockets of the host's that the document has bind mounts of.
+    #[serde(default)]
+    pub sockets: Vec<Socket>,
+}
+
+/// A socket of the host's: at [`crate::record::GUEST_SOCKETS`] the agent listens for connections, which it tells the monitor
+/// of ([`super::FromAgent::Connected`]). All containers that name it share it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    /// Of the share, a file's name.
+    pub name: String,
+    /// Its owner and permissions.
+    pub node: SocketNode,
 }
 
 /// A bind mount of a container's document that shares a directory or a file of the host's.

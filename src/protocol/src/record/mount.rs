@@ -9,6 +9,8 @@ use crate::fs::Cache;
 
 /// Where an agent in a VM shows shares, each by its name.
 pub const GUEST_SHARES: &str = "/hull/shares";
+/// Where an agent in a VM listens for connections to sockets of the host's, each by its share's name.
+pub const GUEST_SOCKETS: &str = "/hull/sockets";
 /// The label of a volume that was made without a name: Docker's.
 pub const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
 
@@ -31,12 +33,26 @@ pub struct Mount {
     pub submounts: Submounts,
     /// It is a file, not a directory.
     pub single_file: bool,
+    /// It is a Unix socket. A VM's containers do not see it as a file: connections to it are forwarded.
+    #[serde(default)]
+    pub socket: Option<SocketNode>,
     /// What a guest may remember of it.
     pub cache: Cache,
     /// Where it is an empty directory when the container starts, it is given the image's content at `destination` first.
     pub fill: bool,
     /// Docker's word for its options, for `inspect`.
     pub mode: String,
+}
+
+/// How a socket's node looks to containers: as it did on the host when the first was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketNode {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permissions, as of chmod(2).
+    pub mode: u32,
 }
 
 /// What is mounted.

@@ -209,6 +209,7 @@ mod tests {
             read_only: true,
             submounts: Submounts::Alike,
             single_file: false,
+            socket: None,
             cache: engine::protocol::fs::Cache::Shared,
             fill: false,
             mode: "ro".into(),

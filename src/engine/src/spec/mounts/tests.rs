@@ -149,6 +149,7 @@ fn share(destination: &str, read_only: bool, submounts: Submounts) -> record::Mo
         read_only,
         submounts,
         single_file: false,
+        socket: None,
         cache: protocol::fs::Cache::Shared,
         fill: false,
         mode: String::new(),

@@ -81,6 +81,7 @@ impl Session {
                 status,
                 oom_killed,
             } => self.exited(&process, status, oom_killed),
+            FromAgent::Connected { socket, connection } => self.connected(socket, connection),
         }
     }
 

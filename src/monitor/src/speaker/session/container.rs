@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use protocol::agent::{
     Create, Failure, FailureKind, Layer, Mount, Network, PidNamespace, Request, Root, Share,
-    Writable,
+    Socket, Writable,
 };
 use protocol::monitor::{Exit, Measured};
 use protocol::record::ContainerConfig;
@@ -231,6 +231,8 @@ impl Session {
             Err(failure) => return self.start_failed(id, failure),
         };
         let (network, pid) = (self.network_of(id), self.setting.shared_pid);
+        // A native container has the host's sockets themselves.
+        let forwards = matches!(self.setting.writes, Writes::Disk { .. });
         let interface = self.setting.interface.clone();
         let Some(container) = self.containers.get_mut(id) else {
             return;
@@ -260,9 +262,21 @@ impl Session {
             shares: run
                 .mounts
                 .iter()
+                .filter(|mount| !forwards || mount.socket.is_none())
                 .map(|mount| Share {
                     destination: mount.destination.clone(),
                     fill: mount.fill,
+                })
+                .collect(),
+            sockets: run
+                .mounts
+                .iter()
+                .filter(|_| forwards)
+                .filter_map(|mount| {
+                    Some(Socket {
+                        name: mount.share.clone(),
+                        node: mount.socket?,
+                    })
                 })
                 .collect(),
         };

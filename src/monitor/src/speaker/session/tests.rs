@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::*;
 
+mod forward;
 mod hazards;
 mod health;
 mod order;
@@ -207,6 +208,9 @@ impl World {
                 for port in ports {
                     self.open.remove(&port);
                 }
+            }
+            Action::Join { connection, port } => {
+                self.log.push(format!("join {connection} at {port}"));
             }
             Action::Place { container } => self.session.placed(&container, Ok(Vec::new())),
             Action::Attach { ask, primary, .. } => {
