@@ -12,12 +12,13 @@ use crate::devices::Tap;
 /// its boot.
 pub(crate) const STATE: &str = "/run/hull";
 
-/// A container's place on the bridge.
+/// A container's place on the bridge. Dropped, it is given back.
 #[derive(Debug)]
 pub(crate) struct Attached {
     tap: Option<Tap>,
     interface: Interface,
-    lease: Lease,
+    /// `None` in the speaker, whose it is not.
+    lease: Option<Lease>,
 }
 
 impl Attached {
@@ -32,7 +33,7 @@ impl Attached {
         Ok(Attached {
             tap: Some(tap),
             interface,
-            lease: attachment.lease,
+            lease: Some(attachment.lease),
         })
     }
 
@@ -42,7 +43,7 @@ impl Attached {
         Ok(Attached {
             tap: None,
             interface: interface(attachment.interface),
-            lease: attachment.lease,
+            lease: Some(attachment.lease),
         })
     }
 
@@ -61,10 +62,18 @@ impl Attached {
         self.interface.clone()
     }
 
-    /// Gives everything back.
-    pub(crate) fn detach(self) {
-        drop(self.tap);
-        if let Err(error) = self.lease.release() {
+    /// Leaves it to the parent of this process, of which this value is a copy.
+    pub(crate) fn part(&mut self) {
+        self.lease = None;
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.tap = None;
+        if let Some(lease) = self.lease.take()
+            && let Err(error) = lease.release()
+        {
             tracing::warn!(%error, "the container's address was not released; the next command tries again");
         }
     }

@@ -97,7 +97,8 @@ pub(crate) enum Measurable {
     Elsewhere(measure::Pids),
 }
 
-/// The warden's part of a machine: what takes rights. Dropped, it is taken down.
+/// The warden's part of a machine: what takes rights. Dropped, it is taken down: hull-fs, the process, its cgroup, its place
+/// on the network.
 #[derive(Debug)]
 pub(crate) struct HostSide {
     /// In the process's cgroup, which goes with that.
@@ -148,11 +149,14 @@ impl Machine {
 
     /// Leaves the warden's part to the warden, which writes to `status` how the process ended. Opens what measuring its
     /// memory needs only if the machine is `measured`: files of hull-vmm's memory, which other speakers do not hold.
-    pub(crate) fn leave_host(&mut self, status: OwnedFd, measured: bool) -> io::Result<()> {
-        self.network = None;
+    pub(crate) fn leave_host(&mut self, status: &OwnedFd, measured: bool) -> io::Result<()> {
+        if let Some(mut network) = self.network.take() {
+            network.part();
+        }
         if let Some(mut shares) = self.shares.take() {
             shares.part();
         }
+        let status = status.try_clone()?;
         match &mut self.backend {
             Backend::Vm(side) => {
                 side.vmm.process.part(status);
@@ -264,15 +268,6 @@ impl HostSide {
     /// Kills it.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
-    }
-
-    /// Takes everything down: the process, its cgroup, its place on the network.
-    pub(crate) fn take_down(self) {
-        drop(self.shares);
-        drop(self.process);
-        if let Some(network) = self.network {
-            network.detach();
-        }
     }
 }
 

@@ -114,16 +114,16 @@ impl Speaker {
             warden,
         } = parts;
         let poller = Poller::new()?;
+        // First: what is the warden's is not to be taken down here, whatever fails.
+        if let Some(machine) = &mut machine {
+            machine
+                .leave_host(&status, birth.config.measure)
+                .map_err(Error::Confine)?;
+        }
         let agent = machine
             .as_ref()
             .map(|machine| machine.control.try_clone().map(Agent::new))
             .transpose()?;
-        if let Some(machine) = &mut machine {
-            let status = status.try_clone()?;
-            machine
-                .leave_host(status, birth.config.measure)
-                .map_err(Error::Confine)?;
-        }
         confine(user, warden, words).map_err(Error::Confine)?;
         let mut streams = Streams::new();
         let mut health_files = BTreeMap::new();

@@ -116,9 +116,7 @@ impl Life {
             }
         };
         let reason = self.reason(ended);
-        if let Some(host) = self.host.take() {
-            host.take_down();
-        }
+        drop(self.host.take());
         if matches!(warden.config.machine, Machine::Native { .. }) {
             // What a hull-native that was killed has left running.
             for member in warden.members.iter_mut() {
