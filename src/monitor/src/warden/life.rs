@@ -83,10 +83,11 @@ impl Life {
     pub(super) fn watch(mut self, warden: &mut Warden) -> Result<After, Error> {
         let ended = loop {
             let ready = self.wait(warden)?;
-            if ready.shares
-                && let Some(host) = &mut self.host
-            {
-                host.shares_ended();
+            if let Some(host) = &mut self.host {
+                if ready.shares {
+                    host.shares_ended();
+                }
+                host.renew_leases();
             }
             if ready.machine {
                 self.machine_ended();
@@ -146,7 +147,8 @@ impl Life {
         let quit = self
             .quit_by
             .map(|by| by.saturating_duration_since(Instant::now()));
-        wait_for(&mut fds, retry.into_iter().chain(quit).min())?;
+        let waits = [retry, quit, host.and_then(HostSide::next_renewal)];
+        wait_for(&mut fds, waits.into_iter().flatten().min())?;
         let ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
         Ok(Ready {
             speaker: ready(0),
@@ -312,13 +314,13 @@ impl Life {
 
     fn load(&mut self, warden: &mut Warden, container: &str) -> Result<(), Breach> {
         let host = &mut self.host;
-        let machine = &warden.config.machine;
+        let (machine, root) = (&warden.config.machine, &warden.config.root);
         let opened = warden.members.load(container);
         let opened = opened.map_err(Unloaded::Member).and_then(|member| {
             let mut files = vec![member.open_config()?, member.open_health()?];
             let log = member.open_log()?;
             let shares = match (machine, host) {
-                (Machine::Vm(vm), Some(host)) => host.share(vm, &member.config.run.mounts)?,
+                (Machine::Vm(vm), Some(host)) => host.share(vm, root, &member.config.run.mounts)?,
                 _ => None,
             };
             let has = (log.is_some(), shares.is_some());
