@@ -10,7 +10,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use ::fs::{Links, Reply, Server};
-use protocol::fs::{Cache, MAX_MESSAGE_LEN};
+use protocol::fs::MAX_MESSAGE_LEN;
+use protocol::lease::Word;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::input::Input;
@@ -49,7 +50,7 @@ pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let kind = input.u8();
     let read_only = kind & 1 != 0;
-    let cache = [Cache::Shared, Cache::Exclusive][usize::from(kind >> 1 & 1)];
+    let is_leased = kind & 2 != 0;
     let outer = places::folder().join("shares");
     populate(&outer);
     let except = if read_only { None } else { Some("share") };
@@ -57,9 +58,13 @@ pub fn run(data: &[u8]) {
 
     let server = Server::new(Links::of_proc(), MOST_NODES);
     let share = place(&outer.join("share"));
-    server.add("s", share, read_only, cache).expect("a share");
+    let lease = is_leased.then(|| {
+        let lease = fs::File::open(outer.join("lease"));
+        lease.expect("it was made").into()
+    });
+    server.add("s", share, read_only, lease).expect("a share");
     let file = place(&outer.join("single"));
-    server.add("f", file, true, cache).expect("a share");
+    server.add("f", file, true, None).expect("a share");
     let mut guest = Guest {
         server,
         unique: 0,
@@ -185,6 +190,7 @@ fn populate(outer: &Path) {
     for file in ["secret", "single", "share/a", "share/d/f"] {
         fs::write(outer.join(file), file).expect("room in memory");
     }
+    fs::write(outer.join("lease"), Word::Alone.to_bytes()).expect("room in memory");
     for (name, target) in [
         ("out", "../secret"),
         ("up", ".."),

@@ -11,6 +11,7 @@ mod bundle;
 mod density;
 mod exec;
 mod sample;
+mod shares;
 mod table;
 
 /// What can be measured.
@@ -46,6 +47,18 @@ pub enum Bench {
         #[arg(long)]
         native: bool,
     },
+    /// Small files and a large one in a directory of the host and in a volume of a VM, beside a native container (root)
+    Shares {
+        /// How many small files
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+        files: u32,
+        /// How large the large one is, in MiB
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+        mib: u32,
+        /// How often each container does all of it
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+    },
 }
 
 /// Measures and prints.
@@ -64,6 +77,7 @@ pub fn run(what: Bench) -> Result<()> {
             memory_mib,
             native,
         }),
+        Bench::Shares { files, mib, runs } => shares::run(shares::Options { files, mib, runs }),
     }
 }
 

@@ -174,8 +174,11 @@ impl Engine {
             submounts: Submounts::Alike,
             single_file,
             socket: None,
-            // Another sandbox may come to it, or someone on the host: guests that run cannot be told yet.
-            cache: Cache::Shared,
+            // A directory of the user's is changed on the host as well.
+            cache: match options.contains_key("device") {
+                true => Cache::Shared,
+                false => Cache::Exclusive,
+            },
             fill: !asked.no_copy && subpath.as_os_str().is_empty(),
             // Docker's for a volume that was asked for.
             mode: if asked.name.is_some() { "z" } else { "" }.to_owned(),

@@ -62,6 +62,7 @@ const KVM_GET_IRQCHIP: u64 = 0xc208_ae62;
 const KVM_GET_CLOCK: u64 = 0x8030_ae7c;
 const TUNSETOFFLOAD: u64 = 0x4004_54d0;
 const FIONBIO: u64 = 0x5421;
+const FIONREAD: u64 = 0x541b;
 
 const F_GETFD: u64 = 1;
 const F_DUPFD_CLOEXEC: u64 = 1030;
@@ -260,6 +261,8 @@ pub const SHARES: Kind = Kind {
     calls: &[
         EVERY_THREAD,
         calls![
+            // What kind of file system a share lies on.
+            SYS_fstatfs,
             SYS_recvmsg(OneOf(2, &[MSG_CMSG_CLOEXEC])),
             SYS_statx,
         ],
@@ -285,12 +288,15 @@ pub const FILES: Kind = Kind {
             SYS_ftruncate,
             SYS_getdents64,
             SYS_getxattr,
+            SYS_ioctl(OneOf(1, &[FIONREAD])),
             SYS_linkat,
             SYS_listxattr,
             SYS_lseek,
             SYS_mkdirat,
             SYS_mknodat,
             SYS_openat,
+            // Whether a volume's lease is held still.
+            SYS_pread64,
             SYS_readlinkat,
             SYS_recvmsg(OneOf(2, &[MSG_CMSG_CLOEXEC])),
             SYS_removexattr,

@@ -70,10 +70,11 @@ pub fn run(socket: &OwnedFd, links: Links) -> Result<(), Error> {
                 name,
                 root,
                 read_only,
-                cache,
+                lease,
             } => {
                 let root = descriptors.take(root)?;
-                let answer = match server.add(&name, root, read_only, cache) {
+                let lease = lease.map(|lease| descriptors.take(lease)).transpose()?;
+                let answer = match server.add(&name, root, read_only, lease) {
                     Ok(()) => FromFs::Added { name },
                     Err(error) => FromFs::Refused {
                         name,

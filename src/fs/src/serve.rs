@@ -4,6 +4,9 @@
 //! fsync holds up none but others of its kind. Answers go out in any order. When the slow threads have all that they may, quick
 //! ones wait for them: back pressure, up to the guest.
 //!
+//! One quick thread has the turn to receive. It keeps it while it answers, unless more requests wait already: a guest that
+//! asks for one thing at a time is served by one thread, and none is woken in vain.
+//!
 //! A DESTROY is a barrier: what came before it is answered before it is, so that a guest that begins anew, with numbers that it
 //! used before, gets no answer to what it forgot.
 
@@ -38,30 +41,41 @@ struct Session {
     warned: AtomicBool,
 }
 
-/// Requests that were received and are not answered yet.
+/// Requests that were received and are not answered yet, but for the one of the thread that has the turn.
 #[derive(Debug, Default)]
 struct InFlight {
-    count: Mutex<usize>,
+    counted: Mutex<Counted>,
     none: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    requests: usize,
+    /// A thread waits until there are none: to wake none takes a system call, too.
+    is_awaited: bool,
 }
 
 impl InFlight {
     fn add(&self) {
-        *lock(&self.count) += 1;
+        lock(&self.counted).requests += 1;
     }
 
     fn done(&self) {
-        let mut count = lock(&self.count);
-        *count -= 1;
-        if *count == 0 {
+        let mut counted = lock(&self.counted);
+        counted.requests -= 1;
+        if counted.requests == 0 && counted.is_awaited {
             self.none.notify_all();
         }
     }
 
     /// Waits until there are none. None may be added meanwhile.
     fn wait(&self) {
-        let waited = self.none.wait_while(lock(&self.count), |count| *count > 0);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        let mut counted = lock(&self.counted);
+        counted.is_awaited = true;
+        let waited = self
+            .none
+            .wait_while(counted, |counted| counted.requests > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).is_awaited = false;
     }
 }
 
@@ -92,8 +106,8 @@ pub fn start(server: Arc<Server>, socket: OwnedFd) -> io::Result<()> {
 impl Session {
     fn serve(&self, slow: &SyncSender<Vec<u8>>) {
         let mut buffer = vec![0; MAX_MESSAGE_LEN];
+        let mut turn = lock(&self.turn);
         loop {
-            let turn = lock(&self.turn);
             let request = match packet::receive(&self.socket, &mut buffer) {
                 Ok(packet) if packet.len == 0 => sys::fork::exit(0),
                 // Descriptors that come along are nothing that was asked for: they are closed.
@@ -107,18 +121,29 @@ impl Session {
             if is(request, |opcode| opcode == abi::Opcode::DESTROY) {
                 self.in_flight.wait();
                 self.answer(request);
-                continue;
-            }
-            self.in_flight.add();
-            drop(turn);
-            if !is(request, abi::Opcode::may_be_slow) {
+            } else if is(request, abi::Opcode::may_be_slow) {
+                self.in_flight.add();
+                drop(turn);
+                if slow.send(request.to_vec()).is_err() {
+                    // The slow threads live as long as the process.
+                    return;
+                }
+                turn = lock(&self.turn);
+            } else if self.more_wait() {
+                self.in_flight.add();
+                drop(turn);
                 self.answer(request);
                 self.in_flight.done();
-            } else if slow.send(request.to_vec()).is_err() {
-                // The slow threads live as long as the process.
-                return;
+                turn = lock(&self.turn);
+            } else {
+                self.answer(request);
             }
         }
+    }
+
+    /// Whether further requests have come. That it cannot be found out costs no more than a thread that is woken in vain.
+    fn more_wait(&self) -> bool {
+        rustix::io::ioctl_fionread(&self.socket).is_ok_and(|waiting| waiting > 0)
     }
 
     fn serve_slow(&self, waiting: &Mutex<Receiver<Vec<u8>>>) {

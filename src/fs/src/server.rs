@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use protocol::fs::Cache;
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
@@ -74,15 +73,16 @@ impl Server {
         }
     }
 
-    /// Adds a share. `root` is O_PATH of the root of a mount of its own: a directory or a regular file.
+    /// Adds a share. `root` is O_PATH of the root of a mount of its own: a directory or a regular file. Under a lease
+    /// (`protocol::lease`) the guest may remember what it is told.
     pub fn add(
         &self,
         name: &str,
         root: OwnedFd,
         read_only: bool,
-        cache: Cache,
+        lease: Option<OwnedFd>,
     ) -> std::result::Result<(), Error> {
-        self.shares.add(name, root, read_only, cache)
+        self.shares.add(name, root, read_only, lease)
     }
 
     /// Removes a share: it cannot be looked up any more, and what the guest has looked up of it is gone (ESTALE). Files that

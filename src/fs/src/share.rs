@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use protocol::fs::{Cache, MAX_NAME_LEN};
+use protocol::fs::MAX_NAME_LEN;
+use protocol::lease::{VALIDITY, Word};
 use rustix::fs::FileType;
-use rustix::io::Errno;
+use rustix::io::{Errno, pread};
 
 use crate::{Result, host, lock};
 
 /// The most shares of one server: each is a mount of a container, and keeps a descriptor.
 const MAX_SHARES: usize = 4096;
-/// How long a guest may remember what only it changes, in seconds.
-const A_DAY_S: u64 = 24 * 60 * 60;
 
 /// Why a share is not served.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,10 @@ pub(crate) struct Share {
     /// O_PATH of its root.
     pub(crate) root: OwnedFd,
     read_only: bool,
-    cache: Cache,
+    /// The mount of its root, if that lies on a file system on which nothing is left to do when a file is closed.
+    quiet_mount: Option<u64>,
+    /// Of its volume; the descriptor keeps this share's byte of it locked.
+    lease: Option<OwnedFd>,
     removed: AtomicBool,
 }
 
@@ -82,17 +85,22 @@ impl Share {
         }
     }
 
-    /// How long a guest may believe names and attributes, in seconds.
-    pub(crate) fn valid_s(&self) -> u64 {
-        match self.cache {
-            Cache::Exclusive => A_DAY_S,
-            Cache::Shared => 0,
-        }
+    /// Whether closing a file of this mount does nothing on the host and cannot fail.
+    pub(crate) fn closes_quietly(&self, mount: u64) -> bool {
+        self.quiet_mount == Some(mount)
     }
 
-    /// Whether only the guest changes it.
-    pub(crate) fn is_exclusive(&self) -> bool {
-        self.cache == Cache::Exclusive
+    /// How long the guest may believe what it is told of names and attributes from now on: to be asked for each reply, as a
+    /// lease may end at any time.
+    pub(crate) fn validity(&self) -> Duration {
+        let Some(lease) = &self.lease else {
+            return Duration::ZERO;
+        };
+        let mut word = [0; Word::LEN];
+        match pread(lease, &mut word, 0) {
+            Ok(len) if Word::from_bytes(&word[..len]) == Word::Alone => VALIDITY,
+            _ => Duration::ZERO,
+        }
     }
 }
 
@@ -113,16 +121,17 @@ impl Shares {
         name: &str,
         root: OwnedFd,
         read_only: bool,
-        cache: Cache,
+        lease: Option<OwnedFd>,
     ) -> std::result::Result<(), Error> {
         let name = name.to_owned();
         if !is_name(&name) {
             return Err(Error::Name { name });
         }
-        let kind = match host::stat(&root) {
-            Ok(stat) => host::kind(&stat),
+        let stat = match host::stat(&root) {
+            Ok(stat) => stat,
             Err(source) => return Err(Error::Root { name, source }),
         };
+        let kind = host::kind(&stat);
         if !matches!(kind, FileType::Directory | FileType::RegularFile) {
             return Err(Error::Kind { name });
         }
@@ -136,9 +145,10 @@ impl Shares {
         shares.made += 1;
         let share = Share {
             number: shares.made,
+            quiet_mount: has_no_flush(&root).then_some(stat.stx_mnt_id),
             root,
             read_only,
-            cache,
+            lease,
             removed: AtomicBool::new(false),
         };
         shares.by_name.insert(name, Arc::new(share));
@@ -165,6 +175,15 @@ impl Shares {
         all.map(|(name, share)| (name.clone(), share.clone()))
             .collect()
     }
+}
+
+/// Whether this file system is one of those of Linux that do nothing when a descriptor is closed (no `flush` in their
+/// `file_operations`): writing back, and errors of it, are for fsync. Of overlayfs the upper one counts, which cannot be one
+/// over a network.
+fn has_no_flush(root: &OwnedFd) -> bool {
+    /// Of linux/magic.h: ext2 to ext4, XFS, Btrfs, tmpfs, overlayfs.
+    const LOCAL: [u32; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630];
+    rustix::fs::fstatfs(root).is_ok_and(|stat| LOCAL.contains(&(stat.f_type as u32)))
 }
 
 fn is_name(name: &str) -> bool {

@@ -4,6 +4,7 @@ mod attributes;
 mod files;
 mod guest;
 mod hostile;
+mod leases;
 mod list;
 mod model;
 mod mounts;
@@ -13,10 +14,9 @@ mod shares;
 mod tree;
 mod xattr;
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
-use protocol::fs::Cache;
 use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 
 use guest::Guest;
@@ -31,18 +31,27 @@ struct Shared {
 
 impl Shared {
     fn new() -> Self {
-        Self::with(false, Cache::Shared)
+        Self::with(false)
     }
 
-    fn with(read_only: bool, cache: Cache) -> Self {
+    fn with(read_only: bool) -> Self {
+        Self::begin(|guest, path| guest.share("s", path, read_only)).0
+    }
+
+    /// Under a lease, whose file is returned.
+    fn leased() -> (Self, File) {
+        Self::begin(|guest, path| guest.lease("s", path))
+    }
+
+    fn begin<T>(share: impl FnOnce(&Guest, &Path) -> T) -> (Self, T) {
         let outer = tempfile::tempdir().unwrap();
         fs::create_dir(outer.path().join("share")).unwrap();
         fs::write(outer.path().join("secret"), "outside").unwrap();
         as_in_the_jail();
         let mut guest = Guest::new();
-        guest.share("s", &outer.path().join("share"), read_only, cache);
+        let shared = share(&guest, &outer.path().join("share"));
         let root = guest.lookup(1, "s").unwrap().node;
-        Self { outer, guest, root }
+        (Self { outer, guest, root }, shared)
     }
 
     /// A path on the host.

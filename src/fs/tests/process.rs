@@ -7,9 +7,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command};
 
-use protocol::fs::{
-    CONTROL_FD, Cache, Descriptor, FromFs, LINKS_FD, MAX_MESSAGE_LEN, ToFs, WORDS_FD,
-};
+use protocol::fs::{CONTROL_FD, Descriptor, FromFs, LINKS_FD, MAX_MESSAGE_LEN, ToFs, WORDS_FD};
+use protocol::lease::{VALIDITY, Word};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use sys::packet;
 use sys::spawn::Inherit;
@@ -75,15 +74,21 @@ impl Process {
     }
 
     fn share(&self, name: &str, path: &Path) -> FromFs {
+        self.share_under(name, path, None)
+    }
+
+    fn share_under(&self, name: &str, path: &Path, lease: Option<&File>) -> FromFs {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty()).unwrap();
         let message = ToFs::Add {
             name: name.to_owned(),
             root: Descriptor(0),
             read_only: false,
-            cache: Cache::Shared,
+            lease: lease.map(|_| Descriptor(1)),
         };
-        self.tell(&message, &[root.as_fd()]);
+        let lease = lease.map(AsFd::as_fd);
+        let descriptors: Vec<_> = [root.as_fd()].into_iter().chain(lease).collect();
+        self.tell(&message, &descriptors);
         let mut buffer = [0; 4096];
         let answer = packet::receive(&self.control, &mut buffer).unwrap();
         serde_json::from_slice(&buffer[..answer.len]).unwrap()
@@ -187,6 +192,34 @@ fn a_file_is_made_and_its_descriptor_comes_along() {
     let mut text = String::new();
     file.unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "data");
+}
+
+#[test]
+fn what_a_lease_says_counts_from_the_next_reply_on_and_its_lock_goes_with_the_share() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lease");
+    let say = |word: Word| fs::write(&path, word.to_bytes()).unwrap();
+    say(Word::Alone);
+    let lock = File::open(&path).unwrap();
+    assert!(sys::range_lock::try_share(&lock, 7).unwrap());
+    let mut process = Process::serving();
+    let added = process.share_under("s", folder.path(), Some(&lock));
+    drop(lock);
+    assert_eq!(added, FromFs::Added { name: "s".into() });
+    process.done(INIT, 0, &u32s(&[7, 41, 4096, u32::MAX]));
+    let root = number(&process.done(LOOKUP, 1, b"s\0"));
+    let shared = Word::Shared { forgotten_ns: 0 };
+    for (word, valid) in [(Word::Alone, VALIDITY.as_secs()), (shared, 0)] {
+        say(word);
+        assert_eq!(number(&process.done(GETATTR, root, &u64s(&[0, 0]))), valid);
+    }
+    let file = File::options().write(true).open(&path).unwrap();
+    let is_locked = || sys::range_lock::is_locked(&file, 1..=9).unwrap();
+    assert!(is_locked());
+    process.tell(&ToFs::Remove { name: "s".into() }, &[]);
+    // Answered behind it.
+    process.share("t", folder.path());
+    assert!(!is_locked());
 }
 
 #[test]

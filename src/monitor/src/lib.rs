@@ -39,6 +39,7 @@ mod events;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod jail;
+mod lease;
 mod link;
 mod machine;
 mod measure;

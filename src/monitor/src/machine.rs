@@ -9,8 +9,9 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
-use protocol::agent::{self, CONTROL_PORT, Failure, FailureKind, Interface, LayerExtent};
+use protocol::agent::{self, CONTROL_PORT, Failure, FailureKind, Interface};
 use protocol::monitor::Began;
 use protocol::record::{LayerFile, Machine as Kind, Mount, SandboxConfig, SandboxKind, Vm};
 use protocol::timeline::Nanos;
@@ -18,13 +19,18 @@ use sys::signalfd::SignalFd;
 
 use crate::bridge::Attached;
 use crate::console::Console;
-use crate::devices::{Begin, LAYER_ALIGN_BYTES, LAYERS_LEN_BYTES, Own};
+use crate::devices::{Begin, Own};
 use crate::native::{self, Native, Ports};
 use crate::process::{Ended, Process};
-use crate::shares::{self, Shares};
+use crate::shares::{self, NativeUse, Shares};
 use crate::template::{Beginning, NoVm};
 use crate::vmm::{self, Vmm};
 use crate::{chain, measure};
+
+mod layers;
+
+use layers::LayerTable;
+pub(crate) use layers::NewLayer;
 
 /// Why a machine cannot be started or used.
 #[derive(Debug, thiserror::Error)]
@@ -61,11 +67,9 @@ pub(crate) struct Machine {
     pub(crate) interface: Option<Interface>,
     network: Option<Attached>,
     shares: Option<Shares>,
+    native_use: Option<NativeUse>,
     layers: LayerTable,
 }
-
-/// A layer that is not on the layer device: its index among those asked for, and the offset that it is to have.
-pub(crate) type NewLayer = (usize, u64);
 
 /// What stands behind the agent's connection.
 #[derive(Debug)]
@@ -104,6 +108,8 @@ pub(crate) struct HostSide {
     /// In the process's cgroup, which goes with that.
     shares: Option<Shares>,
     process: Process,
+    /// Given up after the process has ended.
+    _native_use: Option<NativeUse>,
     network: Option<Attached>,
     /// The machine was ended because hull-fs had.
     without_shares: bool,
@@ -122,7 +128,7 @@ impl Machine {
         let started = match &config.machine {
             Kind::Vm(vm) => start_vm(config, vm, folder, layers, mounts, quit),
             Kind::Native { program } => {
-                start_native(config, program, folder).map(|machine| (machine, Vec::new()))
+                start_native(config, program, folder, mounts).map(|machine| (machine, Vec::new()))
             }
         };
         started.map_err(|fault| Failure::new(FailureKind::Other, chain(&fault)))
@@ -143,6 +149,7 @@ impl Machine {
             process,
             network: self.network,
             shares: self.shares,
+            _native_use: self.native_use,
             without_shares: false,
         }
     }
@@ -153,6 +160,7 @@ impl Machine {
         if let Some(mut network) = self.network.take() {
             network.part();
         }
+        self.native_use = None;
         if let Some(mut shares) = self.shares.take() {
             shares.part();
         }
@@ -221,6 +229,7 @@ impl HostSide {
     pub(crate) fn share(
         &mut self,
         vm: &Vm,
+        root: &Path,
         mounts: &[Mount],
     ) -> Result<Option<OwnedFd>, shares::Error> {
         if mounts.is_empty() {
@@ -229,9 +238,22 @@ impl HostSide {
         if let Some(shares) = &mut self.shares {
             return shares.add(mounts).map(|()| None);
         }
-        let (shares, socket) = Shares::start(vm.fs.as_deref(), self.process.cgroup(), mounts)?;
+        let cgroup = self.process.cgroup();
+        let (shares, socket) = Shares::start(vm.fs.as_deref(), root, cgroup, mounts)?;
         self.shares = Some(shares);
         Ok(Some(socket))
+    }
+
+    /// How long until [`HostSide::renew_leases`] has something to do, if it ever has.
+    pub(crate) fn next_renewal(&self) -> Option<Duration> {
+        self.shares.as_ref().and_then(Shares::next_renewal)
+    }
+
+    /// When it is time: lets the guest remember again of volumes that are its own again.
+    pub(crate) fn renew_leases(&mut self) {
+        if let Some(shares) = &mut self.shares {
+            shares.renew();
+        }
     }
 
     /// Shares no more than these.
@@ -316,6 +338,7 @@ fn start_vm(
         interface: network.as_ref().map(Attached::interface),
         network,
         shares,
+        native_use: None,
         layers: table,
     };
     Ok((machine, notice.into_iter().collect()))
@@ -368,7 +391,8 @@ fn start_vmm(
     let shares = match mounts {
         [] => None,
         mounts => {
-            let (shares, socket) = Shares::start(vm.fs.as_deref(), vmm.process.cgroup(), mounts)?;
+            let cgroup = vmm.process.cgroup();
+            let (shares, socket) = Shares::start(vm.fs.as_deref(), &config.root, cgroup, mounts)?;
             vmm.serve_fs(socket)?;
             Some(shares)
         }
@@ -389,7 +413,13 @@ fn keeps_disk(config: &SandboxConfig) -> io::Result<bool> {
     Ok(!member.config.auto_remove)
 }
 
-fn start_native(config: &SandboxConfig, program: &Path, folder: &Path) -> Result<Machine, Fault> {
+fn start_native(
+    config: &SandboxConfig,
+    program: &Path,
+    folder: &Path,
+    mounts: &[Mount],
+) -> Result<Machine, Fault> {
+    let native_use = NativeUse::begin(&config.root, mounts)?;
     let Native {
         process,
         control,
@@ -405,79 +435,7 @@ fn start_native(config: &SandboxConfig, program: &Path, folder: &Path) -> Result
         interface: network.as_ref().map(Attached::interface),
         network,
         shares: None,
+        native_use: Some(native_use),
         layers: LayerTable::default(),
     })
-}
-
-/// Which layer lies where on the layer device. A layer that several containers have lies there once.
-#[derive(Debug, Default)]
-struct LayerTable {
-    placed: Vec<(LayerFile, LayerExtent)>,
-    end_bytes: u64,
-}
-
-impl LayerTable {
-    /// The places of `layers`, and of those that are new the index and the offset.
-    fn place(&mut self, layers: &[LayerFile]) -> Result<(Vec<LayerExtent>, Vec<NewLayer>), Fault> {
-        let (mut places, mut new) = (Vec::new(), Vec::new());
-        for (index, layer) in layers.iter().enumerate() {
-            let known = self.placed.iter().find(|(known, _)| known == layer);
-            if let Some((_, extent)) = known {
-                places.push(*extent);
-                continue;
-            }
-            let extent = LayerExtent {
-                offset_bytes: self.end_bytes,
-                len_bytes: layer.len_bytes,
-            };
-            let end = extent.offset_bytes.checked_add(layer.len_bytes);
-            let end = end.and_then(|end| end.checked_next_multiple_of(LAYER_ALIGN_BYTES));
-            match end.filter(|end| *end <= LAYERS_LEN_BYTES) {
-                Some(end) => self.end_bytes = end,
-                None => return Err(Fault::NoRoom(layer.path.clone())),
-            }
-            self.placed.push((layer.clone(), extent));
-            places.push(extent);
-            new.push((index, extent.offset_bytes));
-        }
-        Ok((places, new))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn layer(name: &str, len_bytes: u64) -> LayerFile {
-        LayerFile {
-            path: name.into(),
-            len_bytes,
-        }
-    }
-
-    #[test]
-    fn a_layer_lies_on_the_device_once_and_new_ones_come_behind() {
-        let mut table = LayerTable::default();
-        let (a, b, c) = (
-            layer("a", 4096),
-            layer("b", LAYER_ALIGN_BYTES + 4096),
-            layer("c", 4096),
-        );
-        let (first, new) = table.place(&[a.clone(), b.clone()]).unwrap();
-        assert_eq!(new, [(0, 0), (1, LAYER_ALIGN_BYTES)]);
-        let (second, new) = table.place(&[c, b, a]).unwrap();
-        assert_eq!(new, [(0, 3 * LAYER_ALIGN_BYTES)]);
-        assert_eq!((second[1], second[2]), (first[1], first[0]));
-    }
-
-    #[test]
-    fn a_device_that_is_full_takes_no_more() {
-        let mut table = LayerTable::default();
-        let big = layer("big", LAYERS_LEN_BYTES - LAYER_ALIGN_BYTES);
-        table.place(&[big]).unwrap();
-        table.place(&[layer("last", 4096)]).unwrap();
-        let refused = table.place(&[layer("more", 4096)]).unwrap_err();
-        assert!(refused.to_string().contains("more"));
-        assert!(table.place(&[layer("endless", u64::MAX)]).is_err());
-    }
 }

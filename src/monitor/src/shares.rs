@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! warden: start --fork--> in the jail, with one end of a socketpair to hull-vmm; the other goes to hull-vmm (ServeFs)
-//!         add   --------> the path opened without a symlink, cloned as a detached mount, its attributes set
+//!         add   --------> the path opened without a symlink, cloned as a detached mount, its attributes set; of a volume
+//!                         also its part in the volume's lease
+//!         renew, now and then: a volume that is this VM's alone again may be remembered again
 //! ```
 //!
 //! Invariants: what hull-fs is given is a mount of its own without a parent, so that no `..` leads out of it; a read-only share
-//! is mounted so. It ends when its socket is closed or the warden dies; a VM does not outlive it (lifecycle H26).
+//! is mounted so. It ends when its socket is closed or the warden dies; a VM does not outlive it (lifecycle H26). A share of a
+//! volume takes part in its lease before hull-fs has it, and is not used before what other guests know is forgotten (H27).
 //! Deliberately absent: hull-fs of an ordinary user, who may make neither such mounts nor other users' files.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,18 +18,21 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use protocol::fs::{Descriptor, FromFs, MAX_DOCUMENT_LEN, ToFs};
+use protocol::fs::{Cache, Descriptor, FromFs, MAX_DOCUMENT_LEN, ToFs};
 use protocol::record::{Mount, Submounts};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use sys::fork::Child;
 use sys::mount::{Attributes, set_attributes};
 
+use crate::lease::{self, Joined, Lease};
 use crate::process::{is_ready, reap};
 use crate::{chain, jail};
 
 /// How long hull-fs may take to answer: it only looks at what it is given. A file server that does not answer takes longer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often it is looked whether volumes are this VM's alone again.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why directories cannot be shared.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +59,15 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
+    /// The lease of the volume that the path lies in.
+    #[error("cannot use the lease of the volume at {folder}")]
+    Lease {
+        /// The volume's folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A message to hull-fs, or from it.
     #[error("cannot talk to hull-fs")]
     Talk(#[source] io::Error),
@@ -68,14 +83,27 @@ pub(crate) struct Shares {
     child: Option<Child>,
     control: OwnedFd,
     words: OwnedFd,
-    /// Names of the shares that it serves.
-    served: BTreeSet<String>,
+    /// Where hull keeps its state, without symlinks: volumes lie in it.
+    root: PathBuf,
+    /// The shares that it serves by name, each with the lease by which its guest may remember.
+    served: BTreeMap<String, Option<Lease>>,
+    /// When leases are looked at again.
+    renewal: Instant,
+}
+
+/// A share that hull-fs is about to get.
+struct New<'a> {
+    mount: &'a Mount,
+    root: OwnedFd,
+    /// Of a volume.
+    joined: Option<Joined>,
 }
 
 impl Shares {
     /// Starts a hull-fs with these shares. Returns it with hull-vmm's end of its socket.
     pub(crate) fn start(
         program: Option<&Path>,
+        root: &Path,
         cgroup: Option<BorrowedFd<'_>>,
         mounts: &[Mount],
     ) -> Result<(Shares, OwnedFd), Error> {
@@ -83,6 +111,7 @@ impl Shares {
             return Err(Error::NotRoot);
         }
         let program = program.ok_or(Error::NoProgram)?;
+        let root = real(root)?;
         let (control, their_control) = sys::packet::pair().map_err(Error::Talk)?;
         let (fuse, their_fuse) = sys::packet::pair().map_err(Error::Talk)?;
         let jailed = jail::spawn_fs(program, their_control, cgroup)?;
@@ -90,47 +119,91 @@ impl Shares {
             child: Some(jailed.child),
             control,
             words: jailed.words,
-            served: BTreeSet::new(),
+            root,
+            served: BTreeMap::new(),
+            renewal: Instant::now() + RENEWAL_INTERVAL,
         };
         let start = ToFs::Start {
             build: protocol::BUILD.into(),
             fuse: Descriptor(0),
         };
-        shares.send(&start, Some(their_fuse.as_fd()))?;
+        shares.send(&start, &[their_fuse.as_fd()])?;
         shares.add(mounts)?;
         Ok((shares, fuse))
     }
 
-    /// Shares these, too. One that cannot be opened leaves all as they are, one that hull-fs refuses leaves the others.
+    /// Shares these, too. One that cannot be opened leaves all as they are, one that hull-fs refuses leaves the others. Returns
+    /// when no other guest remembers anything of a volume that is among them.
     pub(crate) fn add(&mut self, mounts: &[Mount]) -> Result<(), Error> {
         let mut new = BTreeMap::new();
         for mount in mounts {
-            if !self.served.contains(&mount.share) && !new.contains_key(&mount.share) {
+            if !self.served.contains_key(&mount.share) && !new.contains_key(&mount.share) {
                 let root = detached(mount).map_err(|source| Error::Mount {
                     path: mount.path.clone(),
                     source,
                 })?;
-                new.insert(&mount.share, (mount, root));
+                let joined = join(&self.root, mount, mount.cache == Cache::Exclusive)?;
+                let share = New {
+                    mount,
+                    root,
+                    joined,
+                };
+                new.insert(mount.share.clone(), share);
             }
         }
         // Every one that is sent is answered.
-        for (mount, root) in new.values() {
+        for (name, share) in &new {
+            let mut descriptors = vec![share.root.as_fd()];
+            let lease = share.joined.as_ref().map(|joined| {
+                descriptors.push(joined.lock.as_fd());
+                Descriptor(1)
+            });
             let add = ToFs::Add {
-                name: mount.share.clone(),
+                name: name.clone(),
                 root: Descriptor(0),
-                read_only: mount.read_only,
-                cache: mount.cache,
+                read_only: share.mount.read_only,
+                lease,
             };
-            self.send(&add, Some(root.as_fd()))?;
+            self.send(&add, &descriptors)?;
         }
         let mut result = Ok(());
-        for _ in new {
+        let mut wait = Duration::ZERO;
+        for _ in 0..new.len() {
             match self.await_answer()? {
-                Ok(name) => drop(self.served.insert(name)),
+                Ok(name) => {
+                    let share = new.remove(&name);
+                    let may_remember = share
+                        .as_ref()
+                        .is_some_and(|share| share.mount.cache == Cache::Exclusive);
+                    let joined = share.and_then(|share| share.joined);
+                    wait = wait.max(joined.as_ref().map_or(Duration::ZERO, |joined| joined.wait));
+                    let lease = joined.map(|joined| joined.lease).filter(|_| may_remember);
+                    self.served.insert(name, lease);
+                }
                 Err(refusal) => result = Err(refusal),
             }
         }
+        std::thread::sleep(wait);
         result
+    }
+
+    /// How long until [`Shares::renew`] has something to do; `None` if it never has.
+    pub(crate) fn next_renewal(&self) -> Option<Duration> {
+        let has_leases = self.served.values().any(Option::is_some);
+        has_leases.then(|| self.renewal.saturating_duration_since(Instant::now()))
+    }
+
+    /// When it is time: lets the guest remember again of volumes that no one else uses any more.
+    pub(crate) fn renew(&mut self) {
+        if Instant::now() < self.renewal {
+            return;
+        }
+        self.renewal = Instant::now() + RENEWAL_INTERVAL;
+        for (name, lease) in &self.served {
+            if let Some(Err(error)) = lease.as_ref().map(Lease::renew) {
+                tracing::debug!(%error, name, "a volume's lease was not renewed: its guest remembers nothing");
+            }
+        }
     }
 
     /// Shares no more than these. What cannot be told goes with hull-fs.
@@ -138,13 +211,13 @@ impl Shares {
         let kept: BTreeSet<&String> = mounts.iter().map(|mount| &mount.share).collect();
         let gone: Vec<String> = self
             .served
-            .iter()
+            .keys()
             .filter(|name| !kept.contains(name))
             .cloned()
             .collect();
         for name in gone {
             self.served.remove(&name);
-            if let Err(error) = self.send(&ToFs::Remove { name }, None) {
+            if let Err(error) = self.send(&ToFs::Remove { name }, &[]) {
                 tracing::warn!(error = %chain(&error), "hull-fs is not told that a share has ended");
             }
         }
@@ -176,10 +249,9 @@ impl Shares {
         }
     }
 
-    fn send(&self, message: &ToFs, descriptor: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+    fn send(&self, message: &ToFs, descriptors: &[BorrowedFd<'_>]) -> Result<(), Error> {
         let bytes = serde_json::to_vec(message).map_err(|error| Error::Talk(error.into()))?;
-        sys::packet::send(&self.control, &bytes, descriptor.as_slice())
-            .map_err(|error| self.gone(error))
+        sys::packet::send(&self.control, &bytes, descriptors).map_err(|error| self.gone(error))
     }
 
     /// The name of the share that is served, or why one is not.
@@ -215,6 +287,47 @@ impl Drop for Shares {
             reap(&child);
         }
     }
+}
+
+/// Where native containers use volumes: other guests are told nothing more that they may remember of these until the value is
+/// dropped.
+#[derive(Debug)]
+pub(crate) struct NativeUse {
+    _locks: Vec<OwnedFd>,
+}
+
+impl NativeUse {
+    /// Begins, when no guest remembers anything of the volumes among the mounts.
+    pub(crate) fn begin(root: &Path, mounts: &[Mount]) -> Result<NativeUse, Error> {
+        let root = real(root)?;
+        let mut joined = Vec::new();
+        for mount in mounts {
+            joined.extend(join(&root, mount, false)?);
+        }
+        let wait = joined.iter().map(|joined| joined.wait).max();
+        std::thread::sleep(wait.unwrap_or_default());
+        Ok(NativeUse {
+            _locks: joined.into_iter().map(|joined| joined.lock).collect(),
+        })
+    }
+}
+
+/// Takes part in the lease of the volume that a mount lies in, if it does.
+fn join(root: &Path, mount: &Mount, may_remember: bool) -> Result<Option<Joined>, Error> {
+    let Some(folder) = lease::volume_of(root, &mount.path) else {
+        return Ok(None);
+    };
+    match Lease::join(&folder, may_remember) {
+        Ok(joined) => Ok(Some(joined)),
+        Err(source) => Err(Error::Lease { folder, source }),
+    }
+}
+
+fn real(root: &Path) -> Result<PathBuf, Error> {
+    std::fs::canonicalize(root).map_err(|source| Error::Mount {
+        path: root.to_owned(),
+        source,
+    })
 }
 
 /// A mount of what is at the path that has no parent, with the attributes of a share.

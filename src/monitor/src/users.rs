@@ -91,7 +91,7 @@ fn take_from(path: &Path) -> Result<Users, Error> {
     sys::random::fill(&mut start).map_err(Error::File)?;
     let start = u32::from_ne_bytes(start) % PAIRS;
     for number in (start..PAIRS).chain(0..start) {
-        if sys::range_lock::try_lock(&file, number).map_err(Error::File)? {
+        if sys::range_lock::try_lock(&file, number.into()).map_err(Error::File)? {
             return Ok(Users {
                 number,
                 _file: file,

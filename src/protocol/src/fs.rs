@@ -50,8 +50,10 @@ pub enum ToFs {
         root: Descriptor,
         /// Refuse every change; the mount is read-only as well.
         read_only: bool,
-        /// What the guest may remember of it.
-        cache: Cache,
+        /// The lease of its volume, open for reading: this share's byte of it is locked by the descriptor, which is kept for as
+        /// long as the share is served. Without one the guest may remember nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lease: Option<Descriptor>,
     },
     /// A share that is not wanted any more: it cannot be looked up again. Files that are open stay open. No answer.
     Remove {
@@ -64,7 +66,7 @@ pub enum ToFs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cache {
-    /// Everything: no one else changes it.
+    /// While no one else uses it, everything, for [`crate::lease::VALIDITY`].
     Exclusive,
     /// Nothing: what others change is seen at the next look.
     Shared,

@@ -5,6 +5,7 @@
 //! - [`vmm`]: monitor to hull-vmm, over the one SOCK_SEQPACKET socket that hull-vmm inherits.
 //! - [`fs`]: warden to hull-fs, which serves shared directories.
 //! - [`layer`]: a layer's image to those that mount it.
+//! - [`lease`]: wardens to each other and to hull-fs, about a volume.
 //! - [`monitor`]: a client (the engine) to a monitor, over the sandbox's Unix socket.
 //! - [`record`]: what is on disk of sandboxes and containers.
 //!
@@ -15,6 +16,7 @@ pub mod agent;
 pub mod frame;
 pub mod fs;
 pub mod layer;
+pub mod lease;
 pub mod monitor;
 pub mod record;
 pub mod timeline;

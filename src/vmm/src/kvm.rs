@@ -8,7 +8,9 @@
 use std::os::fd::{IntoRawFd, OwnedFd};
 
 use arch::layout::{self, KVM_IDENTITY_MAP, KVM_TSS};
-use devices::virtio::mmio::{Mmio, registers::QUEUE_NOTIFY};
+use devices::virtio::DeviceId;
+use devices::virtio::mmio::Mmio;
+use devices::virtio::mmio::registers::{INTERRUPT_ACK, INTERRUPT_USED_BUFFER, QUEUE_NOTIFY};
 use kvm_bindings::{
     KVM_API_VERSION, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
     KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_clock_data, kvm_cpuid_entry2, kvm_irqchip,
@@ -16,7 +18,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use memory::{Memory, PAGE_BYTES, Ram, Slot};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use crate::snapshot::Chips;
 
@@ -66,6 +68,9 @@ pub enum Error {
         /// The most.
         max: usize,
     },
+    /// There is no descriptor left.
+    #[error("cannot make an eventfd for a device")]
+    EventFd(#[source] std::io::Error),
     /// An ioctl failed.
     #[error("{ioctl} failed")]
     Ioctl {
@@ -248,7 +253,22 @@ impl Vm {
                 .register_ioevent(kick, &notify, queue as u32)
                 .map_err(failed("KVM_IOEVENTFD"))?;
         }
+        if device.id() == DeviceId::FS {
+            self.acknowledge_in_kvm(index)?;
+        }
         self.interrupt(device.irqfd(), layout::virtio_gsi(index))
+    }
+
+    /// Lets KVM end the driver's acknowledgement of used buffers, and of nothing else, without an exit: the bit stays set in the
+    /// interrupt status, so that a driver looks at its queues once too often when the configuration has changed. For the
+    /// device whose driver waits for each request; others would be interrupted for nothing whenever they begin from a snapshot.
+    fn acknowledge_in_kvm(&self, index: usize) -> Result<(), Error> {
+        let address = IoEventAddress::Mmio(layout::virtio_mmio(index).0 + INTERRUPT_ACK);
+        // Nothing reads it; KVM keeps it.
+        let unread = EventFd::new(EFD_CLOEXEC).map_err(Error::EventFd)?;
+        self.fd
+            .register_ioevent(&unread, &address, INTERRUPT_USED_BUFFER)
+            .map_err(failed("KVM_IOEVENTFD"))
     }
 
     /// A write of `eventfd` raises interrupt `gsi`.

@@ -12,6 +12,7 @@ use sys::packet;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::spec::{InHeader, Opcode, release_in, u64_at};
+use super::worker::SOCKET;
 
 /// The bit of `unique` that marks the device's own requests. A guest counts from 2 and never gets there.
 const OWN: u64 = 1 << 63;
@@ -82,7 +83,7 @@ impl Link {
         wakeups.ctl(
             operation,
             self.socket.as_raw_fd(),
-            EpollEvent::new(events, 0),
+            EpollEvent::new(events, SOCKET),
         )
     }
 

@@ -12,30 +12,39 @@ impl Session<'_, '_> {
     /// Takes what hull-fs has sent; `true` if there may be more.
     pub(super) fn take_replies(&mut self) -> bool {
         let mut buffer = std::mem::take(&mut self.worker.buffer);
-        let more = (0..MAX_BATCH).all(|_| self.take_reply(&mut buffer));
+        for _ in 0..MAX_BATCH {
+            if !self.replies_wait {
+                break;
+            }
+            self.take_reply(&mut buffer);
+        }
         self.worker.buffer = buffer;
-        more
+        self.replies_wait
     }
 
-    fn take_reply(&mut self, buffer: &mut [u8]) -> bool {
+    fn take_reply(&mut self, buffer: &mut [u8]) {
         let received = match &self.worker.link {
             Some(link) => link.receive(buffer),
             None => Received::Nothing,
         };
         match received {
-            Received::Nothing => return false,
+            Received::Nothing => self.replies_wait = false,
             Received::Gone => {
+                self.replies_wait = false;
                 self.hull_fs_is_gone();
-                return false;
             }
             Received::Packet {
                 len,
                 descriptors,
                 lost,
-            } => self.deliver(&buffer[..len], descriptors, lost),
+            } => {
+                self.deliver(&buffer[..len], descriptors, lost);
+                // With nothing in flight there is no reply. What else there may be, void replies and the socket's end, is read
+                // when the next packet comes, or found out when the next is sent.
+                self.replies_wait = !self.in_flight.is_empty();
+                self.notify_in_time();
+            }
         }
-        self.notify_in_time();
-        true
     }
 
     fn deliver(&mut self, packet: &[u8], descriptors: Vec<OwnedFd>, lost: bool) {

@@ -27,6 +27,7 @@ impl<'m> Session<'_, 'm> {
             let Some(mut chain) = self.forgets.pop(self.memory) else {
                 return false;
             };
+            self.is_busy();
             let len = chain.readable.len();
             if let Some(bytes) = chain.readable.take_array() {
                 let header = InHeader::parse(&bytes);
@@ -66,6 +67,7 @@ impl<'m> Session<'_, 'm> {
             let Some(chain) = self.requests.pop(self.memory) else {
                 return false;
             };
+            self.is_busy();
             self.begin(chain);
             self.notify_in_time();
         }

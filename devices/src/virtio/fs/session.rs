@@ -9,11 +9,14 @@ use rustix::io::Errno;
 use super::STOP_TIMEOUT;
 use super::link::{Unsent, is_own};
 use super::spec::{Opcode, OutHeader};
-use super::worker::Worker;
+use super::worker::{Woken, Worker};
 use crate::virtio::ring::Ring;
 
 /// How many chains of a queue, or replies, are looked at before the others have their turn.
 pub(super) const MAX_BATCH: usize = 16;
+/// How long the device must have nothing to do before it asks for kicks of the hiprio queue. Until then it looks there each time
+/// it is awake: what takes lookups back is not urgent, and a kick each would cost as much as a request.
+const FORGETS_MAY_WAIT_MS: i32 = 20;
 /// How long finished requests may wait for others of their batch before the driver is interrupted.
 const MAX_INTERRUPT_DELAY: Duration = Duration::from_micros(500);
 
@@ -25,6 +28,10 @@ pub(super) struct Session<'w, 'm> {
     pub(super) requests: Ring,
     /// Requests that hull-fs has, or that wait to be sent, by their `unique`: at most as many as their queue is long.
     pub(super) in_flight: BTreeMap<u64, InFlight<'m>>,
+    /// There may be something to read from hull-fs. Its socket is not asked otherwise: it would mostly have nothing.
+    pub(super) replies_wait: bool,
+    /// The hiprio queue is waited for.
+    hears_forgets: bool,
     /// When the driver was last interrupted, or needed not be.
     notified: Instant,
 }
@@ -50,6 +57,8 @@ impl<'w, 'm> Session<'w, 'm> {
             forgets,
             requests,
             in_flight: BTreeMap::new(),
+            replies_wait: true,
+            hears_forgets: true,
             notified: Instant::now(),
         }
     }
@@ -60,7 +69,10 @@ impl<'w, 'm> Session<'w, 'm> {
             // Also at the start: chains may be there from before a save, for which no kick will come.
             self.serve();
             if !self.is_to_stop() {
-                self.worker.sleep(-1);
+                self.sleep(match self.hears_forgets {
+                    true => -1,
+                    false => FORGETS_MAY_WAIT_MS,
+                });
             }
         }
         self.finish();
@@ -69,6 +81,14 @@ impl<'w, 'm> Session<'w, 'm> {
 
     pub(super) fn is_to_stop(&self) -> bool {
         self.worker.shared.stop.asked()
+    }
+
+    fn sleep(&mut self, timeout_ms: i32) {
+        match self.worker.sleep(timeout_ms) {
+            Woken::TimeOver => self.hears_forgets = true,
+            Woken::ByHullFs => self.replies_wait = true,
+            Woken::Otherwise => {}
+        }
     }
 
     /// Does everything that there is to do now. A kick, a packet, or room in the socket calls for it again.
@@ -94,7 +114,8 @@ impl<'w, 'm> Session<'w, 'm> {
 
     /// Asks for kicks; `true` if chains have come for which there will be none.
     fn enable_kicks(&mut self) -> bool {
-        self.forgets.enable_kicks(self.memory) | self.requests.enable_kicks(self.memory)
+        let forgets = self.hears_forgets && self.forgets.enable_kicks(self.memory);
+        forgets | self.requests.enable_kicks(self.memory)
     }
 
     fn notify(&mut self) {
@@ -120,6 +141,7 @@ impl<'w, 'm> Session<'w, 'm> {
         if let Some(socket) = given {
             self.disconnect();
             self.worker.connect(socket);
+            self.replies_wait = true;
         }
     }
 
@@ -128,6 +150,11 @@ impl<'w, 'm> Session<'w, 'm> {
         self.worker.link = None;
         self.worker.files.close_all();
         self.fail_all(not_connected);
+    }
+
+    /// The driver is busy: what it puts into the hiprio queue is seen without a kick.
+    pub(super) fn is_busy(&mut self) {
+        self.hears_forgets = false;
     }
 
     pub(super) fn hull_fs_is_gone(&mut self) {
@@ -168,6 +195,7 @@ impl<'w, 'm> Session<'w, 'm> {
     /// Waits a moment for what is in flight; what has not come back then fails, and all that the guest has with hull-fs ends.
     fn finish(&mut self) {
         let deadline = Instant::now() + STOP_TIMEOUT;
+        self.replies_wait = true;
         // With a queue that the guest broke there is nothing to be told.
         while !self.in_flight.is_empty() && self.requests.usable() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -176,7 +204,7 @@ impl<'w, 'm> Session<'w, 'm> {
             }
             self.flush();
             if !self.take_replies() && !self.in_flight.is_empty() {
-                self.worker.sleep(left.as_millis() as i32 + 1);
+                self.sleep(left.as_millis() as i32 + 1);
             }
         }
         let was_left = !self.in_flight.is_empty();
@@ -190,6 +218,7 @@ impl<'w, 'm> Session<'w, 'm> {
         }
         self.notify();
         // The driver of a restored queue expects it.
+        self.hears_forgets = true;
         self.enable_kicks();
     }
 }

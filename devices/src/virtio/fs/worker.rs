@@ -15,6 +15,20 @@ use super::session::Session;
 use super::{MAX_MESSAGE_LEN, Shared};
 use crate::virtio::ring::Ring;
 
+/// What marks an event of the socket to hull-fs; those of all else have 0.
+pub(super) const SOCKET: u64 = 1;
+
+/// Why the thread looks at its queues again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// The time is over.
+    TimeOver,
+    /// There is something to read from hull-fs, or room for it, and perhaps more.
+    ByHullFs,
+    /// By a kick, by a stop or by a signal.
+    Otherwise,
+}
+
 /// From a start to a stop: the queues and their memory.
 pub(super) struct Job {
     pub(super) memory: Memory,
@@ -88,11 +102,17 @@ impl Worker {
         rings
     }
 
-    /// Sleeps until a kick, a stop, a socket that is ready, or EINTR; at most so many milliseconds, or -1 for ever. Each leads
-    /// to another look at everything.
-    pub(super) fn sleep(&self, timeout_ms: i32) {
+    /// Sleeps until a kick, a stop, a socket that is ready, or EINTR; at most so many milliseconds, or -1 for ever.
+    pub(super) fn sleep(&self, timeout_ms: i32) -> Woken {
+        let mut events = [EpollEvent::default(); 4];
         // Nothing else can fail.
-        let _ = self.wakeups.wait(timeout_ms, &mut [EpollEvent::default()]);
+        match self.wakeups.wait(timeout_ms, &mut events) {
+            Ok(0) => Woken::TimeOver,
+            Ok(count) if events[..count].iter().any(|event| event.data() == SOCKET) => {
+                Woken::ByHullFs
+            }
+            _ => Woken::Otherwise,
+        }
     }
 
     /// Takes up the conversation with a new hull-fs.

@@ -90,6 +90,11 @@ impl Mmio {
         })
     }
 
+    /// Which device it is.
+    pub fn id(&self) -> super::DeviceId {
+        self.device.id()
+    }
+
     /// Written when the guest is to be interrupted.
     pub fn irqfd(&self) -> &EventFd {
         &self.irqfd

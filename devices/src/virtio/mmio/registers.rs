@@ -31,6 +31,8 @@ pub const QUEUE_NOTIFY: u64 = 0x050;
 pub const INTERRUPT_STATUS: u64 = 0x060;
 /// The causes that the driver has seen.
 pub const INTERRUPT_ACK: u64 = 0x064;
+/// The cause that buffers were used.
+pub const INTERRUPT_USED_BUFFER: u32 = crate::virtio::interrupt::USED_BUFFER;
 /// The device status.
 pub const STATUS: u64 = 0x070;
 /// Descriptor table.

@@ -245,7 +245,7 @@ fn an_image_s_volumes_are_anonymous_unless_something_is_mounted_there() {
         panic!("{mounts:?}");
     };
     assert!(*anonymous && name.len() == 64);
-    assert!(mounts[1].fill && mounts[1].cache == Cache::Shared);
+    assert!(mounts[1].fill && mounts[1].cache == Cache::Exclusive);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What a guest is answered.
 
+use std::time::Duration;
+
 use rustix::fs::Statx;
 use rustix::io::Errno;
 
@@ -50,10 +52,11 @@ impl Writer {
         self.0.resize(self.0.len() + count, 0);
     }
 
-    /// `struct fuse_attr_out`, valid for so many seconds.
-    pub(crate) fn attr_out(&mut self, attr: &Attr, valid_s: u64) {
-        self.u64(valid_s);
-        self.u64(0);
+    /// `struct fuse_attr_out`, valid for so long.
+    pub(crate) fn attr_out(&mut self, attr: &Attr, valid: Duration) {
+        self.u64(valid.as_secs());
+        self.u32(valid.subsec_nanos());
+        self.u32(0);
         self.attr(attr);
     }
 
@@ -62,9 +65,13 @@ impl Writer {
         self.u64(entry.node);
         // Node ids are never used again, so that there is one generation.
         self.u64(0);
-        self.u64(entry.entry_valid_s);
-        self.u64(entry.attr_valid_s);
-        self.u64(0);
+        let valid = [entry.entry_valid, entry.attr_valid];
+        for valid in valid {
+            self.u64(valid.as_secs());
+        }
+        for valid in valid {
+            self.u32(valid.subsec_nanos());
+        }
         self.attr(&entry.attr);
     }
 
@@ -151,8 +158,8 @@ fn device_number(major: u32, minor: u32) -> u32 {
 pub(crate) struct Entry {
     /// 0: there is none, and that may be remembered.
     pub(crate) node: u64,
-    pub(crate) entry_valid_s: u64,
-    pub(crate) attr_valid_s: u64,
+    pub(crate) entry_valid: Duration,
+    pub(crate) attr_valid: Duration,
     pub(crate) attr: Attr,
 }
 
@@ -166,7 +173,7 @@ mod tests {
         answer.entry(&Entry::default());
         assert_eq!(answer.len() - OUT_HEADER_LEN, ENTRY_LEN);
         let mut answer = Writer::new();
-        answer.attr_out(&Attr::default(), 0);
+        answer.attr_out(&Attr::default(), Duration::ZERO);
         assert_eq!(answer.len() - OUT_HEADER_LEN, 104);
     }
 

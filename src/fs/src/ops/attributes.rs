@@ -1,5 +1,7 @@
 //! GETATTR, SETATTR, STATFS, ACCESS.
 
+use std::time::Duration;
+
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, chmodat,
     chownat, fstatvfs, ftruncate, utimensat,
@@ -37,7 +39,7 @@ impl Server {
                     blksize: ROOT_BLOCK_BYTES,
                     ..Attr::default()
                 };
-                answer.attr_out(&attr, 0);
+                answer.attr_out(&attr, Duration::ZERO);
             }
             id => write_attr(&mut answer, &*self.nodes.get(id)?)?,
         }
@@ -126,7 +128,7 @@ impl Server {
 
 fn write_attr(answer: &mut Answer, node: &Node) -> Result<()> {
     let stat = host::stat(&node.place)?;
-    answer.attr_out(&Attr::from(&stat), node.share.valid_s());
+    answer.attr_out(&Attr::from(&stat), node.share.validity());
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use protocol::fs::MAX_MESSAGE_LEN;
 use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags, fdatasync, fsync, statx};
@@ -16,6 +17,10 @@ use crate::name::Name;
 use crate::node::Node;
 use crate::server::{Request, Server};
 use crate::{Result, host, lock};
+
+/// How long entries may be looked up for one reply: what it says of their validity was read before the first. Less than
+/// `protocol::lease::MARGIN`.
+const MAX_LOOKING_UP: Duration = Duration::from_millis(100);
 
 impl Server {
     /// FUSE_OPENDIR.
@@ -61,8 +66,9 @@ impl Server {
         self.list(request, false)
     }
 
-    /// FUSE_READDIRPLUS: each entry is looked up as well. One that cannot be comes without (node 0), and the guest looks it up
-    /// when it needs it, or hears then why it cannot.
+    /// FUSE_READDIRPLUS: each entry is looked up as well, if the guest may remember what it is told; otherwise it would drop
+    /// the entry at once, and look it up again. One that is not looked up, or cannot be, comes without (node 0), and the guest
+    /// looks it up when it needs it, or hears then why it cannot.
     pub(crate) fn readdirplus(&self, request: Request<'_>) -> Result<Answer> {
         self.list(request, true)
     }
@@ -78,6 +84,9 @@ impl Server {
         if let Some(node) = &node {
             node.share.alive()?;
         }
+        let valid = node.as_ref().map(|node| node.share.validity());
+        let looked_at = Instant::now();
+        let valid = valid.filter(|valid| plus && !valid.is_zero());
         let mut listing = Listing::new(input.size, plus);
         let mut position = input.offset;
         stream.go_to(position)?;
@@ -89,21 +98,30 @@ impl Server {
                 Err(_) if !listing.is_empty() => break,
                 Err(errno) => return Err(errno),
             };
+            // The entries are told of together, when the last is looked up.
+            if valid.is_some() && !listing.is_empty() && looked_at.elapsed() > MAX_LOOKING_UP {
+                break;
+            }
             if !listing.has_room_for(&entry.name) {
                 if listing.is_empty() {
                     return Err(Errno::INVAL);
                 }
                 break;
             }
-            let described = self.describe(node.as_deref(), &entry, plus);
+            let described = self.describe(node.as_deref(), &entry, valid);
             listing.push(&described, &entry);
             position = stream.take(position);
         }
         Ok(listing.answer)
     }
 
-    /// An entry as the guest is told of it.
-    fn describe(&self, node: Option<&Node>, entry: &directory::Entry, plus: bool) -> Described {
+    /// An entry as the guest is told of it; looked up if that is valid for some time.
+    fn describe(
+        &self,
+        node: Option<&Node>,
+        entry: &directory::Entry,
+        valid: Option<Duration>,
+    ) -> Described {
         let mut described = Described {
             inode: entry.inode,
             kind: entry.kind,
@@ -120,10 +138,11 @@ impl Server {
             described.kind = FileType::Directory;
             return described;
         }
-        if plus
+        if let Some(valid) = valid
             && let Ok(name) = Name::new(&entry.name)
-            && let Ok(found) = self.entry(node, name)
+            && let Ok(mut found) = self.entry_now(node, name)
         {
+            (found.entry_valid, found.attr_valid) = (valid, valid);
             if found.attr.submount {
                 // It is looked up when it is gone into, and only then mounted.
                 self.nodes.forget(found.node, 1);

@@ -1,5 +1,7 @@
 //! LOOKUP, FORGET, BATCH_FORGET, READLINK.
 
+use std::time::Duration;
+
 use rustix::fs::readlinkat;
 use rustix::io::Errno;
 
@@ -19,10 +21,7 @@ impl Server {
             id => {
                 let parent = self.nodes.get(id)?;
                 match self.entry(&parent, name) {
-                    Err(Errno::NOENT) if parent.share.is_exclusive() => Entry {
-                        entry_valid_s: parent.share.valid_s(),
-                        ..Entry::default()
-                    },
+                    Err(Errno::NOENT) => absent(&parent)?,
                     found => found?,
                 }
             }
@@ -42,24 +41,30 @@ impl Server {
         attr.submount = self.is_submount(None, &node);
         Ok(Entry {
             node: node.id,
-            entry_valid_s: 0,
-            attr_valid_s: share.valid_s(),
+            entry_valid: Duration::ZERO,
+            attr_valid: share.validity(),
             attr,
         })
     }
 
     /// Looks `name` up in a directory, and counts it.
     pub(crate) fn entry(&self, parent: &Node, name: Name<'_>) -> Result<Entry> {
+        let mut entry = self.entry_now(parent, name)?;
+        let valid = parent.share.validity();
+        (entry.entry_valid, entry.attr_valid) = (valid, valid);
+        Ok(entry)
+    }
+
+    /// The same, not to be remembered.
+    pub(crate) fn entry_now(&self, parent: &Node, name: Name<'_>) -> Result<Entry> {
         let place = host::place(&parent.place, name)?;
         let (node, stat) = self.enter(parent, place)?;
         let mut attr = Attr::from(&stat);
         attr.submount = self.is_submount(Some(parent.key.mount), &node);
-        let valid_s = parent.share.valid_s();
         Ok(Entry {
             node: node.id,
-            entry_valid_s: valid_s,
-            attr_valid_s: valid_s,
             attr,
+            ..Entry::default()
         })
     }
 
@@ -90,5 +95,16 @@ impl Server {
         let mut answer = Answer::new();
         answer.bytes(target.as_bytes());
         Ok(answer)
+    }
+}
+
+/// What is told of a name that is not there: as an entry without a node where that may be remembered, else as an error.
+fn absent(parent: &Node) -> Result<Entry> {
+    match parent.share.validity() {
+        Duration::ZERO => Err(Errno::NOENT),
+        valid => Ok(Entry {
+            entry_valid: valid,
+            ..Entry::default()
+        }),
     }
 }

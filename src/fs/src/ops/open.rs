@@ -127,12 +127,12 @@ impl Server {
     fn entered(&self, parent: &Node, flags: OFlags, file: OwnedFd) -> Result<Opened> {
         let place = self.links.open(&file, OFlags::PATH)?;
         let (node, stat) = self.enter(parent, place)?;
-        let valid_s = parent.share.valid_s();
+        let valid = parent.share.validity();
         let mut answer = Answer::new();
         answer.entry(&crate::abi::Entry {
             node: node.id,
-            entry_valid_s: valid_s,
-            attr_valid_s: valid_s,
+            entry_valid: valid,
+            attr_valid: valid,
             attr: crate::abi::Attr::from(&stat),
         });
         let opened = self.opened(answer, &node, flags, file);
@@ -152,11 +152,11 @@ impl Server {
     ) -> Result<Opened> {
         let open = self.handles.add_file(node.id, file)?;
         let mut open_flags = 0;
-        if node.share.is_exclusive() {
+        if !node.share.validity().is_zero() {
             open_flags |= FOPEN_KEEP_CACHE;
         }
-        if !writes(flags) {
-            // A file that was only read has nothing to report when it is closed.
+        if !writes(flags) || node.share.closes_quietly(node.key.mount) {
+            // A file that was only read has nothing to report when it is closed, nor has one of a local file system.
             open_flags |= FOPEN_NOFLUSH;
         }
         answer.u64(open.fh);

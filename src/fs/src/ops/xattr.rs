@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{XattrFlags, getxattr, listxattr, removexattr, setxattr};
+use rustix::fs::{XattrFlags, getxattr, getxattr_query, listxattr, removexattr, setxattr};
 use rustix::io::Errno;
 
 use crate::Result;
@@ -45,8 +45,12 @@ impl Server {
             return Err(Errno::NODATA);
         }
         let node = self.nodes.get(request.header.nodeid)?;
-        let mut value = vec![0; MAX_BYTES];
-        let len = getxattr(self.links.path(&node.place), name, &mut *value)?;
+        let path = self.links.path(&node.place);
+        if input.size == 0 {
+            return Ok(length(getxattr_query(path, name)?));
+        }
+        let mut value = vec![0; MAX_BYTES.min(input.size as usize)];
+        let len = getxattr(path, name, &mut *value)?;
         sized(input.size, &value[..len])
     }
 
@@ -89,17 +93,23 @@ fn name<'a>(arguments: &mut Reader<'a>) -> Result<&'a CStr> {
     }
 }
 
-/// The value, or for a size of 0 how long it is (`struct fuse_getxattr_out`).
+/// The value, or for a size of 0 how long it is.
 fn sized(size: u32, value: &[u8]) -> Result<Answer> {
-    let len = value.len() as u32;
-    let mut answer = Answer::new();
-    match size {
-        0 => {
-            answer.u32(len);
-            answer.u32(0);
+    match size as usize {
+        0 => Ok(length(value.len())),
+        size if size < value.len() => Err(Errno::RANGE),
+        _ => {
+            let mut answer = Answer::new();
+            answer.bytes(value);
+            Ok(answer)
         }
-        size if size < len => return Err(Errno::RANGE),
-        _ => answer.bytes(value),
     }
-    Ok(answer)
+}
+
+/// `struct fuse_getxattr_out`.
+fn length(len: usize) -> Answer {
+    let mut answer = Answer::new();
+    answer.u32(len as u32);
+    answer.u32(0);
+    answer
 }

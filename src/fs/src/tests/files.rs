@@ -4,13 +4,12 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 
-use protocol::fs::Cache;
 use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, mknodat};
 use rustix::io::Errno;
 
 use super::guest::{Body, Fields, Set};
 use super::{Shared, flags, is_root};
-use crate::abi::{FOPEN_KEEP_CACHE, FOPEN_NOFLUSH, Opcode};
+use crate::abi::Opcode;
 
 #[test]
 fn a_file_is_opened_as_asked_and_comes_with_the_reply() {
@@ -263,24 +262,6 @@ fn what_is_made_belongs_to_its_maker_in_the_guest() {
 }
 
 #[test]
-fn the_guests_page_cache_is_kept_where_only_it_writes() {
-    for (cache, keep) in [(Cache::Exclusive, FOPEN_KEEP_CACHE), (Cache::Shared, 0)] {
-        let mut shared = Shared::with(false, cache);
-        fs::write(shared.path("f"), "").unwrap();
-        let entry = shared.guest.lookup(shared.root, "f").unwrap();
-        let valid_s = if keep == 0 { 0 } else { 86400 };
-        assert_eq!(
-            (entry.entry_valid_s, entry.attr_valid_s),
-            (valid_s, valid_s)
-        );
-        let reading = shared.guest.open(entry.node, flags::RDONLY).unwrap();
-        assert_eq!(reading.open_flags, keep | FOPEN_NOFLUSH);
-        let writing = shared.guest.open(entry.node, flags::WRONLY).unwrap();
-        assert_eq!(writing.open_flags, keep);
-    }
-}
-
-#[test]
 fn holes_are_made_found_and_copied() {
     let mut shared = Shared::new();
     let how = flags::RDWR | flags::CREAT;
@@ -349,7 +330,7 @@ fn errors_of_the_hosts_file_system_reach_the_guest() {
     assert_eq!(far, Err(Errno::INVAL));
     if is_tmpfs {
         let folder = tempfile::tempdir_in(memory).unwrap();
-        shared.guest.share("m", folder.path(), false, Cache::Shared);
+        shared.guest.share("m", folder.path(), false);
         let root = shared.guest.lookup(1, "m").unwrap().node;
         let (entry, open) = shared.guest.create(root, "f", how, 0o600).unwrap();
         // More than any tmpfs has, which says so before it takes anything.

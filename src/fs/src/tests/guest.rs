@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
-use protocol::fs::Cache;
+use protocol::lease::Word;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
@@ -21,6 +23,11 @@ pub(crate) struct Guest {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     unique: u64,
+}
+
+/// Writes what a lease's file says.
+pub(crate) fn say(lease: &File, word: Word) {
+    lease.write_all_at(&word.to_bytes(), 0).unwrap();
 }
 
 /// Arguments of a request.
@@ -89,11 +96,12 @@ impl Fields<'_> {
         }
     }
     pub(crate) fn entry(&mut self) -> Entry {
-        let [node, _generation, entry_valid_s, attr_valid_s, _] = [(); 5].map(|()| self.u64());
+        let [node, _generation, entry_valid_s, attr_valid_s] = [(); 4].map(|()| self.u64());
+        let [entry_valid_ns, attr_valid_ns] = [(); 2].map(|()| self.u32());
         Entry {
             node,
-            entry_valid_s,
-            attr_valid_s,
+            entry_valid: Duration::new(entry_valid_s, entry_valid_ns),
+            attr_valid: Duration::new(attr_valid_s, attr_valid_ns),
             attr: self.attr(),
         }
     }
@@ -116,8 +124,8 @@ pub(crate) struct Attr {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) node: u64,
-    pub(crate) entry_valid_s: u64,
-    pub(crate) attr_valid_s: u64,
+    pub(crate) entry_valid: Duration,
+    pub(crate) attr_valid: Duration,
     pub(crate) attr: Attr,
 }
 
@@ -157,9 +165,20 @@ impl Guest {
         }
     }
 
-    pub(crate) fn share(&self, name: &str, path: &Path, read_only: bool, cache: Cache) {
+    pub(crate) fn share(&self, name: &str, path: &Path, read_only: bool) {
         let root = place(path);
-        self.server.add(name, root, read_only, cache).unwrap();
+        self.server.add(name, root, read_only, None).unwrap();
+    }
+
+    /// The same, under a lease: the file says at first that the share is the only one.
+    pub(crate) fn lease(&self, name: &str, path: &Path) -> File {
+        let file = tempfile::tempfile().unwrap();
+        say(&file, Word::Alone);
+        let lease = file.try_clone().unwrap().into();
+        self.server
+            .add(name, place(path), false, Some(lease))
+            .unwrap();
+        file
     }
 
     pub(crate) fn init(&mut self, major: u32, minor: u32, flags: u32) -> Done<Vec<u8>> {
@@ -232,6 +251,12 @@ impl Guest {
         let mut fields = Fields(&reply);
         let [_valid, _] = [(); 2].map(|()| fields.u64());
         Ok(fields.attr())
+    }
+
+    pub(crate) fn attributes_are_valid_for(&mut self, node: u64) -> Done<Duration> {
+        let reply = self.call(Opcode::GETATTR, node, Body::new().u64(0).u64(0))?;
+        let mut fields = Fields(&reply);
+        Ok(Duration::new(fields.u64(), fields.u32()))
     }
 
     pub(crate) fn setattr(&mut self, node: u64, set: Set) -> Done<Attr> {

@@ -4,22 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use protocol::fs::Cache;
+use protocol::lease::Word;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
 
 use super::Shared;
-use super::guest::{Dirent, Guest};
+use super::guest::{Dirent, Guest, say};
+
+const SHARED: Word = Word::Shared { forgotten_ns: 0 };
 
 #[test]
 fn entries_have_the_types_and_numbers_that_their_attributes_have() {
-    let mut shared = Shared::new();
+    let (mut shared, lease) = Shared::leased();
     fs::create_dir(shared.path("d")).unwrap();
     fs::write(shared.path("f"), "").unwrap();
     symlink("x", shared.path("l")).unwrap();
     mknodat(CWD, shared.path("p"), FileType::Fifo, Mode::RWXU, 0).unwrap();
     let root = shared.guest.getattr(shared.root).unwrap();
     for plus in [false, true] {
+        // With an entry comes its node where that may be remembered.
+        say(&lease, if plus { Word::Alone } else { SHARED });
         let listed = shared.guest.list(shared.root, plus).unwrap();
         let names: Vec<_> = listed.iter().map(|entry| &*entry.name).collect();
         assert_eq!(names, [".", "..", "d", "f", "l", "p"]);
@@ -36,7 +40,7 @@ fn entries_have_the_types_and_numbers_that_their_attributes_have() {
 
 #[test]
 fn every_entry_that_is_told_with_its_node_counts_as_a_look_up() {
-    let mut shared = Shared::new();
+    let (mut shared, lease) = Shared::leased();
     for number in 0..300 {
         fs::write(shared.path(&format!("f{number}")), "").unwrap();
     }
@@ -48,6 +52,11 @@ fn every_entry_that_is_told_with_its_node_counts_as_a_look_up() {
         shared.guest.forget(entry.node, 1);
     }
     assert_eq!(shared.guest.server.nodes.count(), before);
+    // What could not be remembered is not looked up.
+    say(&lease, SHARED);
+    let listed = shared.guest.list(shared.root, true).unwrap();
+    assert!(listed.len() == 302 && listed.iter().all(|entry| entry.node == 0));
+    assert_eq!(shared.guest.server.nodes.count(), before);
 }
 
 #[test]
@@ -58,7 +67,7 @@ fn nothing_is_left_out_when_entries_go_away_meanwhile() {
     places.extend(tempfile::tempdir_in(memory));
     for folder in places {
         let mut guest = Guest::new();
-        guest.share("s", folder.path(), false, Cache::Shared);
+        guest.share("s", folder.path(), false);
         let root = guest.lookup(1, "s").unwrap().node;
         for number in 0..COUNT {
             fs::write(folder.path().join(format!("f{number}")), "").unwrap();
@@ -150,7 +159,7 @@ fn nodes_that_there_is_no_room_for_are_listed_without() {
     }
     let mut guest = Guest::silent(11);
     guest.init(7, 31, u32::MAX).unwrap();
-    guest.share("s", outer.path(), false, Cache::Shared);
+    let _lease = guest.lease("s", outer.path());
     let root = guest.lookup(1, "s").unwrap().node;
     let listed = guest.list(root, true).unwrap();
     assert_eq!(listed.len(), 22);

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use protocol::fs::Cache;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 
@@ -26,7 +25,7 @@ fn with_mounts(test: impl FnOnce(&mut Guest, u64, &Path) + Send + 'static) {
         fs::create_dir(path.join("plain")).unwrap();
         as_in_the_jail();
         let mut guest = Guest::new();
-        guest.share("s", &path, false, Cache::Shared);
+        guest.share("s", &path, false);
         let root = guest.lookup(1, "s").unwrap();
         assert_eq!(root.attr.flags, ATTR_SUBMOUNT);
         test(&mut guest, root.node, &path);

@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use protocol::fs::Cache;
 use rustix::io::Errno;
 
 use super::{Shared, flags};
@@ -21,16 +20,6 @@ fn a_file_is_found_with_the_hosts_attributes() {
     assert_eq!((entry.attr.uid, entry.attr.gid), (meta.uid(), meta.gid()));
     assert_eq!(entry.attr.mtime.0, meta.mtime());
     assert_eq!(shared.guest.getattr(entry.node).unwrap(), entry.attr);
-}
-
-#[test]
-fn a_missing_name_is_remembered_only_where_the_guest_alone_makes_names() {
-    let mut shared = Shared::new();
-    assert_eq!(shared.guest.lookup(shared.root, "x"), Err(Errno::NOENT));
-    let mut shared = Shared::with(false, Cache::Exclusive);
-    let entry = shared.guest.lookup(shared.root, "x").unwrap();
-    assert_eq!((entry.node, entry.entry_valid_s), (0, 86400));
-    assert_eq!(shared.guest.lookup(1, "x"), Err(Errno::NOENT));
 }
 
 #[test]

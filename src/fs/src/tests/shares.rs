@@ -4,7 +4,6 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 
-use protocol::fs::Cache;
 use rustix::io::Errno;
 
 use super::guest::{Body, Guest, Set, place};
@@ -17,7 +16,7 @@ use crate::abi::Opcode;
 fn the_root_lists_the_shares_and_cannot_be_changed() {
     let mut shared = Shared::new();
     let file = shared.outer.path().join("secret");
-    shared.guest.share("file", &file, false, Cache::Shared);
+    shared.guest.share("file", &file, false);
     let attr = shared.guest.getattr(1).unwrap();
     assert_eq!((attr.ino, attr.mode, attr.uid), (1, 0o040_555, 0));
     for plus in [false, true] {
@@ -39,7 +38,7 @@ fn the_root_lists_the_shares_and_cannot_be_changed() {
 
 #[test]
 fn a_read_only_share_refuses_every_change() {
-    let mut shared = Shared::with(true, Cache::Shared);
+    let mut shared = Shared::with(true);
     fs::create_dir(shared.path("d")).unwrap();
     fs::write(shared.path("f"), "data").unwrap();
     let before = Tree::of(shared.outer.path());
@@ -91,7 +90,7 @@ fn a_single_file_is_shared_without_its_directory() {
     fs::write(outer.path().join("file"), "data").unwrap();
     fs::write(outer.path().join("beside"), "secret").unwrap();
     let mut guest = Guest::new();
-    guest.share("f", &outer.path().join("file"), false, Cache::Shared);
+    guest.share("f", &outer.path().join("file"), false);
     let entry = guest.lookup(1, "f").unwrap();
     assert_eq!(entry.attr.mode & 0o170_000, 0o100_000);
     let mut open = guest.open(entry.node, flags::RDWR | flags::TRUNC).unwrap();
@@ -113,7 +112,7 @@ fn what_is_neither_a_directory_nor_a_file_is_no_share() {
     let guest = Guest::new();
     let add = |name: &str, path: &str| {
         let root = place(&outer.path().join(path));
-        guest.server.add(name, root, false, Cache::Shared)
+        guest.server.add(name, root, false, None)
     };
     assert!(matches!(add("l", "link"), Err(ShareError::Kind { .. })));
     assert!(matches!(add("../x", ""), Err(ShareError::Name { .. })));
@@ -123,7 +122,7 @@ fn what_is_neither_a_directory_nor_a_file_is_no_share() {
 
 #[test]
 fn a_share_that_is_removed_is_gone_but_for_what_is_open() {
-    let mut shared = Shared::with(false, Cache::Exclusive);
+    let (mut shared, _lease) = Shared::leased();
     fs::write(shared.path("f"), "data").unwrap();
     let node = shared.guest.lookup(shared.root, "f").unwrap().node;
     let open = shared.guest.open(node, flags::RDONLY).unwrap();
@@ -144,7 +143,7 @@ fn a_share_that_is_removed_is_gone_but_for_what_is_open() {
     shared.guest.releasedir(shared.root, directory).unwrap();
     // The same name again is another share.
     let path = shared.path("");
-    shared.guest.share("s", &path, false, Cache::Shared);
+    shared.guest.share("s", &path, false);
     assert!(shared.guest.lookup(1, "s").unwrap().node > node);
 }
 
@@ -153,7 +152,7 @@ fn one_directory_shared_twice_is_two() {
     let mut shared = Shared::new();
     fs::write(shared.path("f"), "").unwrap();
     let path = shared.path("");
-    shared.guest.share("ro", &path, true, Cache::Shared);
+    shared.guest.share("ro", &path, true);
     let writable = shared.guest.lookup(shared.root, "f").unwrap();
     let read_only = shared.guest.lookup(1, "ro").unwrap().node;
     let read_only = shared.guest.lookup(read_only, "f").unwrap();

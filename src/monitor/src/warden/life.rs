@@ -14,6 +14,8 @@ use crate::link::{MAX_ERROR_LEN, Next};
 use crate::process::wait_for_end;
 use crate::{chain, events, shares, sockets};
 
+mod unsaved;
+
 /// Why a speaker is ended: it broke the protocol.
 #[derive(Debug, thiserror::Error)]
 enum Breach {
@@ -83,10 +85,11 @@ impl Life {
     pub(super) fn watch(mut self, warden: &mut Warden) -> Result<After, Error> {
         let ended = loop {
             let ready = self.wait(warden)?;
-            if ready.shares
-                && let Some(host) = &mut self.host
-            {
-                host.shares_ended();
+            if let Some(host) = &mut self.host {
+                if ready.shares {
+                    host.shares_ended();
+                }
+                host.renew_leases();
             }
             if ready.machine {
                 self.machine_ended();
@@ -144,7 +147,8 @@ impl Life {
         let quit = self
             .quit_by
             .map(|by| by.saturating_duration_since(Instant::now()));
-        wait_for(&mut fds, retry.into_iter().chain(quit).min())?;
+        let waits = [retry, quit, host.and_then(HostSide::next_renewal)];
+        wait_for(&mut fds, waits.into_iter().flatten().min())?;
         let ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
         Ok(Ready {
             speaker: ready(0),
@@ -321,14 +325,14 @@ impl Life {
 
     fn load(&mut self, warden: &mut Warden, container: &str) -> Result<(), Breach> {
         let host = &mut self.host;
-        let machine = &warden.config.machine;
+        let (machine, root) = (&warden.config.machine, &warden.config.root);
         let opened = warden.members.load(container);
         let opened = opened.map_err(Unloaded::Member).and_then(|member| {
             let mut files = vec![member.open_config()?, member.open_health()?];
             let log = member.open_log()?;
             let shares = match (machine, host) {
                 (Machine::Vm(vm), Some(host)) => {
-                    host.share(vm, &member.config.run.shared_mounts())?
+                    host.share(vm, root, &member.config.run.shared_mounts())?
                 }
                 _ => None,
             };
@@ -415,48 +419,6 @@ impl Life {
             events::write(&root, member, action, attributes);
         }
         self.recorded(warden, container, Next::Stay)
-    }
-
-    /// Tells the speaker once the container's state is on disk.
-    fn recorded(&mut self, warden: &mut Warden, container: &str, next: Next) -> Result<(), Breach> {
-        if member(warden, container)?.unsaved {
-            let waiting = self.unsaved.entry(container.to_owned()).or_default();
-            waiting.push(next);
-            return Ok(());
-        }
-        let mut all = self.unsaved.remove(container).unwrap_or_default();
-        all.push(next);
-        for next in all {
-            let container = container.to_owned();
-            self.tell(&ToSpeaker::Recorded { container, next }, None)?;
-        }
-        Ok(())
-    }
-
-    /// Tries again to write what a full disk did not take (lifecycle H22).
-    fn retry_unsaved(&mut self, warden: &mut Warden) {
-        let waiting: Vec<String> = self.unsaved.keys().cloned().collect();
-        for container in waiting {
-            let saved = match warden.members.get_mut(&container) {
-                Some(member) => member.save(),
-                None => Ok(()),
-            };
-            match saved {
-                Ok(()) => {
-                    let all = self.unsaved.remove(&container).unwrap_or_default();
-                    for next in all {
-                        let container = container.clone();
-                        let told = self.tell(&ToSpeaker::Recorded { container, next }, None);
-                        if told.is_err() {
-                            return self.kill_speaker();
-                        }
-                    }
-                }
-                Err(error) => {
-                    tracing::debug!(error = %chain(&error), "the state is still not on disk");
-                }
-            }
-        }
     }
 
     fn tell<'a>(
