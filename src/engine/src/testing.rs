@@ -132,7 +132,7 @@ impl Fixture {
                 program: "/nowhere/hull-native".into(),
             },
             kind,
-            bridge: false,
+            network: None,
             measure: false,
         }
     }
