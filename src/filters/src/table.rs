@@ -315,8 +315,9 @@ pub const FILES: Kind = Kind {
     development: DEVELOPMENT,
 };
 
-/// hull-net's one thread: it serves the network's DNS, asks the host's resolvers, and reads the folder of leases, below which
-/// alone it can open anything. Its sockets are of the Internet's families alone: the host's own, of AF_UNIX, are out of reach.
+/// The one thread of hull-net: it serves the DNS of its network, asks the resolvers of the host, and reads the folder of
+/// leases, below which alone it can open anything. Its sockets are of the families of the Internet: Unix sockets are out of
+/// reach.
 pub const NET: Kind = Kind {
     name: "net",
     calls: &[

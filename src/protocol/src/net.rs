@@ -1,9 +1,10 @@
 //! Warden to hull-net, the process of a network, over the SOCK_SEQPACKET socket that hull-net inherits as descriptor
 //! [`CONTROL_FD`].
 //!
-//! One packet is one JSON document, with the descriptors that it speaks of as SCM_RIGHTS. The first is [`ToNet::Start`], which
-//! is answered with [`FromNet::Ready`] or [`FromNet::Refused`]. hull-net belongs to the network and not to the warden that
-//! starts it: it goes on when the socket closes, and ends when it is killed, by whoever takes the network down.
+//! One packet is one JSON document, with the descriptors that it speaks of as SCM_RIGHTS. The first is
+//! [`ToNet::Start`], which is answered with [`FromNet::Ready`] or [`FromNet::Refused`]. hull-net belongs to the network
+//! and not to the warden that starts it: it goes on when the socket closes, and ends when it is killed, by whichever
+//! process takes the network down.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -38,8 +39,8 @@ pub struct DnsServer {
     pub datagrams: Descriptor,
     /// A TCP socket that listens there.
     pub listener: Descriptor,
-    /// The folder of the network's leases: a mount of its own without a parent. In it a file for each address, named like it
-    /// in decimal and locked (flock) while its sandbox lives; from its second line on, each line is a DNS name.
+    /// The folder of the network's leases: a mount of its own without a parent. In it a file for each address, named
+    /// like it in decimal and locked (flock) while its sandbox lives; from its second line on, each line is a DNS name.
     pub leases: Descriptor,
     /// The network's first address.
     pub network: Ipv4Addr,
@@ -49,7 +50,7 @@ pub struct DnsServer {
     pub gateway: Ipv4Addr,
     /// The network's name, which is a domain of its containers' names.
     pub domain: String,
-    /// Who is asked for everything else, in this order; at most [`MAX_RESOLVERS`]. With none, there is nothing else.
+    /// The resolvers for everything else, in this order; at most [`MAX_RESOLVERS`]. With none, there is nothing else.
     pub resolvers: Vec<SocketAddr>,
 }
 
