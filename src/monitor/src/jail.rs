@@ -16,7 +16,7 @@ use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 use sys::fork::Child;
 use sys::fs_ids::OWNERSHIP;
-use sys::jail::{Jail, Walls};
+use sys::jail::{Jail, Life, Network, Walls};
 use sys::last_words::{self, LastWords};
 
 use crate::users::{self, Users};
@@ -130,6 +130,8 @@ pub fn spawn(
         descriptors: &descriptors,
         words: WORDS_FD,
         links: false,
+        network: Network::None,
+        life: Life::WithParent,
         kept: CapabilitySet::empty(),
         program: program.as_fd(),
         arguments: &[CString::from(c"hull-vmm")],
@@ -190,6 +192,8 @@ pub(crate) fn spawn_fs(
         descriptors: &descriptors,
         words: WORDS_FD,
         links: true,
+        network: Network::None,
+        life: Life::WithParent,
         kept: OWNERSHIP,
         program: program.as_fd(),
         arguments: &[CString::from(c"hull-fs")],
