@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sys::interface::Interfaces;
 
+use crate::dns;
 use crate::error::Error;
 use crate::firewall;
 use crate::routes::Routes;
@@ -103,6 +104,7 @@ pub(crate) fn remove(
     let Some(state) = State::load(dir)? else {
         return Ok(());
     };
+    dns::end(dir)?;
     for interface in &state.forwarding {
         set_forwarding(interface, false)?;
     }

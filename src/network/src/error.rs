@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use crate::dns;
+
 /// Why a sandbox cannot have a network, or leave it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -51,6 +53,12 @@ pub enum Error {
     /// Something that is no bridge of ours has the bridge's name.
     #[error("there is an interface {0} already, which is not a bridge with an address of hull's")]
     ForeignBridge(String),
+    /// A network without a bridge.
+    #[error("the network was removed while a sandbox was joining it; start the container again")]
+    Gone,
+    /// The names of the network are not answered.
+    #[error(transparent)]
+    Dns(#[from] dns::Error),
     /// An interface could not be handled.
     #[error("could not {action} the network interface {name}")]
     Interface {

@@ -15,6 +15,7 @@
 //! outside, they are reached by the host alone. Deliberately absent: published ports, names, IPv6, networks without root.
 
 mod bridge;
+mod dns;
 mod error;
 mod firewall;
 #[cfg(fuzzing)]
@@ -27,16 +28,19 @@ mod spoofing;
 mod state;
 mod subnet;
 
+use std::error::Error as StdError;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use rustix::process::Pid;
 use sys::interface::Interfaces;
 use sys::tap::Offload;
 
+pub use dns::Launch;
 pub use error::Error;
 pub use lease::Lease;
-pub use resolv_conf::{PUBLIC_RESOLVERS, host_resolv_conf, resolv_conf};
+pub use resolv_conf::{PUBLIC_RESOLVERS, host_resolv_conf, named_resolv_conf, resolv_conf};
 pub use spoofing::can_forbid as can_forbid_spoofing;
 pub use subnet::Subnet;
 
@@ -197,6 +201,32 @@ impl Network {
             );
         }
         bridge::plug_in(interfaces, &self.bridge, name, interface.mtu)
+    }
+
+    /// Has a hull-net answer the names of this network, which is called `domain`: `launch` starts one and gives its number,
+    /// unless one that knows the same lives. The caller's sandbox is on the network. Other names are asked of the host's
+    /// resolvers, if `forwards`.
+    ///
+    /// # Errors
+    /// Port 53 of the gateway is another server's; hull-net cannot be started.
+    pub fn serve_names(
+        &self,
+        domain: &str,
+        forwards: bool,
+        launch: impl FnOnce(&Launch<'_>) -> Result<Pid, Box<dyn StdError + Send + Sync>>,
+    ) -> Result<(), Error> {
+        let _lock = Lock::take(&self.dir)?;
+        let state = State::load(&self.dir)?.ok_or(Error::Gone)?;
+        let wanted = dns::Wanted {
+            domain: domain.to_owned(),
+            subnet: state.subnet,
+            gateway: state.subnet.gateway(),
+            resolvers: match forwards {
+                true => resolv_conf::resolvers(),
+                false => Vec::new(),
+            },
+        };
+        Ok(dns::ensure(&self.dir, &self.bridge, &wanted, launch)?)
     }
 
     /// Removes what dead sandboxes have left, and the bridge with the firewall's table if no sandbox is left.

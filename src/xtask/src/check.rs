@@ -34,7 +34,7 @@ const MAP: [(&str, &[&str]); 18] = [
     ("fs", &["filters", "protocol", "sys"]),
     ("usernet", &["filters", "protocol", "sys"]),
     ("container", &["sys"]),
-    ("network", &["sys"]),
+    ("network", &["protocol", "sys"]),
     ("image", &["protocol", "sys"]),
     ("devices", &["memory", "sys"]),
     ("arch", &["memory"]),

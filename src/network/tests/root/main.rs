@@ -3,6 +3,7 @@
 //! Each test has a bridge of its own, beside that of a hull that works. They take turns: forwarding on the host's uplink
 //! is shared by all.
 
+mod names;
 mod spoofing;
 
 use std::collections::HashSet;
