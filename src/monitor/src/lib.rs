@@ -45,6 +45,7 @@ mod measure;
 mod native;
 mod process;
 mod programs;
+pub mod resolver;
 mod scratch;
 mod sealed;
 mod shares;

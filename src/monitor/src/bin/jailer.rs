@@ -2,16 +2,21 @@
 //!
 //! - `jailer PROGRAM [no-user-namespace]`, with a control socket as descriptor 3, starts PROGRAM in hull-vmm's jail, prints
 //!   its process number, waits for its end and prints that.
+//! - `jailer names FOLDER BRIDGE ID PROGRAM` stands in for the warden of a sandbox: it joins the network of that bridge,
+//!   remembered in FOLDER, which is called `backend`, and has PROGRAM, a hull-net, answer its names; prints the gateway,
+//!   waits for the end of its input, and leaves the network.
 //! - `jailer cost PROGRAM KERNEL COUNT` prints how long it takes from the start of hull-vmm to its first KVM_RUN, with two
 //!   disks, a network device (as root), vsock, rng, a console and 256 MiB: medians over COUNT starts, in the jail and
 //!   without it.
 
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
 
-use monitor::jail;
+use monitor::{jail, resolver};
+use network::Network;
 use protocol::record::{JAIL_VARIABLE, JailPolicy};
 use protocol::vmm::{
     Boot, CONTROL_FD, Descriptor, DiskConfig, DiskExtent, FromVmm, Kernel, MAX_PACKET_LEN,
@@ -31,11 +36,12 @@ fn main() -> Result<(), Failure> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["cost", program, kernel, count] => cost(program, kernel, count.parse()?),
+        ["names", folder, bridge, id, program] => names(folder, bridge, id, program),
         [program] => start(program, JailPolicy::Full),
         [program, policy] if policy == JAIL_VARIABLE.1 => {
             start(program, JailPolicy::NoUserNamespace)
         }
-        _ => Err("usage: jailer PROGRAM [no-user-namespace] | cost PROGRAM KERNEL COUNT".into()),
+        _ => Err("usage: jailer PROGRAM [no-user-namespace] | names FOLDER BRIDGE ID PROGRAM | cost PROGRAM KERNEL COUNT".into()),
     }
 }
 
@@ -54,6 +60,18 @@ fn start(program: &str, policy: JailPolicy) -> Result<(), Failure> {
     println!("ended {status:?}");
     println!("words {words}");
     Ok(())
+}
+
+fn names(folder: &str, bridge: &str, id: &str, program: &str) -> Result<(), Failure> {
+    let network = Network::on_bridge(Path::new(folder), bridge);
+    let attachment = network.attach(id)?;
+    let done = resolver::ensure(&network, "backend", false, Some(Path::new(program)));
+    match done {
+        Ok(()) => println!("gateway {}", attachment.interface.gateway),
+        Err(error) => println!("refused {}", monitor::chain(&error)),
+    }
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(attachment.lease.release()?)
 }
 
 fn cost(program: &str, kernel: &str, count: usize) -> Result<(), Failure> {

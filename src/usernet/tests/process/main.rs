@@ -197,7 +197,7 @@ fn a_client_outside_of_the_network_is_not_answered() {
 }
 
 #[test]
-fn it_has_no_rights_and_outlives_whoever_started_it() {
+fn it_has_no_rights_and_outlives_its_starter() {
     let mut process = Process::start(&[]);
     let status = process.status();
     for line in [
