@@ -25,7 +25,7 @@ use crate::{deb, dist, kernel, paths};
 /// hull's version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The packages whose programs are shipped.
-const SHIPPED: [&str; 4] = ["hull", "vmm", "monitor", "agent"];
+const SHIPPED: [&str; 6] = ["hull", "vmm", "monitor", "fs", "usernet", "agent"];
 /// The sparse file that dpkg cannot unpack, and the archive that it is shipped in: see resources/package/postinst.
 const SPARSE: &str = "scratch.ext4";
 const SPARSE_ARCHIVE: &str = "scratch.tar";
