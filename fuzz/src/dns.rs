@@ -49,7 +49,7 @@ pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let upstreams = input.u8() % 4;
     let (leases, _held) = leases();
-    let domain = Name::parse("backend").expect("a name");
+    let domain = Name::parse("backend");
     let gateway = Ipv4Addr::from_bits(NETWORK.to_bits() + 1);
     let zone = Zone::new(leases, domain, (NETWORK, 24), gateway);
     let upstreams = (0..upstreams).map(|it| SocketAddr::from(([192, 0, 2, it], 53)));

@@ -8,7 +8,8 @@ use crate::containers::cp::CpArgs;
 use crate::containers::exec::ExecArgs;
 use crate::containers::inspect::{InspectArgs, Type};
 use crate::containers::logs::LogsArgs;
-use crate::containers::look::{DiffArgs, ExportArgs, PortArgs, TopArgs};
+use crate::containers::look::{DiffArgs, ExportArgs, TopArgs};
+use crate::containers::ports::{self, PortArgs};
 use crate::containers::ps::PsArgs;
 use crate::containers::run::{AttachArgs, StartArgs};
 use crate::containers::stats::StatsArgs;
@@ -16,6 +17,7 @@ use crate::containers::update::UpdateArgs;
 use crate::containers::{cp, exec, inspect, logs, look, ps, run, stats, update};
 use crate::events::EventsArgs;
 use crate::machine::{self, MachineCommand};
+use crate::networks::{self, NetworkCommand};
 use crate::pods::{self, PodCommand};
 use crate::prune::{self, PruneArgs, SystemPruneArgs};
 use crate::run_args::{CreateArgs, RunArgs};
@@ -65,6 +67,8 @@ pub(crate) enum Command {
     Machine(MachineCommand),
     #[command(subcommand)]
     Volume(VolumeCommand),
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// Look after hull as a whole
     #[command(subcommand)]
     System(SystemCommand),
@@ -164,7 +168,15 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ),
     (
         "Management Commands",
-        &["container", "image", "volume", "pod", "machine", "system"],
+        &[
+            "container",
+            "image",
+            "volume",
+            "network",
+            "pod",
+            "machine",
+            "system",
+        ],
     ),
     (
         "Containers",
@@ -255,6 +267,7 @@ pub(crate) fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
         },
         Command::Pod(command) => pods::pod(command),
         Command::Volume(command) => volumes::volume(command),
+        Command::Network(command) => networks::network_command(command),
         Command::Machine(command) => machine::machine(command, started),
         Command::System(command) => match command {
             SystemCommand::Df(args) => system::df(args),
@@ -301,7 +314,7 @@ fn shared(command: Shared, started: u64) -> anyhow::Result<u8> {
         Shared::Logs(args) => logs::logs(args),
         Shared::Top(args) => look::top(args),
         Shared::Stats(args) => stats::stats(args),
-        Shared::Port(args) => look::port(args),
+        Shared::Port(args) => ports::port(args),
         Shared::Diff(args) => look::diff(args),
         Shared::Cp(args) => cp::cp(args),
         Shared::Export(args) => look::export(args),

@@ -17,6 +17,7 @@ mod images;
 mod machine;
 mod man;
 mod moments;
+mod networks;
 mod not_built;
 mod output;
 mod pods;

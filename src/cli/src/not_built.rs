@@ -2,26 +2,20 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-/// What is to come: long name, short name if any, and whether a value follows.
-const NOT_BUILT: [(&str, Option<char>, bool); 18] = [
-    ("cgroup-parent", None, true),
-    ("device-cgroup-rule", None, true),
-    ("device-read-bps", None, true),
-    ("device-read-iops", None, true),
-    ("device-write-bps", None, true),
-    ("device-write-iops", None, true),
-    ("expose", None, true),
-    ("ip", None, true),
-    ("ip6", None, true),
-    ("link", None, true),
-    ("link-local-ip", None, true),
-    ("mac-address", None, true),
-    ("network-alias", None, true),
-    ("publish", Some('p'), true),
-    ("publish-all", Some('P'), false),
-    ("runtime", None, true),
-    ("storage-opt", None, true),
-    ("use-api-socket", None, false),
+/// What is to come: long name, and whether a value follows.
+const NOT_BUILT: [(&str, bool); 12] = [
+    ("cgroup-parent", true),
+    ("device-cgroup-rule", true),
+    ("device-read-bps", true),
+    ("device-read-iops", true),
+    ("device-write-bps", true),
+    ("device-write-iops", true),
+    ("ip6", true),
+    ("link", true),
+    ("link-local-ip", true),
+    ("runtime", true),
+    ("storage-opt", true),
+    ("use-api-socket", false),
 ];
 
 /// What cannot be: long name, whether a value follows, and why.
@@ -70,10 +64,9 @@ impl FromArgMatches for NotBuilt {
         };
         let not_built = NOT_BUILT
             .iter()
-            .find(|(name, _, has_value)| used(name, *has_value));
-        let not_built = not_built.map(|(name, ..)| {
-            format!("--{name} is not built yet; `hull run --help` lists what is")
-        });
+            .find(|(name, has_value)| used(name, *has_value));
+        let not_built = not_built
+            .map(|(name, _)| format!("--{name} is not built yet; `hull run --help` lists what is"));
         let impossible = IMPOSSIBLE
             .iter()
             .find(|(name, has_value, _)| used(name, *has_value));
@@ -92,25 +85,19 @@ impl FromArgMatches for NotBuilt {
 
 impl Args for NotBuilt {
     fn augment_args(command: Command) -> Command {
-        let not_built = NOT_BUILT
-            .iter()
-            .map(|&(name, short, has_value)| (name, short, has_value));
         let impossible = IMPOSSIBLE
             .iter()
-            .map(|&(name, has_value, _)| (name, None, has_value));
-        not_built
+            .map(|&(name, has_value, _)| (name, has_value));
+        NOT_BUILT
+            .into_iter()
             .chain(impossible)
-            .fold(command, |command, (name, short, has_value)| {
+            .fold(command, |command, (name, has_value)| {
                 let action = if has_value {
                     ArgAction::Append
                 } else {
                     ArgAction::SetTrue
                 };
-                let arg = Arg::new(name).long(name).action(action).hide(true);
-                command.arg(match short {
-                    Some(short) => arg.short(short),
-                    None => arg,
-                })
+                command.arg(Arg::new(name).long(name).action(action).hide(true))
             })
     }
 

@@ -9,8 +9,9 @@ use engine::{Engine, Stop, time};
 use serde_json::{Value, json};
 
 use crate::containers::inspect::{self, Type};
-use crate::containers::{each, ps, stats};
+use crate::containers::{each, ports, ps, stats};
 use crate::output::{self, Columns, Row};
+use crate::run_args::PlaceArgs;
 use crate::values::{self, OrDefault, environment, or_default, value};
 use crate::{moments, out};
 
@@ -37,6 +38,8 @@ each has its own files, limits, user and log."
 pub(crate) struct CreateArgs {
     #[command(flatten)]
     shape: Shape,
+    #[command(flatten)]
+    place: PlaceArgs,
     /// Its containers share a PID namespace
     #[arg(long)]
     share_pid: bool,
@@ -56,7 +59,7 @@ pub(crate) struct Shape {
     /// CPUs that they may use together
     #[arg(long, value_name = "N", value_parser = values::cpus)]
     cpus: Option<MilliCpus>,
-    /// Its network: bridge or none
+    /// Its network: none, or for root bridge or the name of one of one's own
     #[arg(long, value_name = "NETWORK", value_parser = or_default(values::machine::network))]
     network: Option<OrDefault<Network>>,
 }
@@ -168,6 +171,7 @@ pub(crate) fn pod(command: PodCommand) -> anyhow::Result<u8> {
             let options = PodOptions {
                 shared_pid: args.share_pid,
                 labels: args.labels.into_iter().collect(),
+                place: args.place.place(),
                 ..args.shape.options()
             };
             let id = create(&engine, &args.name, &options)?;
@@ -200,7 +204,9 @@ pub(crate) fn pod(command: PodCommand) -> anyhow::Result<u8> {
 /// Makes a pod, and returns its identifier.
 pub(crate) fn create(engine: &Engine, name: &str, options: &PodOptions) -> anyhow::Result<String> {
     let id = engine::id::new_id();
+    let network = engine.chosen_network(options.network.as_ref())?;
     let inputs = PodInputs {
+        network: network.as_ref(),
         options,
         id: &id,
         name,
@@ -289,7 +295,8 @@ pub(crate) fn document(engine: &Engine, pod: &Pod) -> Result<Value, engine::Erro
         "Status": status(pod),
         "Running": pod.running,
         "SharedPid": pod.shared_pid,
-        "NetworkMode": if sandbox.bridge { "bridge" } else { "none" },
+        "NetworkMode": sandbox.network.as_ref().map_or("none", |endpoint| &*endpoint.network),
+        "PortBindings": ports::bindings(sandbox.network.iter().flat_map(|endpoint| &endpoint.publish)),
         "Machine": machine,
         "Labels": pod.labels,
         "Containers": containers.collect::<Vec<_>>(),

@@ -15,11 +15,13 @@ mod health;
 mod machine;
 mod mounts;
 mod names;
+mod network;
 mod resources;
 mod security;
 
 use container::ContainerArgs;
 pub(crate) use container::variables;
+pub(crate) use network::PlaceArgs;
 
 /// Run a command in a new container, in a virtual machine of its own
 #[derive(Debug, Args)]

@@ -21,6 +21,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod machine;
 pub(crate) mod mounts;
 pub(crate) mod names;
+pub(crate) mod ports;
 
 /// Why a value is none.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

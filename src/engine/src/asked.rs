@@ -67,9 +67,7 @@ impl Asked {
             user: given(&options.user).unwrap_or_else(|| of_image(Config::user)),
             hostname: hostname.to_owned(),
             volumes: volumes(options, config)?,
-            exposed_ports: config
-                .and_then(|config| config.exposed_ports().clone())
-                .unwrap_or_default(),
+            exposed_ports: exposed(options, config),
             healthcheck: spec::health::merged(options, image),
             shell: image.docker.shell.clone(),
             stop_signal: options
@@ -83,6 +81,18 @@ impl Asked {
             options: options.clone(),
         })
     }
+}
+
+/// `Config.ExposedPorts`: the image's, the user's, and those that are published.
+fn exposed(options: &Options, image: Option<&Config>) -> Vec<String> {
+    let of_image = image.and_then(|config| config.exposed_ports().clone());
+    let published = options.place.publish.iter().map(|publish| &publish.port);
+    let ours = options.exposed.iter().chain(published);
+    let mut all: Vec<String> = of_image.unwrap_or_default();
+    all.extend(ours.map(ToString::to_string));
+    all.sort();
+    all.dedup();
+    all
 }
 
 /// `Config.Volumes`: the image's, and the user's without a name.

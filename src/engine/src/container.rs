@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use protocol::agent::ExitStatus;
-use protocol::record::{ContainerConfig, Health, Mount, MountSource, State, Status};
+use protocol::record::{
+    ContainerConfig, DEFAULT_NETWORK, Health, Mount, MountSource, State, Status,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
@@ -52,6 +54,12 @@ pub struct Summary {
     pub has_health_check: bool,
     /// It has a network.
     pub has_network: bool,
+    /// Which, if it is not the default one.
+    #[serde(default)]
+    pub network: Option<String>,
+    /// Ports that it offers: `80/tcp`.
+    #[serde(default)]
+    pub exposed_ports: Vec<String>,
     /// What of the host's it has mounted.
     #[serde(default)]
     pub mounts: Vec<MountSummary>,
@@ -96,6 +104,11 @@ struct Process {
 }
 
 impl Summary {
+    /// The name of its network.
+    pub fn network(&self) -> &str {
+        name_of_network(self.has_network, self.network.as_deref())
+    }
+
     /// Of a configuration.
     pub fn of(config: &ContainerConfig) -> Summary {
         let command = serde_json::from_str::<Document>(config.run.spec.get())
@@ -113,8 +126,35 @@ impl Summary {
             command,
             has_health_check: config.health.is_some(),
             has_network: config.run.network,
+            network: config.network.clone(),
+            exposed_ports: exposed_ports(config),
             mounts: config.run.mounts.iter().map(MountSummary::of).collect(),
         }
+    }
+}
+
+/// The part of what was asked for that a listing shows.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Offered {
+    exposed_ports: Vec<String>,
+}
+
+fn exposed_ports(config: &ContainerConfig) -> Vec<String> {
+    let offered: Offered = serde_json::from_str(config.asked.get()).unwrap_or_default();
+    offered.exposed_ports
+}
+
+/// The name of the network of a container with this record, or of its sandbox's.
+pub fn network_name(config: &ContainerConfig) -> &str {
+    name_of_network(config.run.network, config.network.as_deref())
+}
+
+fn name_of_network(has_network: bool, network: Option<&str>) -> &str {
+    match (has_network, network) {
+        (true, Some(name)) => name,
+        (true, None) => DEFAULT_NETWORK,
+        (false, _) => "none",
     }
 }
 
@@ -173,6 +213,7 @@ pub(crate) fn as_killed(state: State) -> State {
         status: Status::Exited,
         pid: 0,
         interface: None,
+        ports: Vec::new(),
         exit: Some(ExitStatus::Code(KILLED_MONITOR_CODE)),
         exit_code: KILLED_MONITOR_CODE,
         error: KILLED_MONITOR.to_owned(),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use image::store::DeleteError;
 use protocol::agent::{Failure, FailureKind};
 
-use crate::{connection, images, index, install, list, mounts, volumes};
+use crate::{connection, images, index, install, list, mounts, networks, volumes};
 
 /// What sort of failure an error is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -282,6 +282,9 @@ pub enum Error {
     /// Volumes.
     #[error(transparent)]
     Volume(#[from] volumes::Error),
+    /// Networks.
+    #[error(transparent)]
+    Network(#[from] networks::Error),
 }
 
 impl Error {
@@ -300,6 +303,14 @@ impl Error {
                 Kind::NotFound
             }
             Error::Volume(volumes::Error::InUse { .. }) => Kind::Conflict,
+            Error::Network(networks::Error::Absent(_) | networks::Error::Ambiguous(_)) => {
+                Kind::NotFound
+            }
+            Error::Network(networks::Error::InUse { .. } | networks::Error::Exists(_)) => {
+                Kind::Conflict
+            }
+            Error::Network(networks::Error::Engine(error)) => error.kind(),
+            Error::Network(_) => Kind::Invalid,
             Error::Mount(mounts::Error::NotInVm(_)) => Kind::Unsupported,
             Error::Volume(_) | Error::Mount(_) => Kind::Invalid,
             Error::Image(images::Error::Name { .. } | images::Error::Change(_)) => Kind::Invalid,

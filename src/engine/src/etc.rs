@@ -80,22 +80,25 @@ impl Names {
     }
 }
 
-/// The files for a container of these names, with or without a way out. /etc/hosts lacks what depends on the container's
-/// address.
-pub fn files(options: &Options, names: &Names, networked: bool) -> Result<EtcFiles, Error> {
+/// The files for a container of these names. `resolv_conf` is what its network has in the file of that name, if it has a
+/// network. /etc/hosts lacks what depends on the container's address.
+pub fn files(
+    options: &Options,
+    names: &Names,
+    resolv_conf: Option<&str>,
+) -> Result<EtcFiles, Error> {
     let mut hosts = HOSTS.to_owned();
     for host in &options.extra_hosts {
         match host.address {
             HostAddress::Ip(address) => line(&mut hosts, address, &host.name),
-            HostAddress::Gateway if networked => {}
+            HostAddress::Gateway if resolv_conf.is_some() => {}
             HostAddress::Gateway => return Err(Error::NoGateway(host.name.clone())),
         }
     }
-    let of_host = networked.then(|| network::resolv_conf(&network::host_resolv_conf()));
     Ok(EtcFiles {
         hosts: Some(hosts),
         hostname: Some(format!("{}\n", names.hostname)),
-        resolv_conf: Some(resolv_conf(&of_host.unwrap_or_default(), &options.dns)),
+        resolv_conf: Some(with_options(resolv_conf.unwrap_or_default(), &options.dns)),
     })
 }
 
@@ -104,7 +107,7 @@ fn line(hosts: &mut String, address: IpAddr, name: &str) {
 }
 
 /// resolv.conf(5) with the user's resolvers, domains and options in the place of those that it has.
-fn resolv_conf(text: &str, dns: &Dns) -> String {
+fn with_options(text: &str, dns: &Dns) -> String {
     let replaced = |keyword: &str| match keyword {
         "nameserver" => !dns.servers.is_empty(),
         "search" | "domain" => !dns.search.is_empty(),
@@ -200,7 +203,7 @@ mod tests {
             ..Options::default()
         };
         let names = Names::of(&options, "abc").unwrap();
-        let files_of = |options: &Options| files(options, &names, false);
+        let files_of = |options: &Options| files(options, &names, None);
         assert_eq!(
             files_of(&options).unwrap().hosts.unwrap(),
             format!("{HOSTS}10.0.0.5\tdb\n2001:db8::1\tv6\n")
@@ -220,20 +223,20 @@ mod tests {
             search: search.iter().map(|s| (*s).to_owned()).collect(),
             options: options.iter().map(|s| (*s).to_owned()).collect(),
         };
-        assert_eq!(resolv_conf(text, &dns(&[], &[], &[])), text);
+        assert_eq!(with_options(text, &dns(&[], &[], &[])), text);
         assert_eq!(
-            resolv_conf(
+            with_options(
                 text,
                 &dns(&["1.1.1.1", "::1"], &["a", "b"], &["ndots:2", "rotate"])
             ),
             "# mine\nnameserver 1.1.1.1\nnameserver ::1\nsearch a b\noptions ndots:2 rotate\n"
         );
         assert_eq!(
-            resolv_conf(text, &dns(&[], &["."], &[])),
+            with_options(text, &dns(&[], &["."], &[])),
             "# mine\nnameserver 10.0.0.1\noptions ndots:1\n"
         );
         assert_eq!(
-            resolv_conf("", &dns(&["1.1.1.1"], &[], &[])),
+            with_options("", &dns(&["1.1.1.1"], &[], &[])),
             "nameserver 1.1.1.1\n"
         );
     }

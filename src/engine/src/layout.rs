@@ -5,6 +5,7 @@
 //! ROOT/containers/<id>/       config.json, state.json, health.json, log/, execs/ (see protocol::record)
 //! ROOT/sandboxes/<id>/        config.json, lock, socket, scratch
 //! ROOT/volumes/<name>/        config.json, _data (see protocol::record)
+//! ROOT/networks/<name>/       config.json (see protocol::record)
 //! ROOT/tmp/                   folders that are being made or removed; each is locked by its maker
 //! ROOT/events/events.jsonl    what happened; events.jsonl.1 is the file before
 //! ROOT/images, ROOT/templates, ROOT/cache, …: the image store's, the monitor's, what can be made again
@@ -127,6 +128,16 @@ impl Layout {
     /// Notes of the volumes that go with containers, one for each container.
     pub fn going_volumes(&self) -> PathBuf {
         self.volumes().join(".with")
+    }
+
+    /// All networks' folders; it is locked by those that make and remove one.
+    pub fn networks(&self) -> PathBuf {
+        self.root.join("networks")
+    }
+
+    /// A network's folder.
+    pub fn network(&self, name: &str) -> PathBuf {
+        self.networks().join(name)
     }
 
     /// Folders that are being made or removed.

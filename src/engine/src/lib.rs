@@ -41,6 +41,7 @@ pub mod logs;
 mod memory;
 pub mod mounts;
 pub mod names;
+pub mod networks;
 pub mod options;
 pub mod pods;
 pub mod prepare;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use protocol::agent::TerminalSize;
-use protocol::record::{LogConfig, RestartPolicy};
+use protocol::record::{LogConfig, Port, RestartPolicy};
 use serde::{Deserialize, Serialize};
 
 use crate::size::MilliCpus;
@@ -16,14 +16,16 @@ mod kinds;
 mod limits;
 pub mod mounts;
 mod names;
+mod place;
 
 pub use kinds::{
-    Attach, Boot, Device, DeviceAccess, Health, Ipc, Isolation, Network, PodOptions, Pull, Seccomp,
-    Tmpfs, Ulimit, Variable,
+    Attach, Boot, Device, DeviceAccess, Health, Ipc, Isolation, PodOptions, Pull, Seccomp, Tmpfs,
+    Ulimit, Variable,
 };
 pub use limits::{CpuSet, NoCpuSet, Swap};
 pub use mounts::{Mount, VolumesFrom};
 pub use names::{Dns, ExtraHost, HostAddress};
+pub use place::{Network, Place};
 
 /// Everything that `hull run` and `hull create` can ask for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -69,6 +71,12 @@ pub struct Options {
     pub dns: Dns,
     /// Which network; the default depends on the user.
     pub network: Option<Network>,
+    /// What is asked for there.
+    pub place: Place,
+    /// Every port that the image or `exposed` names is published, each at a port of the host's that the kernel chooses.
+    pub publish_all: bool,
+    /// Ports that it offers, besides the image's.
+    pub exposed: Vec<Port>,
 
     /// Remove the container at its end.
     pub auto_remove: bool,

@@ -2,24 +2,27 @@
 //! the options is found before anything exists.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 
 use image::Image;
 use protocol::agent::PidNamespace;
 use protocol::record::{
-    self, ContainerConfig, LayerFile, Machine, RestartPolicy, Run, SandboxConfig, SandboxKind,
-    Stdio, VERSION,
+    self, ContainerConfig, Endpoint, LayerFile, Machine, RestartPolicy, Run, SandboxConfig,
+    SandboxKind, Stdio, VERSION,
 };
+use protocol::subnet::Subnet;
 use serde_json::value::RawValue;
 
 use crate::asked::Asked;
 use crate::install::{self, Installation};
 use crate::options::{
-    DEFAULT_STOP_TIMEOUT_S, HostAddress, Isolation, Network, Options, PodOptions, Seccomp,
+    DEFAULT_STOP_TIMEOUT_S, HostAddress, Isolation, Network, Options, Place, PodOptions, Seccomp,
 };
-use crate::{capabilities, etc, id, seccomp, size, spec};
+use crate::{capabilities, etc, id, networks, seccomp, size, spec};
 
 mod machine;
+mod place;
 
 pub use machine::CMDLINE;
 
@@ -51,7 +54,9 @@ pub enum Error {
     #[error("{0} has no meaning with --isolation native")]
     NotNative(&'static str),
     /// An option of the machine, for one container of several.
-    #[error("{0} is decided when the pod is created, for all of its containers; leave it out")]
+    #[error(
+        "{0} is decided by `hull pod create`, for all containers of the pod; leave it out here"
+    )]
     NotInPod(&'static str),
     /// Privileges that would be the host's.
     #[error(
@@ -59,6 +64,38 @@ pub enum Error {
          privileges end at the VM"
     )]
     PrivilegedNative,
+    /// What only a network gives.
+    #[error("{0} needs a network: leave out --network none, and be root")]
+    NeedsNetwork(&'static str),
+    /// A network that is not there.
+    #[error("network {0} not found")]
+    NoNetwork(String),
+    /// The default network gives addresses as it likes, as in Docker.
+    #[error("user specified IP address is supported on user defined networks only")]
+    AddressOnDefault,
+    /// Likewise names.
+    #[error("network-scoped alias is supported only for containers in user defined networks")]
+    AliasOnDefault,
+    /// An address of another network.
+    #[error(
+        "invalid endpoint settings: no configured subnet contains IP address {address}: the network {network} is {subnet}"
+    )]
+    AddressOutside {
+        /// The address.
+        address: Ipv4Addr,
+        /// The network.
+        network: String,
+        /// Its addresses.
+        subnet: Subnet,
+    },
+    /// Nothing comes in by an internal network.
+    #[error(
+        "ports cannot be published on the network {0}, which is internal: it has no way in or out"
+    )]
+    PublishOnInternal(String),
+    /// An image's port that cannot be published.
+    #[error("cannot publish the port {0:?} that the image exposes: hull forwards tcp and udp")]
+    ExposedPort(String),
     /// A container cannot be removed at its end and started again.
     #[error(
         "--restart and --rm exclude each other: a container that is removed at its end cannot be restarted"
@@ -113,6 +150,9 @@ pub struct ContainerInputs<'a> {
     pub installation: &'a Installation,
     /// What of the host's it has mounted: [`crate::Engine::resolve_mounts`].
     pub mounts: &'a [record::Mount],
+    /// The network of the user's that it is on: [`crate::Engine::chosen_network`], or for a container of a pod
+    /// [`crate::Engine::network_of`].
+    pub network: Option<&'a record::Network>,
 }
 
 /// A pod to prepare.
@@ -130,12 +170,14 @@ pub struct PodInputs<'a> {
     pub root: &'a Path,
     /// Hull's parts.
     pub installation: &'a Installation,
+    /// The network of the user's that it is on: [`crate::Engine::chosen_network`].
+    pub network: Option<&'a record::Network>,
 }
 
 /// The network of a container; without an option it is the bridge for root and none for others, since the bridge needs
 /// root.
 pub fn network(options: &Options, is_root: bool) -> Network {
-    or_default(options.network, is_root)
+    or_default(options.network.clone(), is_root)
 }
 
 fn or_default(network: Option<Network>, is_root: bool) -> Network {
@@ -150,7 +192,12 @@ fn or_default(network: Option<Network>, is_root: bool) -> Network {
 /// for a pod, see [`prepare_in_pod`].
 pub fn prepare(new: &ContainerInputs<'_>) -> Result<(SandboxConfig, ContainerConfig), Error> {
     let options = new.options;
-    let bridge = is_bridged(options.network)?;
+    let publish = place::published(options, new.image)?;
+    let place = Place {
+        publish,
+        ..options.place.clone()
+    };
+    let endpoint = place::endpoint(options.network.as_ref(), new.network, &place)?;
     let native = options.isolation == Isolation::Native;
     if native {
         refuse_for_native(options)?;
@@ -160,13 +207,19 @@ pub fn prepare(new: &ContainerInputs<'_>) -> Result<(SandboxConfig, ContainerCon
         true => options.memory_bytes,
     };
     // First what the user can get wrong, then what hull's installation can lack.
-    let container = container(new, new.id, memory_bytes, bridge, PidNamespace::Own)?;
+    let container = container(
+        new,
+        new.id,
+        memory_bytes,
+        endpoint.as_ref(),
+        PidNamespace::Own,
+    )?;
     let machine = if native {
         Machine::Native {
             program: new.installation.native()?,
         }
     } else {
-        machine::of_container(options, new.root, bridge, new.installation)?
+        machine::of_container(options, new.root, endpoint.is_some(), new.installation)?
     };
     let sandbox = SandboxConfig {
         version: VERSION,
@@ -174,7 +227,8 @@ pub fn prepare(new: &ContainerInputs<'_>) -> Result<(SandboxConfig, ContainerCon
         id: new.id.to_owned(),
         machine,
         kind: SandboxKind::Single,
-        bridge,
+        net: net(endpoint.as_ref(), new.installation)?,
+        network: endpoint,
         measure: options.measure,
     };
     Ok((sandbox, container))
@@ -196,43 +250,51 @@ pub fn prepare_in_pod(
         } => PidNamespace::Sandbox,
         _ => PidNamespace::Own,
     };
-    container(new, &pod.id, options.memory_bytes, pod.bridge, pid)
+    container(
+        new,
+        &pod.id,
+        options.memory_bytes,
+        pod.network.as_ref(),
+        pid,
+    )
 }
 
 /// Prepares a pod.
 pub fn prepare_pod(new: &PodInputs<'_>) -> Result<SandboxConfig, Error> {
-    let bridge = is_bridged(new.options.network)?;
+    let options = new.options;
+    let endpoint = place::endpoint(options.network.as_ref(), new.network, &options.place)?;
     Ok(SandboxConfig {
         version: VERSION,
         root: new.root.to_owned(),
         id: new.id.to_owned(),
-        machine: machine::of_pod(new.options, new.root, bridge, new.installation)?,
+        machine: machine::of_pod(options, new.root, endpoint.is_some(), new.installation)?,
         kind: SandboxKind::Pod {
             name: new.name.to_owned(),
-            shared_pid: new.options.shared_pid,
+            shared_pid: options.shared_pid,
             created_ns: new.created_ns,
-            labels: new.options.labels.clone(),
+            labels: options.labels.clone(),
         },
-        bridge,
+        net: net(endpoint.as_ref(), new.installation)?,
+        network: endpoint,
         measure: false,
     })
 }
 
-fn is_bridged(wanted: Option<Network>) -> Result<bool, Error> {
-    let is_root = rustix::process::geteuid().is_root();
-    let bridge = or_default(wanted, is_root) == Network::Bridge;
-    if bridge && !is_root {
-        return Err(Error::NeedsRoot("--network bridge"));
-    }
-    Ok(bridge)
+/// hull-net, if the sandbox is on a network that it serves.
+fn net(
+    endpoint: Option<&Endpoint>,
+    installation: &Installation,
+) -> Result<Option<PathBuf>, install::Error> {
+    let named = endpoint.filter(|endpoint| endpoint.network != record::DEFAULT_NETWORK);
+    named.map(|_| installation.net()).transpose()
 }
 
-/// The container's record. `bridge` is its sandbox's.
+/// The container's record. `endpoint` is its sandbox's.
 fn container(
     new: &ContainerInputs<'_>,
     sandbox: &str,
     memory_bytes: Option<u64>,
-    bridge: bool,
+    endpoint: Option<&Endpoint>,
     pid: PidNamespace,
 ) -> Result<ContainerConfig, Error> {
     let options = new.options;
@@ -261,6 +323,7 @@ fn container(
     let health = spec::health::check(options, new.image, document.process().as_ref())
         .map_err(spec::Error::from)?;
     let asked = Asked::new(options, new.image, &names.hostname)?;
+    let resolvers = endpoint.map(|_| networks::resolv_conf(new.network));
     let image_labels = asked.image_labels.clone();
     Ok(ContainerConfig {
         version: VERSION,
@@ -280,6 +343,11 @@ fn container(
         stop_timeout_s: options.stop_timeout_s.unwrap_or(DEFAULT_STOP_TIMEOUT_S),
         log: options.log,
         health,
+        network: Some(
+            endpoint
+                .map_or("none", |endpoint| &*endpoint.network)
+                .to_owned(),
+        ),
         run: Run {
             volumes: spec::volumes(&document, image).map_err(spec::Error::from)?,
             mounts: new.mounts.to_vec(),
@@ -289,13 +357,13 @@ fn container(
             seccomp: compile_seccomp(options, new.root)?,
             init: options.init,
             stdio: stdio(options),
-            etc: etc::files(options, &names, bridge)?,
+            etc: etc::files(options, &names, resolvers.as_deref())?,
             own_names: names.own,
             gateway_names: gateway_names(options),
             layers: layers(new.image),
             read_only: options.read_only,
             pid,
-            network: bridge || sandbox != new.id,
+            network: endpoint.is_some() || sandbox != new.id,
         },
         asked: RawValue::from_string(serde_json::to_string(&asked)?)?,
     })
@@ -371,6 +439,11 @@ fn refuse_for_native(options: &Options) -> Result<(), Error> {
 fn refuse_in_pod(options: &Options) -> Result<(), Error> {
     let of_machines = [
         (options.network.is_some(), "--network"),
+        (!options.place.publish.is_empty(), "--publish"),
+        (options.publish_all, "--publish-all"),
+        (options.place.address.is_some(), "--ip"),
+        (options.place.mac.is_some(), "--mac-address"),
+        (!options.place.aliases.is_empty(), "--network-alias"),
         (options.kernel.is_some(), "--kernel"),
         (options.boot.is_some(), "--boot"),
         (options.console, "--console"),

@@ -332,7 +332,7 @@ impl Engine {
         if vm.template.is_none() {
             return Ok(());
         }
-        let current = template::path(self.root(), monitor, vm, config.bridge);
+        let current = template::path(self.root(), monitor, vm, config.network.is_some());
         let current = current.inspect_err(|error| {
             tracing::warn!(%error, "the VM's template has no name: it boots its kernel");
         });

@@ -132,7 +132,8 @@ impl Fixture {
                 program: "/nowhere/hull-native".into(),
             },
             kind,
-            bridge: false,
+            network: None,
+            net: None,
             measure: false,
         }
     }

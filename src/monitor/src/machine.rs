@@ -12,11 +12,13 @@ use std::path::Path;
 
 use protocol::agent::{self, CONTROL_PORT, Failure, FailureKind, Interface, LayerExtent};
 use protocol::monitor::Began;
-use protocol::record::{LayerFile, Machine as Kind, Mount, SandboxConfig, SandboxKind, Vm};
+use protocol::record::{
+    LayerFile, Machine as Kind, Mount, Published, SandboxConfig, SandboxKind, Vm,
+};
 use protocol::timeline::Nanos;
 use sys::signalfd::SignalFd;
 
-use crate::bridge::Attached;
+use crate::bridge::{self, Attached};
 use crate::console::Console;
 use crate::devices::{Begin, LAYER_ALIGN_BYTES, LAYERS_LEN_BYTES, Own};
 use crate::native::{self, Native, Ports};
@@ -46,7 +48,7 @@ pub(crate) enum Fault {
     Shares(#[from] shares::Error),
     /// Its network.
     #[error("cannot set up the container's network")]
-    Network(#[from] network::Error),
+    Network(#[from] bridge::Error),
     /// The layer device is full.
     #[error("the sandbox's layer device has no room for {path}; use a new pod", path = .0.display())]
     NoRoom(std::path::PathBuf),
@@ -208,6 +210,11 @@ impl HostSide {
         self.network.as_ref().map(Attached::interface)
     }
 
+    /// The ports of the sandbox that are reached by the host's addresses.
+    pub(crate) fn ports(&self) -> &[Published] {
+        self.network.as_ref().map_or(&[], Attached::ports)
+    }
+
     /// To be polled for its end, until it has been waited for.
     pub(crate) fn end_descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.process.end_descriptor()
@@ -352,8 +359,10 @@ fn start_vmm(
     let is_pod = config.kind != SandboxKind::Single;
     let mut vmm = Vmm::spawn(&config.id, vm, is_pod || !mounts.is_empty())?;
     let (console, console_end) = Console::new()?;
-    if config.bridge && network.is_none() {
-        *network = Some(Attached::new(&config.id)?);
+    if let Some(endpoint) = &config.network
+        && network.is_none()
+    {
+        *network = Some(Attached::new(config, endpoint)?);
     }
     let tap = match network {
         Some(network) => network.tap()?,
@@ -400,10 +409,10 @@ fn start_native(config: &SandboxConfig, program: &Path, folder: &Path) -> Result
         control,
         ports,
     } = native::start(program, folder)?;
-    let network = match config.bridge {
-        true => Some(Attached::new_native(&config.id)?),
-        false => None,
-    };
+    let endpoint = config.network.as_ref();
+    let network = endpoint
+        .map(|endpoint| Attached::new_native(config, endpoint))
+        .transpose()?;
     Ok(Machine {
         backend: Backend::Native { process, ports },
         control,

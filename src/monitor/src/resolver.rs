@@ -42,15 +42,14 @@ enum Error {
     Refused(String),
 }
 
-/// Has a hull-net answer the names of a network, on which this sandbox is already: `domain` is the network's name, and
-/// `forwards` says whether other names are asked of the host's resolvers. This process has one thread only.
+/// Has a hull-net answer the names of a network, on which this sandbox is already and which is called `domain`. This process
+/// has one thread only.
 pub fn ensure(
     network: &Network,
     domain: &str,
-    forwards: bool,
     program: Option<&Path>,
 ) -> Result<(), network::Error> {
-    network.serve_names(domain, forwards, |launch| Ok(start(program, launch)?))
+    network.serve_names(domain, |launch| Ok(start(program, launch)?))
 }
 
 /// Starts one; its number.

@@ -17,9 +17,10 @@ pub(crate) fn all(root: &Path, held: Option<&str>) {
         cgroup(id);
     }
     if rustix::process::geteuid().is_root() {
-        let network = network::Network::new(Path::new(crate::bridge::STATE));
-        if let Err(error) = network.sweep() {
-            tracing::warn!(%error, "what dead containers left of the network was not removed");
+        let networks = network::Network::all(Path::new(network::STATE_DIR));
+        let swept = networks.and_then(|all| all.iter().try_for_each(network::Network::sweep));
+        if let Err(error) = swept {
+            tracing::warn!(%error, "what dead containers left of their networks was not removed");
         }
     }
 }

@@ -46,10 +46,10 @@ fn programs() -> &'static Path {
     })
 }
 
-/// A network of a test's own.
+/// A network of a test's own: 10.230.N.0/24.
 struct Host {
     folder: tempfile::TempDir,
-    bridge: String,
+    number: u8,
 }
 
 /// What stands in for a warden.
@@ -60,26 +60,28 @@ struct Warden {
 }
 
 impl Host {
-    fn new(number: u32) -> Host {
+    fn new(number: u8) -> Host {
         Host {
             folder: tempfile::tempdir().unwrap(),
-            bridge: format!("hulltest{number}"),
+            number,
         }
     }
 
+    fn address(&self, last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 230, self.number, last)
+    }
+
     fn network(&self) -> PathBuf {
-        self.folder.path().join("network")
+        let mut networks = fs::read_dir(self.folder.path().join("networks")).unwrap();
+        networks.next().unwrap().unwrap().path()
     }
 
     fn warden(&self, id: &str, program: &Path) -> Warden {
         let mut child = Command::new(programs().join("jailer"))
             .arg("names")
-            .args([
-                self.folder.path(),
-                Path::new(&self.bridge),
-                Path::new(id),
-                program,
-            ])
+            .arg(self.folder.path())
+            .args([&format!("{}/24", self.address(0)), id])
+            .arg(program)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -94,12 +96,13 @@ impl Host {
         }
     }
 
-    fn started(&self, id: &str) -> (Warden, Ipv4Addr) {
+    /// A warden, and the bridge.
+    fn started(&self, id: &str) -> (Warden, String) {
         let warden = self.warden(id, &programs().join("hull-net"));
-        let gateway = warden.said.strip_prefix("gateway ");
-        let gateway = gateway.unwrap_or_else(|| panic!("{}", warden.said));
-        let gateway = gateway.parse().unwrap();
-        (warden, gateway)
+        let bridge = warden.said.strip_prefix("bridge ");
+        let bridge = bridge.unwrap_or_else(|| panic!("{}", warden.said));
+        let bridge = bridge.to_owned();
+        (warden, bridge)
     }
 
     /// The number of the hull-net.
@@ -147,21 +150,23 @@ struct Container {
 }
 
 impl Container {
-    fn on(host: &Host, gateway: Ipv4Addr) -> Container {
-        let bridge = &host.bridge;
-        let name = format!("{bridge}c");
-        let address = Ipv4Addr::from_bits(gateway.to_bits() + 98);
+    fn on(host: &Host, bridge: &str) -> Container {
+        let name = format!("hulltest{}", host.number);
+        let address = host.address(99);
         for line in [
             format!("netns add {name}"),
             format!("link add {name} type veth peer name eth0 netns {name}"),
             format!("link set {name} master {bridge} up"),
-            format!("-n {name} addr add {address}/20 dev eth0"),
+            format!("-n {name} addr add {address}/24 dev eth0"),
             format!("-n {name} link set eth0 up"),
         ] {
             let status = Command::new("ip").args(line.split(' ')).status().unwrap();
             assert!(status.success(), "ip {line}");
         }
-        Container { name, gateway }
+        Container {
+            name,
+            gateway: host.address(1),
+        }
     }
 
     /// What the server at the gateway says of a name: the last four bytes, or the response code.
@@ -219,7 +224,7 @@ fn is_gone(pid: Pid) -> bool {
 #[ignore = "needs root"]
 fn it_has_no_rights_and_nothing_of_the_host_but_its_network() {
     let host = Host::new(30);
-    let (warden, gateway) = host.started("3000000000000000");
+    let (warden, bridge) = host.started("3000000000000000");
     let pid = host.server();
     let status = status(pid);
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
@@ -266,7 +271,7 @@ fn it_has_no_rights_and_nothing_of_the_host_but_its_network() {
     expected.push(lock);
     expected.sort();
     assert_eq!(open, expected);
-    assert_eq!(Container::on(&host, gateway).look_up("nobody"), Err(3));
+    assert_eq!(Container::on(&host, &bridge).look_up("nobody"), Err(3));
     warden.leave();
     assert!(is_gone(pid));
 }
@@ -275,12 +280,12 @@ fn it_has_no_rights_and_nothing_of_the_host_but_its_network() {
 #[ignore = "needs root"]
 fn it_outlives_the_warden_that_started_it_and_goes_with_the_last() {
     let host = Host::new(31);
-    let (first, gateway) = host.started("3100000000000000");
+    let (first, bridge) = host.started("3100000000000000");
     let (second, same) = host.started("3101000000000000");
-    assert_eq!(gateway, same);
+    assert_eq!(bridge, same);
     let pid = host.server();
-    let web = Ipv4Addr::from_bits(gateway.to_bits() + 200);
-    let container = Container::on(&host, gateway);
+    let web = host.address(200);
+    let container = Container::on(&host, &bridge);
     let held = host.lease(web, "web");
     assert_eq!(container.look_up("web"), Ok(web));
     first.kill();
@@ -301,7 +306,7 @@ fn it_outlives_the_warden_that_started_it_and_goes_with_the_last() {
 #[ignore = "needs root"]
 fn one_that_was_killed_is_followed_by_another_at_the_next_start() {
     let host = Host::new(32);
-    let (first, gateway) = host.started("3200000000000000");
+    let (first, bridge) = host.started("3200000000000000");
     let pid = host.server();
     kill_process(pid, Signal::KILL).unwrap();
     while !is_gone(pid) {
@@ -309,7 +314,7 @@ fn one_that_was_killed_is_followed_by_another_at_the_next_start() {
     }
     let (second, _) = host.started("3201000000000000");
     assert_ne!(host.server(), pid);
-    assert_eq!(Container::on(&host, gateway).look_up("nobody"), Err(3));
+    assert_eq!(Container::on(&host, &bridge).look_up("nobody"), Err(3));
     first.leave();
     second.leave();
 }

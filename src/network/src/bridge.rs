@@ -7,10 +7,11 @@ use sys::interface::Interfaces;
 
 use crate::dns;
 use crate::error::Error;
-use crate::firewall;
+use crate::published::Memory;
 use crate::routes::Routes;
 use crate::state::{Lock, State};
-use crate::subnet::Subnet;
+use crate::uplinks::Uplinks;
+use crate::{Network, firewall, subnet};
 
 /// The largest packet when the uplink takes larger ones: Ethernet's own.
 const MAX_MTU: u16 = 1500;
@@ -20,10 +21,10 @@ const MIN_MTU: u16 = 576;
 /// The bridge, its address, forwarding and firewall rules, made where they are missing.
 pub(crate) fn ensure(
     interfaces: &Interfaces,
-    bridge: &str,
-    dir: &Path,
+    network: &Network,
     lock: &Lock,
 ) -> Result<State, Error> {
+    let (bridge, dir) = (&*network.bridge, &*network.dir);
     let state = State::load(dir)?;
     let address = match interfaces
         .exists(bridge)
@@ -37,26 +38,61 @@ pub(crate) fn ensure(
     match (state, address) {
         // As it was left: the usual case. Being up and firewalled is its last step, so it is complete.
         (Some(state), Some(address)) if address == own_address(&state) && is_up(bridge)? => {
-            Ok(state)
+            match state.rules == firewall::EDITION {
+                true => Ok(state),
+                // An earlier version of hull made it.
+                false => renew(bridge, dir, state, lock),
+            }
         }
         // An address that we did not give.
         (None, Some(_)) => Err(Error::ForeignBridge(bridge.to_owned())),
         // Nothing, or what was left of it by a reboot or a kill.
         (state, _) => {
             if state.is_some() {
-                remove(interfaces, bridge, dir, lock)?;
+                remove(interfaces, network, lock)?;
             }
-            make(interfaces, bridge, dir, lock)
+            make(interfaces, network, lock)
         }
     }
 }
 
-fn make(interfaces: &Interfaces, bridge: &str, dir: &Path, lock: &Lock) -> Result<State, Error> {
-    let routes = Routes::read()?;
+/// Puts the rules of this version in the place of another's.
+fn renew(bridge: &str, dir: &Path, state: State, lock: &Lock) -> Result<State, Error> {
+    firewall::install(bridge, &state, &Memory::new(dir).all()?)?;
     let state = State {
-        subnet: Subnet::choose(&routes.networks).ok_or(Error::NoFreeSubnet)?,
-        mtu: mtu(routes.uplinks.first()),
-        forwarding: closed(bridge, &routes.uplinks)?,
+        rules: firewall::EDITION,
+        ..state
+    };
+    state.store(dir, lock)?;
+    Ok(state)
+}
+
+fn make(interfaces: &Interfaces, network: &Network, lock: &Lock) -> Result<State, Error> {
+    let (bridge, dir) = (&*network.bridge, &*network.dir);
+    let routes = Routes::read()?;
+    let state = match &network.definition {
+        None => {
+            let subnet = subnet::choose(&routes.networks).ok_or(Error::NoFreeSubnet)?;
+            State::of(subnet)
+        }
+        Some(definition) => State {
+            gateway: Some(definition.gateway),
+            range: definition.ip_range,
+            internal: definition.internal,
+            ..State::of(definition.subnet)
+        },
+    };
+    let wanted = network.definition.as_ref().and_then(|network| network.mtu);
+    // Of an internal network, nothing goes out by an uplink.
+    let needed = match state.internal {
+        true => &[],
+        false => &*routes.uplinks,
+    };
+    let state = State {
+        mtu: wanted.unwrap_or_else(|| mtu(routes.uplinks.first())),
+        forwarding: closed(&network.state_dir, bridge, needed)?,
+        rules: firewall::EDITION,
+        ..state
     };
     state.store(dir, lock)?;
     add(interfaces, bridge)?;
@@ -69,7 +105,7 @@ fn make(interfaces: &Interfaces, bridge: &str, dir: &Path, lock: &Lock) -> Resul
         .map_err(Error::interface("set the MTU of", bridge))?;
     disable_ipv6(bridge)?;
     // The rules come first: nothing is forwarded that they do not see.
-    firewall::install(bridge, &state)?;
+    firewall::install(bridge, &state, &Memory::new(dir).all()?)?;
     for interface in &state.forwarding {
         set_forwarding(interface, true)?;
     }
@@ -95,19 +131,15 @@ fn add(interfaces: &Interfaces, bridge: &str) -> Result<(), Error> {
 }
 
 /// Removes the bridge, the rules and what else was changed, as far as it is there.
-pub(crate) fn remove(
-    interfaces: &Interfaces,
-    bridge: &str,
-    dir: &Path,
-    lock: &Lock,
-) -> Result<(), Error> {
+pub(crate) fn remove(interfaces: &Interfaces, network: &Network, lock: &Lock) -> Result<(), Error> {
+    let (bridge, dir) = (&*network.bridge, &*network.dir);
     let Some(state) = State::load(dir)? else {
         return Ok(());
     };
     dns::end(dir)?;
-    for interface in &state.forwarding {
-        set_forwarding(interface, false)?;
-    }
+    Uplinks::lock(&network.state_dir)?.release(bridge, &state.forwarding, |interface| {
+        set_forwarding(interface, false)
+    })?;
     if interfaces
         .exists(bridge)
         .map_err(Error::interface("find", bridge))?
@@ -143,24 +175,39 @@ pub(crate) fn plug_in(
         .map_err(Error::interface("bring up", port))
 }
 
+/// Lets a sandbox reach itself by its published ports. The host routes such packets, unless it has bridges ask the firewall
+/// (br_netfilter, which Docker switches on): then the bridge itself sends them back, to where they came from.
+pub(crate) fn reflect(port: &str) -> Result<(), Error> {
+    let path = Path::new("/sys/class/net")
+        .join(port)
+        .join("brport/hairpin_mode");
+    std::fs::write(&path, "1").map_err(Error::file(&path))
+}
+
+/// Lets the host reach published ports by its loopback addresses. Packets that a guest sends to such an address are dropped by
+/// the rules, which are there before.
+pub(crate) fn route_loopback(bridge: &str) -> Result<(), Error> {
+    let path = Path::new("/proc/sys/net/ipv4/conf")
+        .join(bridge)
+        .join("route_localnet");
+    std::fs::write(&path, "1").map_err(Error::file(&path))
+}
+
 fn own_address(state: &State) -> (std::net::Ipv4Addr, u8) {
-    (state.subnet.gateway(), state.subnet.prefix_len)
+    (state.gateway(), state.subnet.prefix_len)
 }
 
 /// The interfaces on which forwarding has to be switched on: the bridge's own way out, and the way back.
 ///
 /// Only those, and not net.ipv4.ip_forward, which would switch it on for all: a host that routes already has nothing
 /// left to switch, and one that does not goes on not routing for others (see [`firewall`]).
-fn closed(bridge: &str, uplinks: &[String]) -> Result<Vec<String>, Error> {
-    let mut closed = vec![bridge.to_owned()];
-    for uplink in uplinks {
+fn closed(state_dir: &Path, bridge: &str, uplinks: &[String]) -> Result<Vec<String>, Error> {
+    let claimed = Uplinks::lock(state_dir)?.claim(bridge, uplinks, |uplink| {
         let path = forwarding_path(uplink);
         let text = std::fs::read_to_string(&path).map_err(Error::file(&path))?;
-        if text.trim() == "0" {
-            closed.push(uplink.clone());
-        }
-    }
-    Ok(closed)
+        Ok(text.trim() == "0")
+    })?;
+    Ok(std::iter::once(bridge.to_owned()).chain(claimed).collect())
 }
 
 fn set_forwarding(interface: &str, on: bool) -> Result<(), Error> {

@@ -1,10 +1,12 @@
 //! Why a sandbox cannot have a network.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use crate::dns;
+use crate::subnet::Subnet;
 
 /// Why a sandbox cannot have a network, or leave it.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +51,49 @@ pub enum Error {
     NoFreeSubnet,
     /// Every address is leased.
     #[error("all {0} addresses of the bridge's network are in use")]
-    NoFreeAddress(u32),
+    NoFreeAddress(usize),
+    /// The address that was asked for is leased.
+    #[error("Address already in use: {0} belongs to another container of the network")]
+    AddressInUse(Ipv4Addr),
+    /// The address that was asked for is not one of the network's.
+    #[error("no configured subnet contains IP address {address}: the network is {subnet}")]
+    AddressOutside {
+        /// The address.
+        address: Ipv4Addr,
+        /// The network's.
+        subnet: Subnet,
+    },
+    /// The address that was asked for is the bridge's, the network's own or the broadcast address.
+    #[error(
+        "{0} is not an address that a container can have: it is the gateway's or the network's own"
+    )]
+    AddressReserved(Ipv4Addr),
+    /// The network was removed meanwhile.
+    #[error("network {0} not found")]
+    Removed(String),
+    /// A port of the host that another process has.
+    #[error("Bind for {0} failed: port is already allocated")]
+    PortTaken(SocketAddrV4),
+    /// All of the ports that would do are another's.
+    #[error("Bind for {address}:{first}-{last} failed: all ports are allocated")]
+    PortsTaken {
+        /// The host's address.
+        address: Ipv4Addr,
+        /// The first port.
+        first: u16,
+        /// The last one.
+        last: u16,
+    },
+    /// A port of the host that cannot be had.
+    #[error("Bind for {address}/{transport} failed")]
+    Port {
+        /// The host's address and port.
+        address: SocketAddrV4,
+        /// What carries it.
+        transport: &'static str,
+        /// Why.
+        source: rustix::io::Errno,
+    },
     /// Something that is no bridge of ours has the bridge's name.
     #[error("there is an interface {0} already, which is not a bridge with an address of hull's")]
     ForeignBridge(String),

@@ -13,16 +13,25 @@ use crate::nft::run;
 /// What nft says of a kernel without ingress chains: EOPNOTSUPP, or EAFNOSUPPORT of older ones.
 const UNSUPPORTED: [&str; 2] = ["Operation not supported", "Address family not supported"];
 
-/// Has only frames of the sandbox's own come in by `port`, which exists already. False where the kernel has no means
-/// for it.
-pub(crate) fn forbid(port: &str, interface: &Interface) -> Result<bool, Error> {
-    carried_out(run(&["-f", "-"], &ruleset(port, interface)))
+/// Has only frames of the sandbox's own come in by `port`, which exists already, and carries out `more` in the same
+/// transaction. False where the kernel has no means for the first.
+pub(crate) fn forbid(port: &str, interface: &Interface, more: &str) -> Result<bool, Error> {
+    with(&ruleset(port, interface), more)
 }
 
-/// Removes the rules of `port` if they are there.
-pub(crate) fn forget(port: &str) -> Result<(), Error> {
+/// Removes the rules of `port` if they are there, and carries out `more` in the same transaction.
+pub(crate) fn forget(port: &str, more: &str) -> Result<(), Error> {
     let script = format!("table netdev {port}\ndelete table netdev {port}\n");
-    carried_out(run(&["-f", "-"], &script)).map(drop)
+    with(&script, more).map(drop)
+}
+
+/// A kernel without ingress chains carries out `more` alone.
+fn with(script: &str, more: &str) -> Result<bool, Error> {
+    let is_done = carried_out(run(&["-f", "-"], &format!("{script}{more}")))?;
+    if !is_done && !more.is_empty() {
+        run(&["-f", "-"], more)?;
+    }
+    Ok(is_done)
 }
 
 /// Whether this host can keep sandboxes from forging addresses: nothing is changed.
@@ -78,7 +87,7 @@ mod tests {
             mac: [0x02, 0x48, 10, 213, 0, 2],
             address: Ipv4Addr::new(10, 213, 0, 2),
             prefix_len: 20,
-            gateway: Ipv4Addr::new(10, 213, 0, 1),
+            gateway: Some(Ipv4Addr::new(10, 213, 0, 1)),
             mtu: 1500,
         };
         let rules = ruleset("hullab", &interface);

@@ -2,6 +2,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -19,12 +20,49 @@ const MAX_PREFIX: u8 = 30;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) subnet: Subnet,
+    /// The bridge's address; the subnet's first one if it is not said.
+    #[serde(default)]
+    pub(crate) gateway: Option<Ipv4Addr>,
+    /// The part of the subnet that addresses are given from; all of it if it is not said.
+    #[serde(default)]
+    pub(crate) range: Option<Subnet>,
+    /// There is no way out.
+    #[serde(default)]
+    pub(crate) internal: bool,
     pub(crate) mtu: u16,
     /// Interfaces whose forwarding was off before the bridge was made.
     pub(crate) forwarding: Vec<String>,
+    /// [`crate::firewall::EDITION`] of the rules that are in place.
+    #[serde(default)]
+    pub(crate) rules: u32,
 }
 
 impl State {
+    /// A bridge's with these addresses.
+    pub(crate) fn of(subnet: Subnet) -> State {
+        State {
+            subnet,
+            gateway: None,
+            range: None,
+            internal: false,
+            mtu: 1500,
+            forwarding: Vec::new(),
+            rules: 0,
+        }
+    }
+
+    /// The bridge's own address.
+    pub(crate) fn gateway(&self) -> Ipv4Addr {
+        self.gateway.unwrap_or_else(|| self.subnet.gateway())
+    }
+
+    /// Addresses for sandboxes: the range's, but for the network's, the gateway's and the broadcast address.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> + use<> {
+        let (range, gateway) = (self.range.unwrap_or(self.subnet), self.gateway());
+        let all = self.subnet.addresses();
+        all.filter(move |address| range.contains(*address) && *address != gateway)
+    }
+
     /// What was remembered, if the bridge is there or was not removed properly.
     pub(crate) fn load(dir: &Path) -> Result<Option<Self>, Error> {
         let path = file(dir);
@@ -66,6 +104,10 @@ impl State {
             || network.to_bits() & !self.subnet.mask() != 0
         {
             return wrong("its network is not one that a bridge can have");
+        }
+        let is_inside = |range: &Subnet| self.subnet.holds(range);
+        if !self.subnet.contains(self.gateway()) || !self.range.iter().all(is_inside) {
+            return wrong("its gateway or its range is not of its network");
         }
         let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | '"' | '\\');
         let is_name = |name: &String| {
@@ -128,7 +170,6 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
 
     #[test]
     fn the_state_is_remembered_until_it_is_forgotten() {
@@ -140,9 +181,8 @@ mod tests {
             prefix_len: 20,
         };
         let state = State {
-            subnet,
-            mtu: 1500,
             forwarding: vec!["eth0".to_owned()],
+            ..State::of(subnet)
         };
         state.store(dir.path(), &lock).unwrap();
         assert_eq!(State::load(dir.path()).unwrap(), Some(state));
@@ -169,6 +209,16 @@ mod tests {
             ("10.0.0.0", 200),
         ] {
             assert!(load(network, prefix_len, "eth0").is_err(), "{network}");
+        }
+        for more in [
+            r#","gateway":"10.214.0.1""#,
+            r#","range":{"network":"10.0.0.0","prefix_len":8}"#,
+        ] {
+            let text = format!(
+                r#"{{"subnet":{{"network":"10.213.0.0","prefix_len":20}},"mtu":1500,"forwarding":[]{more}}}"#
+            );
+            std::fs::write(dir.path().join("bridge.json"), text).unwrap();
+            assert!(State::load(dir.path()).is_err(), "{more}");
         }
         for name in [
             "",

@@ -8,6 +8,7 @@
 //! - [`layer`]: a layer's image to those that mount it.
 //! - [`monitor`]: a client (the engine) to a monitor, over the sandbox's Unix socket.
 //! - [`record`]: what is on disk of sandboxes and containers.
+//! - [`subnet`]: an IPv4 network.
 //!
 //! Invariants: every type is data without behaviour beyond `validate`; both ends are built together and compare
 //! [`BUILD`] in their first message. Deliberately absent: sockets, descriptors, anything that does I/O on its own.
@@ -19,6 +20,7 @@ pub mod layer;
 pub mod monitor;
 pub mod net;
 pub mod record;
+pub mod subnet;
 pub mod timeline;
 pub mod vmm;
 

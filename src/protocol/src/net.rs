@@ -48,7 +48,7 @@ pub struct DnsServer {
     pub prefix_len: u8,
     /// The host's address on the network.
     pub gateway: Ipv4Addr,
-    /// The network's name, which is a domain of its containers' names.
+    /// The network's name, which is a domain of its containers' names if the DNS can have it.
     pub domain: String,
     /// The resolvers for everything else, in this order; at most [`MAX_RESOLVERS`]. With none, there is nothing else.
     pub resolvers: Vec<SocketAddr>,

@@ -11,6 +11,7 @@
 //!                      log/           json-file: <id>-json.log, .1, .2, …
 //! ROOT/volumes/<name>/config.json     Volume: written once, when the volume is made
 //!                     _data           what it holds
+//! ROOT/networks/<name>/config.json    Network: written once, when the network is made
 //! ROOT/events/events.jsonl            Event, one a line, appended by any of hull's processes
 //! ```
 //!
@@ -26,8 +27,10 @@ use serde_json::value::RawValue;
 use crate::agent::{EtcFiles, ExitStatus, Interface, PidNamespace, TerminalSize};
 
 mod mount;
+mod network;
 
 pub use mount::{ANONYMOUS_LABEL, GUEST_SHARES, Mount, MountSource, Submounts, Volume};
+pub use network::{DEFAULT_NETWORK, Endpoint, Network, Port, Publish, Published, Transport};
 
 /// The version of everything here. A reader refuses a later one by name; earlier ones are read.
 pub const VERSION: u32 = 1;
@@ -53,8 +56,12 @@ pub struct SandboxConfig {
     pub machine: Machine,
     /// How it holds its containers.
     pub kind: SandboxKind,
-    /// Attach it to the bridge.
-    pub bridge: bool,
+    /// Its place on a network; without one it has loopback alone.
+    #[serde(default, alias = "bridge", deserialize_with = "Endpoint::read")]
+    pub network: Option<Endpoint>,
+    /// hull-net, which answers the names of a network that the user has made; a sandbox of an earlier version has none.
+    #[serde(default)]
+    pub net: Option<PathBuf>,
     /// Measure at the end of each container.
     pub measure: bool,
 }
@@ -159,6 +166,9 @@ pub struct ContainerConfig {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+    /// The network that its sandbox is on; a container of an earlier version has the default one, or none.
+    #[serde(default)]
+    pub network: Option<String>,
     /// What the monitor makes of it.
     pub run: Run,
     /// When to start it again.
@@ -354,6 +364,9 @@ pub struct State {
     /// Its network interface while it runs; `None` if it has loopback alone.
     #[serde(default)]
     pub interface: Option<Interface>,
+    /// Its ports that are reached by the host's addresses while it runs, in order.
+    #[serde(default)]
+    pub ports: Vec<Published>,
 }
 
 impl Default for State {
@@ -372,6 +385,7 @@ impl Default for State {
             restarts: 0,
             stopped_by_user: false,
             interface: None,
+            ports: Vec::new(),
         }
     }
 }

@@ -37,9 +37,6 @@ pub enum Error {
     /// More resolvers than are asked.
     #[error("the network has {0} resolvers, of at most {MAX_RESOLVERS}")]
     Resolvers(usize),
-    /// A name that is no domain.
-    #[error("the network's name {0:?} cannot be a DNS domain")]
-    Domain(String),
     /// The folder of leases.
     #[error("the folder of leases cannot be read")]
     Leases(#[source] std::io::Error),
@@ -93,7 +90,7 @@ fn serve_dns(dns: DnsServer, descriptors: &mut Descriptors) -> Result<Server, Er
     if dns.resolvers.len() > MAX_RESOLVERS {
         return Err(Error::Resolvers(dns.resolvers.len()));
     }
-    let domain = Name::parse(&dns.domain).ok_or(Error::Domain(dns.domain))?;
+    let domain = Name::parse(&dns.domain);
     let leases = Leases::open(descriptors.take(dns.leases)?).map_err(Error::Leases)?;
     let zone = Zone::new(leases, domain, (dns.network, dns.prefix_len), dns.gateway);
     let forwarder = Forwarder::new(dns.resolvers, random);

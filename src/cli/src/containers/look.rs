@@ -1,4 +1,4 @@
-//! Small commands that look into a container: `top`, `diff`, `port` and `export`.
+//! Small commands that look into a container: `top`, `diff` and `export`.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -11,7 +11,7 @@ use engine::protocol::agent::ProcessEntry;
 use engine::time;
 
 use crate::format::tabs;
-use crate::{out, say, top};
+use crate::{out, top};
 
 /// Show the processes of a running container, or without one a live table of all sandboxes
 #[derive(Debug, Args)]
@@ -40,16 +40,6 @@ pub(crate) struct TopArgs {
 pub(crate) struct DiffArgs {
     /// The container
     container: String,
-}
-
-/// Show a container's published ports (hull publishes none yet)
-#[derive(Debug, Args)]
-pub(crate) struct PortArgs {
-    /// The container
-    container: String,
-    /// The container's port
-    #[arg(value_name = "PORT[/PROTOCOL]")]
-    port: Option<String>,
 }
 
 /// Write a container's files as a tar archive
@@ -192,19 +182,6 @@ pub(crate) fn diff(args: DiffArgs) -> anyhow::Result<u8> {
         out(&format!("{} {}\n", change.kind.letter(), change.path))?;
     }
     Ok(0)
-}
-
-/// `hull port`.
-pub(crate) fn port(args: PortArgs) -> anyhow::Result<u8> {
-    Engine::find()?.container(&args.container)?;
-    let Some(port) = args.port else {
-        return Ok(0);
-    };
-    say(&format!(
-        "Error: No public port '{port}' published for {}",
-        args.container
-    ));
-    Ok(1)
 }
 
 /// `hull export`.

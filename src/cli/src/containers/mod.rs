@@ -9,6 +9,7 @@ pub(crate) mod exec;
 pub(crate) mod inspect;
 pub(crate) mod logs;
 pub(crate) mod look;
+pub(crate) mod ports;
 pub(crate) mod ps;
 pub(crate) mod run;
 pub(crate) mod stats;

@@ -8,6 +8,7 @@ use engine::container::MountSummary;
 use engine::list::{Filter, Filters, ListOptions, Listed};
 use engine::time;
 
+use super::ports;
 use crate::output::{self, Columns, Row};
 use crate::{moments, out};
 
@@ -172,23 +173,23 @@ pub(crate) fn row(one: &Listed, now_ns: u64, whole: bool, image_bytes: Option<u6
         ("RunningFor", output::ago(summary.created_ns, now_ns)),
         ("State", state_word(one.state.status).to_owned()),
         ("Status", one.status_text(now_ns)),
-        ("Ports", String::new()),
+        ("Ports", ports(one)),
         ("Names", summary.name.clone()),
         ("Size", size_text(one.size_bytes, image_bytes)),
         ("Mounts", mounts(&summary.mounts, whole)),
         ("LocalVolumes", volumes.count().to_string()),
-        (
-            "Networks",
-            if summary.has_network {
-                "bridge"
-            } else {
-                "none"
-            }
-            .to_owned(),
-        ),
+        ("Networks", summary.network().to_owned()),
         ("Platform", "linux".to_owned()),
     ])
     .labelled(&summary.labels)
+}
+
+/// Of a container that does not run, nothing is reached.
+fn ports(one: &Listed) -> String {
+    match one.state.status.is_alive() {
+        true => ports::column(&one.summary.exposed_ports, &one.state.ports),
+        false => String::new(),
+    }
 }
 
 /// Volumes by their names, other mounts by their paths on the host.

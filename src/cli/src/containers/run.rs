@@ -254,7 +254,16 @@ fn make(engine: &Engine, request: CreateRequest) -> anyhow::Result<String> {
     let lease = store.lease(&image).map_err(images::Error::from)?;
     let id = engine::id::new_id();
     let mounts = engine.resolve_mounts(&options, &image)?;
+    let pod = match &options.isolation {
+        Isolation::Pod(pod) => Some(engine.pod_sandbox(pod)?),
+        _ => None,
+    };
+    let network = match &pod {
+        Some(pod) => engine.network_of(pod)?,
+        None => engine.chosen_network(options.network.as_ref())?,
+    };
     let inputs = ContainerInputs {
+        network: network.as_ref(),
         mounts: &mounts,
         options: &options,
         image: &image,
@@ -264,12 +273,9 @@ fn make(engine: &Engine, request: CreateRequest) -> anyhow::Result<String> {
         root: engine.root(),
         installation: engine.installation(),
     };
-    let (sandbox, config) = match &options.isolation {
-        Isolation::Pod(pod) => {
-            let pod = engine.pod_sandbox(pod)?;
-            (None, prepare::prepare_in_pod(&inputs, &pod)?)
-        }
-        _ => {
+    let (sandbox, config) = match &pod {
+        Some(pod) => (None, prepare::prepare_in_pod(&inputs, pod)?),
+        None => {
             let (sandbox, config) = prepare::prepare(&inputs)?;
             (Some(sandbox), config)
         }

@@ -14,6 +14,7 @@ use super::health::HealthArgs;
 use super::machine::MachineArgs;
 use super::mounts::MountArgs;
 use super::names::NameArgs;
+use super::network::NetworkArgs;
 use super::resources::ResourceArgs;
 use super::security::SecurityArgs;
 use crate::not_built::NotBuilt;
@@ -96,6 +97,8 @@ pub(crate) struct ContainerArgs {
     #[command(flatten)]
     names: NameArgs,
     #[command(flatten)]
+    network: NetworkArgs,
+    #[command(flatten)]
     resources: ResourceArgs,
     #[command(flatten)]
     machine: MachineArgs,
@@ -174,6 +177,7 @@ impl ContainerArgs {
             ..Options::default()
         };
         self.names.set(&mut options);
+        self.network.set(&mut options);
         self.resources.set(&mut options);
         self.mounts.set(&mut options);
         self.security.set(&mut options)?;

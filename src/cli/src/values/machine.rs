@@ -25,7 +25,8 @@ pub(crate) enum Error {
     Isolation(String),
     /// Not a network.
     #[error(
-        "{0:?} is not a network of hull's: none or bridge; networks with a name are not built yet"
+        "{0:?} is not a network: none, bridge or the name of one of your own (hull network ls); what goes with it are options \
+         of the container: --ip, --mac-address, --network-alias"
     )]
     Network(String),
     /// The host's network.
@@ -134,6 +135,7 @@ pub(crate) fn network(text: &str) -> Result<Option<Network>, Error> {
                 option: "--network",
                 value: text.to_owned(),
             }),
+            None if engine::id::is_valid_name(text) => Ok(Some(Network::Named(text.to_owned()))),
             None => Err(Error::Network(text.to_owned())),
         },
     }

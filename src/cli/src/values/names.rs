@@ -1,6 +1,6 @@
 //! Host names, addresses and resolvers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use engine::options::{ExtraHost, HostAddress};
 
@@ -13,6 +13,19 @@ pub(crate) enum Error {
     /// Not an address.
     #[error("{0:?} is not an IP address")]
     Address(String),
+    /// An address of the other family.
+    #[error("{0} is an IPv6 address, and hull's networks carry IPv4 alone")]
+    Ipv6(IpAddr),
+    /// Not an Ethernet address.
+    #[error(
+        "{0} is not a valid mac address: six bytes, as in 02:42:ac:11:00:02, and not a multicast one"
+    )]
+    Mac(String),
+    /// Not a name.
+    #[error(
+        "{0:?} is not a name on a network: at most 253 letters, digits, dots, hyphens and underscores"
+    )]
+    Alias(String),
     /// Not a domain.
     #[error("{0:?} is not a domain to search: labels between dots, or a single dot for none")]
     Search(String),
@@ -50,6 +63,44 @@ pub(crate) fn ip(text: &str) -> Result<IpAddr, Error> {
     text.trim()
         .parse()
         .map_err(|_| Error::Address(text.to_owned()))
+}
+
+/// An address on a network of hull's; an empty word is none.
+pub(crate) fn ipv4(text: &str) -> Result<Option<Ipv4Addr>, Error> {
+    match text {
+        "" => Ok(None),
+        text => match ip(text)? {
+            IpAddr::V4(address) => Ok(Some(address)),
+            address => Err(Error::Ipv6(address)),
+        },
+    }
+}
+
+/// `--mac-address`: bytes with colons or hyphens between; an empty word is none.
+pub(crate) fn mac(text: &str) -> Result<Option<[u8; 6]>, Error> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let byte = |part: &str| match part.len() {
+        2 => u8::from_str_radix(part, 16).ok(),
+        _ => None,
+    };
+    let bytes: Option<Vec<u8>> = text.split([':', '-']).map(byte).collect();
+    let mac: Option<[u8; 6]> = bytes.and_then(|bytes| bytes.try_into().ok());
+    // The lowest bit of the first byte: a group's address (IEEE 802, 8.2.2).
+    match mac.filter(|mac| mac[0] & 1 == 0 && *mac != [0; 6]) {
+        Some(mac) => Ok(Some(mac)),
+        None => Err(Error::Mac(text.to_owned())),
+    }
+}
+
+/// `--network-alias`
+pub(crate) fn alias(text: &str) -> Result<String, Error> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    match (1..=253).contains(&text.len()) && text.bytes().all(known) {
+        true => Ok(text.to_owned()),
+        false => Err(Error::Alias(text.to_owned())),
+    }
 }
 
 /// `--dns-search`

@@ -196,11 +196,7 @@ impl Filters {
                 }
                 Filter::Before(name) => summary.created_ns < bounds.0[name],
                 Filter::Since(name) => summary.created_ns > bounds.0[name],
-                Filter::Network(name) => match name.as_str() {
-                    "bridge" => summary.has_network,
-                    "none" => !summary.has_network,
-                    _ => false,
-                },
+                Filter::Network(name) => summary.network() == name,
                 Filter::Volume(wanted) => summary.mounts.iter().any(|mount| {
                     let named = match &mount.volume {
                         Some(name) => name == wanted,

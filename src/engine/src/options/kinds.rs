@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Network, Place};
 use crate::size::MilliCpus;
 
 /// Standard streams that a client is attached to.
@@ -144,16 +145,6 @@ pub enum Pull {
     Never,
 }
 
-/// A container's network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Network {
-    /// Only loopback.
-    None,
-    /// Hull's bridge with NAT.
-    Bridge,
-}
-
 /// What stands between a container and the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -186,6 +177,8 @@ pub struct PodOptions {
     pub cpus: Option<MilliCpus>,
     /// Its network, which its containers share.
     pub network: Option<Network>,
+    /// What is asked for there.
+    pub place: Place,
     /// Its containers share a PID namespace.
     pub shared_pid: bool,
     /// Labels.

@@ -249,9 +249,9 @@ fn save(
 ) -> Result<(), Error> {
     let mut vmm = Vmm::spawn(&config.id, vm, false)?;
     let (mut console, console_end) = Console::new()?;
-    let tap = match config.bridge {
-        true => Some(Tap::unattached(&config.id)?),
-        false => None,
+    let tap = match config.network {
+        Some(_) => Some(Tap::unattached(&config.id)?),
+        None => None,
     };
     vmm.start(
         vm,

@@ -38,6 +38,7 @@ impl Warden {
                 Status::Exited
             };
             (state.pid, state.interface) = (0, None);
+            state.ports.clear();
             state.exit = Some(status);
             state.exit_code = status.code();
             state.oom_killed = oom_killed;

@@ -209,10 +209,11 @@ impl Life {
             } => {
                 let now = sys::clock::realtime_ns();
                 let has_network = member(warden, &container)?.config.run.network;
-                let interface = self.host.as_ref().filter(|_| has_network);
-                let interface = interface.and_then(HostSide::interface);
+                let host = self.host.as_ref().filter(|_| has_network);
+                let interface = host.and_then(HostSide::interface);
+                let ports = host.map_or_else(Vec::new, |host| host.ports().to_vec());
                 self.record(warden, &container, "start", &[], |state| {
-                    state.interface = interface;
+                    (state.interface, state.ports) = (interface, ports);
                     let restarted = state.status == Status::Restarting;
                     state.restarts = if restarted { state.restarts + 1 } else { 0 };
                     state.status = Status::Running;
@@ -365,6 +366,7 @@ impl Life {
                 _ => Status::Exited,
             };
             (state.pid, state.interface) = (0, None);
+            state.ports.clear();
             state.exit_code = code;
             state.error = error;
             state.finished_ns = now;

@@ -312,7 +312,7 @@ fn read_state(folder: &Path) -> Result<State, Error> {
     Ok(state)
 }
 
-fn check_version(path: &Path, found: u32) -> Result<(), Error> {
+pub(crate) fn check_version(path: &Path, found: u32) -> Result<(), Error> {
     match found <= VERSION {
         true => Ok(()),
         false => Err(Error::Version {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use protocol::subnet::Subnet;
+
 use super::*;
 
 #[derive(Debug, Clone)]
@@ -31,8 +33,8 @@ fn step() -> impl Strategy<Value = Step> {
 type Model = BTreeMap<Ipv4Addr, Option<String>>;
 
 /// The address that comes next when they go round.
-fn next(subnet: &Subnet, model: &Model, last: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
-    let free: Vec<_> = subnet
+fn next(state: &State, model: &Model, last: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+    let free: Vec<_> = state
         .addresses()
         .filter(|address| !model.contains_key(address))
         .collect();
@@ -51,19 +53,20 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("leases")).unwrap();
         let leases = Leases::new(dir.path());
-        let subnet = Subnet { network: Ipv4Addr::new(10, 213, 7, 0), prefix_len };
+        let network = Ipv4Addr::new(10, 213, 7, 0);
+        let state = State::of(Subnet { network, prefix_len });
         let (mut model, mut last) = (Model::new(), None);
         let mut held: Vec<Held> = Vec::new();
         for (number, step) in steps.iter().enumerate() {
             match *step {
                 Step::Take => {
                     let port = format!("hull{number}");
-                    let taken = leases.take(&subnet, &port);
-                    match next(&subnet, &model, last) {
+                    let taken = leases.take(&state, &port, &[], None);
+                    match next(&state, &model, last) {
                         Some(address) => {
                             let taken = taken.unwrap();
                             prop_assert_eq!(taken.address(), address);
-                            prop_assert!(subnet.contains(address) && address != subnet.gateway());
+                            prop_assert!(state.subnet.contains(address) && address != state.gateway());
                             model.insert(address, Some(port));
                             last = Some(address);
                             held.push(taken);

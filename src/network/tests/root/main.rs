@@ -3,7 +3,9 @@
 //! Each test has a bridge of its own, beside that of a hull that works. They take turns: forwarding on the host's uplink
 //! is shared by all.
 
+mod named;
 mod names;
+mod ports;
 mod spoofing;
 
 use std::collections::HashSet;
@@ -13,7 +15,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use network::{Attachment, Network};
+use network::{Attachment, Claim, Network};
 
 /// A network of a test's own.
 struct Host {
@@ -101,7 +103,7 @@ fn id(number: u32) -> String {
 fn the_first_attach_makes_everything_and_the_last_release_removes_it() {
     let host = Host::new(1);
     let uplink_before = forwarding();
-    let first = host.network().attach(&id(1)).unwrap();
+    let first = host.network().attach(&id(1), &Claim::default()).unwrap();
     let bridge = &host.bridge;
     let port = first.lease.port().to_owned();
     assert!(read(&format!("/sys/class/net/{port}/master/uevent")).contains(bridge));
@@ -117,7 +119,11 @@ fn the_first_attach_makes_everything_and_the_last_release_removes_it() {
         .args(["-4", "-o", "addr", "show", bridge])
         .output()
         .unwrap();
-    let gateway = format!("{}/{}", first.interface.gateway, first.interface.prefix_len);
+    let gateway = format!(
+        "{}/{}",
+        first.interface.gateway.unwrap(),
+        first.interface.prefix_len
+    );
     assert!(String::from_utf8_lossy(&addresses.stdout).contains(&gateway));
     let rules = host.rules().expect("the table is there");
     assert!(rules.contains("masquerade"), "{rules}");
@@ -126,7 +132,7 @@ fn the_first_attach_makes_everything_and_the_last_release_removes_it() {
         "{rules}"
     );
 
-    let second = host.network().attach(&id(2)).unwrap();
+    let second = host.network().attach(&id(2), &Claim::default()).unwrap();
     assert_eq!(second.interface.gateway, first.interface.gateway);
     assert_ne!(second.interface.address, first.interface.address);
     assert_ne!(second.interface.mac, first.interface.mac);
@@ -168,7 +174,13 @@ fn parallel_attaches_get_different_addresses() {
     let host = Host::new(2);
     let attachments: Vec<_> = std::thread::scope(|scope| {
         let host = &host;
-        let attach = |i: u32| scope.spawn(move || host.network().attach(&id(0x20 + i)).unwrap());
+        let attach = |i: u32| {
+            scope.spawn(move || {
+                host.network()
+                    .attach(&id(0x20 + i), &Claim::default())
+                    .unwrap()
+            })
+        };
         let threads: Vec<_> = (0..8).map(attach).collect();
         threads
             .into_iter()
@@ -196,8 +208,8 @@ fn hold_until_killed() {
         return;
     };
     let network = Network::on_bridge(Path::new(&dir), "hulltest3");
-    let tap = network.attach(&id(0x30)).unwrap();
-    let native = network.attach_native(&id(0x31)).unwrap();
+    let tap = network.attach(&id(0x30), &Claim::default()).unwrap();
+    let native = network.attach_native(&id(0x31), &Claim::default()).unwrap();
     println!("\nheld {} {}", tap.lease.port(), native.lease.port());
     std::thread::sleep(std::time::Duration::from_secs(60));
 }
@@ -224,7 +236,7 @@ fn a_killed_holder_is_repaired() {
     assert!(host.interface_exists(&host.bridge), "so does the bridge");
 
     // The next one finds the addresses free and the rest in order.
-    let next = host.network().attach(&id(0x32)).unwrap();
+    let next = host.network().attach(&id(0x32), &Claim::default()).unwrap();
     assert!(!host.interface_exists(pair));
     drop(next);
     host.network().sweep().unwrap();
@@ -236,14 +248,14 @@ fn a_killed_holder_is_repaired() {
 #[ignore = "needs root"]
 fn half_a_bridge_is_made_whole() {
     let host = Host::new(4);
-    let attachment = host.network().attach(&id(0x40)).unwrap();
+    let attachment = host.network().attach(&id(0x40), &Claim::default()).unwrap();
     // The bridge and the rules are removed by another process.
     ip(&["link", "del", &host.bridge]);
     let removed = Command::new("nft")
         .args(["delete", "table", "ip", &host.bridge])
         .status();
     assert!(removed.unwrap().success());
-    let second = host.network().attach(&id(0x41)).unwrap();
+    let second = host.network().attach(&id(0x41), &Claim::default()).unwrap();
     assert!(host.rules().is_some());
     assert!(host.interface_exists(&host.bridge));
     attachment.lease.release().unwrap();
@@ -271,7 +283,7 @@ fn docker_lets_the_bridge_through_while_it_is_there() {
         );
     }
     let before = nft("list chain ip filter DOCKER-USER");
-    let attachment = host.network().attach(&id(0x70)).unwrap();
+    let attachment = host.network().attach(&id(0x70), &Claim::default()).unwrap();
     let during = nft("list chain ip filter DOCKER-USER");
     for direction in ["iifname", "oifname"] {
         assert!(
@@ -291,7 +303,10 @@ fn docker_lets_the_bridge_through_while_it_is_there() {
 #[ignore = "needs root"]
 fn a_native_container_gets_an_interface_that_it_can_take_along() {
     let host = Host::new(5);
-    let attachment = host.network().attach_native(&id(0x50)).unwrap();
+    let attachment = host
+        .network()
+        .attach_native(&id(0x50), &Claim::default())
+        .unwrap();
     let mac = attachment
         .interface
         .mac
@@ -301,7 +316,7 @@ fn a_native_container_gets_an_interface_that_it_can_take_along() {
         read(&format!("/sys/class/net/{}/address", attachment.name)),
         mac
     );
-    let listener = TcpListener::bind((attachment.interface.gateway, 0)).unwrap();
+    let listener = TcpListener::bind((attachment.interface.gateway.unwrap(), 0)).unwrap();
     // Taken into a namespace, it reaches the gateway from there.
     let mut container = Command::new("unshare")
         .args(["-n", "sh", "-c", "echo; exec sleep 60"])
@@ -319,7 +334,7 @@ fn a_native_container_gets_an_interface_that_it_can_take_along() {
         name = attachment.name,
         address = attachment.interface.address,
         prefix_len = attachment.interface.prefix_len,
-        gateway = attachment.interface.gateway,
+        gateway = attachment.interface.gateway.unwrap(),
         port = listener.local_addr().unwrap().port(),
     );
     let server = std::thread::spawn(move || {
@@ -348,7 +363,10 @@ fn a_native_container_gets_an_interface_that_it_can_take_along() {
 fn a_foreign_interface_of_the_bridges_name_is_left_alone() {
     let host = Host::new(6);
     ip(&["link", "add", &host.bridge, "type", "veth"]);
-    let error = host.network().attach(&id(0x60)).unwrap_err();
+    let error = host
+        .network()
+        .attach(&id(0x60), &Claim::default())
+        .unwrap_err();
     assert!(matches!(error, network::Error::ForeignBridge(_)), "{error}");
     assert!(host.interface_exists(&host.bridge));
     ip(&["link", "del", &host.bridge]);

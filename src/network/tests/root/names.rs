@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use network::{Error, Launch};
+use network::{Claim, Error, Launch};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use sys::spawn::Inherit;
 
@@ -33,7 +33,7 @@ fn stand_in(launch: &Launch<'_>) -> Launched {
 /// Serves the network; the number of the process, if one was started.
 fn serve(host: &Host, domain: &str) -> Result<Option<Pid>, Error> {
     let mut started = None;
-    host.network().serve_names(domain, false, |launch| {
+    host.network().serve_names(domain, |launch| {
         let pid = stand_in(launch)?;
         started = Some(pid);
         Ok(pid)
@@ -50,8 +50,14 @@ fn lives(pid: Pid) -> bool {
 #[ignore = "needs root"]
 fn one_server_is_started_and_goes_with_the_last() {
     let host = Host::new(20);
-    let first = host.network().attach(&id(0x200)).unwrap();
-    let second = host.network().attach(&id(0x201)).unwrap();
+    let first = host
+        .network()
+        .attach(&id(0x200), &Claim::default())
+        .unwrap();
+    let second = host
+        .network()
+        .attach(&id(0x201), &Claim::default())
+        .unwrap();
     let server = serve(&host, "backend").unwrap().expect("it is started");
     assert_eq!(
         serve(&host, "backend").unwrap(),
@@ -74,7 +80,10 @@ fn one_server_is_started_and_goes_with_the_last() {
 #[ignore = "needs root"]
 fn a_server_that_was_killed_or_knows_something_else_is_followed_by_another() {
     let host = Host::new(21);
-    let attachment = host.network().attach(&id(0x210)).unwrap();
+    let attachment = host
+        .network()
+        .attach(&id(0x210), &Claim::default())
+        .unwrap();
     let first = serve(&host, "backend").unwrap().unwrap();
     kill_process(first, Signal::KILL).unwrap();
     while lives(first) {
@@ -94,10 +103,13 @@ fn a_server_that_was_killed_or_knows_something_else_is_followed_by_another() {
 #[ignore = "needs root"]
 fn a_server_gets_sockets_of_the_bridge_and_the_leases_to_read() {
     let host = Host::new(22);
-    let attachment = host.network().attach(&id(0x220)).unwrap();
-    let gateway = attachment.interface.gateway;
+    let attachment = host
+        .network()
+        .attach(&id(0x220), &Claim::default())
+        .unwrap();
+    let gateway = attachment.interface.gateway.unwrap();
     host.network()
-        .serve_names("backend", true, |launch| {
+        .serve_names("backend", |launch| {
             let of = |number: protocol::net::Descriptor| launch.descriptors[number.0 as usize];
             for socket in [of(launch.dns.datagrams), of(launch.dns.listener)] {
                 let name = rustix::net::getsockname(socket)?;
@@ -126,8 +138,11 @@ fn a_server_gets_sockets_of_the_bridge_and_the_leases_to_read() {
 #[ignore = "needs root"]
 fn a_port_that_another_server_has_is_named() {
     let host = Host::new(23);
-    let attachment = host.network().attach(&id(0x230)).unwrap();
-    let gateway = attachment.interface.gateway;
+    let attachment = host
+        .network()
+        .attach(&id(0x230), &Claim::default())
+        .unwrap();
+    let gateway = attachment.interface.gateway.unwrap();
     let other = std::net::UdpSocket::bind((gateway, 53)).unwrap();
     let error = serve(&host, "backend").unwrap_err().to_string();
     assert!(
@@ -139,7 +154,7 @@ fn a_port_that_another_server_has_is_named() {
     // Not started: nothing is left of the attempt.
     let failed = host
         .network()
-        .serve_names("other", false, |_| Err("no program".into()));
+        .serve_names("other", |_| Err("no program".into()));
     assert!(failed.is_err());
     assert!(serve(&host, "other").unwrap().is_some());
     attachment.lease.release().unwrap();

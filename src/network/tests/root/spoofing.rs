@@ -113,11 +113,11 @@ fn tables(ports: &[&str]) -> Vec<bool> {
 #[ignore = "needs root"]
 fn only_honest_frames_reach_a_neighbour() {
     let host = Host::new(8);
-    let attacker = host.network().attach(&id(0x80)).unwrap();
-    let victim = host.network().attach(&id(0x81)).unwrap();
-    let third = host.network().attach(&id(0x82)).unwrap();
+    let attacker = host.network().attach(&id(0x80), &Claim::default()).unwrap();
+    let victim = host.network().attach(&id(0x81), &Claim::default()).unwrap();
+    let third = host.network().attach(&id(0x82), &Claim::default()).unwrap();
     let (me, you, other) = (attacker.interface, victim.interface, third.interface);
-    let port = attacker.lease.port();
+    let (port, gateway) = (attacker.lease.port(), me.gateway.unwrap());
 
     let honest = [
         frame(you.mac, me.mac, IPV4, &ipv4(me.address, you.address, 1)),
@@ -142,7 +142,7 @@ fn only_honest_frames_reach_a_neighbour() {
         ),
         (
             "ARP for the gateway",
-            frame(you.mac, me.mac, ARP, &arp(2, me.mac, me.gateway, &you)),
+            frame(you.mac, me.mac, ARP, &arp(2, me.mac, gateway, &you)),
         ),
         (
             "ARP with a neighbour's MAC inside",
@@ -175,7 +175,7 @@ fn only_honest_frames_reach_a_neighbour() {
         ),
         (
             "the gateway's IP",
-            frame(you.mac, me.mac, IPV4, &ipv4(me.gateway, you.address, 5)),
+            frame(you.mac, me.mac, IPV4, &ipv4(gateway, you.address, 5)),
         ),
         (
             "an outsider's IP",
@@ -280,7 +280,7 @@ fn attach_and_release() {
     };
     let network = Network::on_bridge(Path::new(&dir), "hulltest10");
     assert!(!network::can_forbid_spoofing().unwrap());
-    let attachment = network.attach(&id(0xa0)).unwrap();
+    let attachment = network.attach(&id(0xa0), &Claim::default()).unwrap();
     assert_eq!(rules_of(attachment.lease.port()), None);
     attachment.lease.release().unwrap();
 }
@@ -317,8 +317,11 @@ printf '%s\n' "$script" | PATH=$REST exec nft "$@"
 #[ignore = "needs root"]
 fn the_rules_of_a_port_go_with_it() {
     let host = Host::new(9);
-    let tap = host.network().attach(&id(0x90)).unwrap();
-    let native = host.network().attach_native(&id(0x91)).unwrap();
+    let tap = host.network().attach(&id(0x90), &Claim::default()).unwrap();
+    let native = host
+        .network()
+        .attach_native(&id(0x91), &Claim::default())
+        .unwrap();
     let ports = [tap.lease.port().to_owned(), native.lease.port().to_owned()];
     let ports = ports.each_ref().map(String::as_str);
     assert_eq!(tables(&ports), [true, true]);

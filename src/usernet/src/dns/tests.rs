@@ -82,7 +82,7 @@ impl Network {
     fn with_upstreams(count: u8) -> Network {
         let folder = tempfile::tempdir().unwrap();
         let leases = Leases::open(open_folder(folder.path()).unwrap()).unwrap();
-        let domain = Name::parse("backend").unwrap();
+        let domain = Name::parse("backend");
         let zone = Zone::new(leases, domain, (host(0), 24), host(1));
         let upstreams = (1..=count).map(upstream).collect();
         Network {

@@ -22,7 +22,7 @@ const HOST: [&str; 2] = ["host.docker.internal", "host.hull.internal"];
 #[derive(Debug)]
 pub struct Zone {
     leases: Leases,
-    domain: Name,
+    domain: Option<Name>,
     subnet: (Ipv4Addr, u8),
     gateway: Ipv4Addr,
     hosts: Vec<Name>,
@@ -42,8 +42,13 @@ pub enum Answer {
 }
 
 impl Zone {
-    /// The zone of a network called `domain`.
-    pub fn new(leases: Leases, domain: Name, subnet: (Ipv4Addr, u8), gateway: Ipv4Addr) -> Zone {
+    /// The zone of a network called `domain`, if that can be a name.
+    pub fn new(
+        leases: Leases,
+        domain: Option<Name>,
+        subnet: (Ipv4Addr, u8),
+        gateway: Ipv4Addr,
+    ) -> Zone {
         Zone {
             leases,
             domain,
@@ -90,7 +95,8 @@ impl Zone {
     fn addresses(&mut self, name: &Name) -> io::Result<Vec<Ipv4Addr>> {
         let names = self.leases.names()?;
         let alone = names.addresses(name);
-        let mut addresses = match (alone, name.below(&self.domain)) {
+        let below = self.domain.as_ref().and_then(|domain| name.below(domain));
+        let mut addresses = match (alone, below) {
             ([], Some(name)) => names.addresses(&name),
             _ => alone,
         }
@@ -115,7 +121,8 @@ impl Zone {
         } else {
             let name = self.leases.names()?.name(address);
             // Too long with the domain, it is told without.
-            let name = name.map(|name| name.within(&self.domain).unwrap_or_else(|| name.clone()));
+            let qualified = |name: &Name| self.domain.as_ref().and_then(|it| name.within(it));
+            let name = name.map(|name| qualified(name).unwrap_or_else(|| name.clone()));
             name.filter(|_| self.leases.is_alive(address))
         };
         // No resolver knows more of the network's own addresses.

@@ -232,9 +232,8 @@ fn killed_it_frees_its_lock_and_its_port_for_the_next() {
 
 #[test]
 fn what_cannot_be_served_is_refused_with_the_reason() {
-    let refused = |build: &str, domain: &str| Process::refusal(build, domain);
-    assert!(refused("another", "backend").contains("install both from one build"));
-    assert!(refused(protocol::BUILD, "a..b").contains("cannot be a DNS domain"));
+    let refused = Process::refusal("another");
+    assert!(refused.contains("install both from one build"), "{refused}");
 }
 
 #[test]

@@ -50,13 +50,13 @@ impl Process {
             resolvers: resolvers.to_vec(),
             subnet: (network, prefix_len),
         };
-        let answer = process.tell(protocol::BUILD, "backend", &listener, &datagrams);
+        let answer = process.tell(protocol::BUILD, &listener, &datagrams);
         assert_eq!(answer, FromNet::Ready);
         process
     }
 
     /// Why a network is not served.
-    pub(crate) fn refusal(build: &str, domain: &str) -> String {
+    pub(crate) fn refusal(build: &str) -> String {
         let mut process = Process::start(&[]);
         process.kill();
         let (listener, datagrams) = process.bind();
@@ -64,21 +64,14 @@ impl Process {
             let (child, control, words) = launch();
             (child, Some(control), words)
         };
-        let FromNet::Refused { message } = process.tell(build, domain, &listener, &datagrams)
-        else {
+        let FromNet::Refused { message } = process.tell(build, &listener, &datagrams) else {
             panic!("it is served");
         };
         assert_eq!(process.child.wait().unwrap().code(), Some(1));
         message
     }
 
-    fn tell(
-        &self,
-        build: &str,
-        domain: &str,
-        listener: &TcpListener,
-        datagrams: &UdpSocket,
-    ) -> FromNet {
+    fn tell(&self, build: &str, listener: &TcpListener, datagrams: &UdpSocket) -> FromNet {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let leases = openat(CWD, self.leases(), flags, Mode::empty()).unwrap();
         let lock = File::create(self.folder.path().join("dns.lock")).unwrap();
@@ -92,7 +85,7 @@ impl Process {
                 network: self.subnet.0,
                 prefix_len: self.subnet.1,
                 gateway: Ipv4Addr::LOCALHOST,
-                domain: domain.to_owned(),
+                domain: "backend".to_owned(),
                 resolvers: self.resolvers.clone(),
             },
             locks: vec![Descriptor(3)],
@@ -126,7 +119,7 @@ impl Process {
         let (child, control, words) = launch();
         (self.child, self.words) = (child, words);
         self.control = Some(control);
-        let answer = self.tell(protocol::BUILD, "backend", &listener, &datagrams);
+        let answer = self.tell(protocol::BUILD, &listener, &datagrams);
         assert_eq!(answer, FromNet::Ready);
     }
 

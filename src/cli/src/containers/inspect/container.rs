@@ -1,12 +1,14 @@
 //! A container's document, in the shape of Docker's API.
 
 use engine::asked::Asked;
+use engine::container::network_name;
 use engine::list::{Filter, Filters, ListOptions};
 use engine::protocol::record::{ContainerConfig, Health, HealthStatus, State, Status, Stdio};
 use engine::{Container, Engine, signals, time};
 use serde_json::{Map, Value, json};
 
 use super::{host_config, mounts};
+use crate::containers::ports;
 use crate::containers::ps::state_word;
 
 /// The document. `size`: with how much it takes of the disk.
@@ -85,7 +87,7 @@ pub(super) fn of(container: &Container) -> Result<Value, engine::Error> {
         },
         "Mounts": mounts::of(config, &asked),
         "Config": config_document(config, &asked),
-        "NetworkSettings": network(config, state),
+        "NetworkSettings": network(config, state, &asked),
         "Sandbox": config.sandbox,
     }))
 }
@@ -194,8 +196,12 @@ fn list_or_null(words: &[String]) -> Value {
 }
 
 /// Its place on the network, with addresses while it runs.
-fn network(config: &ContainerConfig, state: &State) -> Value {
-    let name = if config.run.network { "bridge" } else { "none" };
+fn network(config: &ContainerConfig, state: &State, asked: &Asked) -> Value {
+    let name = network_name(config);
+    let ports = match state.status.is_alive() {
+        true => ports::settings(&asked.exposed_ports, &state.ports),
+        false => json!({}),
+    };
     let address = match state.interface.as_ref().filter(|_| state.status.is_alive()) {
         None => json!({"Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "MacAddress": ""}),
         Some(interface) => json!({
@@ -211,12 +217,16 @@ fn network(config: &ContainerConfig, state: &State) -> Value {
         }
         document
     };
-    let endpoint = with(json!({"NetworkID": name, "EndpointID": "", "Aliases": null}));
+    let endpoint = with(json!({
+        "NetworkID": name,
+        "EndpointID": "",
+        "Aliases": host_config::list(&asked.options.place.aliases),
+    }));
     with(json!({
         "Bridge": "",
         "SandboxID": config.sandbox,
         "SandboxKey": "",
-        "Ports": {},
+        "Ports": ports,
         "Networks": Map::from_iter([(name.to_owned(), endpoint)]),
     }))
 }

@@ -1,12 +1,14 @@
 //! `HostConfig` of a container's document: what was asked for beside its process.
 
 use engine::asked::Asked;
+use engine::container::network_name;
 use engine::options::{Isolation, Options, Seccomp, Swap};
 use engine::protocol::agent::PidNamespace;
 use engine::protocol::record::{ContainerConfig, LogConfig, RestartPolicy};
 use serde_json::{Map, Value, json};
 
 use super::mounts;
+use crate::containers::ports;
 
 /// Of a configuration, what was asked for, and the OCI document, which has the limits that `update` changed.
 pub(super) fn of(config: &ContainerConfig, asked: &Asked, spec: &Value) -> Value {
@@ -15,8 +17,8 @@ pub(super) fn of(config: &ContainerConfig, asked: &Asked, spec: &Value) -> Value
         "Binds": mounts::binds(&options.mounts),
         "ContainerIDFile": "",
         "LogConfig": log(config.log),
-        "NetworkMode": if config.run.network { "bridge" } else { "none" },
-        "PortBindings": {},
+        "NetworkMode": network_name(config),
+        "PortBindings": ports::bindings(&options.place.publish),
         "RestartPolicy": restart(config.restart),
         "AutoRemove": config.auto_remove,
         "VolumeDriver": "",
@@ -36,7 +38,7 @@ pub(super) fn of(config: &ContainerConfig, asked: &Asked, spec: &Value) -> Value
         "OomScoreAdj": options.oom_score_adj.unwrap_or(0),
         "PidMode": match config.run.pid { PidNamespace::Own => "", PidNamespace::Sandbox => "pod" },
         "Privileged": options.privileged,
-        "PublishAllPorts": false,
+        "PublishAllPorts": options.publish_all,
         "ReadonlyRootfs": config.run.read_only,
         "SecurityOpt": security(options),
         "UTSMode": "",
