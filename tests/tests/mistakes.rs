@@ -31,7 +31,7 @@ fn what_cannot_be_executed_is_told_apart() -> Result<()> {
 #[test]
 fn options_that_are_not_built_are_named() -> Result<()> {
     let hull = Hull::new()?;
-    for (option, name) in [("-p=80:80", "--publish"), ("--ip=10.0.0.2", "--ip")] {
+    for (option, name) in [("--link=db", "--link"), ("--ip6=fd00::2", "--ip6")] {
         let outcome = hull
             .run(["run", "--rm", option, "demo", "true"])?
             .expect_code(125);

@@ -21,6 +21,7 @@ const IMAGES: &str = include_str!("session/images.session");
 const MISTAKES: &str = include_str!("session/mistakes.session");
 const VOLUMES: &str = include_str!("session/volumes.session");
 const ANONYMOUS: &str = include_str!("session/anonymous.session");
+const NETWORKS: &str = include_str!("session/networks.session");
 const PODS: &str = include_str!("session/pods.session");
 
 /// Types a transcript to hull, with containers of this isolation; nothing is left of them.
@@ -48,6 +49,16 @@ fn native_containers_live_as_dockers_do() -> Result<()> {
 #[test]
 fn containers_in_vms_live_as_dockers_do() -> Result<()> {
     session(LIVES, "vm")
+}
+
+#[test]
+fn native_containers_have_ports_and_networks_as_dockers_do() -> Result<()> {
+    session(NETWORKS, "native")
+}
+
+#[test]
+fn containers_in_vms_have_ports_and_networks_as_dockers_do() -> Result<()> {
+    session(NETWORKS, "vm")
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::io::{BufRead, Write};
 
 use clap::Args;
 use engine::Engine;
+use engine::networks::NetworkFilters;
 use engine::prune::PruneFilters;
 use engine::volumes::{PrunedVolumes, VolumeFilters};
 
@@ -106,7 +107,9 @@ pub(crate) fn system(args: SystemPruneArgs) -> anyhow::Result<u8> {
         true => "  - all anonymous volumes not used by at least one container\n",
         false => "",
     };
-    let warning = format!("This will remove:\n  - all stopped containers\n{volumes}  - {images}\n");
+    let warning = format!(
+        "This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n{volumes}  - {images}\n"
+    );
     if !args.force && !agreed(&warning)? {
         return Ok(0);
     }
@@ -116,15 +119,27 @@ pub(crate) fn system(args: SystemPruneArgs) -> anyhow::Result<u8> {
         true => engine.prune_volumes(false, &of_volumes(&of_containers))?,
         false => PrunedVolumes::default(),
     };
+    let networks = engine.prune_networks(&of_networks(&of_containers))?;
     let (images, freed) = manage::prune_images(&engine, args.all, of_images)?;
     let removed = [
         ("Deleted Containers", pruned.containers),
+        ("Deleted Networks", networks),
         ("Deleted Volumes", volumes.volumes),
         ("Deleted Images", images),
     ];
     let freed = freed.saturating_add(volumes.freed_bytes);
     out(&report(&removed, pruned.freed_bytes.saturating_add(freed)))?;
     Ok(0)
+}
+
+/// The same filters, of networks.
+fn of_networks(filters: &PruneFilters) -> NetworkFilters {
+    NetworkFilters {
+        labels: filters.labels.clone(),
+        without_labels: filters.without_labels.clone(),
+        until_ns: filters.until_ns,
+        ..NetworkFilters::default()
+    }
 }
 
 /// The same filters, of volumes.

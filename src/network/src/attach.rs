@@ -114,7 +114,8 @@ impl Network {
             }
         };
         let name = names::port(id);
-        let taken = check_address(&state, claim.address)
+        let taken = check_mac(claim.mac)
+            .and_then(|()| check_address(&state, claim.address))
             .and_then(|()| leases.take(&state, &name, claim.names, claim.address));
         let lease = match taken {
             Ok(lease) => lease,
@@ -178,6 +179,19 @@ struct Plug<'a> {
     name: &'a str,
     interface: Interface,
     ports: &'a [Published],
+}
+
+/// Refuses an Ethernet address that an interface of the host's has.
+fn check_mac(wanted: Option<[u8; 6]>) -> Result<(), Error> {
+    let Some(mac) = wanted else {
+        return Ok(());
+    };
+    let found = sys::netlink::Netlink::open().and_then(|mut netlink| netlink.find(mac));
+    match found {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err(Error::MacInUse(mac)),
+        Err(errno) => Err(Error::Socket(errno.into())),
+    }
 }
 
 /// Refuses an address that no sandbox of the network can have.

@@ -68,6 +68,10 @@ pub enum Error {
         "{0} is not an address that a container can have: it is the gateway's or the network's own"
     )]
     AddressReserved(Ipv4Addr),
+    /// The Ethernet address that was asked for is an interface's of the host's: what looks for the container's by it would find
+    /// that one.
+    #[error("the Ethernet address {} belongs to an interface of this host", .0.map(|byte| format!("{byte:02x}")).join(":"))]
+    MacInUse([u8; 6]),
     /// The network was removed meanwhile.
     #[error("network {0} not found")]
     Removed(String),

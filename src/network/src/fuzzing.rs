@@ -8,7 +8,7 @@ use crate::state::State;
 use crate::{firewall, interface};
 
 /// Lines of the rules without those for uplinks.
-const RULES: usize = 47;
+const RULES: usize = 42;
 
 /// The bridge's file in `dir`, and what is made of it.
 pub fn state(dir: &Path) {

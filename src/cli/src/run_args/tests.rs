@@ -56,8 +56,8 @@ fn a_double_dash_before_the_command_is_the_command_s_own() {
 #[test]
 fn what_is_not_built_is_named() {
     for (words, name) in [
-        (&["-p", "80:80", "demo"][..], "--publish"),
-        (&["--ip=10.0.0.2", "demo"], "--ip"),
+        (&["--storage-opt", "size=1g", "demo"][..], "--storage-opt"),
+        (&["--link=db", "demo"], "--link"),
         (&["--runtime", "x", "demo"], "--runtime"),
     ] {
         let message = options(words).unwrap_err().to_string();
@@ -65,6 +65,44 @@ fn what_is_not_built_is_named() {
             message.starts_with(&format!("{name} is not built yet")),
             "{message}"
         );
+    }
+}
+
+#[test]
+fn ports_and_places_on_networks_are_read() {
+    let words = "--network app --ip 10.1.0.9 --mac-address 02-42-0A-00-00-09 --network-alias db -p 8000-8001:80-81 \
+                 -p53/udp -P --expose 90-91 demo";
+    let options = options(&words.split_whitespace().collect::<Vec<_>>()).unwrap();
+    assert_eq!(
+        options.network,
+        Some(engine::options::Network::Named("app".into()))
+    );
+    let place = &options.place;
+    assert_eq!(place.address, Some([10, 1, 0, 9].into()));
+    assert_eq!(place.mac, Some([2, 0x42, 10, 0, 0, 9]));
+    assert_eq!(place.aliases, ["db"]);
+    let published = place.publish.iter().map(|one| one.port.to_string());
+    assert_eq!(
+        published.collect::<Vec<_>>(),
+        ["80/tcp", "81/tcp", "53/udp"]
+    );
+    assert!(options.publish_all);
+    assert_eq!(options.exposed.len(), 2);
+}
+
+#[test]
+fn addresses_that_a_container_cannot_have_are_refused() {
+    for words in [
+        ["--ip", "fd00::1"],
+        ["--ip", "10.1"],
+        ["--mac-address", "01:00:5e:00:00:01"],
+        ["--mac-address", "02:42:0a"],
+        ["--network-alias", "a b"],
+    ] {
+        let message = options(&[&words[..], &["demo"]].concat())
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(words[1]), "{message}");
     }
 }
 
@@ -288,6 +326,8 @@ fn empty_words_are_docker_s_for_the_default() {
         "--platform",
         "--cpuset-cpus",
         "--domainname",
+        "--ip",
+        "--mac-address",
     ];
     let words: Vec<&str> = empty
         .iter()
@@ -308,7 +348,7 @@ fn what_cannot_be_shared_with_the_host_is_refused_by_name() {
         ["--platform", "linux/arm64"],
         ["--log-driver", "syslog"],
         ["--pid", "container:x"],
-        ["--network", "mine"],
+        ["--network", "name=mine"],
         ["--group-add", ""],
     ] {
         let message = options(&[&words[..], &["demo"]].concat())

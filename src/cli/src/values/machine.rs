@@ -268,11 +268,14 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_none_or_the_bridge() {
+    fn a_network_is_none_the_bridge_or_ones_own() {
         assert_eq!(network("bridge"), Ok(Some(Network::Bridge)));
         assert_eq!(network("default"), Ok(None));
         assert_eq!(network("host"), Err(Error::HostNetwork));
-        assert_eq!(network("mine"), Err(Error::Network("mine".into())));
+        assert_eq!(network("mine"), Ok(Some(Network::Named("mine".into()))));
+        for bad in ["a/b", "name=mine,ip=10.0.0.2"] {
+            assert_eq!(network(bad), Err(Error::Network(bad.into())));
+        }
         assert!(matches!(
             network("container:x"),
             Err(Error::OfContainer { .. })

@@ -201,6 +201,19 @@ fn addresses_are_given_as_asked_and_a_network_in_use_is_not_removed() {
         "no configured subnet contains IP address 10.9.9.9"
     );
 
+    // The bridge's own: a native container's interface is found by it.
+    let bridge = read(&format!("/sys/class/net/{}/address", network.bridge()));
+    let bytes: Vec<u8> = bridge
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect();
+    let of_host = Claim {
+        mac: Some(bytes.try_into().unwrap()),
+        ..Claim::default()
+    };
+    let refused = network.attach_native(&id(0x252), &of_host).unwrap_err();
+    assert!(refused.to_string().contains(&bridge), "{refused}");
+
     let remove = || {
         network.remove::<network::Error>(|| {
             std::fs::remove_file(&named.record).unwrap();

@@ -1,4 +1,4 @@
-//! `inspect`: everything that is known of containers, images, volumes and pods, as Docker's documents.
+//! `inspect`: everything that is known of containers, images, volumes, networks and pods, as Docker's documents.
 
 use clap::{Args, ValueEnum};
 use engine::{Engine, Kind};
@@ -43,6 +43,8 @@ pub(crate) enum Type {
     Pod,
     /// A volume
     Volume,
+    /// A network
+    Network,
 }
 
 impl Type {
@@ -53,6 +55,7 @@ impl Type {
             Some(Type::Image) => format!("Error: No such image: {name}"),
             Some(Type::Pod) => format!("Error: No such pod: {name}"),
             Some(Type::Volume) => format!("Error: No such volume: {name}"),
+            Some(Type::Network) => format!("Error: No such network: {name}"),
         }
     }
 }
@@ -121,6 +124,11 @@ fn find(
         && let Some(volume) = unless_absent(engine.volume(name))?
     {
         return Ok(Some(crate::volumes::document(engine, &volume)));
+    }
+    if wants(Type::Network)
+        && let Some(network) = unless_absent(engine.any_network(name))?
+    {
+        return crate::networks::document(engine, &network).map(Some);
     }
     if wants(Type::Pod)
         && let Some(pod) = unless_absent(engine.pod(name))?
