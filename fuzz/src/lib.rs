@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod blk;
 pub mod bus;
+pub mod dns;
 pub mod documents;
 pub mod erofs;
 pub mod guest;
@@ -69,6 +70,8 @@ pub const TARGETS: &[Target] = &[
     ("unpack", documents::unpack),
     ("registry", registry::headers),
     ("docker_config", registry::docker_config),
+    // Networks.
+    ("dns", dns::run),
     // Containers, and what lies on the host.
     ("spec", documents::spec),
     ("passwd", places::passwd),

@@ -4,6 +4,7 @@
 mod devices;
 mod documents;
 mod images;
+mod names;
 mod shares;
 
 /// Seeds of some targets, by their names.
@@ -14,6 +15,7 @@ pub fn all() -> Seeds {
     let mut all = devices::all();
     all.extend(images::all());
     all.extend(documents::all());
+    all.extend(names::all());
     all.extend(shares::all());
     all
 }

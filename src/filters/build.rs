@@ -60,6 +60,20 @@ fn alternatives(call: &Call) -> Vec<SeccompRule> {
             .iter()
             .map(|&value| rule(&[(argument, SeccompCmpOp::Eq, value)]))
             .collect(),
+        When::EachOf(arguments) => {
+            let mut combinations: Vec<Vec<_>> = vec![Vec::new()];
+            for &(argument, values) in arguments {
+                let mut extended = Vec::new();
+                for before in combinations {
+                    for &value in values {
+                        let condition = (argument, SeccompCmpOp::Eq, value);
+                        extended.push([before.clone(), vec![condition]].concat());
+                    }
+                }
+                combinations = extended;
+            }
+            combinations.iter().map(|all| rule(all)).collect()
+        }
         When::Without(argument, bits) => {
             vec![rule(&[(argument, SeccompCmpOp::MaskedEq(bits), 0)])]
         }

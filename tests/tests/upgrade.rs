@@ -12,11 +12,12 @@ use tempfile::TempDir;
 use tests::{Hull, Outcome, wait_until};
 
 /// Says which build it is of when it is run.
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 6] = [
     "hull-monitor",
     "hull-native",
     "hull-vmm",
     "hull-fs",
+    "hull-net",
     "initramfs.cpio",
 ];
 /// What is the same in both builds.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! PREFIX/bin/hull
-//! PREFIX/libexec/hull/{hull-monitor, hull-vmm, hull-fs, vmlinux, initramfs.cpio, scratch.ext4, scratch-growing.ext4,
-//!                      demo.tar}
+//! PREFIX/libexec/hull/{hull-monitor, hull-vmm, hull-fs, hull-net, vmlinux, initramfs.cpio, scratch.ext4,
+//!                      scratch-growing.ext4, demo.tar}
 //!
 //! ROOT/...               see `layout`
 //! ```
@@ -102,6 +102,11 @@ impl Installation {
     /// The program that serves shared directories.
     pub fn fs(&self) -> Result<PathBuf, Error> {
         self.part("hull-fs", "hull-fs")
+    }
+
+    /// The process of a network.
+    pub fn net(&self) -> Result<PathBuf, Error> {
+        self.part("hull-net", "hull-net")
     }
 
     /// The agent's native form.

@@ -155,12 +155,13 @@ pub struct NewNetwork {
     pub options: BTreeMap<String, String>,
 }
 
-/// What a container on this network finds in /etc/resolv.conf before its own options change it; `None` is the default network.
-/// From an internal network, no resolver can be reached.
+/// What a container on this network finds in /etc/resolv.conf before its own options change it; `None` is the default
+/// network. Others have a DNS server at their gateway.
 pub fn resolv_conf(network: Option<&Network>) -> String {
+    let host = network::host_resolv_conf();
     match network {
-        Some(network) if network.internal => String::new(),
-        _ => network::resolv_conf(&network::host_resolv_conf()),
+        Some(network) => network::named_resolv_conf(&host, network.gateway),
+        None => network::resolv_conf(&host),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use image::Image;
 use protocol::agent::PidNamespace;
@@ -227,6 +227,7 @@ pub fn prepare(new: &ContainerInputs<'_>) -> Result<(SandboxConfig, ContainerCon
         id: new.id.to_owned(),
         machine,
         kind: SandboxKind::Single,
+        net: net(endpoint.as_ref(), new.installation)?,
         network: endpoint,
         measure: options.measure,
     };
@@ -273,9 +274,19 @@ pub fn prepare_pod(new: &PodInputs<'_>) -> Result<SandboxConfig, Error> {
             created_ns: new.created_ns,
             labels: options.labels.clone(),
         },
+        net: net(endpoint.as_ref(), new.installation)?,
         network: endpoint,
         measure: false,
     })
+}
+
+/// hull-net, if the sandbox is on a network that it serves.
+fn net(
+    endpoint: Option<&Endpoint>,
+    installation: &Installation,
+) -> Result<Option<PathBuf>, install::Error> {
+    let named = endpoint.filter(|endpoint| endpoint.network != record::DEFAULT_NETWORK);
+    named.map(|_| installation.net()).transpose()
 }
 
 /// The container's record. `endpoint` is its sandbox's.

@@ -133,6 +133,7 @@ impl Fixture {
             },
             kind,
             network: None,
+            net: None,
             measure: false,
         }
     }

@@ -12,7 +12,9 @@ mod table {
     include!("table.rs");
 }
 
-pub use table::{BLOCK, Call, FILES, FS, KINDS, Kind, MAIN, MONITOR, SAVE, SHARES, VCPU, When};
+pub use table::{
+    BLOCK, Call, FILES, FS, KINDS, Kind, MAIN, MONITOR, NET, SAVE, SHARES, VCPU, When,
+};
 
 /// The program that was compiled for a kind of thread: an array of `struct sock_filter`.
 pub fn program(kind: &Kind) -> &'static [u8] {
@@ -25,6 +27,7 @@ pub fn program(kind: &Kind) -> &'static [u8] {
         "monitor" => include_bytes!(concat!(env!("OUT_DIR"), "/monitor")),
         "shares" => include_bytes!(concat!(env!("OUT_DIR"), "/shares")),
         "files" => include_bytes!(concat!(env!("OUT_DIR"), "/files")),
+        "net" => include_bytes!(concat!(env!("OUT_DIR"), "/net")),
         other => unreachable!("{other} is not among the kinds of the table"),
     }
 }

@@ -19,6 +19,8 @@ pub enum When {
     Always,
     /// This argument, 32 bits wide, is one of these.
     OneOf(u8, &'static [u64]),
+    /// Each of these arguments, 32 bits wide, is one of its values.
+    EachOf(&'static [(u8, &'static [u64])]),
     /// This argument has none of these bits.
     Without(u8, u64),
     /// Memory is mapped: private, anonymous, never executable (argument 2 is the protection, 3 the flags).
@@ -44,7 +46,7 @@ macro_rules! calls {
     (@ $when:expr) => { $when };
 }
 
-use When::{OneOf, PlainMemory, Without};
+use When::{EachOf, OneOf, PlainMemory, Without};
 
 // ioctl(2) numbers: KVM's (include/uapi/linux/kvm.h), then a tap's (if_tun.h) and the general (asm-generic/ioctls.h).
 const KVM_RUN: u64 = 0xae80;
@@ -84,6 +86,14 @@ const MASKS: &[u64] = &[0, 2];
 const MSG_CMSG_CLOEXEC: u64 = 0x4000_0000;
 const MSG_NOSIGNAL: u64 = 0x4000;
 const AF_UNIX: u64 = 1;
+/// AF_INET and AF_INET6.
+const INTERNET: &[u64] = &[2, 10];
+/// SOCK_STREAM and SOCK_DGRAM, each with SOCK_CLOEXEC and SOCK_NONBLOCK.
+const STREAMS_AND_DATAGRAMS: &[u64] = &[0x8_0801, 0x8_0802];
+/// O_RDONLY with O_NONBLOCK, O_NOFOLLOW, O_CLOEXEC and O_LARGEFILE.
+const READ_ONLY: &[u64] = &[0xa_8800];
+/// LOCK_SH with LOCK_NB.
+const TRY_SHARED: &[u64] = &[5];
 
 /// Every thread: memory of its own, locks, the clock, and an end.
 const EVERY_THREAD: &[Call] = calls![
@@ -314,5 +324,36 @@ pub const FILES: Kind = Kind {
     development: DEVELOPMENT,
 };
 
+/// The one thread of hull-net: it serves the DNS of its network, asks the resolvers of the host, and reads the folder of
+/// leases, below which alone it can open anything. Its sockets are of the families of the Internet: Unix sockets are out of
+/// reach.
+pub const NET: Kind = Kind {
+    name: "net",
+    calls: &[
+        EVERY_THREAD,
+        calls![
+            SYS_accept4,
+            SYS_connect,
+            SYS_epoll_ctl,
+            SYS_epoll_pwait,
+            SYS_flock(OneOf(1, TRY_SHARED)),
+            SYS_fstat,
+            SYS_getdents64,
+            SYS_getrandom,
+            SYS_lseek,
+            SYS_openat(OneOf(2, READ_ONLY)),
+            SYS_read,
+            SYS_recvfrom,
+            SYS_sendto,
+            SYS_socket(EachOf(&[(0, INTERNET), (1, STREAMS_AND_DATAGRAMS)])),
+        ],
+    ],
+    development: calls![
+        SYS_epoll_wait,
+        SYS_fcntl(OneOf(1, &[F_GETFD])),
+        SYS_mmap(PlainMemory(&[GLIBC_ARENA])),
+    ],
+};
+
 /// Every kind.
-pub const KINDS: &[Kind] = &[MAIN, VCPU, SAVE, BLOCK, FS, MONITOR, SHARES, FILES];
+pub const KINDS: &[Kind] = &[MAIN, VCPU, SAVE, BLOCK, FS, MONITOR, SHARES, FILES, NET];

@@ -8,6 +8,7 @@ use protocol::agent::Interface;
 use protocol::record::{self, DEFAULT_NETWORK, Endpoint, Published, SandboxConfig, SandboxKind};
 
 use crate::devices::Tap;
+use crate::resolver;
 use crate::warden::members::{self, Members};
 
 /// Digits of an identifier that are a name.
@@ -36,8 +37,9 @@ impl Attached {
     /// Attaches a VM.
     pub(crate) fn new(config: &SandboxConfig, endpoint: &Endpoint) -> Result<Attached, Error> {
         let names = names(config, endpoint)?;
-        let attachment =
-            network_of(config, endpoint)?.attach(&config.id, &claim(endpoint, &names))?;
+        let network = network_of(config, endpoint)?;
+        let attachment = network.attach(&config.id, &claim(endpoint, &names))?;
+        let lease = served(config, endpoint, &network, attachment.lease)?;
         let interface = interface(attachment.interface);
         let tap = Tap {
             tap: attachment.tap,
@@ -46,7 +48,7 @@ impl Attached {
         Ok(Attached {
             tap: Some(tap),
             interface,
-            lease: Some(attachment.lease),
+            lease: Some(lease),
         })
     }
 
@@ -58,10 +60,11 @@ impl Attached {
         let names = names(config, endpoint)?;
         let network = network_of(config, endpoint)?;
         let attachment = network.attach_native(&config.id, &claim(endpoint, &names))?;
+        let lease = served(config, endpoint, &network, attachment.lease)?;
         Ok(Attached {
             tap: None,
             interface: interface(attachment.interface),
-            lease: Some(attachment.lease),
+            lease: Some(lease),
         })
     }
 
@@ -98,6 +101,26 @@ impl Drop for Attached {
             && let Err(error) = lease.release()
         {
             tracing::warn!(%error, "the container's address was not released; the next command tries again");
+        }
+    }
+}
+
+/// Has the names of a network that the user has made be answered. Without that the sandbox leaves it.
+fn served(
+    config: &SandboxConfig,
+    endpoint: &Endpoint,
+    network: &Network,
+    lease: Lease,
+) -> Result<Lease, Error> {
+    if endpoint.network == DEFAULT_NETWORK {
+        return Ok(lease);
+    }
+    match resolver::ensure(network, &endpoint.network, config.net.as_deref()) {
+        Ok(()) => Ok(lease),
+        Err(error) => {
+            // What could not be released here, a sweep removes.
+            let _ = lease.release();
+            Err(error.into())
         }
     }
 }

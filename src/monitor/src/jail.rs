@@ -1,4 +1,4 @@
-//! The jails of hull-vmm and hull-fs: whom they run as, what they may use, what they are given.
+//! The jails of hull-vmm, hull-fs and hull-net: whom they run as, what they may use, what they are given.
 //!
 //! Invariants: as root, every hull-vmm has a user of its own ([`users`]) that owns nothing; what the jail cannot have on
 //! this host is refused or, where the user has said so, left out: never silently.
@@ -12,11 +12,11 @@ use protocol::fs::{LINKS_FD, MAX_OPEN_FILES};
 use protocol::record::JailPolicy;
 use protocol::vmm::{CONTROL_FD, WORDS_FD};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::Resource;
+use rustix::process::{Pid, Resource};
 use rustix::thread::CapabilitySet;
 use sys::fork::Child;
 use sys::fs_ids::OWNERSHIP;
-use sys::jail::{Jail, Walls};
+use sys::jail::{Jail, Life, Network, Walls};
 use sys::last_words::{self, LastWords};
 
 use crate::users::{self, Users};
@@ -26,6 +26,11 @@ use crate::users::{self, Users};
 const VMM_FILES: u64 = 4096 + MAX_OPEN_FILES as u64;
 /// Descriptors of hull-fs: one for each file that its guest knows, of which it never takes more than it may.
 const FS_FILES: u64 = 1 << 20;
+
+/// Descriptors of hull-net: a socket for each query in flight and for each connection, and some more.
+const NET_FILES: u64 = 2048;
+/// Memory of hull-net: what its bounds add up to, and as much again, in bytes.
+const NET_DATA: u64 = 256 << 20;
 
 /// Resource limits of a jailed process that may have so many descriptors. It needs no more, whatever its guest does; that it
 /// makes no process is seccomp's.
@@ -130,6 +135,8 @@ pub fn spawn(
         descriptors: &descriptors,
         words: WORDS_FD,
         links: false,
+        network: Network::None,
+        life: Life::WithParent,
         kept: CapabilitySet::empty(),
         program: program.as_fd(),
         arguments: &[CString::from(c"hull-vmm")],
@@ -190,6 +197,8 @@ pub(crate) fn spawn_fs(
         descriptors: &descriptors,
         words: WORDS_FD,
         links: true,
+        network: Network::None,
+        life: Life::WithParent,
         kept: OWNERSHIP,
         program: program.as_fd(),
         arguments: &[CString::from(c"hull-fs")],
@@ -200,6 +209,58 @@ pub(crate) fn spawn_fs(
         child,
         words: words.into(),
         users: None,
+    })
+}
+
+/// A hull-net, which is no child of this process.
+#[derive(Debug)]
+pub(crate) struct Apart {
+    /// Its number.
+    pub(crate) pid: Pid,
+    /// Where its last words can be read.
+    pub(crate) words: OwnedFd,
+}
+
+/// Starts hull-net, which gets `control` and nothing else, as this user: on the host's network, but for that with the
+/// same walls as hull-fs. It lives until it is killed, and holds on to nothing of the caller's. The caller is root and
+/// has one thread only.
+pub(crate) fn spawn_net(
+    program: &Path,
+    control: OwnedFd,
+    user: (u32, u32),
+) -> Result<Apart, Error> {
+    let program = open_program(program)?;
+    let null = sys::jail::null().map_err(Error::Prepare)?;
+    let (words, their_words) = io::pipe().map_err(Error::Prepare)?;
+    let mut limits = limits(NET_FILES).to_vec();
+    limits.extend([(Resource::Data, NET_DATA), (Resource::Fsize, 0)]);
+    let descriptors = [
+        null.as_fd(),
+        null.as_fd(),
+        null.as_fd(),
+        control.as_fd(),
+        their_words.as_fd(),
+    ];
+    const { assert!(protocol::net::CONTROL_FD == 3 && protocol::net::WORDS_FD == 4) };
+    let jail = Jail {
+        walls: Walls::NoUserNamespace,
+        user,
+        cgroup: None,
+        limits: &limits,
+        descriptors: &descriptors,
+        words: WORDS_FD,
+        links: false,
+        network: Network::Shared,
+        life: Life::Apart,
+        kept: CapabilitySet::empty(),
+        program: program.as_fd(),
+        arguments: &[CString::from(c"hull-net")],
+        environment: &[],
+    };
+    let pid = sys::jail::spawn_apart(&jail).map_err(Error::Spawn)?;
+    Ok(Apart {
+        pid,
+        words: words.into(),
     })
 }
 

@@ -46,6 +46,7 @@ mod measure;
 mod native;
 mod process;
 mod programs;
+pub mod resolver;
 mod scratch;
 mod sealed;
 mod shares;

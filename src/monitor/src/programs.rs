@@ -25,10 +25,10 @@ impl Held {
     }
 }
 
-/// Opens the files of `machine`, and names them by their descriptors. One that is not there keeps its name, with which
+/// Opens the files of a sandbox's machine and network, and names them by their descriptors. One that is not there keeps its name, with which
 /// starting the machine will fail.
-pub(crate) fn hold(machine: &mut Machine) -> io::Result<Held> {
-    let paths: Vec<&mut PathBuf> = match machine {
+pub(crate) fn hold(machine: &mut Machine, net: &mut Option<PathBuf>) -> io::Result<Held> {
+    let mut paths: Vec<&mut PathBuf> = match machine {
         Machine::Native { program } => vec![program],
         Machine::Vm(vm) => [&mut vm.program, &mut vm.kernel, &mut vm.initramfs]
             .into_iter()
@@ -36,6 +36,7 @@ pub(crate) fn hold(machine: &mut Machine) -> io::Result<Held> {
             .chain(&mut vm.fs)
             .collect(),
     };
+    paths.extend(net);
     let mut files = Vec::with_capacity(paths.len());
     for path in paths {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -63,7 +64,7 @@ mod tests {
         let mut machine = Machine::Native {
             program: path.clone(),
         };
-        let held = hold(&mut machine).unwrap();
+        let held = hold(&mut machine, &mut None).unwrap();
         // As a package manager does it.
         std::fs::write(folder.path().join("new"), "new").unwrap();
         std::fs::rename(folder.path().join("new"), &path).unwrap();
@@ -81,7 +82,7 @@ mod tests {
         let mut machine = Machine::Native {
             program: program.clone(),
         };
-        hold(&mut machine).unwrap();
+        hold(&mut machine, &mut None).unwrap();
         assert!(matches!(machine, Machine::Native { program: name } if name == program));
     }
 }

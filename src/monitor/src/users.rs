@@ -7,6 +7,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -37,13 +38,18 @@ pub enum Error {
 pub struct Users {
     number: u32,
     /// The lock is on this.
-    _file: File,
+    file: File,
 }
 
 impl Users {
     /// hull-vmm's user; its group has the same number.
     pub fn vmm(&self) -> u32 {
         FIRST + 2 * self.number
+    }
+
+    /// What a process holds that has this pair and outlives the caller.
+    pub(crate) fn lock(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// The monitor's.
@@ -92,10 +98,7 @@ fn take_from(path: &Path) -> Result<Users, Error> {
     let start = u32::from_ne_bytes(start) % PAIRS;
     for number in (start..PAIRS).chain(0..start) {
         if sys::range_lock::try_lock(&file, number.into()).map_err(Error::File)? {
-            return Ok(Users {
-                number,
-                _file: file,
-            });
+            return Ok(Users { number, file });
         }
     }
     Err(Error::None)

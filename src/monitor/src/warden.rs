@@ -70,7 +70,7 @@ impl Warden {
         listener: OwnedFd,
         quit: SignalFd,
     ) -> Result<Warden, Error> {
-        let programs = programs::hold(&mut config.machine).map_err(Error::Part)?;
+        let programs = programs::hold(&mut config.machine, &mut config.net).map_err(Error::Part)?;
         let mut members = Members::new(&config.root, &config.id);
         if config.kind == SandboxKind::Single {
             members.load(&config.id)?;

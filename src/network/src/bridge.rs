@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sys::interface::Interfaces;
 
+use crate::dns;
 use crate::error::Error;
 use crate::published::Memory;
 use crate::routes::Routes;
@@ -135,6 +136,7 @@ pub(crate) fn remove(interfaces: &Interfaces, network: &Network, lock: &Lock) ->
     let Some(state) = State::load(dir)? else {
         return Ok(());
     };
+    dns::end(dir)?;
     Uplinks::lock(&network.state_dir)?.release(bridge, &state.forwarding, |interface| {
         set_forwarding(interface, false)
     })?;

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use crate::dns;
 use crate::subnet::Subnet;
 
 /// Why a sandbox cannot have a network, or leave it.
@@ -100,6 +101,12 @@ pub enum Error {
     /// Something that is no bridge of ours has the bridge's name.
     #[error("there is an interface {0} already, which is not a bridge with an address of hull's")]
     ForeignBridge(String),
+    /// A network without a bridge.
+    #[error("the network was removed while a sandbox was joining it; start the container again")]
+    Gone,
+    /// The names of the network are not answered.
+    #[error(transparent)]
+    Dns(#[from] dns::Error),
     /// An interface could not be handled.
     #[error("could not {action} the network interface {name}")]
     Interface {

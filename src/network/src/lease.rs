@@ -14,9 +14,10 @@
 //! whether its sandbox lives. A file is written and locked under another name (which begins with a dot) and then linked to
 //! its address: whoever sees it sees all of it. Files of earlier versions have the first line alone.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use protocol::record::Published;
@@ -188,7 +189,10 @@ impl Leases {
             .create_new(true)
             .open(&path);
         let mut file = made.map_err(Error::file(&path))?;
-        lock(&file)
+        // The network's DNS server, another user's process, reads it, whatever the umask is.
+        let readable = Permissions::from_mode(0o644);
+        file.set_permissions(readable)
+            .and_then(|()| lock(&file))
             .and_then(|()| file.write_all(text.as_bytes()))
             .map_err(Error::file(&path))?;
         Ok((path, file))

@@ -20,6 +20,7 @@
 
 mod attach;
 mod bridge;
+mod dns;
 mod error;
 mod firewall;
 #[cfg(fuzzing)]
@@ -36,18 +37,21 @@ mod state;
 mod subnet;
 mod uplinks;
 
+use std::error::Error as StdError;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use protocol::record;
+use rustix::process::Pid;
 use sys::interface::Interfaces;
 use sys::tap::Offload;
 
 pub use attach::{Attachment, Claim, NativeAttachment};
+pub use dns::Launch;
 pub use error::Error;
 pub use lease::Lease;
 pub use names::is_port_of;
-pub use resolv_conf::{PUBLIC_RESOLVERS, host_resolv_conf, resolv_conf};
+pub use resolv_conf::{PUBLIC_RESOLVERS, host_resolv_conf, named_resolv_conf, resolv_conf};
 pub use spoofing::can_forbid as can_forbid_spoofing;
 pub use subnet::Subnet;
 
@@ -186,6 +190,31 @@ impl Network {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Has a hull-net answer the names of this network, which is called `domain`: `launch` starts one and gives its number,
+    /// unless one that knows the same lives. The caller's sandbox is on the network. Other names are asked of the host's
+    /// resolvers, unless the network is internal.
+    ///
+    /// # Errors
+    /// Port 53 of the gateway is another server's; hull-net cannot be started.
+    pub fn serve_names(
+        &self,
+        domain: &str,
+        launch: impl FnOnce(&Launch<'_>) -> Result<Pid, Box<dyn StdError + Send + Sync>>,
+    ) -> Result<(), Error> {
+        let _lock = Lock::take(&self.dir)?;
+        let state = State::load(&self.dir)?.ok_or(Error::Gone)?;
+        let wanted = dns::Wanted {
+            domain: domain.to_owned(),
+            subnet: state.subnet,
+            gateway: state.gateway(),
+            resolvers: match state.internal {
+                true => Vec::new(),
+                false => resolv_conf::resolvers(),
+            },
+        };
+        Ok(dns::ensure(&self.dir, &self.bridge, &wanted, launch)?)
     }
 
     /// Removes what dead sandboxes have left, and the bridge with the firewall's table if no sandbox is left.

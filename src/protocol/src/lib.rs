@@ -4,6 +4,7 @@
 //! - [`agent`]: monitor to agent, over the first vsock connection of a sandbox.
 //! - [`vmm`]: monitor to hull-vmm, over the one SOCK_SEQPACKET socket that hull-vmm inherits.
 //! - [`fs`]: warden to hull-fs, which serves shared directories.
+//! - [`net`]: warden to hull-net, the process of a network.
 //! - [`layer`]: a layer's image to those that mount it.
 //! - [`lease`]: wardens to each other and to hull-fs, about a volume.
 //! - [`monitor`]: a client (the engine) to a monitor, over the sandbox's Unix socket.
@@ -19,6 +20,7 @@ pub mod fs;
 pub mod layer;
 pub mod lease;
 pub mod monitor;
+pub mod net;
 pub mod record;
 pub mod subnet;
 pub mod timeline;

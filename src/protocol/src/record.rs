@@ -61,6 +61,9 @@ pub struct SandboxConfig {
     /// Its place on a network; without one it has loopback alone.
     #[serde(default, alias = "bridge", deserialize_with = "Endpoint::read")]
     pub network: Option<Endpoint>,
+    /// hull-net, which answers the names of a network that the user has made; a sandbox of an earlier version has none.
+    #[serde(default)]
+    pub net: Option<PathBuf>,
     /// Measure at the end of each container.
     pub measure: bool,
 }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -55,6 +55,21 @@ impl Interfaces {
     /// Removes a bridge, which has to be down. Its ports stay.
     pub fn remove_bridge(&self, name: &str) -> io::Result<()> {
         self.bridge_request(SIOCBRDELBR, name)
+    }
+
+    /// Has `socket` receive what comes in by the interface `name` alone, and send by it. Takes CAP_NET_RAW.
+    pub fn bind_socket(socket: impl AsFd, name: &str) -> io::Result<()> {
+        // SAFETY: name and its length describe memory that lives to the end of the call.
+        let result = unsafe {
+            libc::setsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_BINDTODEVICE,
+                name.as_ptr().cast(),
+                name.len() as libc::socklen_t,
+            )
+        };
+        check(result)
     }
 
     /// Makes an interface a port of a bridge.

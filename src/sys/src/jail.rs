@@ -7,7 +7,7 @@
 //!                                            root: an empty, read-only tmpfs; the old one is detached
 //!                                            limits, bounding set, securebits
 //!                                            groups, group, user; every capability set emptied
-//!                                            no_new_privs, death signal
+//!                                            no_new_privs, death signal (or a session of its own)
 //!                                            execveat of the program's descriptor, which must be static
 //! ```
 //!
@@ -32,7 +32,8 @@ use rustix::mount::{
     fsopen, mount_change, move_mount, open_tree, unmount,
 };
 use rustix::process::{
-    Resource, Rlimit, Signal, chdir, fchdir, pivot_root, set_parent_process_death_signal, setrlimit,
+    Pid, Resource, Rlimit, Signal, chdir, fchdir, pivot_root, set_parent_process_death_signal,
+    setrlimit, setsid,
 };
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities,
@@ -47,13 +48,10 @@ use crate::last_words::{self, LastWords};
 /// The code of a child that could not become what it was to be.
 pub const FAILED: i32 = 71;
 
-/// Namespaces of a jail besides the user namespace and the cgroup namespace, which is made in the child: it begins at the
-/// cgroup of the process that makes it.
-const NAMESPACES: i32 = libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS;
+/// Namespaces of every jail besides the user namespace and the cgroup namespace, which is made in the child: it begins at
+/// the cgroup of the process that makes it.
+const NAMESPACES: i32 =
+    libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
 /// How much of a jail the host allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +65,24 @@ pub enum Walls {
     None,
 }
 
+/// The network of a jail that has namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// None: a namespace of its own.
+    None,
+    /// The parent's.
+    Shared,
+}
+
+/// How long a jailed process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It is killed when its parent dies.
+    WithParent,
+    /// Until it is killed; the leader of a session of its own. See [`spawn_apart`].
+    Apart,
+}
+
 /// Steps that may fail, as a person reads them; [`LastWords::SetUp`] carries an index.
 pub const STEPS: [&str; 9] = [
     "wait for its user namespace's maps",
@@ -76,7 +92,7 @@ pub const STEPS: [&str; 9] = [
     "drop its capabilities",
     "change its user",
     "renounce privileges",
-    "tie its life to the monitor's",
+    "tie its life to the monitor's, or part from it",
     "execute its program",
 ];
 
@@ -111,6 +127,10 @@ pub struct Jail<'a> {
     pub words: RawFd,
     /// Its own directory of descriptors (/proc/self/fd), which it finds by no path, comes behind them.
     pub links: bool,
+    /// The network that it is on.
+    pub network: Network,
+    /// How long it lives.
+    pub life: Life,
     /// The capabilities that it keeps; none but with the host's user namespace.
     pub kept: CapabilitySet,
     /// The program: a static one, which any user may read and execute.
@@ -136,11 +156,15 @@ pub enum Error {
 }
 
 /// Makes the jail and the process in it, without waiting for its exec: what fails there is in the pipe for last words.
-/// The caller must be a process of one thread. The process is killed when the caller dies.
+/// The caller must be a process of one thread.
 pub fn spawn(jail: &Jail<'_>) -> Result<Child, Error> {
+    let network = match jail.network {
+        Network::None => libc::CLONE_NEWNET,
+        Network::Shared => 0,
+    };
     let namespaces = match jail.walls {
-        Walls::All => libc::CLONE_NEWUSER | NAMESPACES,
-        Walls::NoUserNamespace => NAMESPACES,
+        Walls::All => libc::CLONE_NEWUSER | NAMESPACES | network,
+        Walls::NoUserNamespace => NAMESPACES | network,
         Walls::None => 0,
     };
     let (go, may_go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
@@ -169,9 +193,45 @@ pub fn spawn(jail: &Jail<'_>) -> Result<Child, Error> {
     }
 }
 
+/// As [`spawn`], for a process that lives apart from the caller: it is no child of the caller's, which does not have to reap
+/// it. Returns its number.
+pub fn spawn_apart(jail: &Jail<'_>) -> Result<Pid, Error> {
+    let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|errno| Error::Clone(errno.into()))?;
+    // The parent of the jailed process: it ends at once, and leaves its child to the host's first process.
+    let parent = fork::fork(0, None, |_| {
+        let (pid, errno) = match spawn(jail) {
+            Ok(child) => (child.pid.as_raw_pid(), 0),
+            Err(Error::UserNamespaces(error) | Error::Clone(error) | Error::Maps(error)) => {
+                (0, error.raw_os_error().unwrap_or(libc::EIO))
+            }
+        };
+        let said = [pid, errno].map(i32::to_ne_bytes);
+        match rustix::io::write(&tell, said.as_flattened()) {
+            Ok(8) => 0,
+            _ => FAILED,
+        }
+    });
+    let parent = parent.map_err(Error::Clone)?;
+    drop(tell);
+    let mut said = [[0; 4]; 2];
+    let read = rustix::io::retry_on_intr(|| rustix::io::read(&told, said.as_flattened_mut()));
+    let reaped = rustix::io::retry_on_intr(|| {
+        rustix::process::waitpid(Some(parent.pid), rustix::process::WaitOptions::empty())
+    });
+    reaped.map_err(|errno| Error::Clone(errno.into()))?;
+    let [pid, errno] = said.map(i32::from_ne_bytes);
+    match (read, Pid::from_raw(pid)) {
+        (Ok(8), Some(pid)) => Ok(pid),
+        (Ok(8), None) => Err(Error::Clone(io::Error::from_raw_os_error(errno))),
+        _ => Err(Error::Clone(io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
 /// Tries whether this host lets this user have namespaces of every kind, and leaves nothing behind.
 pub fn try_namespaces() -> Result<(), Error> {
-    let child = fork::fork(libc::CLONE_NEWUSER | NAMESPACES, None, |_| 0).map_err(refused)?;
+    let namespaces = libc::CLONE_NEWUSER | NAMESPACES | libc::CLONE_NEWNET;
+    let child = fork::fork(namespaces, None, |_| 0).map_err(refused)?;
     rustix::io::retry_on_intr(|| {
         rustix::process::waitpid(Some(child.pid), rustix::process::WaitOptions::empty())
     })
@@ -236,10 +296,11 @@ fn become_program(jail: &Jail<'_>, may_go: &OwnedFd, in_child: &InChild) -> (Ste
         at(Step::Capabilities, drop_capabilities(jail.kept))?;
         at(Step::Privileges, set_no_new_privs(true))?;
         // After the change of user, which would take it back. A parent that died before it has closed its sockets.
-        at(
-            Step::Death,
-            set_parent_process_death_signal(Some(Signal::KILL)),
-        )?;
+        let bound = match jail.life {
+            Life::WithParent => set_parent_process_death_signal(Some(Signal::KILL)),
+            Life::Apart => setsid().map(drop),
+        };
+        at(Step::Death, bound)?;
         Ok(program)
     })();
     match result {

@@ -14,7 +14,7 @@ use crate::paths;
 use crate::step::{output, run, step};
 
 /// The map: which of our crates each may use, with all that those may use. `xtask` and `tests` stand outside.
-const MAP: [(&str, &[&str]); 17] = [
+const MAP: [(&str, &[&str]); 18] = [
     ("hull", &["cli"]),
     ("cli", &["bench", "engine"]),
     ("bench", &["engine"]),
@@ -32,8 +32,9 @@ const MAP: [(&str, &[&str]); 17] = [
         &["devices", "arch", "filters", "memory", "protocol", "sys"],
     ),
     ("fs", &["filters", "protocol", "sys"]),
+    ("usernet", &["filters", "protocol", "sys"]),
     ("container", &["sys"]),
-    ("network", &["sys"]),
+    ("network", &["protocol", "sys"]),
     ("image", &["protocol", "sys"]),
     ("devices", &["memory", "sys"]),
     ("arch", &["memory"]),

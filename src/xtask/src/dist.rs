@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! dist/bin/hull
-//! dist/libexec/hull/{hull-vmm, hull-monitor, hull-fs, hull-native, hull-agent, vmlinux, bzImage, initramfs.cpio,
-//!                    demo.tar, scratch.ext4}
+//! dist/libexec/hull/{hull-vmm, hull-monitor, hull-fs, hull-net, hull-native, hull-agent, vmlinux, bzImage,
+//!                    initramfs.cpio, demo.tar, scratch.ext4}
 //! dist/share/{bash-completion/completions/hull, zsh/vendor-completions/_hull, fish/vendor_completions.d/hull.fish}
 //! dist/share/man/man1/*.1
 //! ```
@@ -68,6 +68,7 @@ pub(crate) fn build(debug: bool) -> Result<()> {
         ("vmm", "hull-vmm"),
         ("monitor", "hull-monitor"),
         ("fs", "hull-fs"),
+        ("usernet", "hull-net"),
         ("agent", "hull-native"),
     ];
     for (package, program) in programs {

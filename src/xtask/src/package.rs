@@ -25,7 +25,7 @@ use crate::{deb, dist, kernel, paths};
 /// hull's version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The packages whose programs are shipped.
-const SHIPPED: [&str; 5] = ["hull", "vmm", "monitor", "agent", "fs"];
+const SHIPPED: [&str; 6] = ["hull", "vmm", "monitor", "fs", "usernet", "agent"];
 /// The sparse files that dpkg cannot unpack, and the archive that they are shipped in: see resources/package/postinst.
 const SPARSE: [&str; 2] = ["scratch.ext4", "scratch-growing.ext4"];
 const SPARSE_ARCHIVE: &str = "scratch.tar";

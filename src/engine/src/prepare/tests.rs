@@ -20,6 +20,7 @@ impl Fixture {
             "hull-monitor",
             "hull-vmm",
             "hull-fs",
+            "hull-net",
             "vmlinux",
             "initramfs.cpio",
             "scratch.ext4",

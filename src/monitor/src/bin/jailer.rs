@@ -2,17 +2,24 @@
 //!
 //! - `jailer PROGRAM [no-user-namespace]`, with a control socket as descriptor 3, starts PROGRAM in hull-vmm's jail, prints
 //!   its process number, waits for its end and prints that.
+//! - `jailer names FOLDER SUBNET ID PROGRAM` stands in for the warden of a sandbox: it joins the internal network `backend`
+//!   of these addresses, which is remembered in FOLDER, and has PROGRAM, a hull-net, answer its names; prints the bridge's
+//!   name, waits for the end of its input, and leaves the network.
 //! - `jailer cost PROGRAM KERNEL COUNT` prints how long it takes from the start of hull-vmm to its first KVM_RUN, with two
 //!   disks, a network device (as root), vsock, rng, a console and 256 MiB: medians over COUNT starts, in the jail and
 //!   without it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
 
-use monitor::jail;
-use protocol::record::{JAIL_VARIABLE, JailPolicy};
+use monitor::{jail, resolver};
+use network::{Claim, Network};
+use protocol::record::{self, JAIL_VARIABLE, JailPolicy};
+use protocol::subnet::Subnet;
 use protocol::vmm::{
     Boot, CONTROL_FD, Descriptor, DiskConfig, DiskExtent, FromVmm, Kernel, MAX_PACKET_LEN,
     NetConfig, ToVmm, VmConfig, VsockConfig, WORDS_FD,
@@ -31,11 +38,12 @@ fn main() -> Result<(), Failure> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["cost", program, kernel, count] => cost(program, kernel, count.parse()?),
+        ["names", folder, subnet, id, program] => names(folder, subnet, id, program),
         [program] => start(program, JailPolicy::Full),
         [program, policy] if policy == JAIL_VARIABLE.1 => {
             start(program, JailPolicy::NoUserNamespace)
         }
-        _ => Err("usage: jailer PROGRAM [no-user-namespace] | cost PROGRAM KERNEL COUNT".into()),
+        _ => Err("usage: jailer PROGRAM [no-user-namespace] | names FOLDER SUBNET ID PROGRAM | cost PROGRAM KERNEL COUNT".into()),
     }
 }
 
@@ -54,6 +62,34 @@ fn start(program: &str, policy: JailPolicy) -> Result<(), Failure> {
     println!("ended {status:?}");
     println!("words {words}");
     Ok(())
+}
+
+fn names(folder: &str, subnet: &str, id: &str, program: &str) -> Result<(), Failure> {
+    let folder = Path::new(folder);
+    let subnet: Subnet = subnet.parse()?;
+    let definition = record::Network {
+        version: record::VERSION,
+        id: format!("{:08x}{:056x}", subnet.network.to_bits(), 0),
+        name: "backend".to_owned(),
+        created_ns: 0,
+        subnet,
+        gateway: subnet.gateway(),
+        ip_range: None,
+        internal: true,
+        mtu: None,
+        labels: BTreeMap::new(),
+        options: BTreeMap::new(),
+    };
+    let record = folder.join("record");
+    std::fs::write(&record, "")?;
+    let network = Network::named(folder, &definition, &record);
+    let attachment = network.attach(id, &Claim::default())?;
+    match resolver::ensure(&network, &definition.name, Some(Path::new(program))) {
+        Ok(()) => println!("bridge {}", network.bridge()),
+        Err(error) => println!("refused {}", monitor::chain(&error)),
+    }
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(attachment.lease.release()?)
 }
 
 fn cost(program: &str, kernel: &str, count: usize) -> Result<(), Failure> {

@@ -4,6 +4,7 @@
 //! is shared by all.
 
 mod named;
+mod names;
 mod ports;
 mod spoofing;
 

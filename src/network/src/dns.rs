@@ -1,0 +1,311 @@
+//! The process that answers a network's names: hull-net, one for each network.
+//!
+//! ```text
+//!  no hull-net --ensure: sockets bound, launched--> hull-net, locks dns.lock
+//!     ^                                                 |      |
+//!     '------------- killed, or ended by itself --------'      '-- other resolvers, another build: ensure ends it
+//!     '------------- end: the network is taken down ----'          and starts another
+//! ```
+//!
+//! Files in the network's folder: `dns.lock`, locked (flock) by the hull-net that lives; `dns.json`, which says what it
+//! was started with and its number. Both are used under the network's lock alone. hull-net has no descriptor that can
+//! write to either, so that one in a container's hands cannot name another process to be killed.
+//!
+//! The sockets are bound to the bridge's interface: what does not come by it is not heard, and nothing is sent but by
+//! it, so that the host itself is not answered.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use protocol::net::{Descriptor, DnsServer};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use sys::interface::Interfaces;
+use sys::mount::{Attributes, set_attributes};
+
+use crate::subnet::Subnet;
+
+/// The port that resolvers ask.
+const PORT: u16 = 53;
+/// What the socket for datagrams holds, in bytes: bursts of a few thousand queries.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// MOUNT_ATTR_* of what hull-net gets of the folder of leases (mount_setattr(2)).
+const READ_ONLY: u64 = 0x1 | 0x2 | 0x4 | 0x8;
+
+/// Why a network's names cannot be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be used.
+    #[error("could not access {path}, by which a network has one DNS server")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The folder of leases cannot be shown to hull-net.
+    #[error("could not make a mount of {path} for the network's DNS server")]
+    Mount {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The address is another process's.
+    #[error(
+        "another DNS server of this host has port {PORT} of {0}, where the network's is to be: keep it from \
+         listening on every address (dnsmasq: bind-dynamic; unbound, named: their lists of interfaces)"
+    )]
+    AddressInUse(Ipv4Addr),
+    /// A socket could not be made.
+    #[error("could not listen on port {PORT} of {address} for the network's DNS")]
+    Socket {
+        /// The gateway.
+        address: Ipv4Addr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The one that runs could not be ended.
+    #[error("could not end the network's DNS server, process {pid}")]
+    End {
+        /// Its number.
+        pid: i32,
+        /// Why.
+        source: io::Error,
+    },
+    /// A hull-net lives of which the number is unknown.
+    #[error(
+        "{0} is missing or damaged, which says which process is the network's DNS server: end that hull-net"
+    )]
+    Damaged(PathBuf),
+    /// hull-net was not started.
+    #[error("could not start the network's DNS server")]
+    Launch(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What a network's DNS server is to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// The network's name.
+    pub(crate) domain: String,
+    pub(crate) subnet: Subnet,
+    pub(crate) gateway: Ipv4Addr,
+    pub(crate) resolvers: Vec<SocketAddr>,
+}
+
+/// A hull-net that is to be started.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// What it serves. The numbers of descriptors in it are places in `descriptors`.
+    pub dns: DnsServer,
+    /// Those.
+    pub descriptors: &'a [BorrowedFd<'a>],
+    /// The place among them of what it has to hold for as long as it lives.
+    pub lock: Descriptor,
+}
+
+/// What a hull-net was started with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    pid: i32,
+    build: String,
+    dns: DnsServer,
+}
+
+/// Has a hull-net answer what is wanted, unless one does. To be called under the network's lock, with the bridge in
+/// place.
+pub(crate) fn ensure(
+    dir: &Path,
+    bridge: &str,
+    wanted: &Wanted,
+    launch: impl FnOnce(&Launch<'_>) -> Result<Pid, Box<dyn std::error::Error + Send + Sync>>,
+) -> Result<(), Error> {
+    let dns = DnsServer {
+        datagrams: Descriptor(0),
+        listener: Descriptor(1),
+        leases: Descriptor(2),
+        network: wanted.subnet.network,
+        prefix_len: wanted.subnet.prefix_len,
+        gateway: wanted.gateway,
+        domain: wanted.domain.clone(),
+        resolvers: wanted.resolvers.clone(),
+    };
+    let lock = match try_lock(dir)? {
+        Some(lock) => lock,
+        None => {
+            let running = record(dir)?;
+            if running.is_some_and(|it| it.dns == dns && it.build == protocol::BUILD) {
+                return Ok(());
+            }
+            end(dir)?;
+            try_lock(dir)?.ok_or_else(|| file(dir, LOCK)(Errno::AGAIN.into()))?
+        }
+    };
+    let (datagrams, listener) = sockets(wanted.gateway, bridge)?;
+    let leases = detached(&dir.join("leases"))?;
+    let descriptors = [
+        datagrams.as_fd(),
+        listener.as_fd(),
+        leases.as_fd(),
+        lock.as_fd(),
+    ];
+    let pid = launch(&Launch {
+        dns: dns.clone(),
+        descriptors: &descriptors,
+        lock: Descriptor(3),
+    });
+    let record = Record {
+        pid: pid.map_err(Error::Launch)?.as_raw_pid(),
+        build: protocol::BUILD.to_owned(),
+        dns,
+    };
+    store(dir, &record).inspect_err(|_| kill_quietly(record.pid))
+}
+
+/// Ends the hull-net of a network, if there is one. To be called under the network's lock.
+pub(crate) fn end(dir: &Path) -> Result<(), Error> {
+    let path = dir.join(LOCK);
+    if !path.try_exists().map_err(file(dir, LOCK))? {
+        return Ok(());
+    }
+    match record(dir)? {
+        Some(Record { pid, .. }) => {
+            kill(dir, pid).map_err(|source| Error::End { pid, source })?;
+        }
+        None if try_lock(dir)?.is_none() => return Err(Error::Damaged(dir.join(RECORD))),
+        None => {}
+    }
+    for name in [RECORD, LOCK] {
+        match std::fs::remove_file(dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(file(dir, name)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+const LOCK: &str = "dns.lock";
+const RECORD: &str = "dns.json";
+
+/// Kills the process of that number if it is the hull-net that lives, and returns when it has ended.
+fn kill(dir: &Path, pid: i32) -> io::Result<()> {
+    let process = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+    let process = match pidfd_open(process, PidfdFlags::empty()) {
+        Ok(process) => process,
+        Err(Errno::SRCH) => return Ok(()),
+        Err(errno) => return Err(errno.into()),
+    };
+    // The number was hull-net's for as long as the lock has been held. If it is held now, the process that was opened
+    // before is hull-net; if it is free, hull-net is gone, and the number may be another's.
+    if try_lock(dir).map_err(io::Error::other)?.is_some() {
+        return Ok(());
+    }
+    match pidfd_send_signal(&process, Signal::KILL) {
+        Ok(()) | Err(Errno::SRCH) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut ended, None))?;
+    Ok(())
+}
+
+/// Of one that was just started, whose number nothing else can have yet.
+fn kill_quietly(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+    }
+}
+
+/// The lock, for reading alone; `None` while a hull-net has it.
+fn try_lock(dir: &Path) -> Result<Option<OwnedFd>, Error> {
+    let failed = |errno: Errno| file(dir, LOCK)(errno.into());
+    let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let lock = rustix::fs::open(dir.join(LOCK), flags, mode).map_err(failed)?;
+    let taken =
+        rustix::io::retry_on_intr(|| flock(&lock, FlockOperation::NonBlockingLockExclusive));
+    match taken {
+        Ok(()) => Ok(Some(lock)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
+/// What the hull-net that lives was started with. A record that cannot be read is none.
+fn record(dir: &Path) -> Result<Option<Record>, Error> {
+    match std::fs::read(dir.join(RECORD)) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(file(dir, RECORD)(error)),
+    }
+}
+
+fn store(dir: &Path, record: &Record) -> Result<(), Error> {
+    let new = dir.join(".dns.json");
+    let written = serde_json::to_vec(record)
+        .map_err(io::Error::from)
+        .and_then(|bytes| std::fs::write(&new, bytes))
+        .and_then(|()| std::fs::rename(&new, dir.join(RECORD)));
+    written.map_err(file(dir, RECORD))
+}
+
+/// Sockets at the gateway, of the bridge's interface.
+fn sockets(address: Ipv4Addr, bridge: &str) -> Result<(UdpSocket, TcpListener), Error> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => Error::AddressInUse(address),
+        _ => Error::Socket { address, source },
+    };
+    let place = SocketAddrV4::new(address, PORT);
+    let datagrams = UdpSocket::bind(place).map_err(failed)?;
+    let listener = TcpListener::bind(place).map_err(failed)?;
+    for socket in [datagrams.as_fd(), listener.as_fd()] {
+        Interfaces::bind_socket(socket, bridge).map_err(failed)?;
+    }
+    rustix::net::sockopt::set_socket_recv_buffer_size_force(&datagrams, RECEIVE_BUFFER)
+        .map_err(|errno| failed(errno.into()))?;
+    Ok((datagrams, listener))
+}
+
+/// A read-only mount of the folder of leases that has no parent. Any user may read what is in it who has it.
+fn detached(path: &Path) -> Result<OwnedFd, Error> {
+    let failed = |source| Error::Mount {
+        path: path.to_owned(),
+        source,
+    };
+    open_to_readers(path).map_err(failed)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, path, flags).map_err(|errno| failed(errno.into()))?;
+    let attributes = Attributes {
+        set: READ_ONLY,
+        // MS_PRIVATE.
+        propagation: 1 << 18,
+        ..Attributes::default()
+    };
+    set_attributes(&tree, attributes, false).map_err(failed)?;
+    Ok(tree)
+}
+
+/// hull-net has a user of its own: it needs the right to search the folder, which lies in one that root alone may
+/// enter.
+fn open_to_readers(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = File::open(path)?;
+    folder.set_permissions(std::fs::Permissions::from_mode(0o755))
+}
+
+fn file(dir: &Path, name: &str) -> impl Fn(io::Error) -> Error + use<> {
+    let path = dir.join(name);
+    move |source| Error::File {
+        path: path.clone(),
+        source,
+    }
+}

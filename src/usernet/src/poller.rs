@@ -1,0 +1,84 @@
+//! What the one thread waits for: an epoll set whose members have a key.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+
+/// Events taken at a time.
+const EVENTS: usize = 64;
+
+/// What a member is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interest {
+    /// Something to be read.
+    Read,
+    /// Room to write.
+    Write,
+    /// Nothing but its end.
+    End,
+}
+
+/// What a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ready {
+    /// The member.
+    pub(crate) key: u64,
+    /// The other side is gone, or the socket has failed.
+    pub(crate) gone: bool,
+}
+
+/// The set.
+#[derive(Debug)]
+pub(crate) struct Poller(OwnedFd);
+
+impl Poller {
+    pub(crate) fn new() -> io::Result<Poller> {
+        Ok(Poller(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+    }
+
+    pub(crate) fn add(&self, fd: impl AsFd, key: u64, interest: Interest) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(key);
+        Ok(epoll::add(&self.0, fd, data, flags(interest))?)
+    }
+
+    pub(crate) fn change(&self, fd: impl AsFd, key: u64, interest: Interest) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(key);
+        Ok(epoll::modify(&self.0, fd, data, flags(interest))?)
+    }
+
+    /// Waits for members, at most until `deadline`; those that are ready.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> io::Result<Vec<Ready>> {
+        let timeout = deadline.map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Not before its time: rounded up to milliseconds, in which every kernel counts here.
+            let ms = left.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i64;
+            Timespec {
+                tv_sec: ms / 1000,
+                tv_nsec: ms % 1000 * 1_000_000,
+            }
+        });
+        let mut events = Vec::with_capacity(EVENTS);
+        let space = rustix::buffer::spare_capacity(&mut events);
+        match epoll::wait(&self.0, space, timeout.as_ref()) {
+            Err(Errno::INTR) => return Ok(Vec::new()),
+            result => result?,
+        };
+        let gone = epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+        let ready = events.iter().map(|event| Ready {
+            key: event.data.u64(),
+            gone: { event.flags }.intersects(gone),
+        });
+        Ok(ready.collect())
+    }
+}
+
+fn flags(interest: Interest) -> epoll::EventFlags {
+    match interest {
+        Interest::Read => epoll::EventFlags::IN,
+        Interest::Write => epoll::EventFlags::OUT,
+        Interest::End => epoll::EventFlags::empty(),
+    }
+}
