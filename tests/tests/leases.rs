@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tests::{Hull, wait_until};
 
-/// A store with containers on the volume "v", which they have at /v.
+/// A store with containers on the volume "vol", which they have at /v.
 struct Volume(Hull);
 
 impl Volume {
@@ -34,7 +34,7 @@ impl Volume {
 
     /// Whether the volume's user may remember, as its lease says.
     fn is_remembered(&self) -> Result<bool> {
-        let path = self.0.root().join("volumes/v/lease");
+        let path = self.0.root().join("volumes/vol/lease");
         let word = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(word.starts_with(b"alone"))
     }
@@ -98,14 +98,14 @@ impl Volume {
 fn a_second_vm_sees_what_the_first_wrote_and_each_what_the_other_does_and_the_last_remembers_again()
 -> Result<()> {
     let volume = Volume::new()?;
-    volume.start("one", &["-v", "v:/v"])?;
+    volume.start("one", &["-v", "vol:/v"])?;
     ensure!(volume.is_remembered()?);
     volume.exec(
         "one",
         "cd /v; echo first > f; mkdir d; ls -lR > /dev/null; ! test -e new",
     )?;
     ensure!(volume.is_remembered()?);
-    volume.start("two", &["-v", "v:/v"])?;
+    volume.start("two", &["-v", "vol:/v"])?;
     ensure!(!volume.is_remembered()?);
     assert_eq!(volume.exec("two", "cat /v/f; ls /v")?, "first\nd\nf");
     // What the newcomer does first is seen at once: all that was remembered is forgotten.
@@ -123,14 +123,14 @@ fn a_second_vm_sees_what_the_first_wrote_and_each_what_the_other_does_and_the_la
 #[test]
 fn a_native_container_and_a_mount_by_path_end_what_a_vm_remembers() -> Result<()> {
     let volume = Volume::new()?;
-    volume.start("vm", &["-v", "v:/v"])?;
+    volume.start("vm", &["-v", "vol:/v"])?;
     volume.exec("vm", "! test -e /v/new; ls -l /v")?;
-    volume.start("native", &["--isolation", "native", "-v", "v:/v"])?;
+    volume.start("native", &["--isolation", "native", "-v", "vol:/v"])?;
     ensure!(!volume.is_remembered()?);
     volume.see_each_other("vm", "native", 1)?;
     volume.0.run(["rm", "-f", "native"])?.expect_code(0);
     wait_until("the volume is remembered again", || volume.is_remembered())?;
-    let path = fs::canonicalize(volume.0.root())?.join("volumes/v/_data");
+    let path = fs::canonicalize(volume.0.root())?.join("volumes/vol/_data");
     let by_path = format!("{}:/v", path.display());
     volume.start("path", &["-v", &by_path])?;
     ensure!(!volume.is_remembered()?);
@@ -143,7 +143,7 @@ fn a_native_container_and_a_mount_by_path_end_what_a_vm_remembers() -> Result<()
 #[test]
 fn what_one_vm_has_of_a_volume_twice_is_not_remembered() -> Result<()> {
     let volume = Volume::new()?;
-    volume.start("box", &["-v", "v:/v", "-v", "v:/ro:ro"])?;
+    volume.start("box", &["-v", "vol:/v", "-v", "vol:/ro:ro"])?;
     ensure!(!volume.is_remembered()?);
     let script =
         "ls -l /ro; ! test -e /ro/f; echo x > /v/f; cat /ro/f; ls /ro; rm /v/f; ! test -e /ro/f";
@@ -155,11 +155,11 @@ fn what_one_vm_has_of_a_volume_twice_is_not_remembered() -> Result<()> {
 #[test]
 fn a_newcomer_starts_whatever_becomes_of_the_one_that_was_there() -> Result<()> {
     let volume = Volume::new()?;
-    volume.start("one", &["-v", "v:/v"])?;
+    volume.start("one", &["-v", "vol:/v"])?;
     volume.exec("one", "echo kept > /v/f; ls -l /v > /dev/null")?;
     let warden = volume.warden("one")?;
     let begin = |name| -> Result<_> {
-        let mut command = volume.0.command(Volume::words(name, &["-v", "v:/v"]));
+        let mut command = volume.0.command(Volume::words(name, &["-v", "vol:/v"]));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         Ok(command.spawn()?)
     };
@@ -187,7 +187,7 @@ fn a_newcomer_starts_whatever_becomes_of_the_one_that_was_there() -> Result<()> 
 fn of_two_vms_that_start_at_once_neither_remembers() -> Result<()> {
     let volume = Volume::new()?;
     let both = ["one", "two"].map(|name| {
-        let mut command = volume.0.command(Volume::words(name, &["-v", "v:/v"]));
+        let mut command = volume.0.command(Volume::words(name, &["-v", "vol:/v"]));
         command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()
     });
     for child in both {

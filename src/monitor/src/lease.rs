@@ -45,8 +45,8 @@ pub(crate) struct Joined {
     pub(crate) lease: Lease,
     /// Has the share's byte locked; open for reading.
     pub(crate) lock: OwnedFd,
-    /// How long from now on guests of others may still believe what they know.
-    pub(crate) wait: Duration,
+    /// Until when guests of others may still believe what they know.
+    pub(crate) forgotten: Instant,
 }
 
 /// The folder of the volume that `path` lies in, if it lies in one of those below `root`. Both are without symlinks.
@@ -102,7 +102,11 @@ impl Lease {
         drop(gate);
         let lease = Lease { file, byte };
         let lock = lock.into();
-        Ok(Joined { lease, lock, wait })
+        Ok(Joined {
+            lease,
+            lock,
+            forgotten: Instant::now() + wait,
+        })
     }
 
     /// Lets the share's guest remember again if no other share uses the volume any more; whether it may now. The share is one

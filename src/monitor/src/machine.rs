@@ -243,10 +243,13 @@ impl HostSide {
             return Ok(None);
         }
         if let Some(shares) = &mut self.shares {
-            return shares.add(mounts).map(|()| None);
+            shares.add(mounts)?;
+            shares.wait();
+            return Ok(None);
         }
         let cgroup = self.process.cgroup();
         let (shares, socket) = Shares::start(vm.fs.as_deref(), root, cgroup, mounts)?;
+        shares.wait();
         self.shares = Some(shares);
         Ok(Some(socket))
     }
@@ -409,6 +412,9 @@ fn start_vmm(
     let (control, control_end) = sys::packet::stream_pair()?;
     vmm.offer(CONTROL_PORT, control_end)?;
     vmm.wait_until_it_runs()?;
+    if let Some(shares) = &shares {
+        shares.wait();
+    }
     Ok((vmm, shares, console, control))
 }
 

@@ -87,6 +87,8 @@ pub(crate) struct Shares {
     root: PathBuf,
     /// The shares that it serves by name, each with the lease by which its guest may remember.
     served: BTreeMap<String, Option<Lease>>,
+    /// When other guests remember nothing more of volumes among them.
+    forgotten: Option<Instant>,
     /// When leases are looked at again.
     renewal: Instant,
 }
@@ -121,6 +123,7 @@ impl Shares {
             words: jailed.words,
             root,
             served: BTreeMap::new(),
+            forgotten: None,
             renewal: Instant::now() + RENEWAL_INTERVAL,
         };
         let start = ToFs::Start {
@@ -132,8 +135,8 @@ impl Shares {
         Ok((shares, fuse))
     }
 
-    /// Shares these, too. One that cannot be opened leaves all as they are, one that hull-fs refuses leaves the others. Returns
-    /// when no other guest remembers anything of a volume that is among them.
+    /// Shares these, too. One that cannot be opened leaves all as they are, one that hull-fs refuses leaves the others. They are
+    /// not to be used before [`Shares::wait`] has returned.
     pub(crate) fn add(&mut self, mounts: &[Mount]) -> Result<(), Error> {
         let mut new = BTreeMap::new();
         for mount in mounts {
@@ -167,7 +170,6 @@ impl Shares {
             self.send(&add, &descriptors)?;
         }
         let mut result = Ok(());
-        let mut wait = Duration::ZERO;
         for _ in 0..new.len() {
             match self.await_answer()? {
                 Ok(name) => {
@@ -176,15 +178,21 @@ impl Shares {
                         .as_ref()
                         .is_some_and(|share| share.mount.cache == Cache::Exclusive);
                     let joined = share.and_then(|share| share.joined);
-                    wait = wait.max(joined.as_ref().map_or(Duration::ZERO, |joined| joined.wait));
+                    let forgotten = joined.as_ref().map(|joined| joined.forgotten);
+                    self.forgotten = self.forgotten.max(forgotten);
                     let lease = joined.map(|joined| joined.lease).filter(|_| may_remember);
                     self.served.insert(name, lease);
                 }
                 Err(refusal) => result = Err(refusal),
             }
         }
-        std::thread::sleep(wait);
         result
+    }
+
+    /// Waits until no other guest remembers anything of the volumes among the shares. The VM may run meanwhile, so that this
+    /// comes after what it cannot wait for.
+    pub(crate) fn wait(&self) {
+        wait_until(self.forgotten);
     }
 
     /// How long until [`Shares::renew`] has something to do; `None` if it never has.
@@ -304,8 +312,7 @@ impl NativeUse {
         for mount in mounts {
             joined.extend(join(&root, mount, false)?);
         }
-        let wait = joined.iter().map(|joined| joined.wait).max();
-        std::thread::sleep(wait.unwrap_or_default());
+        wait_until(joined.iter().map(|joined| joined.forgotten).max());
         Ok(NativeUse {
             _locks: joined.into_iter().map(|joined| joined.lock).collect(),
         })
@@ -320,6 +327,12 @@ fn join(root: &Path, mount: &Mount, may_remember: bool) -> Result<Option<Joined>
     match Lease::join(&folder, may_remember) {
         Ok(joined) => Ok(Some(joined)),
         Err(source) => Err(Error::Lease { folder, source }),
+    }
+}
+
+fn wait_until(time: Option<Instant>) {
+    if let Some(time) = time {
+        std::thread::sleep(time.saturating_duration_since(Instant::now()));
     }
 }
 

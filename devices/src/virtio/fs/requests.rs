@@ -27,7 +27,7 @@ impl<'m> Session<'_, 'm> {
             let Some(mut chain) = self.forgets.pop(self.memory) else {
                 return false;
             };
-            self.is_busy();
+            self.note_activity();
             let len = chain.readable.len();
             if let Some(bytes) = chain.readable.take_array() {
                 let header = InHeader::parse(&bytes);
@@ -67,7 +67,7 @@ impl<'m> Session<'_, 'm> {
             let Some(chain) = self.requests.pop(self.memory) else {
                 return false;
             };
-            self.is_busy();
+            self.note_activity();
             self.begin(chain);
             self.notify_in_time();
         }

@@ -153,7 +153,7 @@ impl<'w, 'm> Session<'w, 'm> {
     }
 
     /// The driver is busy: what it puts into the hiprio queue is seen without a kick.
-    pub(super) fn is_busy(&mut self) {
+    pub(super) fn note_activity(&mut self) {
         self.hears_forgets = false;
     }
 
