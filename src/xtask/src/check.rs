@@ -33,7 +33,7 @@ const MAP: [(&str, &[&str]); 17] = [
     ),
     ("fs", &["filters", "protocol", "sys"]),
     ("container", &["sys"]),
-    ("network", &["sys"]),
+    ("network", &["protocol", "sys"]),
     ("image", &["protocol", "sys"]),
     ("devices", &["memory", "sys"]),
     ("arch", &["memory"]),
