@@ -24,6 +24,20 @@ pub(crate) enum NetworkCommand {
     #[command(visible_alias = "remove")]
     Rm(RmArgs),
     Prune(PruneArgs),
+    /// Not built yet
+    #[command(hide = true)]
+    Connect(NotBuilt),
+    /// Not built yet
+    #[command(hide = true)]
+    Disconnect(NotBuilt),
+}
+
+/// What Docker's commands take that hull does not have.
+#[derive(Debug, Args)]
+pub(crate) struct NotBuilt {
+    /// Whatever is given
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    words: Vec<String>,
 }
 
 /// Make a network
@@ -164,6 +178,12 @@ pub(crate) fn network_command(command: NetworkCommand) -> anyhow::Result<u8> {
             engine.network_remove(name, args.force)
         }),
         NetworkCommand::Prune(args) => prune(&engine, &args),
+        NetworkCommand::Connect(NotBuilt { words })
+        | NetworkCommand::Disconnect(NotBuilt { words }) => anyhow::bail!(
+            "network connect and disconnect are not built yet ({}): a container is on the network that `hull run --network` \
+             names when it is made",
+            words.join(" ")
+        ),
     }
 }
 
