@@ -320,10 +320,18 @@ fn check_name(name: &str) -> Result<(), Error> {
     if PREDEFINED.contains(&name) {
         return Err(Error::Predefined(name.to_owned()));
     }
-    match name.len() <= MAX_NAME_LEN && id::is_valid_name(name) {
+    match is_name(name) {
         true => Ok(()),
         false => Err(Error::Name(name.to_owned())),
     }
+}
+
+/// Whether a network may be called so: other than a container's, its name may have one character.
+pub fn is_name(name: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    (1..=MAX_NAME_LEN).contains(&name.len())
+        && name.bytes().all(known)
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
 }
 
 /// The largest packet that the options ask for; others are refused.

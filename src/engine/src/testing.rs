@@ -236,6 +236,7 @@ pub(crate) fn config(name: &str) -> ContainerConfig {
         stop_timeout_s: 10,
         log: LogConfig::default(),
         health: None,
+        network: None,
         asked: RawValue::from_string("{}".into()).unwrap(),
     }
 }

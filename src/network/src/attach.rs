@@ -213,7 +213,7 @@ fn check_address(state: &State, wanted: Option<Ipv4Addr>) -> Result<(), Error> {
 }
 
 /// The sandbox's end of the wire, from its address.
-fn interface(state: &State, address: Ipv4Addr, mac: Option<[u8; 6]>) -> Interface {
+pub(crate) fn interface(state: &State, address: Ipv4Addr, mac: Option<[u8; 6]>) -> Interface {
     let [a, b, c, d] = address.octets();
     Interface {
         // Locally administered and unicast; 0x48 is an H.

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use crate::attach::interface;
+use crate::firewall;
 use crate::lease::Leases;
 use crate::routes::Routes;
 use crate::state::State;
-use crate::{firewall, interface};
 
 /// Lines of the rules without those for uplinks.
 const RULES: usize = 42;

@@ -135,7 +135,7 @@ pub(crate) fn network(text: &str) -> Result<Option<Network>, Error> {
                 option: "--network",
                 value: text.to_owned(),
             }),
-            None if engine::id::is_valid_name(text) => Ok(Some(Network::Named(text.to_owned()))),
+            None if engine::networks::is_name(text) => Ok(Some(Network::Named(text.to_owned()))),
             None => Err(Error::Network(text.to_owned())),
         },
     }

@@ -64,6 +64,7 @@ impl Fixture {
             root: self.root.path(),
             installation: &self.installation,
             mounts: &[],
+            network: None,
         }
     }
 
@@ -83,6 +84,7 @@ impl Fixture {
             created_ns: 1,
             root: self.root.path(),
             installation: &self.installation,
+            network: None,
         })
         .unwrap()
     }
@@ -302,4 +304,76 @@ fn a_document_that_no_frame_holds_is_refused_before_a_vm_starts() {
     let error = fixture.prepare(options).unwrap_err();
     assert!(matches!(error, Error::TooLong { .. }), "{error}");
     assert_eq!(error.exit_code(), 126);
+}
+
+#[test]
+fn what_only_a_network_gives_is_refused_without_one() {
+    let fixture = Fixture::new("{}");
+    let place = |change: fn(&mut Place)| {
+        let mut place = Place::default();
+        change(&mut place);
+        let options = Options {
+            place,
+            ..Options::default()
+        };
+        fixture.prepare(options).unwrap_err().to_string()
+    };
+    let published = |place: &mut Place| {
+        place.publish.push(record::Publish {
+            port: record::Port {
+                number: 80,
+                transport: record::Transport::Tcp,
+            },
+            host_address: None,
+            host_ports: None,
+        });
+    };
+    assert!(place(published).starts_with("--publish needs a network"));
+    assert!(place(|place| place.mac = Some([2; 6])).starts_with("--mac-address needs a network"));
+    assert!(place(|place| place.aliases.push("x".into())).starts_with("--network-alias needs"));
+    let mut asked = Place::default();
+    published(&mut asked);
+    let in_pod = Options {
+        place: asked,
+        ..Options::default()
+    };
+    let pod = fixture.pod(PodOptions::default());
+    let refused = prepare_in_pod(&fixture.inputs(&in_pod), &pod).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "--publish is decided by `hull pod create`, for all containers of the pod; leave it out here"
+    );
+}
+
+#[test]
+fn exposed_ports_are_the_images_the_users_and_those_that_are_published() {
+    let fixture = Fixture::new(r#"{"Cmd": ["sh"], "ExposedPorts": {"80/tcp": {}, "53/udp": {}}}"#);
+    let port = |number| record::Port {
+        number,
+        transport: record::Transport::Tcp,
+    };
+    let options = Options {
+        exposed: vec![port(90), port(80)],
+        publish_all: true,
+        ..Options::default()
+    };
+    let published = place::published(&options, &fixture.image).unwrap();
+    let ports = published.iter().map(|one| one.port.to_string());
+    let mut ports: Vec<String> = ports.collect();
+    ports.sort();
+    assert_eq!(ports, ["53/udp", "80/tcp", "90/tcp"]);
+    let options = Options {
+        publish_all: false,
+        ..options
+    };
+    let (_, config) = fixture.prepare(options).unwrap();
+    assert_eq!(
+        asked_of(&config).exposed_ports,
+        ["53/udp", "80/tcp", "90/tcp"]
+    );
+    let summary = crate::container::Summary::of(&config);
+    assert_eq!(
+        (summary.network(), summary.exposed_ports.len()),
+        ("none", 3)
+    );
 }

@@ -75,6 +75,7 @@ fn config(id: &str, restart: RestartPolicy) -> ContainerConfig {
         stop_signal: 15,
         stop_timeout_s: 10,
         log: LogConfig::None,
+        network: None,
         health: None,
         asked: document("{}"),
     }
