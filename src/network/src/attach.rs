@@ -212,12 +212,17 @@ fn check_address(state: &State, wanted: Option<Ipv4Addr>) -> Result<(), Error> {
     }
 }
 
+/// The Ethernet address that goes with an address of a network's.
+pub(crate) fn mac(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    // Locally administered and unicast; 0x48 is an H.
+    [0x02, 0x48, a, b, c, d]
+}
+
 /// The sandbox's end of the wire, from its address.
 pub(crate) fn interface(state: &State, address: Ipv4Addr, mac: Option<[u8; 6]>) -> Interface {
-    let [a, b, c, d] = address.octets();
     Interface {
-        // Locally administered and unicast; 0x48 is an H.
-        mac: mac.unwrap_or([0x02, 0x48, a, b, c, d]),
+        mac: mac.unwrap_or(self::mac(address)),
         address,
         prefix_len: state.subnet.prefix_len,
         gateway: (!state.internal).then(|| state.gateway()),

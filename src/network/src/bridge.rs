@@ -11,7 +11,7 @@ use crate::published::Memory;
 use crate::routes::Routes;
 use crate::state::{Lock, State};
 use crate::uplinks::Uplinks;
-use crate::{Network, firewall, subnet};
+use crate::{Network, attach, firewall, subnet};
 
 /// The largest packet when the uplink takes larger ones: Ethernet's own.
 const MAX_MTU: u16 = 1500;
@@ -97,6 +97,11 @@ fn make(interfaces: &Interfaces, network: &Network, lock: &Lock) -> Result<State
     state.store(dir, lock)?;
     add(interfaces, bridge)?;
     let (address, prefix_len) = own_address(&state);
+    // Without one of its own it has the lowest of its ports', another one whenever those come and go: sandboxes that remember
+    // the last would not reach the host until they ask again.
+    interfaces
+        .set_mac(bridge, attach::mac(address))
+        .map_err(Error::interface("give an Ethernet address to", bridge))?;
     interfaces
         .set_address(bridge, address, prefix_len)
         .map_err(Error::interface("give an address to", bridge))?;

@@ -170,6 +170,26 @@ fn forwarding() -> Vec<(String, String)> {
 
 #[test]
 #[ignore = "needs root"]
+fn the_bridge_keeps_its_ethernet_address_whatever_comes_and_goes() {
+    let host = Host::new(24);
+    let address = || read(&format!("/sys/class/net/{}/address", host.bridge));
+    let first = host.network().attach(&id(0x90), &Claim::default()).unwrap();
+    let before = address();
+    let more: Vec<_> = (0..8)
+        .map(|number| host.network().attach(&id(0x91 + number), &Claim::default()))
+        .collect();
+    assert_eq!(address(), before);
+    for attachment in more.into_iter().chain([Ok(first)]) {
+        assert_eq!(address(), before);
+        let Attachment { tap, lease, .. } = attachment.unwrap();
+        drop(tap);
+        lease.release().unwrap();
+    }
+    host.expect_nothing_left();
+}
+
+#[test]
+#[ignore = "needs root"]
 fn parallel_attaches_get_different_addresses() {
     let host = Host::new(2);
     let attachments: Vec<_> = std::thread::scope(|scope| {
