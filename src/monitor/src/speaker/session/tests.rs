@@ -49,7 +49,6 @@ fn config(id: &str, restart: RestartPolicy) -> ContainerConfig {
         image_id: "sha256:0".into(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
-        network: None,
         run: Run {
             spec: document("{}"),
             user: None,
