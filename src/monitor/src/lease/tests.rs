@@ -63,6 +63,7 @@ fn the_only_share_remembers_and_the_second_waits_until_that_is_forgotten() {
     assert!(is_shared(folder));
 }
 
+/// lifecycle H28, H31
 #[test]
 fn one_that_is_left_alone_remembers_again_when_the_last_copy_of_the_others_locks_is_closed() {
     let folder = tempfile::tempdir().unwrap();
@@ -97,6 +98,7 @@ fn with_one_that_may_not_remember_none_does() {
     assert!(second.lease.renew().unwrap());
 }
 
+/// lifecycle H30
 #[test]
 fn a_word_that_is_lost_or_was_not_finished_makes_the_next_wait_as_long_as_can_be() {
     let folder = tempfile::tempdir().unwrap();
@@ -112,6 +114,7 @@ fn a_word_that_is_lost_or_was_not_finished_makes_the_next_wait_as_long_as_can_be
     }
 }
 
+/// lifecycle H29
 #[test]
 fn many_that_come_at_once_find_one_alone_at_most() {
     let folder = tempfile::tempdir().unwrap();
