@@ -56,7 +56,7 @@ fn a_double_dash_before_the_command_is_the_command_s_own() {
 #[test]
 fn what_is_not_built_is_named() {
     for (words, name) in [
-        (&["--storage-opt", "size=1g", "demo"][..], "--storage-opt"),
+        (&["--cgroup-parent", "x", "demo"][..], "--cgroup-parent"),
         (&["--link=db", "demo"], "--link"),
         (&["--runtime", "x", "demo"], "--runtime"),
     ] {
