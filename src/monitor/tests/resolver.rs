@@ -302,6 +302,7 @@ fn it_outlives_the_warden_that_started_it_and_goes_with_the_last() {
     assert!(!host.network().join("dns.json").exists());
 }
 
+/// Lifecycle H32.
 #[test]
 #[ignore = "needs root"]
 fn one_that_was_killed_is_followed_by_another_at_the_next_start() {
