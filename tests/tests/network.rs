@@ -155,7 +155,13 @@ fn what_cannot_be_had_is_said() -> Result<()> {
         late.stderr()
     );
     done(&hull, "rm late")?;
-    let connect = hull.run("network connect app web".split(' '))?.expect_code(1);
-    ensure!(connect.stderr().contains("not built yet (app web)"), "{}", connect.stderr());
+    let connect = hull
+        .run("network connect app web".split(' '))?
+        .expect_code(1);
+    ensure!(
+        connect.stderr().contains("not built yet (app web)"),
+        "{}",
+        connect.stderr()
+    );
     hull.expect_nothing_left()
 }
