@@ -36,14 +36,13 @@ use rustix::process::{
     setrlimit, setsid,
 };
 use rustix::thread::{
-    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities,
-    clear_ambient_capability_set, configure_capability_in_ambient_set,
-    remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
-    set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
 use crate::fork::{self, Child, InChild};
 use crate::last_words::{self, LastWords};
+
+mod capabilities;
 
 /// The code of a child that could not become what it was to be.
 pub const FAILED: i32 = 71;
@@ -291,9 +290,12 @@ fn become_program(jail: &Jail<'_>, may_go: &OwnedFd, in_child: &InChild) -> (Ste
         for &(resource, limit) in jail.limits {
             at(Step::Limits, limit_to(resource, limit))?;
         }
-        at(Step::Capabilities, lock_capabilities(jail.walls, jail.kept))?;
+        at(
+            Step::Capabilities,
+            capabilities::lock(jail.walls, jail.kept),
+        )?;
         at(Step::User, change_user(jail))?;
-        at(Step::Capabilities, drop_capabilities(jail.kept))?;
+        at(Step::Capabilities, capabilities::keep(jail.kept))?;
         at(Step::Privileges, set_no_new_privs(true))?;
         // After the change of user, which would take it back. A parent that died before it has closed its sockets.
         let bound = match jail.life {
@@ -408,44 +410,6 @@ fn limit_to(resource: Resource, limit: u64) -> rustix::io::Result<()> {
     )
 }
 
-/// What only a process with capabilities can do to have none but `kept` for ever: a bounding set of those, and no way in which
-/// user ids would bring any. Those that are kept pass an exec as ambient ones.
-fn lock_capabilities(walls: Walls, kept: CapabilitySet) -> rustix::io::Result<()> {
-    if walls == Walls::None {
-        return Ok(());
-    }
-    clear_ambient_capability_set()?;
-    if !kept.is_empty() {
-        let mut sets = capabilities(None)?;
-        sets.inheritable = kept;
-        set_capabilities(None, sets)?;
-        for one in kept.iter() {
-            configure_capability_in_ambient_set(one, true)?;
-        }
-    }
-    for number in 0..64 {
-        let one = CapabilitySet::from_bits_retain(1 << number);
-        if kept.contains(one) {
-            continue;
-        }
-        match remove_capability_from_bounding_set(one) {
-            Ok(()) => {}
-            // Beyond the last capability that this kernel has.
-            Err(Errno::INVAL) => break,
-            Err(errno) => return Err(errno),
-        }
-    }
-    set_capabilities_secure_bits(
-        CapabilitiesSecureBits::NO_ROOT
-            | CapabilitiesSecureBits::NO_ROOT_LOCKED
-            | CapabilitiesSecureBits::NO_SETUID_FIXUP
-            | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
-            | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
-            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
-            | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED,
-    )
-}
-
 fn change_user(jail: &Jail<'_>) -> rustix::io::Result<()> {
     let (user, group) = jail.user;
     if rustix::process::getuid().as_raw() == user {
@@ -462,30 +426,16 @@ fn become_user(user: u32, group: u32) -> rustix::io::Result<()> {
     set_thread_res_uid(user, user, user)
 }
 
-fn drop_capabilities(kept: CapabilitySet) -> rustix::io::Result<()> {
-    if kept.is_empty() {
-        clear_ambient_capability_set()?;
-    }
-    set_capabilities(
-        None,
-        CapabilitySets {
-            effective: kept,
-            permitted: kept,
-            inheritable: kept,
-        },
-    )
-}
-
 /// Takes everything from the calling process that a program does not need which only talks over what it has open: every
 /// capability for ever, the right to gain privileges, and its user, if it is to become another. It dies with its parent.
 pub fn renounce(user: Option<(u32, u32)>) -> io::Result<()> {
     let may_lock = rustix::process::geteuid().is_root();
     let walls = if may_lock { Walls::All } else { Walls::None };
-    lock_capabilities(walls, CapabilitySet::empty())?;
+    capabilities::lock(walls, CapabilitySet::empty())?;
     if let Some((user, group)) = user {
         become_user(user, group)?;
     }
-    drop_capabilities(CapabilitySet::empty())?;
+    capabilities::keep(CapabilitySet::empty())?;
     set_no_new_privs(true)?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
