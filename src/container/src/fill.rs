@@ -39,7 +39,11 @@ pub(crate) fn fill(volume: BorrowedFd<'_>, image: BorrowedFd<'_>) -> Result<(), 
         if !is_empty(&volume)? {
             return Ok(());
         }
-        mkdirat(&volume, FILLING, Mode::from_raw_mode(0o700))?;
+        match mkdirat(&volume, FILLING, Mode::from_raw_mode(0o700)) {
+            // The share is mounted read-only in this machine: nothing can be put into it from here.
+            Err(Errno::ROFS) => return Ok(()),
+            made => made?,
+        }
         copy_directory(image, open(&volume, FILLING)?.as_fd())?;
         renameat(&volume, FILLING, &volume, FILLED)?;
     }
