@@ -245,13 +245,14 @@ impl Life {
             } => self.exited(warden, &container, status, oom_killed, error),
             ToWarden::Paused { container, paused } => {
                 let action = if paused { "pause" } else { "unpause" };
-                self.record(warden, &container, action, &[], |state| {
+                self.write_record(warden, &container, action, &[], |state| {
                     state.status = if paused {
                         Status::Paused
                     } else {
                         Status::Running
                     };
-                })
+                })?;
+                self.recorded_or_not(warden, &container)
             }
             ToWarden::Reload { container } => {
                 if let Err(error) = member(warden, &container)?.reload() {
@@ -412,6 +413,19 @@ impl Life {
         attributes: &[(&str, String)],
         change: impl FnOnce(&mut protocol::record::State),
     ) -> Result<(), Breach> {
+        self.write_record(warden, container, action, attributes, change)?;
+        self.recorded(warden, container, Next::Stay)
+    }
+
+    /// Changes a container's state and writes it.
+    fn write_record(
+        &self,
+        warden: &mut Warden,
+        container: &str,
+        action: &str,
+        attributes: &[(&str, String)],
+        change: impl FnOnce(&mut protocol::record::State),
+    ) -> Result<(), Breach> {
         let root = warden.config.root.clone();
         let member = member(warden, container)?;
         if let Err(error) = member.record(change) {
@@ -420,7 +434,7 @@ impl Life {
         if !action.is_empty() {
             events::write(&root, member, action, attributes);
         }
-        self.recorded(warden, container, Next::Stay)
+        Ok(())
     }
 
     fn tell<'a>(

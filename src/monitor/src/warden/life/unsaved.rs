@@ -24,6 +24,26 @@ impl Life {
         Ok(())
     }
 
+    /// Tells the speaker at once, and has the state written when there is room: of a pause, which ends with its machine
+    /// whatever the disk says. (What is waited for may be the very thing that needs it: a commit on a full disk.)
+    pub(super) fn recorded_or_not(
+        &mut self,
+        warden: &mut Warden,
+        container: &str,
+    ) -> Result<(), Breach> {
+        if member(warden, container)?.unsaved {
+            let waiting = self.unsaved.entry(container.to_owned()).or_default();
+            // Answers come in the order of what they answer.
+            if !waiting.is_empty() {
+                waiting.push(Next::Stay);
+                return Ok(());
+            }
+        }
+        let container = container.to_owned();
+        let next = Next::Stay;
+        self.tell(&ToSpeaker::Recorded { container, next }, None)
+    }
+
     /// Tries again to write what a full disk did not take (lifecycle H22).
     pub(super) fn retry_unsaved(&mut self, warden: &mut Warden) {
         let waiting: Vec<String> = self.unsaved.keys().cloned().collect();
