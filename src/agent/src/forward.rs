@@ -188,7 +188,7 @@ impl Server {
 fn listener(path: &Path, socket: &Socket) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let listener = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    // Of an earlier run, in a machine that is not the sandbox's alone.
+    // Of an attempt that failed.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

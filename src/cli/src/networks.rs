@@ -9,10 +9,11 @@ use engine::{Engine, time};
 use serde_json::{Map, Value, json};
 
 use crate::containers::each;
+use crate::containers::inspect::print_found;
 use crate::output::{self, Columns, Row};
 use crate::prune::agreed;
 use crate::values::{self, OrDefault, environment, names, or_default, value};
-use crate::{complain, moments, out};
+use crate::{moments, out};
 
 /// Networks: containers on one reach each other, and nothing else but by published ports
 #[derive(Debug, Subcommand)]
@@ -173,7 +174,11 @@ pub(crate) fn network_command(command: NetworkCommand) -> anyhow::Result<u8> {
             Ok(0)
         }
         NetworkCommand::Ls(args) => ls(&engine, &args),
-        NetworkCommand::Inspect(args) => inspect(&engine, &args),
+        NetworkCommand::Inspect(args) => {
+            print_found(&args.networks, args.format.as_deref(), |name| {
+                document(&engine, &engine.any_network(name)?)
+            })
+        }
         NetworkCommand::Rm(args) => each(&args.networks, |name| {
             engine.network_remove(name, args.force)
         }),
@@ -234,28 +239,6 @@ fn row(one: &ListedNetwork, whole: bool) -> Row {
         ("CreatedAt", output::moment(created_ns)),
     ])
     .labelled(&one.labels())
-}
-
-/// As Docker: what is found is printed, and then what is not there is said.
-fn inspect(engine: &Engine, args: &InspectArgs) -> anyhow::Result<u8> {
-    let (mut found, mut errors) = (Vec::new(), Vec::new());
-    for name in &args.networks {
-        match engine.any_network(name) {
-            Ok(one) => found.push(document(engine, &one)?),
-            Err(error) => errors.push(error),
-        }
-    }
-    let failed = !errors.is_empty();
-    match args.format.as_deref() {
-        None | Some("") => out(&format!("{}\n", output::pretty(&Value::Array(found))))?,
-        format => {
-            for document in &found {
-                out(&output::document(format, document)?.unwrap_or_default())?;
-            }
-        }
-    }
-    errors.into_iter().for_each(|error| complain(&error.into()));
-    Ok(u8::from(failed))
 }
 
 /// Everything that is known of a network.

@@ -7,10 +7,11 @@ use engine::volumes::{DRIVER, ListedVolume, NewVolume, VolumeFilters};
 use serde_json::{Value, json};
 
 use crate::containers::each;
+use crate::containers::inspect::print_found;
 use crate::output::{self, Columns, Row};
 use crate::prune::{agreed, report};
 use crate::values::environment;
-use crate::{complain, moments, out, values};
+use crate::{moments, out, values};
 
 /// Volumes: directories that outlive containers
 #[derive(Debug, Subcommand)]
@@ -140,7 +141,11 @@ pub(crate) fn volume(command: VolumeCommand) -> anyhow::Result<u8> {
             Ok(0)
         }
         VolumeCommand::Ls(args) => ls(&engine, &args),
-        VolumeCommand::Inspect(args) => inspect(&engine, &args),
+        VolumeCommand::Inspect(args) => {
+            print_found(&args.volumes, args.format.as_deref(), |name| {
+                Ok(document(&engine, &engine.volume(name)?))
+            })
+        }
         VolumeCommand::Rm(args) => {
             each(&args.volumes, |name| engine.volume_remove(name, args.force))
         }
@@ -202,28 +207,6 @@ pub(crate) fn row(engine: &Engine, one: &ListedVolume) -> Row {
         ("Status", unknown()),
     ])
     .labelled(&one.volume.labels)
-}
-
-/// As Docker: what is found is printed, and then what is not there is said.
-fn inspect(engine: &Engine, args: &InspectArgs) -> anyhow::Result<u8> {
-    let (mut found, mut errors) = (Vec::new(), Vec::new());
-    for name in &args.volumes {
-        match engine.volume(name) {
-            Ok(volume) => found.push(document(engine, &volume)),
-            Err(error) => errors.push(error),
-        }
-    }
-    let failed = !errors.is_empty();
-    match args.format.as_deref() {
-        None | Some("") => out(&format!("{}\n", output::pretty(&Value::Array(found))))?,
-        format => {
-            for document in &found {
-                out(&output::document(format, document)?.unwrap_or_default())?;
-            }
-        }
-    }
-    errors.into_iter().for_each(|error| complain(&error.into()));
-    Ok(u8::from(failed))
 }
 
 /// Everything that is known of a volume.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use protocol::fs::{Descriptor, FromFs, MAX_DOCUMENT_LEN, MAX_OPEN_FILES, ToFs};
 use protocol::{BUILD, chain};
-use sys::packet;
+use sys::packet::{self, Descriptors};
 
 use crate::handle::MAX_OPEN_DIRECTORIES;
 use crate::links::Links;
@@ -55,7 +55,7 @@ pub fn run(socket: &OwnedFd, links: Links) -> Result<(), Error> {
     if build != BUILD {
         return Err(Error::Build { theirs: build });
     }
-    let fuse = descriptors.take(fuse)?;
+    let fuse = take(&mut descriptors, fuse)?;
     let limit = confine::raise_descriptors().map_err(Error::Confine)?;
     let server = Arc::new(Server::new(links, most_nodes(limit)));
     serve::start(server.clone(), fuse).map_err(Error::Confine)?;
@@ -72,8 +72,10 @@ pub fn run(socket: &OwnedFd, links: Links) -> Result<(), Error> {
                 read_only,
                 lease,
             } => {
-                let root = descriptors.take(root)?;
-                let lease = lease.map(|lease| descriptors.take(lease)).transpose()?;
+                let root = take(&mut descriptors, root)?;
+                let lease = lease
+                    .map(|lease| take(&mut descriptors, lease))
+                    .transpose()?;
                 let answer = match server.add(&name, root, read_only, lease) {
                     Ok(()) => FromFs::Added { name },
                     Err(error) => FromFs::Refused {
@@ -95,15 +97,8 @@ fn most_nodes(limit: u64) -> usize {
     limit.saturating_sub(others).max(limit / 2)
 }
 
-/// Descriptors of a packet, each of which is taken once.
-struct Descriptors(Vec<Option<OwnedFd>>);
-
-impl Descriptors {
-    fn take(&mut self, Descriptor(index): Descriptor) -> Result<OwnedFd, Error> {
-        let slot = usize::try_from(index).ok();
-        let slot = slot.and_then(|index| self.0.get_mut(index));
-        slot.and_then(Option::take).ok_or(Error::Descriptor)
-    }
+fn take(descriptors: &mut Descriptors, Descriptor(index): Descriptor) -> Result<OwnedFd, Error> {
+    descriptors.take(index).ok_or(Error::Descriptor)
 }
 
 /// The next message, or `None` when the warden is gone.
@@ -114,16 +109,12 @@ fn receive(socket: &OwnedFd) -> Result<Option<(ToFs, Descriptors)>, Error> {
         return Ok(None);
     }
     let message = serde_json::from_slice(&buffer[..received.len])?;
-    let descriptors = received.descriptors.into_iter().map(Some).collect();
-    Ok(Some((message, Descriptors(descriptors))))
+    Ok(Some((message, Descriptors::new(received.descriptors))))
 }
 
 fn send(socket: &OwnedFd, message: &FromFs) -> Result<(), Error> {
     let bytes = serde_json::to_vec(message)?;
-    // Not sendmsg(2), which a filter cannot keep from sending descriptors.
-    rustix::io::retry_on_intr(|| rustix::io::write(socket, &bytes))
-        .map_err(|errno| Error::Send(errno.into()))?;
-    Ok(())
+    packet::write(socket, &bytes).map_err(Error::Send)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The clock of every stamp: CLOCK_MONOTONIC, in nanoseconds. And CLOCK_REALTIME, for guests to be told.
 
 use std::io;
+use std::time::Instant;
 
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
@@ -27,6 +28,17 @@ pub fn set_realtime_ns(ns: u64) -> io::Result<()> {
         tv_nsec: (ns % NANOS_PER_SEC) as i64,
     };
     Ok(clock_settime(ClockId::Realtime, time)?)
+}
+
+/// How long to wait for events at most, to be woken at `deadline` and not before: rounded up to milliseconds, in which
+/// every kernel's epoll counts.
+pub fn time_until(deadline: Instant) -> Timespec {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let ms = left.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i64;
+    Timespec {
+        tv_sec: ms / 1000,
+        tv_nsec: ms % 1000 * 1_000_000,
+    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,23 @@ pub struct Packet {
     pub descriptors: Vec<OwnedFd>,
 }
 
+/// The descriptors of a packet, each to be taken once.
+#[derive(Debug)]
+pub struct Descriptors(Vec<Option<OwnedFd>>);
+
+impl Descriptors {
+    /// Those of one packet, in their order.
+    pub fn new(descriptors: Vec<OwnedFd>) -> Descriptors {
+        Descriptors(descriptors.into_iter().map(Some).collect())
+    }
+
+    /// The one at this place, unless it was taken or never came.
+    pub fn take(&mut self, index: u32) -> Option<OwnedFd> {
+        let index = usize::try_from(index).ok()?;
+        self.0.get_mut(index)?.take()
+    }
+}
+
 /// Why a packet could not be received.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -85,6 +102,12 @@ pub fn send(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Sends `bytes` as one packet with write(2): sendmsg(2) is a call that a filter cannot keep from sending descriptors.
+pub fn write(socket: impl AsFd, bytes: &[u8]) -> std::io::Result<()> {
+    rustix::io::retry_on_intr(|| rustix::io::write(&socket, bytes))?;
+    Ok(())
 }
 
 /// Receives one packet into `buffer`.

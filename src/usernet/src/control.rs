@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use protocol::net::{Descriptor, DnsServer, FromNet, MAX_PACKET_LEN, MAX_RESOLVERS, ToNet};
 use protocol::{BUILD, chain};
-use sys::packet;
+use sys::packet::{self, Descriptors};
 
 use crate::confine;
 use crate::dns::{Dns, Forwarder, Leases, Name, Zone};
@@ -76,9 +76,8 @@ fn start(socket: &OwnedFd) -> Result<(Server, Vec<OwnedFd>), Error> {
     if build != BUILD {
         return Err(Error::Build { theirs: build });
     }
-    let descriptors = received.descriptors.into_iter().map(Some).collect();
-    let mut descriptors = Descriptors(descriptors);
-    let locks = locks.into_iter().map(|lock| descriptors.take(lock));
+    let mut descriptors = Descriptors::new(received.descriptors);
+    let locks = locks.into_iter().map(|lock| take(&mut descriptors, lock));
     let locks = locks.collect::<Result<Vec<_>, _>>()?;
     let server = serve_dns(dns, &mut descriptors)?;
     // Nothing that a client has sent has been read yet.
@@ -91,11 +90,11 @@ fn serve_dns(dns: DnsServer, descriptors: &mut Descriptors) -> Result<Server, Er
         return Err(Error::Resolvers(dns.resolvers.len()));
     }
     let domain = Name::parse(&dns.domain);
-    let leases = Leases::open(descriptors.take(dns.leases)?).map_err(Error::Leases)?;
+    let leases = Leases::open(take(descriptors, dns.leases)?).map_err(Error::Leases)?;
     let zone = Zone::new(leases, domain, (dns.network, dns.prefix_len), dns.gateway);
     let forwarder = Forwarder::new(dns.resolvers, random);
-    let datagrams = descriptors.take(dns.datagrams)?;
-    let listener = descriptors.take(dns.listener)?;
+    let datagrams = take(descriptors, dns.datagrams)?;
+    let listener = take(descriptors, dns.listener)?;
     for socket in [&datagrams, &listener] {
         sys::nonblocking::set_nonblocking(socket).map_err(Error::SetUp)?;
     }
@@ -109,21 +108,11 @@ fn random() -> std::io::Result<u16> {
     Ok(u16::from_ne_bytes(bytes))
 }
 
-/// Descriptors of a packet, each of which is taken once.
-struct Descriptors(Vec<Option<OwnedFd>>);
-
-impl Descriptors {
-    fn take(&mut self, Descriptor(index): Descriptor) -> Result<OwnedFd, Error> {
-        let slot = usize::try_from(index).ok();
-        let slot = slot.and_then(|index| self.0.get_mut(index));
-        slot.and_then(Option::take).ok_or(Error::Descriptor)
-    }
+fn take(descriptors: &mut Descriptors, Descriptor(index): Descriptor) -> Result<OwnedFd, Error> {
+    descriptors.take(index).ok_or(Error::Descriptor)
 }
 
 fn send(socket: &OwnedFd, message: &FromNet) -> Result<(), Error> {
     let bytes = serde_json::to_vec(message)?;
-    // Not sendmsg(2), which a filter cannot keep from sending descriptors.
-    rustix::io::retry_on_intr(|| rustix::io::write(socket, &bytes))
-        .map_err(|errno| Error::Send(errno.into()))?;
-    Ok(())
+    packet::write(socket, &bytes).map_err(Error::Send)
 }

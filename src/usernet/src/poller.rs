@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 use rustix::io::Errno;
 
 /// Events taken at a time.
@@ -51,15 +51,7 @@ impl Poller {
 
     /// Waits for members, at most until `deadline`; those that are ready.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> io::Result<Vec<Ready>> {
-        let timeout = deadline.map(|deadline| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            // Not before its time: rounded up to milliseconds, in which every kernel counts here.
-            let ms = left.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i64;
-            Timespec {
-                tv_sec: ms / 1000,
-                tv_nsec: ms % 1000 * 1_000_000,
-            }
-        });
+        let timeout = deadline.map(sys::clock::time_until);
         let mut events = Vec::with_capacity(EVENTS);
         let space = rustix::buffer::spare_capacity(&mut events);
         match epoll::wait(&self.0, space, timeout.as_ref()) {

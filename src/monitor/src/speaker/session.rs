@@ -131,6 +131,14 @@ pub(crate) enum Writes {
     Disk { bytes: Option<u64> },
 }
 
+impl Writes {
+    /// The containers are a VM's, to which connections to sockets of the host's are forwarded; a native one has the sockets
+    /// themselves.
+    fn are_of_a_vm(&self) -> bool {
+        matches!(self, Writes::Disk { .. })
+    }
+}
+
 /// How a session begins.
 pub(crate) struct Setting {
     /// The sandbox's only container, if it has only one.

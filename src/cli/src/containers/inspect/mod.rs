@@ -90,16 +90,39 @@ pub(crate) fn print_all(
             }
         }
     }
+    print_documents(format, found)?;
+    Ok(code)
+}
+
+/// The same of volumes and networks, of which Docker prints what there is before it says what there is none of.
+pub(crate) fn print_found(
+    names: &[String],
+    format: Option<&str>,
+    find: impl Fn(&str) -> Result<Value, engine::Error>,
+) -> anyhow::Result<u8> {
+    let (mut found, mut errors) = (Vec::new(), Vec::new());
+    for name in names {
+        match find(name) {
+            Ok(document) => found.push(document),
+            Err(error) => errors.push(error),
+        }
+    }
+    print_documents(format, found)?;
+    let code = u8::from(!errors.is_empty());
+    errors.into_iter().for_each(|error| complain(&error.into()));
+    Ok(code)
+}
+
+fn print_documents(format: Option<&str>, found: Vec<Value>) -> anyhow::Result<()> {
     if matches!(format, None | Some("")) {
-        out(&format!("{}\n", output::pretty(&Value::Array(found))))?;
-        return Ok(code);
+        return out(&format!("{}\n", output::pretty(&Value::Array(found))));
     }
     for document in &found {
         if let Some(text) = output::document(format, document)? {
             out(&text)?;
         }
     }
-    Ok(code)
+    Ok(())
 }
 
 /// The document of whatever has this name: a container before an image, as Docker has it.

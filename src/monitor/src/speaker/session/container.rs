@@ -231,8 +231,7 @@ impl Session {
             Err(failure) => return self.start_failed(id, failure),
         };
         let (network, pid) = (self.network_of(id), self.setting.shared_pid);
-        // A native container has the host's sockets themselves.
-        let forwards = matches!(self.setting.writes, Writes::Disk { .. });
+        let forwards = self.setting.writes.are_of_a_vm();
         let interface = self.setting.interface.clone();
         let Some(container) = self.containers.get_mut(id) else {
             return;

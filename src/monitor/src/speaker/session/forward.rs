@@ -8,7 +8,7 @@
 use protocol::agent::Request;
 
 use super::agent::Awaited;
-use super::{Action, Session, Writes};
+use super::{Action, Session};
 use crate::link::ToWarden;
 
 /// Connections that are on their way at once: the agent has fewer.
@@ -44,8 +44,7 @@ impl Session {
 
     fn has_socket(&self, name: &str) -> bool {
         let mounts = self.containers.values().map(|it| &it.config.run.mounts);
-        let is_in_vm = matches!(self.setting.writes, Writes::Disk { .. });
-        is_in_vm
+        self.setting.writes.are_of_a_vm()
             && mounts
                 .flatten()
                 .any(|mount| mount.socket.is_some() && mount.share == name)
