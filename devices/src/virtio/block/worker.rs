@@ -52,7 +52,7 @@ impl Worker {
             shared,
             wakeups,
             write_through: false,
-            reserve: Reserve::default(),
+            reserve: Reserve::of_layers(),
         };
         worker.watch(ControlOperation::Add, worker.shared.stop.wake())?;
         Ok(worker)

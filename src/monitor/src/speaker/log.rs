@@ -52,7 +52,7 @@ impl Log {
             partial: Default::default(),
             out: Vec::new(),
             dropped: 0,
-            reserve: Reserve::default(),
+            reserve: Reserve::of_logs(),
         };
         log.replace(Some(file));
         log

@@ -57,9 +57,9 @@ pub(super) struct End {
     pub(super) broken: Option<Failure>,
     /// A client has connected: before that none can have given the sandbox up.
     pub(super) had_client: bool,
-    shutting_down: bool,
-    machine_done: bool,
-    ended: bool,
+    /// The machine is asked to end, or has ended: nothing more is asked of it.
+    pub(super) shutting_down: bool,
+    done: bool,
     pub(super) deadline: Option<Instant>,
 }
 
@@ -177,7 +177,7 @@ impl Session {
 
     /// Ends the session if nothing runs, nothing will, and no client waits for an answer.
     pub(super) fn check_end(&mut self) {
-        if self.end.ended || self.end.shutting_down {
+        if self.end.shutting_down {
             return;
         }
         let active = self
@@ -235,9 +235,8 @@ impl Session {
     }
 
     fn done(&mut self) {
-        if !self.end.machine_done {
-            self.end.machine_done = true;
-            self.end.ended = true;
+        if !self.end.done {
+            self.end.done = true;
             self.actions.push(Action::MachineDone);
             self.actions.push(Action::End);
         }

@@ -19,6 +19,10 @@ impl Session {
             return;
         };
         client.open += 1;
+        if self.end.shutting_down {
+            // The connection closes unanswered, and another monitor is asked (lifecycle H10).
+            return;
+        }
         match request {
             Request::Hello { version, .. } => self.greet(ask, version),
             Request::Measure => self.measure(ask),

@@ -319,6 +319,31 @@ fn a_single_container_s_sandbox_shuts_down_when_all_is_told() {
 }
 
 #[test]
+fn h10_what_is_asked_of_a_sandbox_that_shuts_down_is_left_for_the_next_monitor() {
+    let mut w = World::running(RestartPolicy::No);
+    w.ends(0, Next::Stay);
+    w.session.client_gone(1);
+    w.act();
+    assert!(w.saw("agent Shutdown") && !w.saw("end"));
+    w.client(2);
+    let stat = Request::Stat {
+        container: ID.into(),
+        path: "/etc".into(),
+        follow: false,
+    };
+    w.ask(2, 1, stat);
+    w.ask(2, 2, start(ID));
+    assert!(!w.saw("agent Stat") && w.count("agent Create") == 1);
+    w.session.machine_ended(Broken {
+        message: "the VM was stopped".into(),
+        console: Vec::new(),
+    });
+    w.act();
+    assert!(w.saw("end"));
+    assert_eq!(w.told, [""; 0]);
+}
+
+#[test]
 fn a_pod_goes_on_without_containers_until_it_is_stopped() {
     let mut w = World::of(setting(None));
     w.session.agent_hello();
