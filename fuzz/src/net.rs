@@ -34,10 +34,10 @@ impl Host for Wire {
     fn device(&mut self) -> Box<dyn Device> {
         Box::new(
             Net::new(NetConfig {
-                tap: self.theirs.try_clone().expect("a descriptor").into(),
+                descriptor: self.theirs.try_clone().expect("a descriptor").into(),
+                wire: devices::virtio::net::Wire::Plain,
                 mac: [2, 0, 0, 0, 0, 1],
                 mtu: self.mtu,
-                offload: false,
             })
             .expect("a legal device"),
         )

@@ -125,6 +125,12 @@ pub enum StartError {
     /// The tap's offloads could not be set to the driver's.
     #[error("the tap's offloads could not be set")]
     Offload(#[source] std::io::Error),
+    /// The driver cannot take what the network sends.
+    #[error(
+        "the guest's driver takes no packets in pieces (GUEST_CSUM, GUEST_TSO4), which the network of an ordinary user \
+         sends"
+    )]
+    NoOffload,
     /// The main loop did not take the device.
     #[error("the main loop did not take the device")]
     Reactor(#[source] event_manager::Error),

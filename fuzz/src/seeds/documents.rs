@@ -21,7 +21,7 @@ pub(super) fn all() -> Seeds {
         frame.extend((message.len() as u32).to_le_bytes());
         frame.extend(message.as_bytes());
     }
-    let start = r#"{"type":"start","build":"BUILD","kvm":0,"memory_mib":64,"vcpus":1,"boot":{"type":"kernel","image":1,"initramfs":2,"cmdline":"","save_to":{"state":6,"memory":7}},"console":3,"disks":[{"serial":"layers","read_only":true,"extents":[{"file":4,"len_bytes":4096}],"align_bytes":512,"min_len_bytes":1048576}],"nets":[{"tap":5,"mac":[2,0,0,0,0,1],"mtu":1500,"offload":false}],"vsock":{"guest_cid":3},"rng":true}"#;
+    let start = r#"{"type":"start","build":"BUILD","kvm":0,"memory_mib":64,"vcpus":1,"boot":{"type":"kernel","image":1,"initramfs":2,"cmdline":"","save_to":{"state":6,"memory":7}},"console":3,"disks":[{"serial":"layers","read_only":true,"extents":[{"file":4,"len_bytes":4096}],"align_bytes":512,"min_len_bytes":1048576}],"nets":[{"descriptor":5,"wire":"plain","mac":[2,0,0,0,0,1],"mtu":1500}],"vsock":{"guest_cid":3},"rng":true}"#;
     let requests = [
         r#"{"seq":1,"request":{"mount":{"container":"c","root":{"type":"layers","layers":[{"type":"extent","offset_bytes":0,"len_bytes":4096}],"writable":{"type":"disk","serial":"scratch"}}}}}"#,
         r#"{"seq":2,"request":{"create":{"container":"c","spec":{"process":{"cwd":"/"}},"user":null,"seccomp":[1,2],"init":true,"stdio":{"type":"pipes","stdin":null,"stdout":{"port":1025,"token":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]},"stderr":null},"etc":{"hosts":"x","hostname":null,"resolv_conf":null},"network":{"type":"none"},"volumes":["/data"]}}}"#,

@@ -66,7 +66,12 @@ pub fn all() -> Vec<Check> {
     let mut checks = vec![parts()];
     let host = host();
     checks.extend(kvm_of(&host));
-    checks.extend([jail(), limits(&host), tun(), nft(), cgroup(&host), space()]);
+    checks.extend([jail(), limits(&host)]);
+    match network::Host::of_this_user() {
+        network::Host::Bridge => checks.extend([tun(), nft()]),
+        network::Host::Switch => checks.push(hull_net()),
+    }
+    checks.extend([cgroup(&host), space()]);
     checks
 }
 
@@ -258,6 +263,20 @@ fn limits(host: &Result<Host, String>) -> Check {
     )
 }
 
+/// An ordinary user's network.
+fn hull_net() -> Check {
+    const NAME: &str = "network";
+    match Installation::find().and_then(|found| found.net()) {
+        Ok(_) => Check::good(NAME, "hull-net: user-mode networks, without bridges"),
+        Err(error) => Check::bad(
+            NAME,
+            Status::Limited,
+            chain(&error),
+            "install hull whole; without it there is --network none",
+        ),
+    }
+}
+
 fn tun() -> Check {
     const NAME: &str = "tun";
     const WITHOUT: &str = "without it there is --network none";
@@ -286,14 +305,6 @@ fn tun() -> Check {
 fn nft() -> Check {
     const NAME: &str = "nftables";
     const WITHOUT: &str = "`apt-get install nftables`; without it there is --network none";
-    if !rustix::process::geteuid().is_root() {
-        return Check::bad(
-            NAME,
-            Status::Limited,
-            "only root may set up --network bridge",
-            "run hull as root for --network bridge; others have --network none",
-        );
-    }
     let listed = Command::new("nft")
         .args(["-j", "list", "tables"])
         .stdin(Stdio::null())

@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use network::STATE_DIR;
 use protocol::record::{self, DEFAULT_NETWORK, Network, SandboxConfig, VERSION};
 use protocol::subnet::Subnet;
 
@@ -123,9 +122,6 @@ pub enum Error {
         /// The option.
         option: String,
     },
-    /// Networks are bridges of the host's.
-    #[error("networks need root, which bridges do; without root containers have --network none")]
-    NeedsRoot,
     /// The host's part.
     #[error(transparent)]
     Host(#[from] network::Error),
@@ -165,12 +161,6 @@ pub fn resolv_conf(network: Option<&Network>) -> String {
     }
 }
 
-/// The host's part of a network.
-pub(crate) fn on_host(layout: &crate::layout::Layout, network: &Network) -> network::Network {
-    let record = layout.network(&network.name).join(record::CONFIG);
-    network::Network::named(Path::new(STATE_DIR), network, &record)
-}
-
 impl Engine {
     /// Makes a network.
     pub fn network_create(&self, new: NewNetwork) -> Result<Network, EngineError> {
@@ -186,7 +176,7 @@ impl Engine {
             return Err(Error::Exists(new.name).into());
         }
         let subnet = match new.subnet {
-            Some(subnet) => checked(subnet, &others)?,
+            Some(subnet) => checked(self.root(), subnet, &others)?,
             None => {
                 let parts = [
                     (new.gateway.is_some(), "gateway"),
@@ -284,11 +274,9 @@ impl Engine {
             Ok(()) => Ok(()),
             Err(error) => Err(Error::Engine(Box::new(error))),
         };
-        let removed = match rustix::process::geteuid().is_root() {
-            true => on_host(self.layout(), network).remove(hide)?,
-            // Without root, nothing is on it.
-            false => hide().map(|()| true)?,
-        };
+        let record = folder.join(record::CONFIG);
+        let on_host = network::Network::named(&network::Home::of(self.root()), network, &record);
+        let removed = on_host.remove(hide)?;
         if removed {
             self.tell(told(network, "destroy"));
         }
@@ -351,7 +339,7 @@ fn mtu(options: &BTreeMap<String, String>) -> Result<Option<u16>, Error> {
     Ok(mtu)
 }
 
-fn checked(subnet: Subnet, others: &[Network]) -> Result<Subnet, Error> {
+fn checked(root: &Path, subnet: Subnet, others: &[Network]) -> Result<Subnet, Error> {
     if !PREFIX_LEN.contains(&subnet.prefix_len) {
         return Err(Error::Prefix(subnet));
     }
@@ -364,7 +352,7 @@ fn checked(subnet: Subnet, others: &[Network]) -> Result<Subnet, Error> {
         return Err(overlap(other.subnet, &other.name));
     }
     // The default network has addresses while a container is on it.
-    match network::Network::new(Path::new(STATE_DIR)).subnet() {
+    match network::Network::new(&network::Home::of(root)).subnet() {
         Ok(Some(other)) if other.overlaps(&subnet) => Err(overlap(other, DEFAULT_NETWORK)),
         _ => Ok(subnet),
     }

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use crate::asked::Asked;
 use crate::install::{self, Installation};
 use crate::options::{
-    DEFAULT_STOP_TIMEOUT_S, HostAddress, Isolation, Network, Options, Place, PodOptions, Seccomp,
+    DEFAULT_STOP_TIMEOUT_S, HostAddress, Isolation, Options, Place, PodOptions, Seccomp,
 };
 use crate::{capabilities, etc, id, networks, seccomp, size, spec};
 
@@ -174,20 +174,6 @@ pub struct PodInputs<'a> {
     pub network: Option<&'a record::Network>,
 }
 
-/// The network of a container; without an option it is the bridge for root and none for others, since the bridge needs
-/// root.
-pub fn network(options: &Options, is_root: bool) -> Network {
-    or_default(options.network.clone(), is_root)
-}
-
-fn or_default(network: Option<Network>, is_root: bool) -> Network {
-    network.unwrap_or(if is_root {
-        Network::Bridge
-    } else {
-        Network::None
-    })
-}
-
 /// Prepares a container with a sandbox of its own. Its options' isolation is [`Isolation::Vm`] or [`Isolation::Native`];
 /// for a pod, see [`prepare_in_pod`].
 pub fn prepare(new: &ContainerInputs<'_>) -> Result<(SandboxConfig, ContainerConfig), Error> {
@@ -285,8 +271,12 @@ fn net(
     endpoint: Option<&Endpoint>,
     installation: &Installation,
 ) -> Result<Option<PathBuf>, install::Error> {
-    let named = endpoint.filter(|endpoint| endpoint.network != record::DEFAULT_NETWORK);
-    named.map(|_| installation.net()).transpose()
+    let needs_one = |endpoint: &&Endpoint| match network::Host::of_this_user() {
+        network::Host::Bridge => endpoint.network != record::DEFAULT_NETWORK,
+        network::Host::Switch => true,
+    };
+    let needed = endpoint.filter(needs_one);
+    needed.map(|_| installation.net()).transpose()
 }
 
 /// The container's record. `endpoint` is its sandbox's.

@@ -11,7 +11,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,10 +19,6 @@ use std::time::{Duration, Instant};
 use protocol::agent::Failure;
 use protocol::monitor::{Answer, LISTENER_FD, LOCK_FD, Request, VERSION};
 use protocol::record::Machine;
-use rustix::fs::{Mode, OFlags};
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
-};
 
 use crate::connection::{self, Connection};
 use crate::engine::Engine;
@@ -34,6 +30,8 @@ use crate::{files, lock, template};
 const ENDING_LIMIT: Duration = Duration::from_secs(60);
 /// A monitor that has closed a connection has ended within this, as a rule, or goes on by a restart policy.
 const CLOSED_LIMIT: Duration = Duration::from_secs(2);
+/// The name of a monitor's socket in its sandbox's folder.
+const SOCKET: &str = "socket";
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
 
@@ -138,10 +136,10 @@ impl Engine {
                 // A container that goes with its end is gone.
                 continue;
             }
-            let listener =
-                listen_in(&folder).map_err(Error::file("listen at", folder.join("socket")))?;
-            let socket =
-                dial_in(&folder).map_err(Error::file("connect to", folder.join("socket")))?;
+            let listener = sys::packet::listen_in(&folder, SOCKET, BACKLOG)
+                .map_err(Error::file("listen at", folder.join(SOCKET)))?;
+            let socket = sys::packet::connect_in(&folder, SOCKET)
+                .map_err(Error::file("connect to", folder.join(SOCKET)))?;
             let monitor = self.spawn(sandbox, &listener, &held)?;
             return Link::new(sandbox, socket, Some(monitor));
         }
@@ -274,7 +272,7 @@ impl Engine {
     /// `None` when nothing listens.
     fn dial(&self, sandbox: &str) -> Result<Option<OwnedFd>, Error> {
         let folder = self.layout().sandbox(sandbox);
-        match dial_in(&folder) {
+        match sys::packet::connect_in(&folder, SOCKET) {
             Ok(socket) => Ok(Some(socket)),
             Err(error)
                 if matches!(
@@ -284,7 +282,7 @@ impl Engine {
             {
                 Ok(None)
             }
-            Err(error) => Err(Error::file("connect to", folder.join("socket"))(error)),
+            Err(error) => Err(Error::file("connect to", folder.join(SOCKET))(error)),
         }
     }
 
@@ -343,44 +341,4 @@ impl Engine {
         vm.template = current;
         files::write(&self.layout().sandbox_config(sandbox), &config)
     }
-}
-
-/// A socket's path has at most 107 bytes: the folder is named by its descriptor.
-fn in_folder(path: &Path) -> io::Result<(OwnedFd, SocketAddrUnix)> {
-    let folder = rustix::fs::open(
-        path,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/socket", folder.as_raw_fd()))?;
-    Ok((folder, address))
-}
-
-/// Listens in the folder, in the place of an earlier socket.
-pub(crate) fn listen_in(path: &Path) -> io::Result<OwnedFd> {
-    match std::fs::remove_file(path.join("socket")) {
-        Err(error) if !files::is_absent(&error) => return Err(error),
-        _ => {}
-    }
-    let (_folder, address) = in_folder(path)?;
-    let socket = packet_socket()?;
-    bind(&socket, &address)?;
-    listen(&socket, BACKLOG)?;
-    Ok(socket)
-}
-
-fn dial_in(path: &Path) -> io::Result<OwnedFd> {
-    let (_folder, address) = in_folder(path)?;
-    let socket = packet_socket()?;
-    connect(&socket, &address)?;
-    Ok(socket)
-}
-
-fn packet_socket() -> io::Result<OwnedFd> {
-    Ok(socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?)
 }

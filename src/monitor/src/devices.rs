@@ -8,12 +8,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use network::Host;
 use protocol::agent::TO_BE_SAVED;
 use protocol::fs::TAG;
 use protocol::record::{LayerFile, Vm};
 use protocol::vmm::{
     Boot, Descriptor, DiskConfig, DiskExtent, FsConfig, Kernel, NetConfig, Snapshot, VmConfig,
-    VsockConfig,
+    VsockConfig, Wire,
 };
 
 use crate::scratch;
@@ -36,30 +37,45 @@ const MAC: [u8; 6] = [0x02, 0x48, 0, 0, 0, 0];
 /// The largest packet of the network device: the most that a bridge of hull's takes. The container's interface may have less.
 const MTU: u16 = 1500;
 
-/// A tap for the VM.
+/// The host's end of the VM's network device.
 #[derive(Debug)]
-pub(crate) struct Tap {
-    /// The device.
-    pub(crate) tap: OwnedFd,
-    /// Offloads are on.
-    pub(crate) offload: bool,
+pub(crate) struct NetworkEnd {
+    /// Where packets go and come from.
+    pub(crate) descriptor: OwnedFd,
+    /// What that leads to.
+    pub(crate) wire: Wire,
 }
 
-impl Tap {
-    /// One that leads nowhere: for a VM that is to be saved.
-    pub(crate) fn unattached(id: &str) -> io::Result<Tap> {
-        // No bridge's port has such a name.
-        let end = id.len().min(sys::tap::MAX_NAME_LEN - 5);
-        let tap = sys::tap::create(&format!("hull-{}", &id[..end]))?;
-        sys::tap::set_offload(&tap, network::OFFLOAD)?;
-        Ok(Tap { tap, offload: true })
+impl NetworkEnd {
+    /// One that leads nowhere, of the kind that a network of this user has: for a VM that is to be saved.
+    pub(crate) fn unattached(id: &str, host: Host) -> io::Result<NetworkEnd> {
+        match host {
+            Host::Bridge => {
+                // No bridge's port has such a name.
+                let end = id.len().min(sys::tap::MAX_NAME_LEN - 5);
+                let tap = sys::tap::create(&format!("hull-{}", &id[..end]))?;
+                sys::tap::set_offload(&tap, network::OFFLOAD)?;
+                Ok(NetworkEnd {
+                    descriptor: tap,
+                    wire: Wire::Tap,
+                })
+            }
+            Host::Switch => {
+                let (ours, _theirs) = sys::packet::pair()?;
+                sys::nonblocking::set_nonblocking(&ours)?;
+                Ok(NetworkEnd {
+                    descriptor: ours,
+                    wire: Wire::Switch,
+                })
+            }
+        }
     }
 
     /// Another descriptor of it.
-    pub(crate) fn try_clone(&self) -> io::Result<Tap> {
-        Ok(Tap {
-            tap: self.tap.try_clone()?,
-            offload: self.offload,
+    pub(crate) fn try_clone(&self) -> io::Result<NetworkEnd> {
+        Ok(NetworkEnd {
+            descriptor: self.descriptor.try_clone()?,
+            wire: self.wire,
         })
     }
 }
@@ -100,7 +116,7 @@ pub(crate) struct Own<'a> {
     /// It may write to files that are shared with it.
     pub(crate) writes_shares: bool,
     /// Its network device's other end.
-    pub(crate) tap: Option<Tap>,
+    pub(crate) network: Option<NetworkEnd>,
 }
 
 /// Whether these layers fit the layer device of a template.
@@ -172,11 +188,11 @@ fn assemble_on(kvm: OwnedFd, vm: &Vm, own: Own<'_>) -> Result<(VmConfig, Vec<Own
         });
     }
     let console = Some(pass(own.console));
-    let net = own.tap.map(|tap| NetConfig {
-        tap: pass(tap.tap),
+    let net = own.network.map(|end| NetConfig {
+        descriptor: pass(end.descriptor),
+        wire: end.wire,
         mac: MAC,
         mtu: MTU,
-        offload: tap.offload,
     });
     let config = VmConfig {
         build: protocol::BUILD.into(),
@@ -259,9 +275,9 @@ mod tests {
             keeps_disk: false,
             writes_shares: true,
             console: file().into(),
-            tap: Some(Tap {
-                tap: file().into(),
-                offload: true,
+            network: Some(NetworkEnd {
+                descriptor: file().into(),
+                wire: Wire::Switch,
             }),
         };
         let (config, descriptors) = assemble_on(file().into(), &vm, own).unwrap();

@@ -72,11 +72,16 @@ pub enum Error {
     Prepare(#[source] io::Error),
     /// The host forbids user namespaces.
     #[error(
-        "hull-vmm cannot be jailed: this host does not allow user namespaces to you (see \
+        "{program} cannot be jailed: this host does not allow user namespaces to you (see \
          /proc/sys/user/max_user_namespaces and your security modules); to run VMs with a weaker jail, set \
          HULL_JAIL=no-user-namespace"
     )]
-    UserNamespaces(#[source] io::Error),
+    UserNamespaces {
+        /// What was to be jailed.
+        program: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// The process.
     #[error(transparent)]
     Spawn(sys::jail::Error),
@@ -159,7 +164,10 @@ pub fn spawn(
         other => other,
     };
     let child = spawned.map_err(|error| match error {
-        sys::jail::Error::UserNamespaces(source) => Error::UserNamespaces(source),
+        sys::jail::Error::UserNamespaces(source) => Error::UserNamespaces {
+            program: "hull-vmm",
+            source,
+        },
         other => Error::Spawn(other),
     })?;
     Ok(Jailed {
@@ -222,12 +230,13 @@ pub(crate) struct Apart {
 }
 
 /// Starts hull-net, which gets `control` and nothing else, as this user: on the host's network, but for that with the
-/// same walls as hull-fs. It lives until it is killed, and holds on to nothing of the caller's. The caller is root and
-/// has one thread only.
+/// walls of hull-fs, or those of an ordinary user's hull-vmm. It lives until it is killed, and holds on to nothing of the
+/// caller's, which has one thread only.
 pub(crate) fn spawn_net(
     program: &Path,
     control: OwnedFd,
     user: (u32, u32),
+    policy: JailPolicy,
 ) -> Result<Apart, Error> {
     let program = open_program(program)?;
     let null = sys::jail::null().map_err(Error::Prepare)?;
@@ -242,8 +251,12 @@ pub(crate) fn spawn_net(
         their_words.as_fd(),
     ];
     const { assert!(protocol::net::CONTROL_FD == 3 && protocol::net::WORDS_FD == 4) };
-    let jail = Jail {
-        walls: Walls::NoUserNamespace,
+    let walls = match rustix::process::geteuid().is_root() {
+        true => Walls::NoUserNamespace,
+        false => Walls::All,
+    };
+    let mut jail = Jail {
+        walls,
         user,
         cgroup: None,
         limits: &limits,
@@ -257,7 +270,21 @@ pub(crate) fn spawn_net(
         arguments: &[CString::from(c"hull-net")],
         environment: &[],
     };
-    let pid = sys::jail::spawn_apart(&jail).map_err(Error::Spawn)?;
+    let spawned = match sys::jail::spawn_apart(&jail) {
+        Err(sys::jail::Error::UserNamespaces(error)) if policy == JailPolicy::NoUserNamespace => {
+            tracing::warn!(%error, "hull-net runs without a user namespace, as HULL_JAIL says");
+            jail.walls = Walls::None;
+            sys::jail::spawn_apart(&jail)
+        }
+        other => other,
+    };
+    let pid = spawned.map_err(|error| match error {
+        sys::jail::Error::UserNamespaces(source) => Error::UserNamespaces {
+            program: "hull-net",
+            source,
+        },
+        other => Error::Spawn(other),
+    })?;
     Ok(Apart {
         pid,
         words: words.into(),

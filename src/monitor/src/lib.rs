@@ -30,7 +30,7 @@ use rustix::event::{PollFd, Timespec, poll};
 use sys::signalfd::SignalFd;
 
 mod agent;
-mod bridge;
+mod attached;
 mod cgroup;
 mod console;
 mod devices;

@@ -19,7 +19,7 @@ use protocol::record::{
 use protocol::timeline::Nanos;
 use sys::signalfd::SignalFd;
 
-use crate::bridge::{self, Attached};
+use crate::attached::{self, Attached};
 use crate::console::Console;
 use crate::devices::{Begin, Own};
 use crate::native::{self, Native, Ports};
@@ -54,7 +54,7 @@ pub(crate) enum Fault {
     Shares(#[from] shares::Error),
     /// Its network.
     #[error("cannot set up the container's network")]
-    Network(#[from] bridge::Error),
+    Network(#[from] attached::Error),
     /// The layer device is full.
     #[error("the sandbox's layer device has no room for {path}; use a new pod", path = .0.display())]
     NoRoom(std::path::PathBuf),
@@ -254,15 +254,32 @@ impl HostSide {
         Ok(Some(socket))
     }
 
-    /// How long until [`HostSide::renew_leases`] has something to do, if it ever has.
+    /// How long until [`HostSide::renew`] has something to do, if it ever has.
     pub(crate) fn next_renewal(&self) -> Option<Duration> {
-        self.shares.as_ref().and_then(Shares::next_renewal)
+        let leases = self.shares.as_ref().and_then(Shares::next_renewal);
+        let network = self.network.as_ref().and_then(Attached::next_join);
+        leases.into_iter().chain(network).min()
     }
 
-    /// When it is time: lets the guest remember again of volumes that are its own again.
-    pub(crate) fn renew_leases(&mut self) {
+    /// When it is time: lets the guest remember again of volumes that are its own again, joins another hull-net.
+    pub(crate) fn renew(&mut self) {
         if let Some(shares) = &mut self.shares {
             shares.renew();
+        }
+        if let Some(network) = &mut self.network {
+            network.join_again();
+        }
+    }
+
+    /// To be polled for the end of the network's hull-net, where that is one.
+    pub(crate) fn network_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.network.as_ref().and_then(Attached::membership)
+    }
+
+    /// The network's hull-net has ended.
+    pub(crate) fn network_ended(&mut self) {
+        if let Some(network) = &mut self.network {
+            network.expelled();
         }
     }
 
@@ -332,7 +349,7 @@ fn start_vm(
     }?;
     let notice = beginning.finish();
     if let Some(network) = &mut network {
-        network.release_tap();
+        network.release_end();
     }
     let side = VmSide {
         vmm,
@@ -385,8 +402,8 @@ fn start_vmm(
     {
         *network = Some(Attached::new(config, endpoint)?);
     }
-    let tap = match network {
-        Some(network) => network.tap()?,
+    let end = match network {
+        Some(network) => network.end()?,
         None => None,
     };
     let own = Own {
@@ -397,7 +414,7 @@ fn start_vmm(
         // Nobody knows what containers enter a pod.
         writes_shares: is_pod || mounts.iter().any(|mount| !mount.read_only),
         console: console_end,
-        tap,
+        network: end,
     };
     vmm.start(vm, own)?;
     let shares = match mounts {

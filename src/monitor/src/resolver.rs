@@ -1,5 +1,5 @@
-//! hull-net, which answers the names of a network: started by the warden of a sandbox that finds its network without
-//! one.
+//! hull-net, which answers the names of a network, or is an ordinary user's: started by the warden of a sandbox that
+//! finds its network without one.
 //!
 //! It is the network's and not the warden's: it stays when this sandbox ends, and is ended when the last one leaves
 //! (`network::dns`). What it is given: the sockets and the folder of leases from there, and the lock on its user.
@@ -9,8 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use network::{Launch, Network};
+use network::{Launch, Network, Service};
 use protocol::net::{Descriptor, FromNet, MAX_PACKET_LEN, ToNet};
+use protocol::record::JailPolicy;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::jail::{self, Apart};
@@ -22,10 +23,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there is no hull-net.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(crate) enum Error {
     /// The installation has none.
     #[error(
-        "hull-net, which answers the names of networks, is not part of the installation that this sandbox was made with"
+        "hull-net, without which there is no network here, is not part of the installation that this sandbox was made with"
     )]
     NoProgram,
     /// No user of its own.
@@ -49,30 +50,45 @@ pub fn ensure(
     domain: &str,
     program: Option<&Path>,
 ) -> Result<(), network::Error> {
-    network.serve_names(domain, |launch| Ok(start(program, launch)?))
+    // A bridge is root's, which can do without user namespaces.
+    network.serve_names(domain, |launch| {
+        Ok(start(program, JailPolicy::Full, launch)?)
+    })
 }
 
-/// Starts one; its number.
-fn start(program: Option<&Path>, launch: &Launch<'_>) -> Result<Pid, Error> {
+/// Starts one; its number. This process has one thread only.
+pub(crate) fn start(
+    program: Option<&Path>,
+    policy: JailPolicy,
+    launch: &Launch<'_>,
+) -> Result<Pid, Error> {
     let program = program.ok_or(Error::NoProgram)?;
-    let users = users::take()?;
+    let users = match rustix::process::geteuid().is_root() {
+        true => users::take()?,
+        false => None,
+    };
     let own = (
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
     );
     let user = users.as_ref().map_or(own, |it| (it.vmm(), it.vmm()));
     let (control, their_control) = sys::packet::pair().map_err(Error::Talk)?;
-    let apart = jail::spawn_net(program, their_control, user)?;
+    let apart = jail::spawn_net(program, their_control, user, policy)?;
     let mut descriptors = launch.descriptors.to_vec();
     let mut locks = vec![launch.lock];
     if let Some(users) = &users {
         locks.push(Descriptor(descriptors.len() as u32));
         descriptors.push(users.lock());
     }
-    let start = ToNet::Start {
-        build: protocol::BUILD.to_owned(),
-        dns: launch.dns.clone(),
-        locks,
+    let build = protocol::BUILD.to_owned();
+    let start = match launch.service.clone() {
+        Service::Names(dns) => ToNet::Start { build, dns, locks },
+        Service::Switch { names, switch } => ToNet::Switch {
+            build,
+            names,
+            switch,
+            locks,
+        },
     };
     let told = serde_json::to_vec(&start)
         .map_err(io::Error::from)

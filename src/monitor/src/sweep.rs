@@ -16,12 +16,10 @@ pub(crate) fn all(root: &Path, held: Option<&str>) {
     for id in dead.iter().map(String::as_str).chain(held) {
         cgroup(id);
     }
-    if rustix::process::geteuid().is_root() {
-        let networks = network::Network::all(Path::new(network::STATE_DIR));
-        let swept = networks.and_then(|all| all.iter().try_for_each(network::Network::sweep));
-        if let Err(error) = swept {
-            tracing::warn!(%error, "what dead containers left of their networks was not removed");
-        }
+    let networks = network::Network::all(&network::Home::of(root));
+    let swept = networks.and_then(|all| all.iter().try_for_each(network::Network::sweep));
+    if let Err(error) = swept {
+        tracing::warn!(%error, "what dead containers left of their networks was not removed");
     }
 }
 

@@ -3,14 +3,14 @@
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
-use protocol::record::{Publish, Published};
+use protocol::record::Publish;
 use sys::interface::Interfaces;
 
 use crate::error::Error;
 use crate::lease::{Lease, Leases};
 use crate::published::{self, Memory};
 use crate::state::{Lock, State};
-use crate::{Interface, Network, OFFLOAD, bridge, names, ports, spoofing};
+use crate::{Host, Interface, Network, OFFLOAD, bridge, names, ports, spoofing};
 
 /// What a sandbox asks for.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,8 +32,6 @@ pub struct Attachment {
     pub tap: OwnedFd,
     /// What the sandbox's end of the wire is to be.
     pub interface: Interface,
-    /// The tap has checksum and segmentation offload switched on.
-    pub offload: bool,
     /// To be kept as long as the sandbox lives, then released.
     pub lease: Lease,
 }
@@ -65,7 +63,6 @@ impl Network {
         Ok(Attachment {
             tap,
             interface,
-            offload: true,
             lease,
         })
     }
@@ -89,15 +86,15 @@ impl Network {
         })
     }
 
-    /// Takes ports and an address, makes the bridge if it has to be, and has `connect` make the sandbox's interface.
-    fn join<T>(
+    /// Takes ports and an address, makes the network if it has to be, and has `connect` make the sandbox's interface.
+    pub(crate) fn join<T>(
         &self,
         id: &str,
         claim: &Claim<'_>,
         connect: impl FnOnce(&Plug<'_>) -> Result<T, Error>,
     ) -> Result<(Lease, (T, Interface)), Error> {
         self.exists()?;
-        let ports = ports::Held::take(claim.publish)?;
+        let ports = ports::Held::take(claim.publish, self.home.host)?;
         let lock = Lock::take(&self.dir)?;
         // From here on it stays: it is removed under the lock.
         self.exists()?;
@@ -105,16 +102,17 @@ impl Network {
         let leases = Leases::new(&self.dir);
         // The dead are buried first, so that their addresses and interfaces are free.
         self.bury(&leases, &interfaces)?;
-        let state = match bridge::ensure(&interfaces, self, &lock) {
+        let state = match self.set_up(&interfaces, &lock) {
             Ok(state) => state,
             Err(error) => {
-                // Half a bridge is of no use; what could not be removed here, a sweep removes.
+                // Half a network is of no use; what could not be removed here, a sweep removes.
                 let _ = self.tear_down_if_unused(&leases, &interfaces, &lock);
                 return Err(error);
             }
         };
         let name = names::port(id);
-        let taken = check_mac(claim.mac)
+        let taken = self
+            .check_mac(claim.mac)
             .and_then(|()| check_address(&state, claim.address))
             .and_then(|()| leases.take(&state, &name, claim.names, claim.address));
         let lease = match taken {
@@ -128,8 +126,9 @@ impl Network {
         let plug = Plug {
             interfaces: &interfaces,
             name: &name,
+            state: &state,
             interface,
-            ports: ports.published(),
+            ports: &ports,
         };
         match connect(&plug) {
             Ok(made) => Ok((lease.on(self.clone(), ports), (made, interface))),
@@ -142,6 +141,19 @@ impl Network {
         }
     }
 
+    /// Refuses an Ethernet address that an interface of the host's has, where that is on the network too.
+    fn check_mac(&self, wanted: Option<[u8; 6]>) -> Result<(), Error> {
+        let (Some(mac), Host::Bridge) = (wanted, self.home.host) else {
+            return Ok(());
+        };
+        let found = sys::netlink::Netlink::open().and_then(|mut netlink| netlink.find(mac));
+        match found {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err(Error::MacInUse(mac)),
+            Err(errno) => Err(Error::Socket(errno.into())),
+        }
+    }
+
     /// Makes a sandbox's interface a port of the bridge. The rules come first: no frame passes that they do not see.
     fn plug_in(&self, plug: &Plug<'_>) -> Result<(), Error> {
         let Plug {
@@ -149,7 +161,9 @@ impl Network {
             name,
             interface,
             ports,
+            ..
         } = plug;
+        let ports = ports.published();
         Memory::new(&self.dir).store(interface.address, ports)?;
         let elements = published::addition(&self.bridge, interface.address, ports);
         let are_honest = spoofing::forbid(name, interface, &elements)?;
@@ -173,25 +187,13 @@ impl Network {
 }
 
 /// A sandbox that is about to be connected.
-struct Plug<'a> {
+pub(crate) struct Plug<'a> {
     interfaces: &'a Interfaces,
     /// The interface's name on the host.
     name: &'a str,
-    interface: Interface,
-    ports: &'a [Published],
-}
-
-/// Refuses an Ethernet address that an interface of the host's has.
-fn check_mac(wanted: Option<[u8; 6]>) -> Result<(), Error> {
-    let Some(mac) = wanted else {
-        return Ok(());
-    };
-    let found = sys::netlink::Netlink::open().and_then(|mut netlink| netlink.find(mac));
-    match found {
-        Ok(None) => Ok(()),
-        Ok(Some(_)) => Err(Error::MacInUse(mac)),
-        Err(errno) => Err(Error::Socket(errno.into())),
-    }
+    pub(crate) state: &'a State,
+    pub(crate) interface: Interface,
+    pub(crate) ports: &'a ports::Held,
 }
 
 /// Refuses an address that no sandbox of the network can have.

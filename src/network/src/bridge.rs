@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use sys::interface::Interfaces;
 
-use crate::dns;
 use crate::error::Error;
+use crate::net;
 use crate::published::Memory;
 use crate::routes::Routes;
 use crate::state::{Lock, State};
@@ -90,7 +90,7 @@ fn make(interfaces: &Interfaces, network: &Network, lock: &Lock) -> Result<State
     };
     let state = State {
         mtu: wanted.unwrap_or_else(|| mtu(routes.uplinks.first())),
-        forwarding: closed(&network.state_dir, bridge, needed)?,
+        forwarding: closed(&network.home.dir, bridge, needed)?,
         rules: firewall::EDITION,
         ..state
     };
@@ -141,8 +141,8 @@ pub(crate) fn remove(interfaces: &Interfaces, network: &Network, lock: &Lock) ->
     let Some(state) = State::load(dir)? else {
         return Ok(());
     };
-    dns::end(dir)?;
-    Uplinks::lock(&network.state_dir)?.release(bridge, &state.forwarding, |interface| {
+    net::end(dir)?;
+    Uplinks::lock(&network.home.dir)?.release(bridge, &state.forwarding, |interface| {
         set_forwarding(interface, false)
     })?;
     if interfaces

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use crate::dns;
+use crate::net;
 use crate::subnet::Subnet;
 
 /// Why a sandbox cannot have a network, or leave it.
@@ -104,9 +104,15 @@ pub enum Error {
     /// A network without a bridge.
     #[error("the network was removed while a sandbox was joining it; start the container again")]
     Gone,
-    /// The names of the network are not answered.
+    /// The network has no hull-net.
     #[error(transparent)]
-    Dns(#[from] dns::Error),
+    Net(#[from] net::Error),
+    /// hull-net does not let the sandbox in.
+    #[error("hull-net does not let the container join its network: {0}")]
+    Refused(String),
+    /// hull-net cannot be talked to.
+    #[error("cannot talk to the network's hull-net")]
+    Talk(#[source] io::Error),
     /// An interface could not be handled.
     #[error("could not {action} the network interface {name}")]
     Interface {

@@ -17,6 +17,7 @@
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -26,8 +27,10 @@ use rustix::io::Errno;
 
 use crate::Network;
 use crate::error::Error;
+use crate::net::{Launch, Launched};
 use crate::ports::Held as Ports;
 use crate::state::State;
+use crate::switch::Member;
 
 /// Longest first line of a lease's file that is read: a name of an interface.
 const MAX_CONTENT: u64 = 64;
@@ -43,9 +46,39 @@ pub struct Lease {
     held: Held,
     network: Network,
     ports: Ports,
+    /// What makes it a member of its network, where that is a hull-net.
+    member: Option<Member>,
 }
 
 impl Lease {
+    /// Keeps it a member of its network's hull-net for as long as it has the address.
+    pub(crate) fn keep(&mut self, member: Member) {
+        self.member = Some(member);
+    }
+
+    /// Where its network is a hull-net: readable when that has ended.
+    pub fn membership(&self) -> Option<BorrowedFd<'_>> {
+        self.member.as_ref().and_then(Member::connection)
+    }
+
+    /// hull-net has ended: the sandbox is no member until it joins again.
+    pub fn expelled(&mut self) {
+        if let Some(member) = &mut self.member {
+            member.disconnect();
+        }
+    }
+
+    /// Joins again: another hull-net is started if no one has. The sandbox keeps its wire, its address and its ports.
+    pub fn join_again(
+        &mut self,
+        launch: impl FnOnce(&Launch<'_>) -> Launched,
+    ) -> Result<(), Error> {
+        match &mut self.member {
+            Some(member) => self.network.join_again(member, &self.ports, launch),
+            None => Ok(()),
+        }
+    }
+
     /// The address.
     pub fn address(&self) -> Ipv4Addr {
         self.held.address
@@ -68,7 +101,9 @@ impl Lease {
             held,
             network,
             ports,
+            member,
         } = self;
+        drop(member);
         let released = network.release(held);
         // Last: the ports are free for others once nothing is sent to the sandbox any more.
         drop(ports);
@@ -100,6 +135,7 @@ impl Held {
             held: self,
             network,
             ports,
+            member: None,
         }
     }
 

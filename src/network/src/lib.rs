@@ -1,5 +1,6 @@
-//! The host's side of containers' networks: a bridge each, a tap or a pair of interfaces for each sandbox, addresses, NAT,
-//! published ports.
+//! The host's side of containers' networks. As root: a bridge each, a tap or a pair of interfaces for each sandbox,
+//! addresses, NAT, published ports. Without root: a hull-net each, which is switch and gateway, and a socket for each
+//! sandbox.
 //!
 //! ```text
 //!  guest --virtio-net-- tap hull<id> --+
@@ -7,6 +8,9 @@
 //!  container's netns -- veth hull<id> -+
 //!
 //!  guest --virtio-net-- tap hull<id> ----- bridge hull-<id> of a network with a name -- NAT -- the host's uplink
+//!
+//!  guest --virtio-net-- socket --+-- hull-net of an ordinary user's network -- sockets of the host
+//!  guest --virtio-net-- socket --+
 //! ```
 //!
 //! There is no daemon: the first to attach makes a bridge, and the last to leave removes it. A sandbox's address
@@ -14,19 +18,20 @@
 //! ends. A tap vanishes with its last descriptor. What a kill -9 leaves behind (a lease's file, elements of the firewall's
 //! maps, the bridge, the firewall's table) is removed by the next attach, release or [`Network::sweep`].
 //!
-//! Containers on a bridge reach each other, as Docker's default has it, each under its own addresses alone; from
-//! outside and from other bridges, they are reached by published ports alone, and by the host. Deliberately absent: IPv6,
-//! networks without root. The records of networks with names are the engine's: here is what of them is on the host.
+//! Containers on a network reach each other, as Docker's default has it, each under its own addresses alone; from
+//! outside and from other networks, they are reached by published ports alone, and on a bridge by the host.
+//! Deliberately absent: IPv6; native containers without root. The records of networks with names are the engine's: here
+//! is what of them is on the host.
 
 mod attach;
 mod bridge;
-mod dns;
 mod error;
 mod firewall;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod lease;
 mod names;
+mod net;
 mod nft;
 mod ports;
 mod published;
@@ -35,32 +40,34 @@ mod routes;
 mod spoofing;
 mod state;
 mod subnet;
+mod switch;
 mod uplinks;
 
-use std::error::Error as StdError;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use protocol::record;
-use rustix::process::Pid;
 use sys::interface::Interfaces;
 use sys::tap::Offload;
 
 pub use attach::{Attachment, Claim, NativeAttachment};
-pub use dns::Launch;
 pub use error::Error;
 pub use lease::Lease;
 pub use names::is_port_of;
+pub use net::{Launch, Service};
 pub use resolv_conf::{PUBLIC_RESOLVERS, host_resolv_conf, named_resolv_conf, resolv_conf};
 pub use spoofing::can_forbid as can_forbid_spoofing;
 pub use subnet::Subnet;
+pub use switch::SwitchAttachment;
 
 use lease::Leases;
 use published::Memory;
 use state::{Lock, State};
 
 /// Where the bridges' state is: bridges belong to the host, whatever roots of state its users have, and end with its boot.
-pub const STATE_DIR: &str = "/run/hull";
+const BRIDGES_DIR: &str = "/run/hull";
+/// Where a user's is, in the root of state: what belongs to a boot has no lock after it, and is swept.
+const SWITCHES_DIR: &str = "net";
 /// The default bridge's name, and the firewall table's without the number.
 const BRIDGE: &str = "hull0";
 /// How names of interfaces begin that belong to a sandbox, and of bridges.
@@ -69,13 +76,61 @@ const PORT_PREFIX: &str = "hull";
 /// What a VM's tap leaves to the VM.
 pub const OFFLOAD: Offload = Offload::CSUM.and(Offload::TSO4).and(Offload::TSO6);
 
-/// A network on this host: its bridge, whether that is there or not.
+/// What a network is on its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// A bridge, which takes root.
+    Bridge,
+    /// A hull-net.
+    Switch,
+}
+
+impl Host {
+    /// What networks of this process's user are.
+    pub fn of_this_user() -> Host {
+        match rustix::process::geteuid().is_root() {
+            true => Host::Bridge,
+            false => Host::Switch,
+        }
+    }
+}
+
+/// The networks of a user, and what they are.
+#[derive(Debug, Clone)]
+pub struct Home {
+    dir: PathBuf,
+    host: Host,
+}
+
+impl Home {
+    /// Of this process's user, with this root of state.
+    pub fn of(root: &Path) -> Home {
+        match Host::of_this_user() {
+            Host::Bridge => Home::bridges(Path::new(BRIDGES_DIR)),
+            Host::Switch => Home {
+                dir: root.join(SWITCHES_DIR),
+                host: Host::Switch,
+            },
+        }
+    }
+
+    /// Bridges that are remembered in this folder.
+    pub fn bridges(dir: &Path) -> Home {
+        Home {
+            dir: dir.to_owned(),
+            host: Host::Bridge,
+        }
+    }
+}
+
+/// A network on this host, whether a sandbox is on it or not.
 #[derive(Debug, Clone)]
 pub struct Network {
     /// All networks' folder.
-    state_dir: PathBuf,
+    home: Home,
     /// What is remembered of this one.
     dir: PathBuf,
+    /// The name of its bridge, if it is one.
     bridge: String,
     /// Of a network with a name; the default one chooses its addresses when it is made.
     definition: Option<Box<record::Network>>,
@@ -92,7 +147,7 @@ pub struct Interface {
     pub address: Ipv4Addr,
     /// Bits of the address that are the network's.
     pub prefix_len: u8,
-    /// The bridge's address: the way out, unless the network is internal.
+    /// The network's own address: the way out, unless it is internal.
     pub gateway: Option<Ipv4Addr>,
     /// Largest packet, in bytes: what the host's uplink takes, at most 1500.
     pub mtu: u16,
@@ -110,36 +165,39 @@ pub struct Holder {
 }
 
 impl Network {
-    /// The host's default network for sandboxes, remembered in the folder `network` of `state_dir`.
-    pub fn new(state_dir: &Path) -> Self {
-        Self::on_bridge(state_dir, BRIDGE)
-    }
-
-    /// Another one beside it, for tests: its bridge and its firewall table are called `bridge`.
-    pub fn on_bridge(state_dir: &Path, bridge: &str) -> Self {
+    /// The default network for sandboxes, remembered in the folder `network` of the home.
+    pub fn new(home: &Home) -> Self {
         Self {
-            state_dir: state_dir.to_owned(),
-            dir: state_dir.join("network"),
-            bridge: bridge.to_owned(),
+            home: home.clone(),
+            dir: home.dir.join("network"),
+            bridge: BRIDGE.to_owned(),
             definition: None,
             record: None,
         }
     }
 
-    /// A network with a name, remembered in a folder of its own below `networks` of `state_dir`. It exists as long as the file
-    /// `record` does.
-    pub fn named(state_dir: &Path, definition: &record::Network, record: &Path) -> Self {
+    /// Another one beside it, for tests: its bridge and its firewall table are called `bridge`.
+    pub fn on_bridge(dir: &Path, bridge: &str) -> Self {
         Self {
-            definition: Some(Box::new(definition.clone())),
-            record: Some(record.to_owned()),
-            ..Self::with_id(state_dir, &definition.id)
+            bridge: bridge.to_owned(),
+            ..Self::new(&Home::bridges(dir))
         }
     }
 
-    /// Every network that is remembered in `state_dir`, to be swept.
-    pub fn all(state_dir: &Path) -> Result<Vec<Self>, Error> {
-        let mut all = vec![Self::new(state_dir)];
-        let dir = state_dir.join("networks");
+    /// A network with a name, remembered in a folder of its own below `networks` of the home. It exists as long as the file
+    /// `record` does.
+    pub fn named(home: &Home, definition: &record::Network, record: &Path) -> Self {
+        Self {
+            definition: Some(Box::new(definition.clone())),
+            record: Some(record.to_owned()),
+            ..Self::with_id(home, &definition.id)
+        }
+    }
+
+    /// Every network that is remembered, to be swept.
+    pub fn all(home: &Home) -> Result<Vec<Self>, Error> {
+        let mut all = vec![Self::new(home)];
+        let dir = home.dir.join("networks");
         let entries = match std::fs::read_dir(&dir) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(all),
             other => other.map_err(Error::file(&dir))?,
@@ -149,16 +207,16 @@ impl Network {
             all.extend(
                 name.to_str()
                     .filter(|id| names::is_id(id))
-                    .map(|id| Self::with_id(state_dir, id)),
+                    .map(|id| Self::with_id(home, id)),
             );
         }
         Ok(all)
     }
 
-    fn with_id(state_dir: &Path, id: &str) -> Self {
+    fn with_id(home: &Home, id: &str) -> Self {
         Self {
-            state_dir: state_dir.to_owned(),
-            dir: state_dir.join("networks").join(id),
+            home: home.clone(),
+            dir: home.dir.join("networks").join(id),
             bridge: names::bridge(id),
             definition: None,
             record: None,
@@ -172,7 +230,12 @@ impl Network {
         subnet::choose_named(&all).ok_or(Error::NoFreeSubnet)
     }
 
-    /// The addresses of the bridge, while it is there.
+    /// What it is.
+    pub fn host(&self) -> Host {
+        self.home.host
+    }
+
+    /// The addresses of the network, while a sandbox is on it.
     pub fn subnet(&self) -> Result<Option<Subnet>, Error> {
         Ok(State::load(&self.dir)?.map(|state| state.subnet))
     }
@@ -201,23 +264,16 @@ impl Network {
     pub fn serve_names(
         &self,
         domain: &str,
-        launch: impl FnOnce(&Launch<'_>) -> Result<Pid, Box<dyn StdError + Send + Sync>>,
+        launch: impl FnOnce(&Launch<'_>) -> net::Launched,
     ) -> Result<(), Error> {
         let _lock = Lock::take(&self.dir)?;
         let state = State::load(&self.dir)?.ok_or(Error::Gone)?;
-        let wanted = dns::Wanted {
-            domain: domain.to_owned(),
-            subnet: state.subnet,
-            gateway: state.gateway(),
-            resolvers: match state.internal {
-                true => Vec::new(),
-                false => resolv_conf::resolvers(),
-            },
-        };
-        Ok(dns::ensure(&self.dir, &self.bridge, &wanted, launch)?)
+        let bridge = &self.bridge;
+        let wanted = wanted(domain, &state, net::Part::Names { bridge });
+        Ok(net::ensure(&self.dir, &wanted, launch)?)
     }
 
-    /// Removes what dead sandboxes have left, and the bridge with the firewall's table if no sandbox is left.
+    /// Removes what dead sandboxes have left, and what makes the network if no sandbox is left.
     pub fn sweep(&self) -> Result<(), Error> {
         if !self.is_remembered()? {
             return Ok(());
@@ -265,7 +321,7 @@ impl Network {
         if leases.count()? > 0 {
             return Ok(false);
         }
-        bridge::remove(&interfaces, self, &lock)?;
+        self.take_down(&interfaces, &lock)?;
         hide()?;
         std::fs::remove_dir_all(&self.dir).map_err(Error::file(&self.dir))?;
         Ok(true)
@@ -296,8 +352,12 @@ impl Network {
         Ok(())
     }
 
-    /// Removes what a lease's sandbox had on the host: its interface, its rules, what led to its ports.
+    /// Removes what a lease's sandbox had on the host: its interface, its rules, what led to its ports. A socket to a
+    /// hull-net ends with its sandbox.
     fn port_gone(&self, interfaces: &Interfaces, lease: &lease::Held) -> Result<(), Error> {
+        if self.home.host == Host::Switch {
+            return Ok(());
+        }
         let memory = Memory::new(&self.dir);
         let ports = memory.load(lease.address())?;
         let removal = published::removal(&self.bridge, lease.address(), &ports);
@@ -312,9 +372,38 @@ impl Network {
         lock: &Lock,
     ) -> Result<(), Error> {
         match leases.count()? {
-            0 => bridge::remove(interfaces, self, lock),
+            0 => self.take_down(interfaces, lock),
             _ => Ok(()),
         }
+    }
+
+    /// What makes it a network, made where it is missing.
+    fn set_up(&self, interfaces: &Interfaces, lock: &Lock) -> Result<State, Error> {
+        match self.home.host {
+            Host::Bridge => bridge::ensure(interfaces, self, lock),
+            Host::Switch => switch::ensure(self, lock),
+        }
+    }
+
+    fn take_down(&self, interfaces: &Interfaces, lock: &Lock) -> Result<(), Error> {
+        match self.home.host {
+            Host::Bridge => bridge::remove(interfaces, self, lock),
+            Host::Switch => switch::remove(self, lock),
+        }
+    }
+}
+
+/// What a network's hull-net is to know.
+fn wanted<'a>(domain: &str, state: &State, part: net::Part<'a>) -> net::Wanted<'a> {
+    net::Wanted {
+        domain: domain.to_owned(),
+        subnet: state.subnet,
+        gateway: state.gateway(),
+        resolvers: match state.internal {
+            true => Vec::new(),
+            false => resolv_conf::resolvers(),
+        },
+        part,
     }
 }
 

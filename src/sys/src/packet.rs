@@ -5,13 +5,15 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
-    sendmsg, socketpair,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    bind, connect, recvmsg, sendmsg, socket_with, socketpair,
 };
 
 /// The most descriptors of one packet: the kernel's own limit (SCM_MAX_FD).
@@ -57,6 +59,45 @@ pub enum Error {
 /// A connected pair of packet sockets, both close-on-exec.
 pub fn pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+/// A socket that listens as `name` in a folder, in the place of an earlier one, close-on-exec.
+pub fn listen_in(folder: &Path, name: &str, backlog: i32) -> std::io::Result<OwnedFd> {
+    match std::fs::remove_file(folder.join(name)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let (_folder, address) = in_folder(folder, name)?;
+    let socket = unconnected()?;
+    bind(&socket, &address)?;
+    rustix::net::listen(&socket, backlog)?;
+    Ok(socket)
+}
+
+/// A connection to the socket that listens as `name` in a folder, close-on-exec.
+pub fn connect_in(folder: &Path, name: &str) -> std::io::Result<OwnedFd> {
+    let (_folder, address) = in_folder(folder, name)?;
+    let socket = unconnected()?;
+    connect(&socket, &address)?;
+    Ok(socket)
+}
+
+/// A socket's path has at most 107 bytes: the folder is named by its descriptor.
+fn in_folder(folder: &Path, name: &str) -> std::io::Result<(OwnedFd, SocketAddrUnix)> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+    let path = format!("/proc/self/fd/{}/{name}", folder.as_raw_fd());
+    let address = SocketAddrUnix::new(path)?;
+    Ok((folder, address))
+}
+
+fn unconnected() -> std::io::Result<OwnedFd> {
+    Ok(socket_with(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
         SocketFlags::CLOEXEC,

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use protocol::vmm::{DiskConfig, DiskExtent, End, NetConfig, ToVmm};
+use protocol::vmm::{DiskConfig, DiskExtent, End, NetConfig, ToVmm, Wire};
 
 #[path = "fixture/attack.rs"]
 mod attack;
@@ -91,10 +91,10 @@ fn survives(what: &str, code: &Code, vcpus: u8) -> Outcome {
         });
         let tap = plan.pass(tap);
         plan.config.nets.push(NetConfig {
-            tap,
+            descriptor: tap,
+            wire: Wire::Plain,
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
-            offload: false,
         });
     });
     let (id, socket) = (vm.id(), vm.socket().unwrap());

@@ -13,7 +13,7 @@ use crate::virtio::Device;
 use crate::virtio::block::{Block, BlockConfig, Extent};
 use crate::virtio::console::Console;
 use crate::virtio::fs::{Fs, FsConfig, MAX_MESSAGE_LEN};
-use crate::virtio::net::{Net, NetConfig};
+use crate::virtio::net::{Net, NetConfig, Wire};
 use crate::virtio::rng::Rng;
 use crate::virtio::testing::{Buffer, PATIENCE};
 use crate::virtio::vsock::Vsock;
@@ -142,10 +142,10 @@ fn net() -> (Box<dyn Device>, Subject) {
     tap.set_nonblocking(true).unwrap();
     wire.set_read_timeout(Some(PATIENCE)).unwrap();
     let net = Net::new(NetConfig {
-        tap: tap.into(),
+        descriptor: tap.into(),
+        wire: Wire::Plain,
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
-        offload: false,
     });
     let subject = Subject {
         name: "net",

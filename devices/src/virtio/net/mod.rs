@@ -1,7 +1,8 @@
-//! The network device (virtio 1.2, section 5.1): a guest's interface on a tap.
+//! The network device (virtio 1.2, section 5.1): a guest's interface on a tap, or on a socket to a hull-net.
 //!
-//! Packets move between the tap and guest memory without a copy in between; with `offload`, checksums and segmentation
-//! are left to the side that can do them best, both ways. When the guest has no receive buffers, packets stay in the tap.
+//! Packets move between the wire and guest memory without a copy in between; but for a plain wire, checksums and
+//! segmentation are left to the side that can do them best, both ways. When the guest has no receive buffers, packets
+//! stay in the wire.
 //! A packet that is too short or too long to be one is dropped.
 //! The saved state of a device is its queues: a packet in flight is lost, as on a wire.
 //! Deliberately absent: the control queue, several queue pairs, UDP segmentation.
@@ -31,7 +32,7 @@ const QUEUE_SIZES: [u16; 2] = [256; 2];
 /// The least MTU of IPv4 (RFC 791), and the least that the specification allows (5.1.4.1).
 const MIN_MTU: u16 = 68;
 
-/// Feature bits that `offload` adds.
+/// Feature bits of every wire that is not plain.
 const OFFLOADS: u64 = feature::CSUM
     | feature::GUEST_CSUM
     | feature::GUEST_TSO4
@@ -39,17 +40,31 @@ const OFFLOADS: u64 = feature::CSUM
     | feature::HOST_TSO4
     | feature::HOST_TSO6;
 
+/// What a guest has to take for [`Wire::Switch`].
+const NEEDED: u64 = feature::GUEST_CSUM | feature::GUEST_TSO4;
+
+/// What is at the other end of a device's descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// What takes and gives whole packets with checksums.
+    Plain,
+    /// A tap, whose offloads are set to what the driver accepts.
+    Tap,
+    /// What takes all offloads, and gives packets that need them: a driver without them is refused.
+    Switch,
+}
+
 /// A network device to make.
 #[derive(Debug)]
 pub struct NetConfig {
-    /// A tap with a vnet header of 12 bytes, non-blocking.
-    pub tap: OwnedFd,
+    /// Its packets, one a call, each with a vnet header of 12 bytes, non-blocking.
+    pub descriptor: OwnedFd,
+    /// What that leads to.
+    pub wire: Wire,
     /// The guest's MAC address.
     pub mac: [u8; 6],
     /// Largest packet, in bytes.
     pub mtu: u16,
-    /// Offer checksum and segmentation offload; the tap is set to what the driver accepts.
-    pub offload: bool,
 }
 
 /// Why a network device cannot be made.
@@ -62,32 +77,32 @@ pub enum Error {
 
 /// The network device.
 pub struct Net {
-    tap: Arc<OwnedFd>,
+    descriptor: Arc<OwnedFd>,
+    wire: Wire,
     mac: [u8; 6],
     mtu: u16,
-    offload: bool,
-    /// A failure of the tap was logged: the guest can reset the device as often as it likes.
+    /// A failure of the wire was logged: the guest can reset the device as often as it likes.
     failure_logged: Arc<AtomicBool>,
     running: Option<Scheduled<Worker>>,
 }
 
 impl Net {
-    /// A device on this tap.
+    /// A device on this wire.
     pub fn new(config: NetConfig) -> Result<Self, Error> {
         let NetConfig {
-            tap,
+            descriptor,
+            wire,
             mac,
             mtu,
-            offload,
         } = config;
         if mtu < MIN_MTU {
             return Err(Error::Mtu(mtu));
         }
         Ok(Self {
-            tap: Arc::new(tap),
+            descriptor: Arc::new(descriptor),
+            wire,
             mac,
             mtu,
-            offload,
             failure_logged: Arc::default(),
             running: None,
         })
@@ -101,7 +116,10 @@ impl Device for Net {
 
     fn features(&self) -> u64 {
         let always = feature::MAC | feature::MTU | feature::STATUS | feature::MRG_RXBUF;
-        always | if self.offload { OFFLOADS } else { 0 }
+        match self.wire {
+            Wire::Plain => always,
+            Wire::Tap | Wire::Switch => always | OFFLOADS,
+        }
     }
 
     fn queue_max_sizes(&self) -> &[u16] {
@@ -130,11 +148,15 @@ impl Device for Net {
                 queues.len()
             )
         });
-        if self.offload {
-            sys::tap::set_offload(&*self.tap, accepted(features)).map_err(StartError::Offload)?;
+        match self.wire {
+            Wire::Plain => {}
+            Wire::Tap => sys::tap::set_offload(&*self.descriptor, accepted(features))
+                .map_err(StartError::Offload)?,
+            Wire::Switch if features & NEEDED == NEEDED => {}
+            Wire::Switch => return Err(StartError::NoOffload),
         }
         let worker = Worker {
-            tap: self.tap.clone(),
+            wire: self.descriptor.clone(),
             memory,
             rx: Ring::new(RX, rx, Shape::Writable, &interrupt),
             tx: Ring::new(TX, tx, Shape::Readable, &interrupt),

@@ -1,6 +1,6 @@
-//! From the tap to the guest: each packet straight into receive buffers, as many as it takes.
+//! From the wire to the guest: each packet straight into receive buffers, as many as it takes.
 //!
-//! A packet's length is known only when it has been read, and a tap cuts off what does not fit. So the last piece of
+//! A packet's length is known only when it has been read, and a wire cuts off what does not fit. So the last piece of
 //! each read is a buffer of our own behind the guest's: what lands there is copied on into further receive buffers. Their
 //! number is guessed from the packets before, so that under load nothing lands there.
 
@@ -17,14 +17,14 @@ use crate::virtio::ring::{Chain, Ring};
 pub(super) enum Delivered {
     /// A packet went to the guest, or was dropped because it can never fit its buffers.
     Packet,
-    /// The tap has no packet.
+    /// The wire has no packet.
     NothingToRead,
     /// The guest has too few receive buffers; this many were looked at.
     NoBuffers {
         /// Less than the queue is long.
         seen: u16,
     },
-    /// The tap failed.
+    /// The wire failed.
     Failed(io::ErrorKind),
 }
 
@@ -62,10 +62,10 @@ impl Receiver {
         }
     }
 
-    /// Moves one packet from the tap to the guest.
+    /// Moves one packet from the wire to the guest.
     pub(super) fn deliver(
         &mut self,
-        tap: BorrowedFd<'_>,
+        wire: BorrowedFd<'_>,
         rx: &mut Ring,
         memory: &GuestMemoryMmap,
     ) -> Delivered {
@@ -78,7 +78,7 @@ impl Receiver {
         }
         let delivered = match self.held.take() {
             Some(packet) => self.deliver_held(packet, &mut taken, rx, memory),
-            None => self.deliver_read(tap, &mut taken, rx, memory),
+            None => self.deliver_read(wire, &mut taken, rx, memory),
         };
         // What was not given back remains for the next packet.
         rx.unpop(taken.chains.len() as u16);
@@ -102,13 +102,13 @@ impl Receiver {
 
     fn deliver_read<'m>(
         &mut self,
-        tap: BorrowedFd<'_>,
+        wire: BorrowedFd<'_>,
         taken: &mut Taken<'m>,
         rx: &mut Ring,
         memory: &'m GuestMemoryMmap,
     ) -> Delivered {
         let room = taken.run.len();
-        let len = match read(tap, &taken.run, &mut self.overflow) {
+        let len = match read(wire, &taken.run, &mut self.overflow) {
             Ok(len) if len < header::LEN => return Delivered::NothingToRead,
             Ok(len) => len,
             Err(error) => {
@@ -195,12 +195,12 @@ impl Taken<'_> {
 }
 
 /// Reads a packet into `room` and what does not fit into `overflow`. Returns its length.
-fn read(tap: BorrowedFd<'_>, room: &Segments<'_>, overflow: &mut [u8]) -> io::Result<usize> {
+fn read(wire: BorrowedFd<'_>, room: &Segments<'_>, overflow: &mut [u8]) -> io::Result<usize> {
     let mut run = room.prefix(room.len());
     run.push(VolatileSlice::from(overflow))
         .expect("one piece was left");
     loop {
-        match run.read_from(tap) {
+        match run.read_from(wire) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other,
         }

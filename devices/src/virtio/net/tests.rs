@@ -16,10 +16,10 @@ fn wired(mtu: u16) -> (Net, UnixDatagram) {
     tap.set_nonblocking(true).unwrap();
     wire.set_read_timeout(Some(PATIENCE)).unwrap();
     let config = NetConfig {
-        tap: tap.into(),
+        descriptor: tap.into(),
+        wire: Wire::Plain,
         mac: MAC,
         mtu,
-        offload: false,
     };
     (Net::new(config).unwrap(), wire)
 }
@@ -228,12 +228,11 @@ fn saved_queues_are_finished_by_a_rebuilt_device() {
     let second = driver.readable(&packet(100, 3));
     driver.queues[TX].add(&[second]);
     wire.send(&packet(140, 4)).unwrap();
-    let tap = driver.device.tap.try_clone().unwrap();
     driver.device = Net::new(NetConfig {
-        tap,
+        descriptor: driver.device.descriptor.try_clone().unwrap(),
+        wire: Wire::Plain,
         mac: MAC,
         mtu: 1500,
-        offload: false,
     })
     .unwrap();
     driver.start(&queues);
@@ -257,10 +256,10 @@ fn the_configuration_says_what_was_asked_for() {
     );
     let (tap, _wire) = UnixDatagram::pair().unwrap();
     let small = NetConfig {
-        tap: tap.into(),
+        descriptor: tap.into(),
+        wire: Wire::Tap,
         mac: MAC,
         mtu: 67,
-        offload: true,
     };
     assert!(matches!(Net::new(small), Err(Error::Mtu(67))));
 }
@@ -283,10 +282,10 @@ fn a_real_tap_takes_and_gives_packets_with_offloads() {
     let name = format!("hulltest{}", std::process::id());
     let tap = sys::tap::create(&name[..name.len().min(15)]).unwrap();
     let net = Net::new(NetConfig {
-        tap,
+        descriptor: tap,
+        wire: Wire::Tap,
         mac: MAC,
         mtu: 1500,
-        offload: true,
     })
     .unwrap();
     assert_eq!(net.features() & OFFLOADS, OFFLOADS);

@@ -18,21 +18,21 @@ const BUDGET: usize = 64;
 
 /// Tokens of the main loop.
 const KICK: u32 = 0;
-const TAP: u32 = 1;
+const WIRE: u32 = 1;
 
 pub(super) struct Worker {
-    pub(super) tap: Arc<OwnedFd>,
+    pub(super) wire: Arc<OwnedFd>,
     pub(super) memory: Memory,
     pub(super) rx: Ring,
     pub(super) tx: Ring,
     pub(super) receiver: Receiver,
-    /// The tap may have packets (edge-triggered).
+    /// The wire may have packets (edge-triggered).
     pub(super) readable: bool,
-    /// The tap takes packets.
+    /// The wire takes packets.
     pub(super) writable: bool,
-    /// The guest has no receive buffers: packets stay in the tap, which is not watched.
+    /// The guest has no receive buffers: packets stay in the wire, which is not watched.
     pub(super) starved: bool,
-    /// A failure of the tap was logged, now or before another start.
+    /// A failure of the wire was logged, now or before another start.
     pub(super) failure_logged: Arc<AtomicBool>,
 }
 
@@ -40,7 +40,7 @@ impl MutEventSubscriber for Worker {
     fn init(&mut self, ops: &mut EventOps) {
         let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
         let rings = [&self.rx, &self.tx].map(|ring| Events::with_data(&*ring.kick, KICK, edge));
-        for events in rings.into_iter().chain([self.tap_events()]) {
+        for events in rings.into_iter().chain([self.wire_events()]) {
             if let Err(error) = ops.add(events) {
                 // For want of kernel memory only. The device stays silent; the VM goes on.
                 tracing::warn!(%error, "the main loop cannot watch a network device");
@@ -51,7 +51,7 @@ impl MutEventSubscriber for Worker {
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps) {
-        if events.data() == TAP {
+        if events.data() == WIRE {
             let failed = EventSet::ERROR | EventSet::HANG_UP;
             self.readable |= events.event_set().intersects(EventSet::IN | failed);
             self.writable |= events.event_set().intersects(EventSet::OUT | failed);
@@ -90,7 +90,7 @@ impl Worker {
             };
             // What cannot be a packet is dropped here; what the kernel refuses, it drops itself.
             if (MIN_PACKET..=MAX_PACKET).contains(&readable.len()) {
-                match readable.write_to(self.tap.as_fd()) {
+                match readable.write_to(self.wire.as_fd()) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.tx.unpop(1);
                         self.writable = false;
@@ -108,7 +108,7 @@ impl Worker {
         true
     }
 
-    /// Delivers what the tap has. `true` if there is more than one turn delivers.
+    /// Delivers what the wire has. `true` if there is more than one turn delivers.
     fn receive(&mut self, memory: &GuestMemoryMmap, ops: &mut EventOps) -> bool {
         self.rx.disable_kicks(memory);
         for _ in 0..BUDGET {
@@ -117,7 +117,7 @@ impl Worker {
             }
             match self
                 .receiver
-                .deliver(self.tap.as_fd(), &mut self.rx, memory)
+                .deliver(self.wire.as_fd(), &mut self.rx, memory)
             {
                 Delivered::Packet => {}
                 Delivered::NothingToRead => {
@@ -134,7 +134,7 @@ impl Worker {
                 }
                 Delivered::Failed(kind) => {
                     if !self.failure_logged.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(?kind, "a tap failed; later failures are not logged");
+                        tracing::warn!(?kind, "a wire failed; later failures are not logged");
                     }
                     self.readable = false;
                     return false;
@@ -144,21 +144,21 @@ impl Worker {
         true
     }
 
-    /// Stops and resumes listening to the tap. Resuming finds out at once whether it has packets.
+    /// Stops and resumes listening to the wire. Resuming finds out at once whether it has packets.
     fn set_starved(&mut self, starved: bool, ops: &EventOps) {
         if std::mem::replace(&mut self.starved, starved) != starved
-            && let Err(error) = ops.modify(self.tap_events())
+            && let Err(error) = ops.modify(self.wire_events())
         {
-            tracing::warn!(%error, "the main loop cannot watch a tap");
+            tracing::warn!(%error, "the main loop cannot watch a wire");
         }
     }
 
-    fn tap_events(&self) -> Events {
+    fn wire_events(&self) -> Events {
         let direction = if self.starved {
             EventSet::OUT
         } else {
             EventSet::OUT | EventSet::IN
         };
-        Events::with_data(&*self.tap, TAP, direction | EventSet::EDGE_TRIGGERED)
+        Events::with_data(&*self.wire, WIRE, direction | EventSet::EDGE_TRIGGERED)
     }
 }

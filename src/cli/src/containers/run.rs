@@ -280,7 +280,6 @@ fn make(engine: &Engine, request: CreateRequest) -> anyhow::Result<String> {
             (Some(sandbox), config)
         }
     };
-    say_default_network(engine, &options);
     engine.create(engine::NewContainer {
         config,
         sandbox,
@@ -290,26 +289,6 @@ fn make(engine: &Engine, request: CreateRequest) -> anyhow::Result<String> {
         write_cid(&path, &id)?;
     }
     Ok(id)
-}
-
-/// An ordinary user's containers have no network by default: said at the first one.
-fn say_default_network(engine: &Engine, options: &Options) {
-    let is_root = rustix::process::geteuid().is_root();
-    if is_root || options.network.is_some() {
-        return;
-    }
-    let marker = engine.root().join("said-no-network");
-    let made = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&marker);
-    match made {
-        Ok(_) => say(
-            "containers of ordinary users have no network yet (--network none); --network bridge needs root. \
-             This is said once.",
-        ),
-        Err(error) => tracing::debug!(%error, "already said, or the mark cannot be made"),
-    }
 }
 
 /// A container that could not be started and is to be removed at its end is removed now.

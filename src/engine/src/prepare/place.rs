@@ -3,7 +3,7 @@
 use image::Image;
 use protocol::record::{self, DEFAULT_NETWORK, Endpoint, Port, Publish, Transport};
 
-use super::{Error, or_default};
+use super::Error;
 use crate::options::{Network, Options, Place};
 
 /// The sandbox's place on its network, `None` if it has none. `network` is the record of one of the user's.
@@ -12,8 +12,7 @@ pub(super) fn endpoint(
     network: Option<&record::Network>,
     place: &Place,
 ) -> Result<Option<Endpoint>, Error> {
-    let is_root = rustix::process::geteuid().is_root();
-    match or_default(choice.cloned(), is_root) {
+    match choice.unwrap_or(&Network::Bridge) {
         Network::None => {
             let of_networks = [
                 (!place.publish.is_empty(), "--publish"),
@@ -26,11 +25,10 @@ pub(super) fn endpoint(
                 None => Ok(None),
             }
         }
-        _ if !is_root => Err(Error::NeedsRoot("--network other than none")),
         Network::Bridge => on_default(place).map(Some),
         Network::Named(name) => match network {
             Some(network) => on_named(network, place).map(Some),
-            None => Err(Error::NoNetwork(name)),
+            None => Err(Error::NoNetwork(name.clone())),
         },
     }
 }

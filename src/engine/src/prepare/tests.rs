@@ -91,7 +91,7 @@ impl Fixture {
     }
 }
 
-/// The bridge needs root, which tests do not.
+/// Most tests are about something else.
 fn without_network(options: Options) -> Options {
     Options {
         network: Some(Network::None),
@@ -101,17 +101,6 @@ fn without_network(options: Options) -> Options {
 
 fn asked_of(config: &ContainerConfig) -> Asked {
     serde_json::from_str(config.asked.get()).unwrap()
-}
-
-#[test]
-fn the_default_network_depends_on_the_user() {
-    assert_eq!(network(&Options::default(), true), Network::Bridge);
-    assert_eq!(network(&Options::default(), false), Network::None);
-    let none = Options {
-        network: Some(Network::None),
-        ..Options::default()
-    };
-    assert_eq!(network(&none, true), Network::None);
 }
 
 #[test]

@@ -17,12 +17,12 @@ use std::path::Path;
 use std::process::Command;
 
 use monitor::{jail, resolver};
-use network::{Claim, Network};
+use network::{Claim, Home, Network};
 use protocol::record::{self, JAIL_VARIABLE, JailPolicy};
 use protocol::subnet::Subnet;
 use protocol::vmm::{
     Boot, CONTROL_FD, Descriptor, DiskConfig, DiskExtent, FromVmm, Kernel, MAX_PACKET_LEN,
-    NetConfig, ToVmm, VmConfig, VsockConfig, WORDS_FD,
+    NetConfig, ToVmm, VmConfig, VsockConfig, WORDS_FD, Wire,
 };
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::process::{WaitOptions, waitpid};
@@ -82,7 +82,7 @@ fn names(folder: &str, subnet: &str, id: &str, program: &str) -> Result<(), Fail
     };
     let record = folder.join("record");
     std::fs::write(&record, "")?;
-    let network = Network::named(folder, &definition, &record);
+    let network = Network::named(&Home::bridges(folder), &definition, &record);
     let attachment = network.attach(id, &Claim::default())?;
     match resolver::ensure(&network, &definition.name, Some(Path::new(program))) {
         Ok(()) => println!("bridge {}", network.bridge()),
@@ -165,10 +165,10 @@ fn first_run(
     let nets = if rustix::process::geteuid().is_root() {
         let tap = sys::tap::create("hull-start")?;
         vec![NetConfig {
-            tap: pass(tap),
+            descriptor: pass(tap),
+            wire: Wire::Plain,
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
-            offload: false,
         }]
     } else {
         Vec::new()

@@ -15,6 +15,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use network::Host;
 use protocol::monitor::Began;
 use protocol::record::{LayerFile, SandboxConfig, Vm};
 use protocol::timeline::Nanos;
@@ -24,7 +25,7 @@ use sys::signalfd::SignalFd;
 
 use super::{Claim, Error as FolderError, claim, make_useless, open, remove};
 use crate::console::Console;
-use crate::devices::{self, Begin, Own, SavedVm, Tap};
+use crate::devices::{self, Begin, NetworkEnd, Own, SavedVm};
 use crate::vmm::{self, Vmm};
 use crate::{chain, wait_for};
 
@@ -249,8 +250,8 @@ fn save(
 ) -> Result<(), Error> {
     let mut vmm = Vmm::spawn(&config.id, vm, false)?;
     let (mut console, console_end) = Console::new()?;
-    let tap = match config.network {
-        Some(_) => Some(Tap::unattached(&config.id)?),
+    let network = match config.network {
+        Some(_) => Some(NetworkEnd::unattached(&config.id, Host::of_this_user())?),
         None => None,
     };
     vmm.start(
@@ -262,7 +263,7 @@ fn save(
             keeps_disk: false,
             writes_shares: false,
             console: console_end,
-            tap,
+            network,
         },
     )?;
     loop {

@@ -59,6 +59,7 @@ struct Ready {
     client: bool,
     machine: bool,
     shares: bool,
+    network: bool,
 }
 
 impl Life {
@@ -89,7 +90,10 @@ impl Life {
                 if ready.shares {
                     host.shares_ended();
                 }
-                host.renew_leases();
+                if ready.network {
+                    host.network_ended();
+                }
+                host.renew();
             }
             if ready.machine {
                 self.machine_ended();
@@ -137,8 +141,12 @@ impl Life {
             PollFd::new(&warden.listener, PollFlags::IN),
         ];
         let host = self.host.as_ref();
-        let ends = [HostSide::end_descriptor, HostSide::shares_descriptor];
-        let [machine, shares] = ends.map(|end| {
+        let ends = [
+            HostSide::end_descriptor,
+            HostSide::shares_descriptor,
+            HostSide::network_descriptor,
+        ];
+        let [machine, shares, network] = ends.map(|end| {
             let fd = end(host?)?;
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             Some(fds.len() - 1)
@@ -157,6 +165,7 @@ impl Life {
             client: ready(3),
             machine: machine.is_some_and(ready),
             shares: shares.is_some_and(ready),
+            network: network.is_some_and(ready),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use network::Home;
 use protocol::record;
 
 use super::ports::{Container, ask};
@@ -38,7 +39,11 @@ impl Named {
     }
 
     fn on(&self, host: &Host) -> Network {
-        Network::named(host.dir.path(), &self.definition, &self.record)
+        Network::named(
+            &Home::bridges(host.dir.path()),
+            &self.definition,
+            &self.record,
+        )
     }
 }
 

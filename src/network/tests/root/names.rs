@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use network::{Claim, Error, Launch};
+use network::{Claim, Error, Launch, Service};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use sys::spawn::Inherit;
 
@@ -110,13 +110,16 @@ fn a_server_gets_sockets_of_the_bridge_and_the_leases_to_read() {
     let gateway = attachment.interface.gateway.unwrap();
     host.network()
         .serve_names("backend", |launch| {
+            let Service::Names(dns) = &launch.service else {
+                panic!("a bridge has names alone: {:?}", launch.service);
+            };
             let of = |number: protocol::net::Descriptor| launch.descriptors[number.0 as usize];
-            for socket in [of(launch.dns.datagrams), of(launch.dns.listener)] {
+            for socket in [of(dns.datagrams), of(dns.listener)] {
                 let name = rustix::net::getsockname(socket)?;
                 assert_eq!(SocketAddr::try_from(name)?, (gateway, 53).into());
             }
-            assert!(!launch.dns.resolvers.is_empty());
-            let leases = of(launch.dns.leases);
+            assert!(!dns.names.resolvers.is_empty());
+            let leases = of(dns.names.leases);
             let address = attachment.interface.address.to_string();
             let open =
                 |name: &str, flags| rustix::fs::openat(leases, name, flags, rustix::fs::Mode::RUSR);

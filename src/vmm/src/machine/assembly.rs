@@ -191,15 +191,16 @@ fn block_device(config: &DiskConfig, descriptors: &mut Descriptors) -> Result<Bl
 }
 
 fn net_device(config: &NetConfig, descriptors: &mut Descriptors) -> Result<Net, Error> {
-    let tap = descriptors.take(config.tap)?;
-    let NetConfig {
-        mac, mtu, offload, ..
-    } = *config;
+    let NetConfig { mac, mtu, .. } = *config;
     Ok(Net::new(net::NetConfig {
-        tap,
+        descriptor: descriptors.take(config.descriptor)?,
+        wire: match config.wire {
+            protocol::vmm::Wire::Plain => net::Wire::Plain,
+            protocol::vmm::Wire::Tap => net::Wire::Tap,
+            protocol::vmm::Wire::Switch => net::Wire::Switch,
+        },
         mac,
         mtu,
-        offload,
     })?)
 }
 

@@ -1,13 +1,18 @@
 //! The container's network, held by the monitor for as long as it lives.
 
 use std::io;
-use std::path::Path;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use network::{Claim, Lease, Network, STATE_DIR};
+use network::{Claim, Home, Host, Lease, Network};
 use protocol::agent::Interface;
-use protocol::record::{self, DEFAULT_NETWORK, Endpoint, Published, SandboxConfig, SandboxKind};
+use protocol::record::{
+    self, DEFAULT_NETWORK, Endpoint, JailPolicy, Machine, Published, SandboxConfig, SandboxKind,
+};
+use protocol::vmm::Wire;
 
-use crate::devices::Tap;
+use crate::devices::NetworkEnd;
 use crate::resolver;
 use crate::warden::members::{self, Members};
 
@@ -24,32 +29,47 @@ pub(crate) enum Error {
     Record(#[from] members::Error),
 }
 
-/// A container's place on the bridge. Dropped, it is given back.
+/// A container's place on its network. Dropped, it is given back.
 #[derive(Debug)]
 pub(crate) struct Attached {
-    tap: Option<Tap>,
+    end: Option<NetworkEnd>,
     interface: Interface,
     /// `None` in the speaker, whose it is not.
     lease: Option<Lease>,
+    /// How its network's hull-net is started.
+    net: Option<PathBuf>,
+    policy: JailPolicy,
+    /// When it joined a hull-net that has ended, if it has not joined another.
+    expelled: Option<Instant>,
+    joined: Instant,
 }
+
+/// The least time between two hull-nets of a network. One that a guest can end is not started without pause.
+const REJOIN_PAUSE: Duration = Duration::from_secs(1);
 
 impl Attached {
     /// Attaches a VM.
     pub(crate) fn new(config: &SandboxConfig, endpoint: &Endpoint) -> Result<Attached, Error> {
         let names = names(config, endpoint)?;
         let network = network_of(config, endpoint)?;
-        let attachment = network.attach(&config.id, &claim(endpoint, &names))?;
-        let lease = served(config, endpoint, &network, attachment.lease)?;
-        let interface = interface(attachment.interface);
-        let tap = Tap {
-            tap: attachment.tap,
-            offload: attachment.offload,
+        let claim = claim(endpoint, &names);
+        let (descriptor, wire, interface, lease) = match network.host() {
+            Host::Bridge => {
+                let attachment = network.attach(&config.id, &claim)?;
+                let lease = served(config, endpoint, &network, attachment.lease)?;
+                (attachment.tap, Wire::Tap, attachment.interface, lease)
+            }
+            Host::Switch => {
+                let (net, domain) = (config.net.as_deref(), &endpoint.network);
+                let attachment = network.join_switch(&config.id, &claim, domain, |launch| {
+                    Ok(resolver::start(net, policy(config), launch)?)
+                })?;
+                let wire = attachment.wire;
+                (wire, Wire::Switch, attachment.interface, attachment.lease)
+            }
         };
-        Ok(Attached {
-            tap: Some(tap),
-            interface,
-            lease: Some(lease),
-        })
+        let end = Some(NetworkEnd { descriptor, wire });
+        Ok(Attached::of(config, end, interface, lease))
     }
 
     /// Attaches a container on the host.
@@ -61,21 +81,73 @@ impl Attached {
         let network = network_of(config, endpoint)?;
         let attachment = network.attach_native(&config.id, &claim(endpoint, &names))?;
         let lease = served(config, endpoint, &network, attachment.lease)?;
-        Ok(Attached {
-            tap: None,
-            interface: interface(attachment.interface),
+        Ok(Attached::of(config, None, attachment.interface, lease))
+    }
+
+    fn of(
+        config: &SandboxConfig,
+        end: Option<NetworkEnd>,
+        interface: network::Interface,
+        lease: Lease,
+    ) -> Attached {
+        Attached {
+            end,
+            interface: self::interface(interface),
             lease: Some(lease),
-        })
+            net: config.net.clone(),
+            policy: policy(config),
+            expelled: None,
+            joined: Instant::now(),
+        }
     }
 
-    /// A copy of the device, for the VM.
-    pub(crate) fn tap(&self) -> io::Result<Option<Tap>> {
-        self.tap.as_ref().map(Tap::try_clone).transpose()
+    /// To be polled for the end of its network's hull-net, where that is one.
+    pub(crate) fn membership(&self) -> Option<BorrowedFd<'_>> {
+        self.lease.as_ref().and_then(Lease::membership)
     }
 
-    /// The VM has the device: it goes when the VM does.
-    pub(crate) fn release_tap(&mut self) {
-        self.tap = None;
+    /// hull-net has ended: it joins another when that is due (lifecycle H32).
+    pub(crate) fn expelled(&mut self) {
+        if let Some(lease) = &mut self.lease {
+            tracing::warn!("the network's hull-net has ended; connections through it are lost");
+            lease.expelled();
+            self.expelled = Some(self.joined);
+        }
+    }
+
+    /// How long until [`Attached::join_again`] has something to do, if it ever has.
+    pub(crate) fn next_join(&self) -> Option<Duration> {
+        let due = self.expelled? + REJOIN_PAUSE;
+        Some(due.saturating_duration_since(Instant::now()))
+    }
+
+    /// When it is due, joins another hull-net. This process has one thread only.
+    pub(crate) fn join_again(&mut self) {
+        if self.next_join() != Some(Duration::ZERO) {
+            return;
+        }
+        let Some(lease) = &mut self.lease else {
+            return;
+        };
+        self.joined = Instant::now();
+        let (net, policy) = (self.net.as_deref(), self.policy);
+        match lease.join_again(|launch| Ok(resolver::start(net, policy, launch)?)) {
+            Ok(()) => self.expelled = None,
+            Err(error) => {
+                tracing::warn!(error = %protocol::chain(&error), "there is no network yet; tried again");
+                self.expelled = Some(self.joined);
+            }
+        }
+    }
+
+    /// A copy of the host's end, for the VM.
+    pub(crate) fn end(&self) -> io::Result<Option<NetworkEnd>> {
+        self.end.as_ref().map(NetworkEnd::try_clone).transpose()
+    }
+
+    /// The VM has the end: it goes when the VM does.
+    pub(crate) fn release_end(&mut self) {
+        self.end = None;
     }
 
     /// What the container's side is.
@@ -96,7 +168,7 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        self.tap = None;
+        self.end = None;
         if let Some(lease) = self.lease.take()
             && let Err(error) = lease.release()
         {
@@ -125,18 +197,26 @@ fn served(
     }
 }
 
+/// How much of hull-net's jail may be missing: as of hull-vmm's.
+fn policy(config: &SandboxConfig) -> JailPolicy {
+    match &config.machine {
+        Machine::Vm(vm) => vm.jail,
+        Machine::Native { .. } => JailPolicy::Full,
+    }
+}
+
 /// The host's part of the network that a sandbox is to be on.
 fn network_of(config: &SandboxConfig, endpoint: &Endpoint) -> Result<Network, Error> {
-    let state = Path::new(STATE_DIR);
+    let home = Home::of(&config.root);
     if endpoint.network == DEFAULT_NETWORK {
-        return Ok(Network::new(state));
+        return Ok(Network::new(&home));
     }
     let folder = config.root.join("networks").join(&endpoint.network);
     let path = folder.join(record::CONFIG);
     let definition: Option<record::Network> = members::read(&path)?;
     let definition = definition.ok_or_else(|| network::Error::Removed(endpoint.network.clone()))?;
     members::check_version(&path, definition.version)?;
-    Ok(Network::named(state, &definition, &path))
+    Ok(Network::named(&home, &definition, &path))
 }
 
 fn claim<'a>(endpoint: &'a Endpoint, names: &'a [String]) -> Claim<'a> {

@@ -1,18 +1,20 @@
-//! The process that answers a network's names: hull-net, one for each network.
+//! The process of a network: hull-net. Of a bridge it answers the names; of an ordinary user's network it is all.
 //!
 //! ```text
-//!  no hull-net --ensure: sockets bound, launched--> hull-net, locks dns.lock
+//!  no hull-net --ensure: sockets made, launched--> hull-net, locks dns.lock
 //!     ^                                                 |      |
-//!     '------------- killed, or ended by itself --------'      '-- other resolvers, another build: ensure ends it
-//!     '------------- end: the network is taken down ----'          and starts another
+//!     '------------- killed, or ended by itself --------'      '-- of a bridge: other resolvers, another build: ensure
+//!     '------------- end: the network is taken down ----'          ends it and starts another
 //! ```
 //!
 //! Files in the network's folder: `dns.lock`, locked (flock) by the hull-net that lives; `dns.json`, which says what it
-//! was started with and its number. Both are used under the network's lock alone. hull-net has no descriptor that can
-//! write to either, so that one in a container's hands cannot name another process to be killed.
+//! was started with and its number; `members`, the socket by which sandboxes join a switch. All are used under the
+//! network's lock alone, but for connections. hull-net has no descriptor that can write to them, so that one in a
+//! container's hands cannot name another process to be killed.
 //!
-//! The sockets are bound to the bridge's interface: what does not come by it is not heard, and nothing is sent but by
-//! it, so that the host itself is not answered.
+//! A bridge's sockets are bound to its interface: what does not come by it is not heard, and nothing is sent but by it,
+//! so that the host itself is not answered. A switch goes on with the resolvers that it was started with for as long as
+//! it has members: they would lose their connections with it.
 
 use std::fs::File;
 use std::io;
@@ -20,16 +22,16 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use protocol::net::{Descriptor, DnsServer};
+use protocol::net::{Descriptor, DnsServer, MAX_MEMBERS, Names, Switch};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use sys::interface::Interfaces;
-use sys::mount::{Attributes, set_attributes};
+use sys::mount::{AsUserError, Attributes, Tree};
 
+use crate::Host;
 use crate::subnet::Subnet;
 
 /// The port that resolvers ask.
@@ -39,11 +41,11 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// MOUNT_ATTR_* of what hull-net gets of the folder of leases (mount_setattr(2)).
 const READ_ONLY: u64 = 0x1 | 0x2 | 0x4 | 0x8;
 
-/// Why a network's names cannot be answered.
+/// Why a network has no hull-net.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file could not be used.
-    #[error("could not access {path}, by which a network has one DNS server")]
+    #[error("could not access {path}, by which a network has one hull-net")]
     File {
         /// Which.
         path: PathBuf,
@@ -51,12 +53,12 @@ pub enum Error {
         source: io::Error,
     },
     /// The folder of leases cannot be shown to hull-net.
-    #[error("could not make a mount of {path} for the network's DNS server")]
+    #[error("could not make a mount of {path} for the network's hull-net")]
     Mount {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        source: AsUserError,
     },
     /// The address is another process's.
     #[error(
@@ -73,7 +75,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The one that runs could not be ended.
-    #[error("could not end the network's DNS server, process {pid}")]
+    #[error("could not end the network's hull-net, process {pid}")]
     End {
         /// Its number.
         pid: i32,
@@ -82,89 +84,163 @@ pub enum Error {
     },
     /// A hull-net lives of which the number is unknown.
     #[error(
-        "{0} is missing or damaged, which says which process is the network's DNS server: end that hull-net"
+        "{0} is missing or damaged, which says which process is the network's hull-net: end that process"
     )]
     Damaged(PathBuf),
     /// hull-net was not started.
-    #[error("could not start the network's DNS server")]
+    #[error("could not start the network's hull-net")]
     Launch(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What a network's DNS server is to know.
+/// What a hull-net is to know and to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct Wanted<'a> {
     /// The network's name.
     pub(crate) domain: String,
     pub(crate) subnet: Subnet,
     pub(crate) gateway: Ipv4Addr,
     pub(crate) resolvers: Vec<SocketAddr>,
+    pub(crate) part: Part<'a>,
+}
+
+/// What of its network it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Part<'a> {
+    /// The DNS server of this bridge.
+    Names { bridge: &'a str },
+    /// All.
+    Switch {
+        mac: [u8; 6],
+        mtu: u16,
+        internal: bool,
+    },
+}
+
+/// What a hull-net serves. The numbers of descriptors in it are places in [`Launch::descriptors`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Service {
+    /// The names of a bridge.
+    Names(DnsServer),
+    /// A network.
+    Switch {
+        /// What its DNS server says.
+        names: Names,
+        /// What else it is.
+        switch: Switch,
+    },
 }
 
 /// A hull-net that is to be started.
 #[derive(Debug)]
 pub struct Launch<'a> {
-    /// What it serves. The numbers of descriptors in it are places in `descriptors`.
-    pub dns: DnsServer,
-    /// Those.
+    /// What it serves.
+    pub service: Service,
+    /// Its descriptors.
     pub descriptors: &'a [BorrowedFd<'a>],
     /// The place among them of what it has to hold for as long as it lives.
     pub lock: Descriptor,
 }
+
+/// For how a hull-net is started; its number.
+pub(crate) type Launched = Result<Pid, Box<dyn std::error::Error + Send + Sync>>;
 
 /// What a hull-net was started with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     pid: i32,
     build: String,
-    dns: DnsServer,
+    /// Earlier versions wrote another word.
+    #[serde(default)]
+    service: Option<Service>,
 }
 
-/// Has a hull-net answer what is wanted, unless one does. To be called under the network's lock, with the bridge in
-/// place.
+/// Places of descriptors.
+const LEASES: Descriptor = Descriptor(0);
+const LOCKED: Descriptor = Descriptor(1);
+const FIRST: Descriptor = Descriptor(2);
+const SECOND: Descriptor = Descriptor(3);
+
+impl Wanted<'_> {
+    fn service(&self) -> Service {
+        let names = Names {
+            leases: LEASES,
+            network: self.subnet.network,
+            prefix_len: self.subnet.prefix_len,
+            gateway: self.gateway,
+            domain: self.domain.clone(),
+            resolvers: self.resolvers.clone(),
+        };
+        match self.part {
+            Part::Names { .. } => Service::Names(DnsServer {
+                datagrams: FIRST,
+                listener: SECOND,
+                names,
+            }),
+            Part::Switch { mac, mtu, internal } => Service::Switch {
+                names,
+                switch: Switch {
+                    members: FIRST,
+                    mac,
+                    mtu,
+                    internal,
+                },
+            },
+        }
+    }
+
+    /// Whether a hull-net with this record may go on.
+    fn is_served_by(&self, record: &Record) -> bool {
+        match self.part {
+            Part::Names { .. } => {
+                record.service.as_ref() == Some(&self.service()) && record.build == protocol::BUILD
+            }
+            Part::Switch { .. } => matches!(record.service, Some(Service::Switch { .. })),
+        }
+    }
+}
+
+/// Has a hull-net be what is wanted, unless one is. To be called under the network's lock, with the bridge in place if it
+/// has one.
 pub(crate) fn ensure(
     dir: &Path,
-    bridge: &str,
-    wanted: &Wanted,
-    launch: impl FnOnce(&Launch<'_>) -> Result<Pid, Box<dyn std::error::Error + Send + Sync>>,
+    wanted: &Wanted<'_>,
+    launch: impl FnOnce(&Launch<'_>) -> Launched,
 ) -> Result<(), Error> {
-    let dns = DnsServer {
-        datagrams: Descriptor(0),
-        listener: Descriptor(1),
-        leases: Descriptor(2),
-        network: wanted.subnet.network,
-        prefix_len: wanted.subnet.prefix_len,
-        gateway: wanted.gateway,
-        domain: wanted.domain.clone(),
-        resolvers: wanted.resolvers.clone(),
-    };
     let lock = match try_lock(dir)? {
         Some(lock) => lock,
         None => {
-            let running = record(dir)?;
-            if running.is_some_and(|it| it.dns == dns && it.build == protocol::BUILD) {
+            if record(dir)?.is_some_and(|it| wanted.is_served_by(&it)) {
                 return Ok(());
             }
             end(dir)?;
             try_lock(dir)?.ok_or_else(|| file(dir, LOCK)(Errno::AGAIN.into()))?
         }
     };
-    let (datagrams, listener) = sockets(wanted.gateway, bridge)?;
+    let sockets: Vec<OwnedFd> = match wanted.part {
+        Part::Names { bridge } => {
+            let (datagrams, listener) = sockets(wanted.gateway, bridge)?;
+            vec![datagrams.into(), listener.into()]
+        }
+        Part::Switch { .. } => {
+            let backlog = MAX_MEMBERS as i32;
+            let listener = sys::packet::listen_in(dir, MEMBERS, backlog);
+            vec![listener.map_err(file(dir, MEMBERS))?]
+        }
+    };
     let leases = detached(&dir.join("leases"))?;
-    let descriptors = [
-        datagrams.as_fd(),
-        listener.as_fd(),
-        leases.as_fd(),
-        lock.as_fd(),
-    ];
+    let mut descriptors = vec![leases.as_fd(), lock.as_fd()];
+    descriptors.extend(sockets.iter().map(AsFd::as_fd));
+    let service = wanted.service();
     let pid = launch(&Launch {
-        dns: dns.clone(),
+        service: service.clone(),
         descriptors: &descriptors,
-        lock: Descriptor(3),
+        lock: LOCKED,
     });
     let record = Record {
         pid: pid.map_err(Error::Launch)?.as_raw_pid(),
         build: protocol::BUILD.to_owned(),
-        dns,
+        service: Some(service),
     };
     store(dir, &record).inspect_err(|_| kill_quietly(record.pid))
 }
@@ -182,7 +258,7 @@ pub(crate) fn end(dir: &Path) -> Result<(), Error> {
         None if try_lock(dir)?.is_none() => return Err(Error::Damaged(dir.join(RECORD))),
         None => {}
     }
-    for name in [RECORD, LOCK] {
+    for name in [RECORD, LOCK, MEMBERS] {
         match std::fs::remove_file(dir.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(file(dir, name)(error));
@@ -195,6 +271,8 @@ pub(crate) fn end(dir: &Path) -> Result<(), Error> {
 
 const LOCK: &str = "dns.lock";
 const RECORD: &str = "dns.json";
+/// The socket by which sandboxes join a switch.
+pub(crate) const MEMBERS: &str = "members";
 
 /// Kills the process of that number if it is the hull-net that lives, and returns when it has ended.
 fn kill(dir: &Path, pid: i32) -> io::Result<()> {
@@ -281,17 +359,24 @@ fn detached(path: &Path) -> Result<OwnedFd, Error> {
         path: path.to_owned(),
         source,
     };
-    open_to_readers(path).map_err(failed)?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = open_tree(CWD, path, flags).map_err(|errno| failed(errno.into()))?;
+    open_to_readers(path).map_err(|error| failed(error.into()))?;
+    // The user's folder may be reached by links.
+    let path = &path.canonicalize().map_err(|error| failed(error.into()))?;
     let attributes = Attributes {
         set: READ_ONLY,
         // MS_PRIVATE.
         propagation: 1 << 18,
         ..Attributes::default()
     };
-    set_attributes(&tree, attributes, false).map_err(failed)?;
-    Ok(tree)
+    let tree = Tree {
+        path,
+        recursive: false,
+        changes: &[(attributes, false)],
+    };
+    match Host::of_this_user() {
+        Host::Bridge => sys::mount::detached(tree).map_err(|error| failed(error.into())),
+        Host::Switch => sys::mount::detached_as_user(tree).map_err(failed),
+    }
 }
 
 /// hull-net has a user of its own: it needs the right to search the folder, which lies in one that root alone may
