@@ -20,7 +20,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use protocol::net::{Descriptor, DnsServer};
+use protocol::net::{Descriptor, DnsServer, Names};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
@@ -130,12 +130,14 @@ pub(crate) fn ensure(
     let dns = DnsServer {
         datagrams: Descriptor(0),
         listener: Descriptor(1),
-        leases: Descriptor(2),
-        network: wanted.subnet.network,
-        prefix_len: wanted.subnet.prefix_len,
-        gateway: wanted.gateway,
-        domain: wanted.domain.clone(),
-        resolvers: wanted.resolvers.clone(),
+        names: Names {
+            leases: Descriptor(2),
+            network: wanted.subnet.network,
+            prefix_len: wanted.subnet.prefix_len,
+            gateway: wanted.gateway,
+            domain: wanted.domain.clone(),
+            resolvers: wanted.resolvers.clone(),
+        },
     };
     let lock = match try_lock(dir)? {
         Some(lock) => lock,
