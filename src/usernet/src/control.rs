@@ -34,6 +34,9 @@ pub enum Error {
     /// A packet came without a descriptor that it speaks of.
     #[error("a message of the warden's came without its descriptor")]
     Descriptor,
+    /// A network without a bridge.
+    #[error("hull-net cannot be a switch yet")]
+    Unserved,
     /// More resolvers than are asked.
     #[error("the network has {0} resolvers, of at most {MAX_RESOLVERS}")]
     Resolvers(usize),
@@ -72,7 +75,10 @@ fn start(socket: &OwnedFd) -> Result<(Server, Vec<OwnedFd>), Error> {
     if received.len == 0 {
         return Err(Error::Silence);
     }
-    let ToNet::Start { build, dns, locks } = serde_json::from_slice(&buffer[..received.len])?;
+    let ToNet::Start { build, dns, locks } = serde_json::from_slice(&buffer[..received.len])?
+    else {
+        return Err(Error::Unserved);
+    };
     if build != BUILD {
         return Err(Error::Build { theirs: build });
     }
@@ -86,13 +92,15 @@ fn start(socket: &OwnedFd) -> Result<(Server, Vec<OwnedFd>), Error> {
 }
 
 fn serve_dns(dns: DnsServer, descriptors: &mut Descriptors) -> Result<Server, Error> {
-    if dns.resolvers.len() > MAX_RESOLVERS {
-        return Err(Error::Resolvers(dns.resolvers.len()));
+    let names = dns.names;
+    if names.resolvers.len() > MAX_RESOLVERS {
+        return Err(Error::Resolvers(names.resolvers.len()));
     }
-    let domain = Name::parse(&dns.domain);
-    let leases = Leases::open(take(descriptors, dns.leases)?).map_err(Error::Leases)?;
-    let zone = Zone::new(leases, domain, (dns.network, dns.prefix_len), dns.gateway);
-    let forwarder = Forwarder::new(dns.resolvers, random);
+    let domain = Name::parse(&names.domain);
+    let leases = Leases::open(take(descriptors, names.leases)?).map_err(Error::Leases)?;
+    let subnet = (names.network, names.prefix_len);
+    let zone = Zone::new(leases, domain, subnet, names.gateway);
+    let forwarder = Forwarder::new(names.resolvers, random);
     let datagrams = take(descriptors, dns.datagrams)?;
     let listener = take(descriptors, dns.listener)?;
     for socket in [&datagrams, &listener] {

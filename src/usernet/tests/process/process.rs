@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
-use protocol::net::{CONTROL_FD, Descriptor, DnsServer, FromNet, MAX_PACKET_LEN, ToNet, WORDS_FD};
+use protocol::net::{
+    CONTROL_FD, Descriptor, DnsServer, FromNet, MAX_PACKET_LEN, Names, ToNet, WORDS_FD,
+};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use sys::packet;
 use sys::spawn::Inherit;
@@ -81,12 +83,14 @@ impl Process {
             dns: DnsServer {
                 datagrams: Descriptor(0),
                 listener: Descriptor(1),
-                leases: Descriptor(2),
-                network: self.subnet.0,
-                prefix_len: self.subnet.1,
-                gateway: Ipv4Addr::LOCALHOST,
-                domain: "backend".to_owned(),
-                resolvers: self.resolvers.clone(),
+                names: Names {
+                    leases: Descriptor(2),
+                    network: self.subnet.0,
+                    prefix_len: self.subnet.1,
+                    gateway: Ipv4Addr::LOCALHOST,
+                    domain: "backend".to_owned(),
+                    resolvers: self.resolvers.clone(),
+                },
             },
             locks: vec![Descriptor(3)],
         };
