@@ -22,11 +22,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-<<<<<<< HEAD:src/network/src/net.rs
 use protocol::net::{Descriptor, DnsServer, MAX_MEMBERS, Names, Switch};
-=======
-use protocol::net::{Descriptor, DnsServer, Names};
->>>>>>> 08d7e74a:src/network/src/dns.rs
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
@@ -211,21 +207,6 @@ pub(crate) fn ensure(
     wanted: &Wanted<'_>,
     launch: impl FnOnce(&Launch<'_>) -> Launched,
 ) -> Result<(), Error> {
-<<<<<<< HEAD:src/network/src/net.rs
-=======
-    let dns = DnsServer {
-        datagrams: Descriptor(0),
-        listener: Descriptor(1),
-        names: Names {
-            leases: Descriptor(2),
-            network: wanted.subnet.network,
-            prefix_len: wanted.subnet.prefix_len,
-            gateway: wanted.gateway,
-            domain: wanted.domain.clone(),
-            resolvers: wanted.resolvers.clone(),
-        },
-    };
->>>>>>> 08d7e74a:src/network/src/dns.rs
     let lock = match try_lock(dir)? {
         Some(lock) => lock,
         None => {
