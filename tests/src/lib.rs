@@ -15,7 +15,10 @@ pub use process::{Running, is_alive, wait_until};
 pub use terminal::Terminal;
 
 use std::ffi::OsStr;
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -42,9 +45,14 @@ impl Isolation {
     }
 }
 
+/// An ordinary user of the test host's, and their group.
+pub const USER: u32 = 54321;
+
 /// An installation of hull with a store of its own.
 pub struct Hull {
     root: TempDir,
+    /// Who uses it, if not this process's user.
+    user: Option<u32>,
     /// Below the store, for one that may run full.
     disk: Option<Disk>,
 }
@@ -64,8 +72,18 @@ impl Hull {
     pub fn new() -> Result<Hull> {
         Ok(Hull {
             root: tempfile::tempdir().context("no room for a store")?,
+            user: None,
             disk: None,
         })
+    }
+
+    /// An empty store of an ordinary user's, [`USER`], who may use KVM as the members of its group may.
+    pub fn of_user() -> Result<Hull> {
+        let mut hull = Hull::new()?;
+        chown(hull.root(), Some(USER), Some(USER))?;
+        std::fs::set_permissions("/dev/kvm", Permissions::from_mode(0o666))?;
+        hull.user = Some(USER);
+        Ok(hull)
     }
 
     /// An empty store on a file system of its own, of so many bytes.
@@ -127,6 +145,9 @@ impl Hull {
     ) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).env("HULL_ROOT", self.root.path());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command
     }
 

@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use tests::{Hull, Running, is_alive, wait_until};
+use tests::{Hull, Running, USER, is_alive, wait_until};
 
 /// First of the users that root's VMs get (docs/jail.md).
 const FIRST_USER: u32 = 2_000_000_000;
@@ -185,15 +184,10 @@ fn cgroup2() -> Result<PathBuf> {
 
 #[test]
 fn an_ordinary_users_vm_is_jailed_and_measured() -> Result<()> {
-    const USER: u32 = 54321;
-    let hull = Hull::new()?;
-    chown(hull.root(), Some(USER), Some(USER))?;
-    // As for a member of the group kvm.
-    fs::set_permissions("/dev/kvm", fs::Permissions::from_mode(0o666))?;
-    let mut command = hull.command([
+    let hull = Hull::of_user()?;
+    let command = hull.command([
         "run", "--rm", "--timing", "--init", "demo", "sh", "-c", SLEEPER,
     ]);
-    command.uid(USER).gid(USER);
     let mut running = Hull::start_command(command)?;
     assert_eq!(running.line()?, "ready");
     let vmm = hull.process("hull-vmm")?;
@@ -300,11 +294,8 @@ fn a_vm_that_meets_its_memory_limit_on_the_host_is_told_so() -> Result<()> {
 #[test]
 fn a_host_without_memory_is_told_from_a_vm_at_its_limit() -> Result<()> {
     // An ordinary user's cgroup, delegated as systemd does it, stands for the host: the VM's lies below it.
-    const USER: u32 = 54321;
     const AS_USER: &str = "echo $$ > $0/cgroup.procs && exec setpriv --reuid=54321 --regid=54321 --clear-groups \"$@\"";
-    let hull = Hull::new()?;
-    chown(hull.root(), Some(USER), Some(USER))?;
-    fs::set_permissions("/dev/kvm", fs::Permissions::from_mode(0o666))?;
+    let hull = Hull::of_user()?;
     let delegated = cgroup2()?.join("delegated");
     let own = delegated.join("own");
     fs::create_dir_all(&own)?;

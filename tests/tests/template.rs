@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::{BufRead, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
-use tests::{Hull, Outcome, Running, wait_until};
+use tests::{Hull, Outcome, Running, USER, wait_until};
 
 /// What is said when a VM boots its kernel against its will.
 const INSTEAD: &str = "boots its kernel instead";
@@ -306,14 +305,10 @@ fn on_a_small_disk(hull: &Hull) -> Result<()> {
 
 #[test]
 fn an_ordinary_user_has_templates_of_their_own() -> Result<()> {
-    const USER: u32 = 54321;
-    let hull = Hull::new()?;
-    std::os::unix::fs::chown(hull.root(), Some(USER), Some(USER))?;
-    // As for a member of the group kvm.
-    fs::set_permissions("/dev/kvm", fs::Permissions::from_mode(0o666))?;
+    let hull = Hull::of_user()?;
     for made in [true, false] {
         let mut command = hull.command(["run", "--rm", "--timing=json", "demo", "echo", "mine"]);
-        let output = command.uid(USER).gid(USER).output()?;
+        let output = command.output()?;
         assert_eq!(String::from_utf8_lossy(&output.stdout), "mine\n");
         let measured = measured(&String::from_utf8_lossy(&output.stderr))?;
         assert_eq!(measured["boot"], "template");

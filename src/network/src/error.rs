@@ -88,6 +88,12 @@ pub enum Error {
         /// The last one.
         last: u16,
     },
+    /// A port that is root's.
+    #[error(
+        "Bind for {0} failed: low ports are for root alone; publish a higher one, or lower the sysctl \
+         net.ipv4.ip_unprivileged_port_start"
+    )]
+    PortOfRoot(SocketAddrV4),
     /// A port of the host that cannot be had.
     #[error("Bind for {address}/{transport} failed")]
     Port {

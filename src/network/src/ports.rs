@@ -75,6 +75,9 @@ fn hold(publish: &Publish, host: Host) -> Result<(OwnedFd, u16), Error> {
         ) {
             Ok(held) => return Ok(held),
             Err(Errno::ADDRINUSE) => {}
+            Err(Errno::ACCESS) => {
+                return Err(Error::PortOfRoot(SocketAddrV4::new(address, port)));
+            }
             Err(errno) => return Err(failed(port, errno)),
         }
     }

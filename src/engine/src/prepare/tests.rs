@@ -3,7 +3,7 @@ use image::docker::{DockerConfig, Healthcheck};
 use protocol::record::LogConfig;
 
 use super::*;
-use crate::options::{Attach, ExtraHost, Health};
+use crate::options::{Attach, ExtraHost, Health, Network};
 
 /// An image, an installation and a root, for containers of one identifier.
 struct Fixture {
