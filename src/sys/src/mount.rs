@@ -38,7 +38,7 @@ pub struct Attributes {
 /// A mount to be made of what is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tree<'a> {
-    /// Where it is. A symlink anywhere in it is refused (ELOOP).
+    /// Where it is. A symlink on the way there is refused (ELOOP); one that is there is what the mount is of.
     pub path: &'a Path,
     /// Whether the mounts below it come along.
     pub recursive: bool,
