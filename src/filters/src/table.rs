@@ -67,6 +67,8 @@ const FIONBIO: u64 = 0x5421;
 const FIONREAD: u64 = 0x541b;
 
 const F_GETFD: u64 = 1;
+const F_GETFL: u64 = 3;
+const F_SETFL: u64 = 4;
 const F_DUPFD_CLOEXEC: u64 = 1030;
 pub(crate) const PROT_EXEC: u64 = 4;
 /// MAP_PRIVATE | MAP_ANONYMOUS.
@@ -86,6 +88,14 @@ const MASKS: &[u64] = &[0, 2];
 const MSG_CMSG_CLOEXEC: u64 = 0x4000_0000;
 const MSG_NOSIGNAL: u64 = 0x4000;
 const AF_UNIX: u64 = 1;
+// Levels and names of socket options (asm-generic/socket.h, linux/tcp.h).
+const SOL_SOCKET: u64 = 1;
+const SO_ERROR: u64 = 4;
+const SO_SNDBUF: u64 = 7;
+const SO_KEEPALIVE: u64 = 9;
+const SO_LINGER: u64 = 13;
+const IPPROTO_TCP: u64 = 6;
+const TCP_NODELAY: u64 = 1;
 /// AF_INET and AF_INET6.
 const INTERNET: &[u64] = &[2, 10];
 /// SOCK_STREAM and SOCK_DGRAM, each with SOCK_CLOEXEC and SOCK_NONBLOCK.
@@ -325,8 +335,9 @@ pub const FILES: Kind = Kind {
 };
 
 /// The one thread of hull-net: it serves the DNS of its network, asks the resolvers of the host, and reads the folder of
-/// leases, below which alone it can open anything. Its sockets are of the families of the Internet: Unix sockets are out of
-/// reach.
+/// leases, below which alone it can open anything. Where it is the whole network, it takes frames from VMs, and sockets
+/// that were bound for them, and ends their connections in sockets of its own. Those are of the families of the Internet:
+/// Unix sockets are out of reach, but for pairs that reach their own two ends.
 pub const NET: Kind = Kind {
     name: "net",
     calls: &[
@@ -336,16 +347,29 @@ pub const NET: Kind = Kind {
             SYS_connect,
             SYS_epoll_ctl,
             SYS_epoll_pwait,
+            SYS_fcntl(OneOf(1, &[F_GETFL, F_SETFL])),
             SYS_flock(OneOf(1, TRY_SHARED)),
             SYS_fstat,
             SYS_getdents64,
             SYS_getrandom,
+            SYS_getsockname,
+            SYS_getsockopt(EachOf(&[(1, &[SOL_SOCKET]), (2, &[SO_ERROR])])),
             SYS_lseek,
             SYS_openat(OneOf(2, READ_ONLY)),
             SYS_read,
+            SYS_readv,
             SYS_recvfrom,
+            SYS_recvmsg(OneOf(2, &[MSG_CMSG_CLOEXEC])),
             SYS_sendto,
+            SYS_setsockopt(EachOf(&[
+                (1, &[SOL_SOCKET]),
+                (2, &[SO_SNDBUF, SO_KEEPALIVE, SO_LINGER])
+            ])),
+            SYS_setsockopt(EachOf(&[(1, &[IPPROTO_TCP]), (2, &[TCP_NODELAY])])),
+            SYS_shutdown,
             SYS_socket(EachOf(&[(0, INTERNET), (1, STREAMS_AND_DATAGRAMS)])),
+            SYS_socketpair(OneOf(0, &[AF_UNIX])),
+            SYS_writev,
         ],
     ],
     development: calls![

@@ -68,6 +68,8 @@ fn nothing_has_a_call_of_the_forbidden_families() {
                 (MONITOR.name, "socketpair"),
                 (FILES.name, "openat"),
                 (NET.name, "openat"),
+                (NET.name, "setsockopt"),
+                (NET.name, "socketpair"),
                 (NET.name, "accept4"),
                 (NET.name, "socket"),
                 (NET.name, "connect"),
@@ -103,6 +105,22 @@ fn hull_net_has_sockets_of_the_internet_alone_and_opens_files_to_be_read() {
         When::EachOf(&[(0, DOMAINS), (1, TYPES)])
     );
     assert_eq!(call("SYS_openat"), When::OneOf(2, &[0xa_8800]));
+    assert_eq!(call("SYS_socketpair"), When::OneOf(0, &[1]));
+    assert_eq!(call("SYS_fcntl"), When::OneOf(1, &[3, 4]));
+    assert_eq!(call("SYS_recvmsg"), When::OneOf(2, &[0x4000_0000]));
+}
+
+#[test]
+fn hull_net_sets_no_option_that_moves_a_socket() {
+    // SO_BINDTODEVICE, SO_MARK, IP_TRANSPARENT and their like are of none of these levels and names.
+    let all = NET.calls.iter().copied().flatten();
+    let set: Vec<_> = all
+        .filter(|call| call.name == "SYS_setsockopt")
+        .map(|call| call.when)
+        .collect();
+    let expected: [&'static [(u8, &'static [u64])]; 2] =
+        [&[(1, &[1]), (2, &[7, 9, 13])], &[(1, &[6]), (2, &[1])]];
+    assert_eq!(set, expected.map(When::EachOf));
 }
 
 #[test]

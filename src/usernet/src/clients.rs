@@ -35,7 +35,8 @@ const ACCEPTED: usize = 16;
 /// All connections.
 #[derive(Debug)]
 pub(crate) struct Clients {
-    listener: OwnedFd,
+    /// None where connections come from the network of this process.
+    listener: Option<OwnedFd>,
     /// Accepting waits until then, or, if there are too many, until a connection is closed.
     paused: Option<Instant>,
     open: BTreeMap<u64, Connection>,
@@ -70,8 +71,10 @@ pub(crate) enum Event {
 }
 
 impl Clients {
-    pub(crate) fn new(poller: &Poller, listener: OwnedFd) -> std::io::Result<Clients> {
-        poller.add(&listener, Key::Listener.number(), Interest::Read)?;
+    pub(crate) fn new(poller: &Poller, listener: Option<OwnedFd>) -> std::io::Result<Clients> {
+        if let Some(listener) = &listener {
+            poller.add(listener, Key::Listener.number(), Interest::Read)?;
+        }
         Ok(Clients {
             listener,
             paused: None,
@@ -86,8 +89,11 @@ impl Clients {
             if self.open.len() >= MAX_CONNECTIONS {
                 return self.pause(poller, now + IDLE);
             }
+            let Some(listener) = &self.listener else {
+                return;
+            };
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            let (socket, peer) = match acceptfrom_with(&self.listener, flags) {
+            let (socket, peer) = match acceptfrom_with(listener, flags) {
                 Ok((socket, peer)) => (socket, peer.map(SocketAddr::try_from)),
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 Err(Errno::AGAIN) => return,
@@ -100,22 +106,37 @@ impl Clients {
                 continue;
             };
             let peer = *peer.ip();
-            let own = self.open.values().filter(|it| it.peer == peer).count();
-            if own >= MAX_PER_CLIENT || !dns.serves(peer) {
+            if self.of(peer) >= MAX_PER_CLIENT || !dns.serves(peer) {
                 continue;
             }
-            let number = self.next;
-            let key = Key::Connection(number).number();
-            if poller.add(&socket, key, Interest::Read).is_ok() {
-                self.next += 1;
-                let connection = Connection {
-                    socket,
-                    peer,
-                    state: State::Reading(Incoming::new(MAX_QUERY)),
-                    deadline: Some(now + IDLE),
-                };
-                self.open.insert(number, connection);
-            }
+            self.insert(poller, now, socket, peer);
+        }
+    }
+
+    /// Takes a connection of a client that is served. One too many is closed.
+    pub(crate) fn adopt(&mut self, poller: &Poller, now: Instant, socket: OwnedFd, peer: Ipv4Addr) {
+        if self.open.len() < MAX_CONNECTIONS && self.of(peer) < MAX_PER_CLIENT {
+            self.insert(poller, now, socket, peer);
+        }
+    }
+
+    /// How many a client has.
+    fn of(&self, peer: Ipv4Addr) -> usize {
+        self.open.values().filter(|it| it.peer == peer).count()
+    }
+
+    fn insert(&mut self, poller: &Poller, now: Instant, socket: OwnedFd, peer: Ipv4Addr) {
+        let number = self.next;
+        let key = Key::Connection(number).number();
+        if poller.add(&socket, key, Interest::Read).is_ok() {
+            self.next += 1;
+            let connection = Connection {
+                socket,
+                peer,
+                state: State::Reading(Incoming::new(MAX_QUERY)),
+                deadline: Some(now + IDLE),
+            };
+            self.open.insert(number, connection);
         }
     }
 
@@ -196,7 +217,9 @@ impl Clients {
 
     fn pause(&mut self, poller: &Poller, until: Instant) {
         let key = Key::Listener.number();
-        if poller.change(&self.listener, key, Interest::End).is_ok() {
+        if let Some(listener) = &self.listener
+            && poller.change(listener, key, Interest::End).is_ok()
+        {
             self.paused = Some(until);
         }
     }
@@ -204,7 +227,8 @@ impl Clients {
     fn resume(&mut self, poller: &Poller) {
         let key = Key::Listener.number();
         if self.paused.take().is_some()
-            && let Err(error) = poller.change(&self.listener, key, Interest::Read)
+            && let Some(listener) = &self.listener
+            && let Err(error) = poller.change(listener, key, Interest::Read)
         {
             tracing::warn!(%error, "no connection can be accepted any more");
         }

@@ -2,13 +2,19 @@
 
 use std::os::fd::OwnedFd;
 
-use protocol::net::{Descriptor, DnsServer, FromNet, MAX_PACKET_LEN, MAX_RESOLVERS, ToNet};
+use protocol::net::{Descriptor, FromNet, MAX_PACKET_LEN, MAX_RESOLVERS, Names, Switch, ToNet};
 use protocol::{BUILD, chain};
 use sys::packet::{self, Descriptors};
 
 use crate::confine;
 use crate::dns::{Dns, Forwarder, Leases, Name, Zone};
-use crate::serve::Server;
+use crate::frame::Mac;
+use crate::network::Config;
+use crate::network::policy::Policy;
+use crate::serve::{Front, Server};
+
+/// The least MTU of a network: what IPv4 asks of every host (RFC 791, 3.1).
+const MIN_MTU: u16 = 576;
 
 /// Why hull-net gave up.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +40,14 @@ pub enum Error {
     /// A packet came without a descriptor that it speaks of.
     #[error("a message of the warden's came without its descriptor")]
     Descriptor,
-    /// A network without a bridge.
-    #[error("hull-net cannot be a switch yet")]
-    Unserved,
+    /// What a network without a bridge cannot have.
+    #[error("the network cannot have the MTU {mtu} with the gateway's MAC address {mac:?}")]
+    Switch {
+        /// Its longest packet.
+        mtu: u16,
+        /// The gateway's address.
+        mac: Mac,
+    },
     /// More resolvers than are asked.
     #[error("the network has {0} resolvers, of at most {MAX_RESOLVERS}")]
     Resolvers(usize),
@@ -75,24 +86,41 @@ fn start(socket: &OwnedFd) -> Result<(Server, Vec<OwnedFd>), Error> {
     if received.len == 0 {
         return Err(Error::Silence);
     }
-    let ToNet::Start { build, dns, locks } = serde_json::from_slice(&buffer[..received.len])?
-    else {
-        return Err(Error::Unserved);
-    };
+    let message = serde_json::from_slice(&buffer[..received.len])?;
+    let (ToNet::Start { build, .. } | ToNet::Switch { build, .. }) = &message;
     if build != BUILD {
-        return Err(Error::Build { theirs: build });
+        let theirs = build.clone();
+        return Err(Error::Build { theirs });
     }
     let mut descriptors = Descriptors::new(received.descriptors);
+    let (dns, front, locks) = match message {
+        ToNet::Start { dns, locks, .. } => {
+            let (datagrams, listener) = (dns.datagrams, dns.listener);
+            let names = serve_names(dns.names, &mut descriptors)?;
+            let datagrams = take_socket(&mut descriptors, datagrams)?;
+            let listener = take_socket(&mut descriptors, listener)?;
+            (names, Front::Bridge(datagrams, listener), locks)
+        }
+        ToNet::Switch {
+            names,
+            switch,
+            locks,
+            ..
+        } => {
+            let config = config(&names, switch, &mut descriptors)?;
+            let names = serve_names(names, &mut descriptors)?;
+            (names, Front::Switch(config), locks)
+        }
+    };
     let locks = locks.into_iter().map(|lock| take(&mut descriptors, lock));
     let locks = locks.collect::<Result<Vec<_>, _>>()?;
-    let server = serve_dns(dns, &mut descriptors)?;
+    let server = Server::new(dns, front).map_err(Error::SetUp)?;
     // Nothing that a client has sent has been read yet.
     confine::install_filter().map_err(Error::SetUp)?;
     Ok((server, locks))
 }
 
-fn serve_dns(dns: DnsServer, descriptors: &mut Descriptors) -> Result<Server, Error> {
-    let names = dns.names;
+fn serve_names(names: Names, descriptors: &mut Descriptors) -> Result<Dns, Error> {
     if names.resolvers.len() > MAX_RESOLVERS {
         return Err(Error::Resolvers(names.resolvers.len()));
     }
@@ -101,12 +129,27 @@ fn serve_dns(dns: DnsServer, descriptors: &mut Descriptors) -> Result<Server, Er
     let subnet = (names.network, names.prefix_len);
     let zone = Zone::new(leases, domain, subnet, names.gateway);
     let forwarder = Forwarder::new(names.resolvers, random);
-    let datagrams = take(descriptors, dns.datagrams)?;
-    let listener = take(descriptors, dns.listener)?;
-    for socket in [&datagrams, &listener] {
-        sys::nonblocking::set_nonblocking(socket).map_err(Error::SetUp)?;
+    Ok(Dns::new(zone, forwarder))
+}
+
+fn config(names: &Names, switch: Switch, descriptors: &mut Descriptors) -> Result<Config, Error> {
+    let (mtu, mac) = (switch.mtu, Mac(switch.mac));
+    if mtu < MIN_MTU || mac.is_multicast() {
+        return Err(Error::Switch { mtu, mac });
     }
-    Server::new(Dns::new(zone, forwarder), datagrams, listener).map_err(Error::SetUp)
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    Ok(Config {
+        members: take_socket(descriptors, switch.members)?,
+        policy: Policy {
+            gateway: names.gateway,
+            network: names.network,
+            prefix_len: names.prefix_len,
+            internal: switch.internal,
+        },
+        mac,
+        mtu,
+        descriptors: limit.current.map_or(usize::MAX, |it| it as usize),
+    })
 }
 
 /// An identifier that cannot be guessed (RFC 5452, 9.2).
@@ -114,6 +157,13 @@ fn random() -> std::io::Result<u16> {
     let mut bytes = [0; 2];
     sys::random::fill(&mut bytes)?;
     Ok(u16::from_ne_bytes(bytes))
+}
+
+/// One that does not block.
+fn take_socket(descriptors: &mut Descriptors, socket: Descriptor) -> Result<OwnedFd, Error> {
+    let socket = take(descriptors, socket)?;
+    sys::nonblocking::set_nonblocking(&socket).map_err(Error::SetUp)?;
+    Ok(socket)
 }
 
 fn take(descriptors: &mut Descriptors, Descriptor(index): Descriptor) -> Result<OwnedFd, Error> {

@@ -17,8 +17,13 @@ pub(crate) enum Interest {
     Read,
     /// Room to write.
     Write,
+    /// Either.
+    Both,
     /// Nothing but its end.
     End,
+    /// Either, said once whenever it comes to be so: a stream that is read and written until it would block. A read that gave
+    /// less than was asked for has emptied it, unless its other side had ended.
+    Edges,
 }
 
 /// What a member is.
@@ -26,6 +31,12 @@ pub(crate) enum Interest {
 pub(crate) struct Ready {
     /// The member.
     pub(crate) key: u64,
+    /// There is something to be read, or an end.
+    pub(crate) readable: bool,
+    /// There is room.
+    pub(crate) writable: bool,
+    /// The other side will send nothing more.
+    pub(crate) ended: bool,
     /// The other side is gone, or the socket has failed.
     pub(crate) gone: bool,
 }
@@ -59,9 +70,15 @@ impl Poller {
             result => result?,
         };
         let gone = epoll::EventFlags::HUP | epoll::EventFlags::ERR;
-        let ready = events.iter().map(|event| Ready {
-            key: event.data.u64(),
-            gone: { event.flags }.intersects(gone),
+        let ready = events.iter().map(|event| {
+            let flags = event.flags;
+            Ready {
+                key: event.data.u64(),
+                readable: flags.contains(epoll::EventFlags::IN),
+                writable: flags.contains(epoll::EventFlags::OUT),
+                ended: flags.intersects(gone | epoll::EventFlags::RDHUP),
+                gone: flags.intersects(gone),
+            }
         });
         Ok(ready.collect())
     }
@@ -71,6 +88,11 @@ fn flags(interest: Interest) -> epoll::EventFlags {
     match interest {
         Interest::Read => epoll::EventFlags::IN,
         Interest::Write => epoll::EventFlags::OUT,
+        Interest::Both => epoll::EventFlags::IN | epoll::EventFlags::OUT,
+        Interest::Edges => {
+            let both = epoll::EventFlags::IN | epoll::EventFlags::OUT;
+            both | epoll::EventFlags::RDHUP | epoll::EventFlags::ET
+        }
         Interest::End => epoll::EventFlags::empty(),
     }
 }

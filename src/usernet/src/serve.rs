@@ -1,11 +1,13 @@
-//! The loop around the DNS server: one thread, one epoll set, sockets that never wait.
+//! The loop around the DNS server and the network: one thread, one epoll set, sockets that never wait.
 //!
 //! ```text
 //!  datagrams --> inbox.rs --> Dns --actions--> datagrams
 //!  connections (clients.rs) --^  '--> exchange.rs: a socket for each query in flight
 //! ```
 //!
-//! The sockets that clients reach were bound by the warden; those to upstreams are made here. At each turn so many
+//! On a bridge, the sockets that clients reach were bound by the warden. On a network of its own ([`crate::network`])
+//! datagrams are frames, and a connection is a pair of sockets whose other end is a flow's. Sockets to upstreams are made
+//! here. At each turn so many
 //! datagrams are answered and no more, so that connections and upstreams have their turns as well.
 
 use std::io;
@@ -20,7 +22,8 @@ use crate::clients::{Clients, Event};
 use crate::dns::{Action, Client, Dns, Flight, MAX_QUERY, Outcome};
 use crate::exchange::{Exchanges, Progress};
 use crate::inbox::Inbox;
-use crate::poller::{Interest, Poller};
+use crate::network::{self, Network};
+use crate::poller::{Interest, Poller, Ready};
 
 /// Datagrams that are taken from the socket at a turn, and that are answered.
 const TAKEN: usize = 1024;
@@ -37,26 +40,65 @@ pub(crate) enum Key {
     Connection(u64),
     /// The socket to an upstream.
     Exchange(Flight),
+    /// The socket that a network's sandboxes connect to.
+    Members,
+    /// A sandbox's connection.
+    Member(u64),
+    /// The wire of a sandbox that has joined.
+    Wire(u64),
+    /// The socket of a member's TCP connection.
+    Flow(u64),
+    /// The socket of a published port.
+    Port(u64),
+    /// The socket of a member's UDP port.
+    Datagram(u64),
+    /// The socket of a member's echoes.
+    Ping(u64),
 }
 
 impl Key {
     pub(crate) fn number(self) -> u64 {
-        match self {
-            Key::Datagrams => 0,
-            Key::Listener => 1,
-            Key::Connection(number) => number << 2 | 2,
-            Key::Exchange(Flight(number)) => number << 2 | 3,
-        }
+        let (kind, number) = match self {
+            Key::Datagrams => (0, 0),
+            Key::Listener => (1, 0),
+            Key::Connection(number) => (2, number),
+            Key::Exchange(Flight(number)) => (3, number),
+            Key::Members => (4, 0),
+            Key::Member(number) => (5, number),
+            Key::Wire(number) => (6, number),
+            Key::Flow(number) => (7, number),
+            Key::Port(number) => (8, number),
+            Key::Datagram(number) => (9, number),
+            Key::Ping(number) => (10, number),
+        };
+        number << 4 | kind
     }
 
-    fn of(number: u64) -> Key {
-        match number & 3 {
-            2 => Key::Connection(number >> 2),
-            3 => Key::Exchange(Flight(number >> 2)),
+    pub(crate) fn of(key: u64) -> Key {
+        let number = key >> 4;
+        match key & 15 {
+            0 => Key::Datagrams,
             1 => Key::Listener,
-            _ => Key::Datagrams,
+            2 => Key::Connection(number),
+            3 => Key::Exchange(Flight(number)),
+            4 => Key::Members,
+            5 => Key::Member(number),
+            6 => Key::Wire(number),
+            7 => Key::Flow(number),
+            8 => Key::Port(number),
+            9 => Key::Datagram(number),
+            _ => Key::Ping(number),
         }
     }
+}
+
+/// Where clients are.
+#[derive(Debug)]
+pub enum Front {
+    /// On a bridge: they reach these two sockets, for datagrams and for connections, which do not block.
+    Bridge(OwnedFd, OwnedFd),
+    /// On a network of this process's own.
+    Switch(network::Config),
 }
 
 /// The server with its sockets.
@@ -64,24 +106,31 @@ impl Key {
 pub struct Server {
     dns: Dns,
     poller: Poller,
-    datagrams: OwnedFd,
+    datagrams: Option<OwnedFd>,
+    network: Option<Network>,
     inbox: Inbox,
     clients: Clients,
     exchanges: Exchanges,
 }
 
 impl Server {
-    /// Serves clients on these two sockets, which do not block.
-    pub fn new(dns: Dns, datagrams: OwnedFd, listener: OwnedFd) -> io::Result<Server> {
+    /// Serves these clients.
+    pub fn new(dns: Dns, front: Front) -> io::Result<Server> {
         let poller = Poller::new()?;
-        poller.add(&datagrams, Key::Datagrams.number(), Interest::Read)?;
-        let clients = Clients::new(&poller, listener)?;
+        let (datagrams, listener, network) = match front {
+            Front::Bridge(datagrams, listener) => (Some(datagrams), Some(listener), None),
+            Front::Switch(config) => (None, None, Some(Network::new(&poller, config)?)),
+        };
+        if let Some(datagrams) = &datagrams {
+            poller.add(datagrams, Key::Datagrams.number(), Interest::Read)?;
+        }
         Ok(Server {
             dns,
+            clients: Clients::new(&poller, listener)?,
             poller,
             datagrams,
+            network,
             inbox: Inbox::default(),
-            clients,
             exchanges: Exchanges::default(),
         })
     }
@@ -92,28 +141,21 @@ impl Server {
     /// epoll fails: nothing can be served any more.
     pub fn run(mut self) -> io::Result<std::convert::Infallible> {
         loop {
-            let at_once = (!self.inbox.is_empty()).then(Instant::now);
-            let deadlines = [at_once, self.dns.deadline(), self.clients.deadline()];
+            let now = Instant::now();
+            let at_once = (!self.inbox.is_empty()).then_some(now);
+            let network = self.network.as_ref().and_then(|it| it.deadline(now));
+            let deadlines = [
+                at_once,
+                network,
+                self.dns.deadline(),
+                self.clients.deadline(),
+            ];
             let ready = self.poller.wait(deadlines.into_iter().flatten().min())?;
             let now = Instant::now();
             for event in ready {
-                match Key::of(event.key) {
-                    Key::Datagrams => self.take_datagrams(),
-                    Key::Listener => self.clients.accept(&self.poller, now, &self.dns),
-                    Key::Connection(number) => {
-                        let event = self.clients.ready(&self.poller, now, number, event.gone);
-                        self.client(now, number, event);
-                    }
-                    Key::Exchange(flight) => self.exchange(now, flight),
-                }
+                self.ready(now, event);
             }
-            for _ in 0..ANSWERED {
-                let Some((from, message)) = self.inbox.pop() else {
-                    break;
-                };
-                let actions = self.dns.datagram(now, from, &message);
-                self.act(now, actions);
-            }
+            self.turn(now);
             let actions = self.dns.expire(now);
             self.act(now, actions);
             for number in self.clients.expire(&self.poller, now) {
@@ -123,11 +165,51 @@ impl Server {
         }
     }
 
+    fn ready(&mut self, now: Instant, event: Ready) {
+        match Key::of(event.key) {
+            Key::Datagrams => self.take_datagrams(),
+            Key::Listener => self.clients.accept(&self.poller, now, &self.dns),
+            Key::Connection(number) => {
+                let event = self.clients.ready(&self.poller, now, number, event.gone);
+                self.client(now, number, event);
+            }
+            Key::Exchange(flight) => self.exchange(now, flight),
+            key => {
+                if let Some(network) = &mut self.network {
+                    network.ready(&self.poller, now, key, event);
+                }
+            }
+        }
+    }
+
+    /// What the network has for the server, and some of the queries that wait.
+    fn turn(&mut self, now: Instant) {
+        if let Some(network) = &mut self.network {
+            network.expire(&self.poller, now);
+            while let Some((from, message)) = network.query() {
+                self.inbox.push(from, message);
+            }
+            while let Some((peer, socket)) = network.connection() {
+                self.clients.adopt(&self.poller, now, socket, peer);
+            }
+        }
+        for _ in 0..ANSWERED {
+            let Some((from, message)) = self.inbox.pop() else {
+                break;
+            };
+            let actions = self.dns.datagram(now, from, &message);
+            self.act(now, actions);
+        }
+    }
+
     fn take_datagrams(&mut self) {
         // One byte more than is taken, so that a longer one shows.
+        let Some(datagrams) = &self.datagrams else {
+            return;
+        };
         let mut buffer = [0; MAX_QUERY + 1];
         for _ in 0..TAKEN {
-            let received = recvfrom(&self.datagrams, &mut buffer[..], RecvFlags::DONTWAIT);
+            let received = recvfrom(datagrams, &mut buffer[..], RecvFlags::DONTWAIT);
             let (len, from) = match received {
                 Ok((len, _, from)) => (len, from.map(SocketAddr::try_from)),
                 Err(Errno::INTR) => continue,
@@ -175,7 +257,11 @@ impl Server {
                 Action::Close(flight) => self.exchanges.close(flight),
                 Action::Reply(Client::Udp(to), message) => {
                     // A client that takes no answer does without, as on any network.
-                    let _ = sendto(&self.datagrams, &message, SendFlags::DONTWAIT, &to);
+                    if let Some(network) = &mut self.network {
+                        network.answer(&self.poller, to, &message);
+                    } else if let Some(datagrams) = &self.datagrams {
+                        let _ = sendto(datagrams, &message, SendFlags::DONTWAIT, &to);
+                    }
                 }
                 Action::Reply(Client::Tcp(number, _), message) => {
                     if self.clients.reply(&self.poller, now, number, &message) == Event::Closed {
@@ -211,10 +297,19 @@ mod tests {
             Key::Datagrams,
             Key::Listener,
             Key::Connection(0),
-            Key::Connection(u64::MAX >> 2),
+            Key::Connection(u64::MAX >> 4),
             Key::Exchange(Flight(0)),
             Key::Exchange(Flight(7)),
+            Key::Members,
+            Key::Member(3),
+            Key::Wire(3),
+            Key::Flow(3),
+            Key::Port(3),
+            Key::Datagram(3),
+            Key::Ping(3),
         ];
+        let numbers: std::collections::BTreeSet<_> = keys.iter().map(|key| key.number()).collect();
+        assert_eq!(numbers.len(), keys.len());
         for key in keys {
             assert_eq!(Key::of(key.number()), key);
         }

@@ -1,0 +1,615 @@
+//! TCP connections of members, each with its socket.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::io::IoSlice;
+use std::net::SocketAddrV4;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::Common;
+use super::members::Members;
+use super::policy::Route;
+use super::sockets::{self, Stream};
+use super::timers::{Armed, Timers};
+use super::wire::Sent;
+use crate::frame::{IPV4_LEN, Ipv4, Link, MAX_HEADERS, Outgoing, Segment, TCP_LEN, flag, tcp};
+use crate::poller::{Interest, Poller, Ready};
+use crate::serve::Key;
+use crate::tcp::{End, Flow, Limits, Wire};
+
+/// The most flows of one member. With [`CAPACITIES`], all that they can hold is 92 MiB.
+const MAX_PER_MEMBER: usize = 1024;
+/// Bytes that a flow can hold in each direction, for the first so many of a member: with few flows each is fast, and with
+/// many they share.
+const CAPACITIES: [(usize, usize); 3] =
+    [(16, 512 << 10), (64, 128 << 10), (MAX_PER_MEMBER, 32 << 10)];
+/// How long a flow must have been silent to make room for another one of its member.
+const STALE: Duration = Duration::from_secs(60);
+/// ICMP's codes of "destination unreachable" (RFC 792).
+const NET_UNREACHABLE: u8 = 0;
+const HOST_UNREACHABLE: u8 = 1;
+const PROHIBITED: u8 = 13;
+
+/// A connection's name: whose it is, and the ports and the address that the member sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Tuple {
+    pub(super) member: u64,
+    pub(super) port: u16,
+    pub(super) remote: SocketAddrV4,
+}
+
+#[derive(Debug)]
+struct Entry {
+    flow: Flow,
+    socket: OwnedFd,
+    tuple: Tuple,
+    link: Link,
+    /// When its timer comes.
+    armed: Armed,
+    /// It is to be pumped at the end of a batch of frames.
+    touched: bool,
+    /// It waits for room on its wire.
+    waiting: bool,
+}
+
+/// All flows.
+#[derive(Debug)]
+pub(super) struct Flows {
+    /// The most.
+    limit: usize,
+    all: HashMap<u64, Entry>,
+    names: HashMap<Tuple, u64>,
+    of: BTreeMap<u64, BTreeSet<u64>>,
+    next: u64,
+    /// Flows that have got segments, and flows that have had their turn and have more.
+    touched: Vec<u64>,
+    again: Vec<u64>,
+    /// Secrets for initial sequence numbers (RFC 6528).
+    secret: RandomState,
+    started: Instant,
+}
+
+impl Flows {
+    pub(super) fn new(limit: usize) -> Flows {
+        Flows {
+            limit,
+            all: HashMap::new(),
+            names: HashMap::new(),
+            of: BTreeMap::new(),
+            next: 0,
+            touched: Vec::new(),
+            again: Vec::new(),
+            secret: RandomState::new(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Whether there is something to do without an event.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    pub(super) fn has(&self, tuple: &Tuple) -> bool {
+        self.names.contains_key(tuple)
+    }
+
+    /// RFC 6528: cannot be guessed, and grows with time, so that a guest's TIME-WAIT takes it for new.
+    fn iss(&self, now: Instant, tuple: &Tuple) -> u32 {
+        let quarter_micros = now.duration_since(self.started).as_micros() / 4;
+        (self.secret.hash_one(tuple) as u32).wrapping_add(quarter_micros as u32)
+    }
+
+    /// A segment of a member's. Returns the DNS server's end if a connection to it begins.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the network's parts are borrowed one by one"
+    )]
+    pub(super) fn segment(
+        &mut self,
+        poller: &Poller,
+        now: Instant,
+        common: &mut Common,
+        members: &mut Members,
+        member: u64,
+        ip: &Ipv4<'_>,
+        segment: &Segment<'_>,
+    ) -> Option<OwnedFd> {
+        let (port, remote_port) = segment.ports;
+        let remote = SocketAddrV4::new(ip.destination, remote_port);
+        let tuple = Tuple {
+            member,
+            port,
+            remote,
+        };
+        if let Some(number) = self.names.get(&tuple) {
+            let entry = self.all.get_mut(number)?;
+            entry.flow.segment(now, segment, &mut Stream(&entry.socket));
+            if !std::mem::replace(&mut entry.touched, true) {
+                self.touched.push(*number);
+            }
+            return None;
+        }
+        if segment.has(flag::RST) {
+            return None;
+        }
+        let is_syn = segment.has(flag::SYN) && !segment.has(flag::ACK);
+        if !is_syn {
+            reset(poller, common, members, tuple, segment);
+            return None;
+        }
+        let (opened, theirs) = open(common, tuple);
+        let socket = match opened {
+            Ok(socket) => socket,
+            Err(errno) => {
+                fail(
+                    poller,
+                    common,
+                    members,
+                    tuple,
+                    errno,
+                    Refused { ip, segment },
+                );
+                return None;
+            }
+        };
+        let limits = self.limits(common, member);
+        let mut flow = Flow::from_guest(now, segment, self.iss(now, &tuple), limits);
+        if theirs.is_some() {
+            flow.connected();
+        }
+        self.insert(poller, now, common, members, tuple, flow, socket)?;
+        theirs
+    }
+
+    fn limits(&self, common: &Common, member: u64) -> Limits {
+        let own = self.of.get(&member).map_or(0, BTreeSet::len);
+        let capacity = CAPACITIES.iter().find(|(count, _)| own < *count);
+        Limits {
+            capacity: capacity.map_or(CAPACITIES[2].1, |(_, capacity)| *capacity),
+            mss: common.mtu.saturating_sub((IPV4_LEN + TCP_LEN) as u16),
+        }
+    }
+
+    /// A client of the host's that has come to a member's published port.
+    pub(super) fn accepted(
+        &mut self,
+        poller: &Poller,
+        now: Instant,
+        common: &mut Common,
+        members: &mut Members,
+        tuple: Tuple,
+        socket: OwnedFd,
+    ) {
+        if self.has(&tuple) || sockets::prepare(&socket).is_err() {
+            return sockets::reset(socket);
+        }
+        let flow = Flow::to_guest(
+            now,
+            self.iss(now, &tuple),
+            self.limits(common, tuple.member),
+        );
+        if let Some(number) = self.insert(poller, now, common, members, tuple, flow, socket) {
+            self.pump(poller, now, common, members, number);
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the network's parts are borrowed one by one"
+    )]
+    fn insert(
+        &mut self,
+        poller: &Poller,
+        now: Instant,
+        common: &mut Common,
+        members: &mut Members,
+        tuple: Tuple,
+        mut flow: Flow,
+        socket: OwnedFd,
+    ) -> Option<u64> {
+        let identity = members.get(tuple.member)?.identity();
+        let link = common.link(tuple.remote, identity, tuple.port);
+        let number = self.next;
+        let has_room = self.make_room(poller, now, common, members, tuple.member);
+        let added = poller.add(&socket, Key::Flow(number).number(), Interest::Edges);
+        if !has_room || added.is_err() {
+            let mut way = Way {
+                poller,
+                members,
+                member: tuple.member,
+                link: &link,
+            };
+            flow.abort(&mut way, End::ByHost);
+            sockets::reset(socket);
+            return None;
+        }
+        self.next += 1;
+        self.names.insert(tuple, number);
+        self.of.entry(tuple.member).or_default().insert(number);
+        let entry = Entry {
+            flow,
+            socket,
+            tuple,
+            link,
+            armed: None,
+            touched: true,
+            waiting: false,
+        };
+        self.all.insert(number, entry);
+        self.touched.push(number);
+        Some(number)
+    }
+
+    /// Whether a member may have another flow. Where all places of its own are taken, its flow that has been silent for
+    /// longest goes if that is stale; where all places are taken, one of the member with the most goes for one with fewer.
+    fn make_room(
+        &mut self,
+        poller: &Poller,
+        now: Instant,
+        common: &mut Common,
+        members: &mut Members,
+        member: u64,
+    ) -> bool {
+        let own = self.of.get(&member).map_or(0, BTreeSet::len);
+        let (from, stale) = if own >= MAX_PER_MEMBER {
+            (member, true)
+        } else if self.all.len() >= self.limit {
+            let most = self.of.iter().max_by_key(|(_, flows)| flows.len());
+            match most {
+                Some((most, flows)) if flows.len() > own + 1 => (*most, false),
+                _ => (member, true),
+            }
+        } else {
+            return true;
+        };
+        let flows = self.of.get(&from).into_iter().flatten();
+        let heard = flows.filter_map(|number| Some((self.all.get(number)?.flow.heard(), *number)));
+        match heard.min() {
+            Some((heard, number)) if !stale || now.duration_since(heard) >= STALE => {
+                if let Some(entry) = self.all.get_mut(&number) {
+                    let member = entry.tuple.member;
+                    let mut way = Way {
+                        poller,
+                        members,
+                        member,
+                        link: &entry.link,
+                    };
+                    entry.flow.abort(&mut way, End::Silence);
+                }
+                self.settled(&mut common.timers, number);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Something has happened on a flow's socket.
+    pub(super) fn ready(
+        &mut self,
+        poller: &Poller,
+        now: Instant,
+        common: &mut Common,
+        members: &mut Members,
+        number: u64,
+        event: Ready,
+    ) {
+        let Some(entry) = self.all.get_mut(&number) else {
+            return;
+        };
+        if entry.flow.is_connecting() {
+            if !event.writable && !event.gone {
+                return;
+            }
+            match sockets::outcome(&entry.socket) {
+                Ok(()) => entry.flow.connected(),
+                Err(errno) => return self.refused(poller, common, members, number, errno),
+            }
+        }
+        entry
+            .flow
+            .host_ready(event.readable, event.writable, event.ended);
+        self.pump(poller, now, common, members, number);
+    }
+
+    /// The host's connection cannot be made.
+    fn refused(
+        &mut self,
+        poller: &Poller,
+        common: &mut Common,
+        members: &mut Members,
+        number: u64,
+        errno: Errno,
+    ) {
+        let Some(entry) = self.all.get_mut(&number) else {
+            return;
+        };
+        let member = entry.tuple.member;
+        if let Some(code) = code(errno) {
+            let (packet, tuple) = (
+                entry.flow.syn(entry.tuple.port, entry.tuple.remote.port()),
+                entry.tuple,
+            );
+            let address = *entry.link.destination.ip();
+            let header = quoted_header(address, *tuple.remote.ip());
+            let ip = Ipv4 {
+                source: address,
+                destination: *tuple.remote.ip(),
+                protocol: crate::frame::protocol::TCP,
+                fragment: None,
+                header: &header,
+                payload: &packet,
+            };
+            members.send_unreachable(poller, common, member, code, &ip);
+        } else {
+            let mut way = Way {
+                poller,
+                members,
+                member,
+                link: &entry.link,
+            };
+            entry.flow.abort(&mut way, End::ByHost);
+        }
+        self.remove(&mut common.timers, number);
+    }
+
+    /// Pumps what a batch of frames has touched.
+    pub(super) fn settle(
+        &mut self,
+        poller: &Poller,
+        now: Instant,
+        common: &mut Common,
+        members: &mut Members,
+    ) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for number in touched.drain(..) {
+            if let Some(entry) = self.all.get_mut(&number) {
+                entry.touched = false;
+                self.pump(poller, now, common, members, number);
+            }
+        }
+        self.touched = touched;
+    }
+
+    /// Goes on with what has had its turn.
+    pub(super) fn resume(
+        &mut self,
+        poller: &Poller,
+        now: Instant,
+        common: &mut Common,
+        members: &mut Members,
+    ) {
+        self.settle(poller, now, common, members);
+        for number in std::mem::take(&mut self.again) {
+            self.pump(poller, now, common, members, number);
+        }
+    }
+
+    /// A flow's wire has room.
+    pub(super) fn unblocked(
+        &mut self,
+        poller: &Poller,
+        now: Instant,
+        common: &mut Common,
+        members: &mut Members,
+        number: u64,
+    ) {
+        if let Some(entry) = self.all.get_mut(&number) {
+            entry.waiting = false;
+            self.pump(poller, now, common, members, number);
+        }
+    }
+
+    /// A flow's timer has come.
+    pub(super) fn expire(
+        &mut self,
+        poller: &Poller,
+        now: Instant,
+        common: &mut Common,
+        members: &mut Members,
+        number: u64,
+    ) {
+        if let Some(entry) = self.all.get_mut(&number) {
+            entry.armed = None;
+            entry.flow.expire(now);
+            if entry.flow.end() == Some(End::Silence) {
+                return self.settled(&mut common.timers, number);
+            }
+            self.pump(poller, now, common, members, number);
+        }
+    }
+
+    fn pump(
+        &mut self,
+        poller: &Poller,
+        now: Instant,
+        common: &mut Common,
+        members: &mut Members,
+        number: u64,
+    ) {
+        let Some(entry) = self.all.get_mut(&number) else {
+            return;
+        };
+        let member = entry.tuple.member;
+        let mut way = Way {
+            poller,
+            members,
+            member,
+            link: &entry.link,
+        };
+        if entry.flow.pump(now, &mut Stream(&entry.socket), &mut way) {
+            self.again.push(number);
+        }
+        if entry.flow.is_blocked() && !std::mem::replace(&mut entry.waiting, true) {
+            members.wait(member, number);
+        }
+        self.settled(&mut common.timers, number);
+    }
+
+    /// Removes a flow that has ended, and sees to the timer of one that has not.
+    fn settled(&mut self, timers: &mut Timers, number: u64) {
+        let Some(entry) = self.all.get_mut(&number) else {
+            return;
+        };
+        if entry.flow.end().is_some() {
+            return self.remove(timers, number);
+        }
+        if let Some(deadline) = entry.flow.deadline() {
+            timers.arm(&mut entry.armed, deadline, Key::Flow(number));
+        }
+    }
+
+    fn remove(&mut self, timers: &mut Timers, number: u64) {
+        let Some(entry) = self.all.remove(&number) else {
+            return;
+        };
+        timers.cancel(entry.armed, Key::Flow(number));
+        self.names.remove(&entry.tuple);
+        if let Some(own) = self.of.get_mut(&entry.tuple.member) {
+            own.remove(&number);
+            if own.is_empty() {
+                self.of.remove(&entry.tuple.member);
+            }
+        }
+        if entry.flow.end() != Some(End::Closed) {
+            sockets::reset(entry.socket);
+        }
+    }
+
+    /// A member is gone: its flows are reset.
+    pub(super) fn forget(&mut self, timers: &mut Timers, member: u64) {
+        for number in self.of.remove(&member).into_iter().flatten() {
+            self.remove(timers, number);
+        }
+    }
+}
+
+/// A socket to where a member's SYN goes, and the DNS server's end of it.
+fn open(common: &Common, tuple: Tuple) -> (Result<OwnedFd, Errno>, Option<OwnedFd>) {
+    let to = match common.policy.route(tuple.remote) {
+        Route::Refused => return (Err(Errno::CONNREFUSED), None),
+        Route::Dns => {
+            return match sys::packet::stream_pair() {
+                Ok((ours, theirs)) => {
+                    let ready = [&ours, &theirs].map(sys::nonblocking::set_nonblocking);
+                    match ready.into_iter().all(|it| it.is_ok()) {
+                        true => (Ok(ours), Some(theirs)),
+                        false => (Err(Errno::CONNREFUSED), None),
+                    }
+                }
+                Err(_) => (Err(Errno::CONNREFUSED), None),
+            };
+        }
+        Route::Host(port) => match sockets::primary() {
+            Some(own) => SocketAddrV4::new(own, port),
+            None => return (Err(Errno::CONNREFUSED), None),
+        },
+        Route::Remote(to) => to,
+    };
+    (sockets::stream(to), None)
+}
+
+/// A SYN that is not served.
+struct Refused<'a> {
+    ip: &'a Ipv4<'a>,
+    segment: &'a Segment<'a>,
+}
+
+fn fail(
+    poller: &Poller,
+    common: &Common,
+    members: &mut Members,
+    tuple: Tuple,
+    errno: Errno,
+    Refused { ip, segment }: Refused<'_>,
+) {
+    match code(errno) {
+        Some(code) => members.send_unreachable(poller, common, tuple.member, code, ip),
+        None => reset(poller, common, members, tuple, segment),
+    }
+}
+
+/// What a member is told of a connection that cannot be made; `None` for a reset.
+fn code(errno: Errno) -> Option<u8> {
+    match errno {
+        Errno::NETUNREACH => Some(NET_UNREACHABLE),
+        Errno::HOSTUNREACH | Errno::TIMEDOUT | Errno::HOSTDOWN => Some(HOST_UNREACHABLE),
+        Errno::ACCESS | Errno::PERM => Some(PROHIBITED),
+        _ => None,
+    }
+}
+
+/// The header of a SYN that is not at hand any more, as far as an error's reader compares it.
+fn quoted_header(source: std::net::Ipv4Addr, destination: std::net::Ipv4Addr) -> [u8; IPV4_LEN] {
+    let mut header = [0; IPV4_LEN];
+    header[0] = 0x45;
+    header[3] = (IPV4_LEN + TCP_LEN) as u8;
+    header[8] = 64;
+    header[9] = crate::frame::protocol::TCP;
+    header[12..16].copy_from_slice(&source.octets());
+    header[16..].copy_from_slice(&destination.octets());
+    let sum = crate::frame::checksum(&header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    header
+}
+
+/// Answers a segment that belongs to nothing (RFC 9293, 3.10.7.1).
+fn reset(
+    poller: &Poller,
+    common: &Common,
+    members: &mut Members,
+    tuple: Tuple,
+    segment: &Segment<'_>,
+) {
+    let Some(identity) = members.get(tuple.member).map(|it| it.identity()) else {
+        return;
+    };
+    let counted = segment.payload.len() as u32
+        + u32::from(segment.has(flag::SYN))
+        + u32::from(segment.has(flag::FIN));
+    let (seq, ack, flags) = match segment.has(flag::ACK) {
+        true => (segment.ack, 0, flag::RST),
+        false => (0, segment.seq.wrapping_add(counted), flag::RST | flag::ACK),
+    };
+    let outgoing = Outgoing {
+        seq,
+        ack,
+        flags,
+        window: 0,
+        mss: 0,
+        scale: None,
+    };
+    let link = common.link(tuple.remote, identity, tuple.port);
+    let mut space = [0; MAX_HEADERS];
+    let len = tcp(&mut space, &link, &outgoing, 0);
+    members.post(poller, tuple.member, &[&space[..len]]);
+}
+
+/// The way to a flow's member.
+struct Way<'a> {
+    poller: &'a Poller,
+    members: &'a mut Members,
+    member: u64,
+    link: &'a Link,
+}
+
+impl Wire for Way<'_> {
+    fn send(&mut self, segment: &Outgoing, payload: [&[u8]; 2]) -> bool {
+        let mut space = [0; MAX_HEADERS];
+        let [first, second] = payload;
+        let len = tcp(&mut space, self.link, segment, first.len() + second.len());
+        let parts = [
+            IoSlice::new(&space[..len]),
+            IoSlice::new(first),
+            IoSlice::new(second),
+        ];
+        let count = match (first.is_empty(), second.is_empty()) {
+            (true, true) => 1,
+            (_, true) => 2,
+            _ => 3,
+        };
+        self.members.send(self.poller, self.member, &parts[..count]) == Sent::Done
+    }
+}
