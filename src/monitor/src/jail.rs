@@ -27,10 +27,25 @@ const VMM_FILES: u64 = 4096 + MAX_OPEN_FILES as u64;
 /// Descriptors of hull-fs: one for each file that its guest knows, of which it never takes more than it may.
 const FS_FILES: u64 = 1 << 20;
 
-/// Descriptors of hull-net: a socket for each query in flight and for each connection, and some more.
-const NET_FILES: u64 = 2048;
-/// Memory of hull-net: what its bounds add up to, and as much again, in bytes.
-const NET_DATA: u64 = 256 << 20;
+/// What a hull-net may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NetLimits {
+    /// Descriptors: a socket for each query in flight and for each connection, and some more.
+    files: u64,
+    /// Memory, in bytes: what its bounds add up to, and as much again.
+    data_bytes: u64,
+}
+
+/// Of a bridge.
+pub(crate) const NAMES: NetLimits = NetLimits {
+    files: 2048,
+    data_bytes: 256 << 20,
+};
+/// That is a whole network: half of its descriptors are containers' connections.
+pub(crate) const SWITCH: NetLimits = NetLimits {
+    files: 32 << 10,
+    data_bytes: 4 << 30,
+};
 
 /// Resource limits of a jailed process that may have so many descriptors. It needs no more, whatever its guest does; that it
 /// makes no process is seccomp's.
@@ -237,12 +252,18 @@ pub(crate) fn spawn_net(
     control: OwnedFd,
     user: (u32, u32),
     policy: JailPolicy,
+    most: NetLimits,
 ) -> Result<Apart, Error> {
     let program = open_program(program)?;
     let null = sys::jail::null().map_err(Error::Prepare)?;
     let (words, their_words) = io::pipe().map_err(Error::Prepare)?;
-    let mut limits = limits(NET_FILES).to_vec();
-    limits.extend([(Resource::Data, NET_DATA), (Resource::Fsize, 0)]);
+    // An ordinary user cannot give more than they have.
+    let files = match rustix::process::getrlimit(Resource::Nofile).maximum {
+        Some(own) => most.files.min(own),
+        None => most.files,
+    };
+    let mut limits = limits(files).to_vec();
+    limits.extend([(Resource::Data, most.data_bytes), (Resource::Fsize, 0)]);
     let descriptors = [
         null.as_fd(),
         null.as_fd(),

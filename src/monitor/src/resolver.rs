@@ -73,7 +73,11 @@ pub(crate) fn start(
     );
     let user = users.as_ref().map_or(own, |it| (it.vmm(), it.vmm()));
     let (control, their_control) = sys::packet::pair().map_err(Error::Talk)?;
-    let apart = jail::spawn_net(program, their_control, user, policy)?;
+    let most = match &launch.service {
+        Service::Names(_) => jail::NAMES,
+        Service::Switch { .. } => jail::SWITCH,
+    };
+    let apart = jail::spawn_net(program, their_control, user, policy, most)?;
     let mut descriptors = launch.descriptors.to_vec();
     let mut locks = vec![launch.lock];
     if let Some(users) = &users {
