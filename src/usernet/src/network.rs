@@ -169,6 +169,10 @@ impl Network {
                 if event.writable {
                     self.wire_has_room(poller, now, number);
                 }
+                // A datagram socket's reader does not see the end, and what is still to be read has nobody to answer.
+                if event.gone {
+                    self.leave(number);
+                }
             }
             Key::Flow(number) => {
                 self.flows.ready(

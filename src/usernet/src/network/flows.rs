@@ -140,6 +140,10 @@ impl Flows {
             reset(poller, common, members, tuple, segment);
             return None;
         }
+        if !self.make_room(poller, now, common, members, member) {
+            reset(poller, common, members, tuple, segment);
+            return None;
+        }
         let (opened, theirs) = open(common, tuple);
         let socket = match opened {
             Ok(socket) => socket,
@@ -183,7 +187,10 @@ impl Flows {
         tuple: Tuple,
         socket: OwnedFd,
     ) {
-        if self.has(&tuple) || sockets::prepare(&socket).is_err() {
+        let refused = self.has(&tuple)
+            || !self.make_room(poller, now, common, members, tuple.member)
+            || sockets::prepare(&socket).is_err();
+        if refused {
             return sockets::reset(socket);
         }
         let flow = Flow::to_guest(
@@ -213,9 +220,8 @@ impl Flows {
         let identity = members.get(tuple.member)?.identity();
         let link = common.link(tuple.remote, identity, tuple.port);
         let number = self.next;
-        let has_room = self.make_room(poller, now, common, members, tuple.member);
         let added = poller.add(&socket, Key::Flow(number).number(), Interest::Edges);
-        if !has_room || added.is_err() {
+        if added.is_err() {
             let mut way = Way {
                 poller,
                 members,

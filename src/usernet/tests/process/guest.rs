@@ -18,7 +18,7 @@ use smoltcp::time::Instant as StackTime;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpEndpoint};
 use sys::packet;
 
-use crate::switch::{GATEWAY, Net, PREFIX_LEN};
+use crate::switch::{GATEWAY, GATEWAY_MAC, Net, PREFIX_LEN};
 
 /// Longer than anything takes that is to succeed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -368,6 +368,45 @@ impl Guest {
 
     pub(crate) fn tcp(&mut self, socket: SocketHandle) -> &mut Tcp<'static> {
         self.sockets.get_mut::<Tcp>(socket)
+    }
+
+    /// The next frame on the wire that `wanted` takes, without the stack.
+    pub(crate) fn next_frame(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            self.wire.take();
+            while let Some(frame) = self.wire.received.pop_front() {
+                if wanted(&frame) {
+                    return frame;
+                }
+            }
+            assert!(Instant::now() < end, "in vain: a frame");
+            self.wait();
+        }
+    }
+
+    /// An IPv4 packet to the gateway's MAC address, in a frame: identification, place, protocol and payload.
+    pub(crate) fn packet(
+        &self,
+        to: Ipv4Addr,
+        id: u16,
+        place: u16,
+        protocol: u8,
+        payload: &[u8],
+    ) -> Vec<u8> {
+        let len = (20 + payload.len()) as u16;
+        let mut ip = vec![0x45, 0];
+        ip.extend([len, id, place].map(u16::to_be_bytes).concat());
+        ip.extend([64, protocol, 0, 0]);
+        ip.extend(self.address.octets());
+        ip.extend(to.octets());
+        let words = ip
+            .chunks(2)
+            .map(|it| u32::from(u16::from_be_bytes([it[0], it[1]])));
+        let sum: u32 = words.sum();
+        let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        [&GATEWAY_MAC[..], &self.mac, &[8, 0], &ip, payload].concat()
     }
 
     /// Puts an Ethernet frame on the wire as it is.

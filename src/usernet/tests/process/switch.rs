@@ -23,7 +23,7 @@ use crate::process::launch;
 
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 pub(crate) const PREFIX_LEN: u8 = 24;
-const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub(crate) const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// More than all buffers on the way hold.
 const BULK: usize = 24 << 20;
 
@@ -403,6 +403,90 @@ fn datagrams_go_out_and_come_back() {
     let other = UdpSocket::bind((primary(), 0)).unwrap();
     other.send_to(b"call", seen[0]).unwrap();
     assert_eq!(guest.receive_from(socket).0, b"call");
+}
+
+#[test]
+fn long_datagrams_go_in_parts_both_ways() {
+    let net = Net::start();
+    let mut guest = Guest::join(&net, 2);
+    let host = UdpSocket::bind((primary(), 0)).unwrap();
+    host.set_read_timeout(Some(PATIENCE)).unwrap();
+    let port = host.local_addr().unwrap().port();
+    let data = pattern(4000);
+    let ports = [5000, port, 4008, 0].map(u16::to_be_bytes).concat();
+    let datagram = [&ports[..], &data].concat();
+    let parts: Vec<_> = datagram.chunks(1480).enumerate().collect();
+    let part = |(i, bytes): (usize, &[u8])| {
+        let more = if i < 2 { 0x2000 } else { 0 };
+        guest.packet(primary(), 7, (i * 185) as u16 | more, 17, bytes)
+    };
+    // One is missing, then all come.
+    for i in [0, 2, 0, 1, 2] {
+        guest.inject(&part(parts[i]));
+    }
+    let mut buffer = vec![0; 70_000];
+    let (len, from) = host.recv_from(&mut buffer).unwrap();
+    same(&buffer[..len], &data);
+    host.send_to(&data, from).unwrap();
+    let mut answer = Vec::new();
+    while answer.len() < datagram.len() {
+        let frame = guest.next_frame(|frame| frame[12..14] == [8, 0] && frame[23] == 17);
+        assert_eq!(
+            usize::from(u16::from_be_bytes([frame[20], frame[21]]) & 0x1fff) * 8,
+            answer.len()
+        );
+        answer.extend(&frame[34..]);
+    }
+    same(&answer[8..], &data);
+}
+
+#[test]
+fn the_gateway_answers_echoes() {
+    let net = Net::start();
+    let mut guest = Guest::join(&net, 2);
+    let request = [
+        8, 0, 0x6d, 0x6a, 0, 9, 0, 1, b'h', b'u', b'l', b'l', b'!', b'!',
+    ];
+    guest.inject(&guest.packet(GATEWAY, 0, 0, 1, &request));
+    let reply = guest.next_frame(|frame| frame[12..14] == [8, 0] && frame[23] == 1);
+    assert_eq!(reply[26..30], GATEWAY.octets());
+    assert_eq!((&reply[34..36], &reply[38..]), (&[0, 0][..], &request[4..]));
+}
+
+#[test]
+fn a_guest_that_takes_all_its_connections_leaves_others_theirs() {
+    let net = Net::start();
+    let mut greedy = Guest::join(&net, 2);
+    let (listener, address) = server();
+    let accepting = thread::spawn(move || {
+        let accepted = (0..1025).map(|_| listener.accept().unwrap().0);
+        accepted.collect::<Vec<_>>()
+    });
+    let syn = |guest: &Guest, port: u16| {
+        let ports = [port, address.port()].map(u16::to_be_bytes).concat();
+        let tcp = [
+            &ports[..],
+            &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0],
+        ]
+        .concat();
+        guest.inject(&guest.packet(primary(), 0, 0, 6, &tcp));
+    };
+    let answer = |guest: &mut Guest, port: u16| {
+        let port = port.to_be_bytes();
+        let of_port =
+            |frame: &[u8]| frame[12..14] == [8, 0] && frame[23] == 6 && frame[36..38] == port;
+        guest.next_frame(of_port)[47]
+    };
+    for port in 2000..3024 {
+        syn(&greedy, port);
+        assert_eq!(answer(&mut greedy, port), 0x12, "of SYN and ACK, {port}");
+    }
+    syn(&greedy, 3024);
+    assert_eq!(answer(&mut greedy, 3024), 0x14, "RST and ACK");
+    let mut other = Guest::join(&net, 3);
+    syn(&other, 2000);
+    assert_eq!(answer(&mut other, 2000), 0x12);
+    assert_eq!(accepting.join().unwrap().len(), 1025);
 }
 
 #[test]
