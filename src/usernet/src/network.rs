@@ -65,8 +65,10 @@ pub struct Config {
     pub mac: Mac,
     /// The longest packet.
     pub mtu: u16,
-    /// Descriptors that this process may have.
+    /// Descriptors, and bytes of memory, that this process may have.
     pub descriptors: usize,
+    /// See there.
+    pub memory: usize,
 }
 
 /// What all parts of a network need.
@@ -118,7 +120,7 @@ impl Network {
                 id: 0,
             },
             members: Members::new(poller, config.members)?,
-            flows: Flows::new(config.descriptors / 2),
+            flows: Flows::new(config.descriptors / 2, config.memory / 2),
             datagrams: Datagrams::new(config.descriptors / 8),
             pings: Pings::new(config.descriptors / 32),
             ports: Ports::default(),
