@@ -10,6 +10,7 @@ pub mod bus;
 pub mod dns;
 pub mod documents;
 pub mod erofs;
+pub mod frames;
 pub mod guest;
 pub mod input;
 pub mod kernel;
@@ -72,6 +73,7 @@ pub const TARGETS: &[Target] = &[
     ("docker_config", registry::docker_config),
     // Networks.
     ("dns", dns::run),
+    ("frames", frames::run),
     // Containers, and what lies on the host.
     ("spec", documents::spec),
     ("passwd", places::passwd),

@@ -3,6 +3,7 @@
 
 mod devices;
 mod documents;
+mod frames;
 mod images;
 mod names;
 mod shares;
@@ -17,5 +18,6 @@ pub fn all() -> Seeds {
     all.extend(documents::all());
     all.extend(names::all());
     all.extend(shares::all());
+    all.extend(frames::all());
     all
 }

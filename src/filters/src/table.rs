@@ -100,6 +100,9 @@ const TCP_NODELAY: u64 = 1;
 const INTERNET: &[u64] = &[2, 10];
 /// SOCK_STREAM and SOCK_DGRAM, each with SOCK_CLOEXEC and SOCK_NONBLOCK.
 const STREAMS_AND_DATAGRAMS: &[u64] = &[0x8_0801, 0x8_0802];
+/// SOCK_STREAM with SOCK_CLOEXEC: the ends of a pair stay connected to each other. Those of datagrams could be connected
+/// anew, to any Unix socket.
+const STREAM_PAIR: u64 = 0x8_0001;
 /// O_RDONLY with O_NONBLOCK, O_NOFOLLOW, O_CLOEXEC and O_LARGEFILE.
 const READ_ONLY: &[u64] = &[0xa_8800];
 /// LOCK_SH with LOCK_NB.
@@ -368,7 +371,7 @@ pub const NET: Kind = Kind {
             SYS_setsockopt(EachOf(&[(1, &[IPPROTO_TCP]), (2, &[TCP_NODELAY])])),
             SYS_shutdown,
             SYS_socket(EachOf(&[(0, INTERNET), (1, STREAMS_AND_DATAGRAMS)])),
-            SYS_socketpair(OneOf(0, &[AF_UNIX])),
+            SYS_socketpair(EachOf(&[(0, &[AF_UNIX]), (1, &[STREAM_PAIR])])),
             SYS_writev,
         ],
     ],

@@ -19,7 +19,8 @@
 //! One end of a pair of AF_UNIX sockets, SOCK_SEQPACKET or SOCK_DGRAM, which does not block. A message is what a read
 //! of a tap gives: a `struct virtio_net_hdr_v1` of 12 bytes, then an Ethernet frame. Either side may send TCP over IPv4
 //! in pieces of up to 64 KiB (VIRTIO_NET_HDR_GSO_TCPV4) and leave checksums to the receiver (NEEDS_CSUM). Of the two
-//! kinds of socket SOCK_SEQPACKET is the better one: its reader sees the end, and its queue is bounded by bytes alone.
+//! kinds of socket SOCK_SEQPACKET is to be taken: its reader sees the end, its queue is bounded by bytes alone, and a
+//! hull-net that is taken over cannot connect it to another of the host's Unix sockets.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use protocol::net::{Descriptor, FromNet, MAX_PACKET_LEN, MAX_RESOLVERS, Names, Switch, ToNet};
 use protocol::{BUILD, chain};
+use rustix::process::Resource;
 use sys::packet::{self, Descriptors};
 
 use crate::confine;
@@ -15,6 +16,10 @@ use crate::serve::{Front, Server};
 
 /// The least MTU of a network: what IPv4 asks of every host (RFC 791, 3.1).
 const MIN_MTU: u16 = 576;
+/// Descriptors that are counted on where there is no limit (RLIMIT_NOFILE).
+const MAX_DESCRIPTORS: usize = 1 << 16;
+/// Bytes of memory that are counted on where the limit (RLIMIT_DATA) is beyond: half of them are for TCP's connections.
+const MAX_MEMORY: usize = 1 << 30;
 
 /// Why hull-net gave up.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +142,8 @@ fn config(names: &Names, switch: Switch, descriptors: &mut Descriptors) -> Resul
     if mtu < MIN_MTU || mac.is_multicast() {
         return Err(Error::Switch { mtu, mac });
     }
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let limit = |resource| rustix::process::getrlimit(resource).current;
+    let (files, memory) = (limit(Resource::Nofile), limit(Resource::Data));
     Ok(Config {
         members: take_socket(descriptors, switch.members)?,
         policy: Policy {
@@ -148,7 +154,8 @@ fn config(names: &Names, switch: Switch, descriptors: &mut Descriptors) -> Resul
         },
         mac,
         mtu,
-        descriptors: limit.current.map_or(usize::MAX, |it| it as usize),
+        descriptors: files.map_or(MAX_DESCRIPTORS, |it| it as usize),
+        memory: memory.map_or(MAX_MEMORY, |it| it as usize).min(MAX_MEMORY),
     })
 }
 

@@ -65,8 +65,10 @@ pub struct Config {
     pub mac: Mac,
     /// The longest packet.
     pub mtu: u16,
-    /// Descriptors that this process may have.
+    /// Descriptors, and bytes of memory, that this process may have.
     pub descriptors: usize,
+    /// See there.
+    pub memory: usize,
 }
 
 /// What all parts of a network need.
@@ -118,7 +120,7 @@ impl Network {
                 id: 0,
             },
             members: Members::new(poller, config.members)?,
-            flows: Flows::new(config.descriptors / 2),
+            flows: Flows::new(config.descriptors / 2, config.memory / 2),
             datagrams: Datagrams::new(config.descriptors / 8),
             pings: Pings::new(config.descriptors / 32),
             ports: Ports::default(),
@@ -168,6 +170,10 @@ impl Network {
                 }
                 if event.writable {
                     self.wire_has_room(poller, now, number);
+                }
+                // A datagram socket's reader does not see the end, and what is still to be read has nobody to answer.
+                if event.gone {
+                    self.leave(number);
                 }
             }
             Key::Flow(number) => {

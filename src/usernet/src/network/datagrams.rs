@@ -36,6 +36,8 @@ const TURN: usize = 64;
 const MAX_HOST_PORTS: usize = 16;
 /// How long the parts of a datagram may take.
 const PARTS: Duration = Duration::from_secs(1);
+/// The most datagrams of which parts have come: each is at most 64 KiB, and one of a member.
+const MAX_PARTIAL: usize = 256;
 
 #[derive(Debug)]
 struct Mapping {
@@ -101,7 +103,13 @@ impl Datagrams {
                 bytes: ip.payload.to_vec(),
                 since: now,
             };
-            self.partial.insert(member, partial);
+            if self.partial.len() >= MAX_PARTIAL {
+                self.partial
+                    .retain(|_, it| now.duration_since(it.since) <= PARTS);
+            }
+            if self.partial.len() < MAX_PARTIAL {
+                self.partial.insert(member, partial);
+            }
             return None;
         }
         let mut partial = self.partial.remove(&member)?;

@@ -24,8 +24,10 @@ use crate::tcp::{End, Flow, Limits, Wire};
 const MAX_PER_MEMBER: usize = 1024;
 /// Bytes that a flow can hold in each direction, for the first so many of a member: with few flows each is fast, and with
 /// many they share.
-const CAPACITIES: [(usize, usize); 3] =
-    [(16, 512 << 10), (64, 128 << 10), (MAX_PER_MEMBER, 32 << 10)];
+const CAPACITIES: [(usize, usize); 2] = [(16, 512 << 10), (64, 128 << 10)];
+/// The same for all others, and where half of the memory is promised already. The other half is enough for these: the
+/// number of flows is bounded by it.
+const LEAST_CAPACITY: usize = 32 << 10;
 /// How long a flow must have been silent to make room for another one of its member.
 const STALE: Duration = Duration::from_secs(60);
 /// ICMP's codes of "destination unreachable" (RFC 792).
@@ -60,6 +62,9 @@ struct Entry {
 pub(super) struct Flows {
     /// The most.
     limit: usize,
+    /// Bytes that flows may hold, and that they could hold.
+    memory: usize,
+    promised: usize,
     all: HashMap<u64, Entry>,
     names: HashMap<Tuple, u64>,
     of: BTreeMap<u64, BTreeSet<u64>>,
@@ -73,9 +78,12 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    pub(super) fn new(limit: usize) -> Flows {
+    /// Flows for which there are this many descriptors and bytes.
+    pub(super) fn new(descriptors: usize, memory: usize) -> Flows {
         Flows {
-            limit,
+            limit: descriptors.min(memory / 2 / (2 * LEAST_CAPACITY)),
+            memory,
+            promised: 0,
             all: HashMap::new(),
             names: HashMap::new(),
             of: BTreeMap::new(),
@@ -140,6 +148,10 @@ impl Flows {
             reset(poller, common, members, tuple, segment);
             return None;
         }
+        if !self.make_room(poller, now, common, members, member) {
+            reset(poller, common, members, tuple, segment);
+            return None;
+        }
         let (opened, theirs) = open(common, tuple);
         let socket = match opened {
             Ok(socket) => socket,
@@ -160,15 +172,17 @@ impl Flows {
         if theirs.is_some() {
             flow.connected();
         }
-        self.insert(poller, now, common, members, tuple, flow, socket)?;
+        self.insert(poller, common, members, tuple, flow, socket)?;
         theirs
     }
 
     fn limits(&self, common: &Common, member: u64) -> Limits {
         let own = self.of.get(&member).map_or(0, BTreeSet::len);
         let capacity = CAPACITIES.iter().find(|(count, _)| own < *count);
+        let capacity = capacity.map(|(_, capacity)| *capacity);
+        let has_room = |it: &usize| self.promised + 2 * it <= self.memory / 2;
         Limits {
-            capacity: capacity.map_or(CAPACITIES[2].1, |(_, capacity)| *capacity),
+            capacity: capacity.filter(has_room).unwrap_or(LEAST_CAPACITY),
             mss: common.mtu.saturating_sub((IPV4_LEN + TCP_LEN) as u16),
         }
     }
@@ -183,7 +197,10 @@ impl Flows {
         tuple: Tuple,
         socket: OwnedFd,
     ) {
-        if self.has(&tuple) || sockets::prepare(&socket).is_err() {
+        let refused = self.has(&tuple)
+            || !self.make_room(poller, now, common, members, tuple.member)
+            || sockets::prepare(&socket).is_err();
+        if refused {
             return sockets::reset(socket);
         }
         let flow = Flow::to_guest(
@@ -191,7 +208,7 @@ impl Flows {
             self.iss(now, &tuple),
             self.limits(common, tuple.member),
         );
-        if let Some(number) = self.insert(poller, now, common, members, tuple, flow, socket) {
+        if let Some(number) = self.insert(poller, common, members, tuple, flow, socket) {
             self.pump(poller, now, common, members, number);
         }
     }
@@ -203,7 +220,6 @@ impl Flows {
     fn insert(
         &mut self,
         poller: &Poller,
-        now: Instant,
         common: &mut Common,
         members: &mut Members,
         tuple: Tuple,
@@ -213,9 +229,8 @@ impl Flows {
         let identity = members.get(tuple.member)?.identity();
         let link = common.link(tuple.remote, identity, tuple.port);
         let number = self.next;
-        let has_room = self.make_room(poller, now, common, members, tuple.member);
         let added = poller.add(&socket, Key::Flow(number).number(), Interest::Edges);
-        if !has_room || added.is_err() {
+        if added.is_err() {
             let mut way = Way {
                 poller,
                 members,
@@ -227,6 +242,7 @@ impl Flows {
             return None;
         }
         self.next += 1;
+        self.promised += flow.most();
         self.names.insert(tuple, number);
         self.of.entry(tuple.member).or_default().insert(number);
         let entry = Entry {
@@ -466,6 +482,7 @@ impl Flows {
             return;
         };
         timers.cancel(entry.armed, Key::Flow(number));
+        self.promised -= entry.flow.most();
         self.names.remove(&entry.tuple);
         if let Some(own) = self.of.get_mut(&entry.tuple.member) {
             own.remove(&number);

@@ -23,6 +23,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Frames for everyone that a member may send in a second: each is one for each other member.
 const MAX_FLOODS: u32 = 128;
 
+/// Bytes of frames that wait for room on all wires together.
+const MAX_WAITING: usize = 32 << 20;
+
 /// A member, or a sandbox that is about to become one.
 #[derive(Debug)]
 pub(crate) struct Member {
@@ -64,6 +67,8 @@ pub(crate) struct Members {
     all: BTreeMap<u64, Member>,
     table: Table,
     next: u64,
+    /// Bytes that wait on all wires.
+    waiting: usize,
 }
 
 impl Members {
@@ -75,6 +80,7 @@ impl Members {
             all: BTreeMap::new(),
             table: Table::default(),
             next: 0,
+            waiting: 0,
         })
     }
 
@@ -165,9 +171,11 @@ impl Members {
             mac,
             address,
             dropped,
+            wire,
             ..
         }) = member.joined
         {
+            self.waiting -= wire.waiting();
             self.table.remove((mac, address));
             if dropped > 0 {
                 tracing::warn!(%address, dropped, "a member has sent frames that were not its own, or malformed");
@@ -193,9 +201,10 @@ impl Members {
         number: u64,
         act: impl FnOnce(&mut WireEnd) -> T,
     ) -> Option<T> {
-        let wire = &mut self.joined(number)?.wire;
-        let was_full = wire.is_full();
+        let wire = &mut self.all.get_mut(&number)?.joined.as_mut()?.wire;
+        let (was_full, waited) = (wire.is_full(), wire.waiting());
         let result = act(wire);
+        self.waiting = self.waiting + wire.waiting() - waited;
         if wire.is_full() != was_full {
             let interest = match wire.is_full() {
                 true => Interest::Both,
@@ -216,7 +225,8 @@ impl Members {
 
     /// Sends a frame of one or two parts, now or later; or it is dropped.
     pub(crate) fn post(&mut self, poller: &Poller, number: u64, parts: &[&[u8]]) {
-        self.with_wire(poller, number, |wire| wire.post(parts));
+        let may_wait = self.waiting < MAX_WAITING;
+        self.with_wire(poller, number, |wire| wire.post(parts, may_wait));
     }
 
     /// Sends a member's frame to all others, unless it has sent too many.

@@ -24,7 +24,7 @@ const TURN: usize = 64;
 /// When to accept again after that has failed: there were no descriptors, say.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The most clients of a UDP port whose datagrams are answered: the one that was heard last the longest ago goes.
-const MAX_CLIENTS: usize = 1024;
+const MAX_CLIENTS: usize = 256;
 /// How long after its last datagram a client can be answered.
 const IDLE: Duration = Duration::from_secs(180);
 /// Ports that stand for a client at the gateway when its own is taken: those for temporary use (RFC 6335, 6).

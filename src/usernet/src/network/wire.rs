@@ -66,8 +66,13 @@ impl WireEnd {
         }
     }
 
-    /// Sends a frame now or later, or drops it.
-    pub(crate) fn post(&mut self, parts: &[&[u8]]) {
+    /// Bytes that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.bytes
+    }
+
+    /// Sends a frame now or, if it `may_wait`, later; or drops it.
+    pub(crate) fn post(&mut self, parts: &[&[u8]], may_wait: bool) {
         let mut slices = [IoSlice::new(&[]), IoSlice::new(&[])];
         for (slice, part) in slices.iter_mut().zip(parts) {
             *slice = IoSlice::new(part);
@@ -76,7 +81,7 @@ impl WireEnd {
             return;
         }
         let len: usize = parts.iter().map(|part| part.len()).sum();
-        if self.bytes + len <= MAX_WAITING && self.waiting.len() < MAX_FRAMES {
+        if may_wait && self.bytes + len <= MAX_WAITING && self.waiting.len() < MAX_FRAMES {
             self.bytes += len;
             self.waiting.push_back(parts.concat());
         }

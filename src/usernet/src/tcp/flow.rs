@@ -236,6 +236,11 @@ impl Flow {
         self.to_guest.len() + self.to_host.len()
     }
 
+    /// Bytes that can wait at most.
+    pub fn most(&self) -> usize {
+        self.to_guest.capacity() + self.to_host.capacity()
+    }
+
     /// When [`Flow::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let idle = match self.state {

@@ -30,8 +30,9 @@ impl Flow {
         while !self.host_failed {
             self.emit(now, wire);
             let room = self.to_guest.free();
-            // Nothing is read for a window that stays closed beyond what the ring holds.
-            if !self.host_readable || self.host_ended || room == 0 || self.blocked {
+            // Reading for every few bytes that are acknowledged would make many short segments of few long ones.
+            let little = room < self.to_guest.capacity() / 4;
+            if !self.host_readable || self.host_ended || little || self.blocked {
                 break;
             }
             if moved >= TURN {

@@ -1,7 +1,9 @@
 //! hull-net as a process: its sockets, its seccomp filter, its upstreams, and its end.
 
 mod client;
+mod guest;
 mod process;
+mod switch;
 mod upstream;
 
 use std::fs;

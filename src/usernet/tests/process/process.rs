@@ -173,7 +173,8 @@ impl Drop for Process {
     }
 }
 
-fn launch() -> (Child, OwnedFd, PipeReader) {
+/// A hull-net that waits to be told what to serve; its control socket and its last words.
+pub(crate) fn launch() -> (Child, OwnedFd, PipeReader) {
     let (control, its_control) = packet::pair().unwrap();
     let (words, its_words) = pipe().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hull-net"));
