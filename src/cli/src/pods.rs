@@ -62,7 +62,7 @@ pub(crate) struct Shape {
     /// size=SIZE: how much its containers' writable layers may hold together, 128m to 1t [default: 64g]
     #[arg(long, value_name = "NAME=VALUE", value_parser = values::machine::storage)]
     storage_opt: Option<u64>,
-    /// Its network: none, or for root bridge or the name of one of one's own
+    /// Its network: none, bridge, or the name of one of one's own
     #[arg(long, value_name = "NETWORK", value_parser = or_default(values::machine::network))]
     network: Option<OrDefault<Network>>,
 }

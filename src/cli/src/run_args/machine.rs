@@ -18,7 +18,7 @@ pub(super) struct MachineArgs {
     /// What stands between the container and the host: vm, pod:NAME or native [default: vm, or HULL_ISOLATION]
     #[arg(long, value_name = "KIND", value_parser = values::isolation)]
     isolation: Option<Isolation>,
-    /// Network: none, or for root bridge or the name of one of one's own [default: bridge for root, else none]
+    /// Network: none, bridge, or the name of one of one's own [default: bridge]
     #[arg(long, alias = "net", value_name = "NETWORK", value_parser = or_default(values::network))]
     network: Option<OrDefault<Network>>,
     /// Mount the container's root file system read-only
