@@ -12,7 +12,7 @@ use tests::{Hull, USER, is_alive, wait_until};
 
 /// A server that says who asks.
 const SERVER: &str = "while :; do nc -l -p 80 -e sh -c \
-    'netstat -tn | sed -n \"s/.*:80 *\\\\([0-9.]*\\\\):.*ESTABLISHED.*/\\\\1/p\"'; done";
+    'netstat -tn | sed -En \"s/.*:80 +[:f]*([0-9.]+):.*(ESTABLISHED|CLOSE_WAIT).*/\\\\1/p\"'; done";
 /// Prints a container's own address.
 const OWN: &str = "ip -4 -o addr show eth0 | sed 's/.*inet \\([0-9.]*\\).*/\\1/'";
 /// How long a server in a busy emulated machine may take.
