@@ -17,10 +17,12 @@
 //! Deliberately absent: IPv6; multicast beyond the network; routes between members and other networks; ICMP errors from
 //! hosts, except that a connection which cannot be made is answered with one.
 
+mod around;
 mod datagrams;
 mod flows;
 mod join;
 mod members;
+mod opening;
 mod pings;
 pub mod policy;
 mod ports;
@@ -41,6 +43,7 @@ use crate::frame::{self, Echo, Frame, Link, MAX_FRAME, Mac, Payload, Segment, Ud
 use crate::inbox::Datagram;
 use crate::poller::{Poller, Ready};
 use crate::serve::Key;
+use around::Around;
 use datagrams::Datagrams;
 use flows::Flows;
 use members::Members;
@@ -177,14 +180,8 @@ impl Network {
                 }
             }
             Key::Flow(number) => {
-                self.flows.ready(
-                    poller,
-                    now,
-                    &mut self.common,
-                    &mut self.members,
-                    number,
-                    event,
-                );
+                let (flows, mut around) = self.flows(poller, now);
+                flows.ready(&mut around, number, event);
             }
             Key::Port(number) => self.port_ready(poller, now, number),
             Key::Datagram(number) => {
@@ -213,13 +210,13 @@ impl Network {
 
     /// What has had its time, and what was to be gone on with.
     pub(crate) fn expire(&mut self, poller: &Poller, now: Instant) {
-        self.flows
-            .resume(poller, now, &mut self.common, &mut self.members);
+        let (flows, mut around) = self.flows(poller, now);
+        flows.resume(&mut around);
         while let Some(key) = self.common.timers.expired(now) {
             match key {
                 Key::Flow(number) => {
-                    self.flows
-                        .expire(poller, now, &mut self.common, &mut self.members, number);
+                    let (flows, mut around) = self.flows(poller, now);
+                    flows.expire(&mut around, number);
                 }
                 Key::Datagram(number) => {
                     self.datagrams.expire(now, &mut self.common.timers, number);
@@ -232,10 +229,21 @@ impl Network {
         }
     }
 
+    /// The flows, and what is around them.
+    fn flows<'a>(&'a mut self, poller: &'a Poller, now: Instant) -> (&'a mut Flows, Around<'a>) {
+        let around = Around {
+            poller,
+            now,
+            common: &mut self.common,
+            members: &mut self.members,
+        };
+        (&mut self.flows, around)
+    }
+
     fn wire_has_room(&mut self, poller: &Poller, now: Instant, number: u64) {
         for flow in self.members.flush(poller, number) {
-            self.flows
-                .unblocked(poller, now, &mut self.common, &mut self.members, flow);
+            let (flows, mut around) = self.flows(poller, now);
+            flows.unblocked(&mut around, flow);
         }
     }
 
@@ -261,8 +269,8 @@ impl Network {
             }
         }
         self.buffer = buffer;
-        self.flows
-            .settle(poller, now, &mut self.common, &mut self.members);
+        let (flows, mut around) = self.flows(poller, now);
+        flows.settle(&mut around);
     }
 
     /// A member goes, and everything of its with it.
@@ -292,7 +300,7 @@ impl Network {
                 let reply = frame::arp_reply(me, sender);
                 self.members.post(poller, number, &[&reply]);
             }
-            Verdict::Gateway => self.to_gateway(poller, now, number, &frame),
+            Verdict::Gateway => self.pass_to_gateway(poller, now, number, &frame),
             Verdict::Member(to) => {
                 let virtio = frame.virtio;
                 members::pass_on(virtio, message);
@@ -306,21 +314,17 @@ impl Network {
         }
     }
 
-    fn to_gateway(&mut self, poller: &Poller, now: Instant, number: u64, frame: &Frame<'_>) {
+    fn pass_to_gateway(&mut self, poller: &Poller, now: Instant, number: u64, frame: &Frame<'_>) {
         let Payload::Ipv4(ip) = &frame.payload else {
             return;
         };
-        let Network {
-            common, members, ..
-        } = self;
         match ip.protocol {
             // Parts are dropped: TCP's stacks avoid them, and pings of that size are a curiosity. UDP's: see datagrams.rs.
             protocol::TCP | protocol::ICMP if ip.fragment.is_some() => {}
             protocol::TCP => {
                 if let Some(segment) = Segment::parse(ip.payload) {
-                    let opened = self
-                        .flows
-                        .segment(poller, now, common, members, number, ip, &segment);
+                    let (flows, mut around) = self.flows(poller, now);
+                    let opened = flows.segment(&mut around, number, ip, &segment);
                     let address = ip.source;
                     self.connections
                         .extend(opened.map(|socket| (address, socket)));
