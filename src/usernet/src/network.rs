@@ -176,7 +176,7 @@ impl Network {
                 }
                 // A datagram socket's reader does not see the end, and what is still to be read has nobody to answer.
                 if event.gone {
-                    self.leave(number);
+                    self.leave(poller, number);
                 }
             }
             Key::Flow(number) => {
@@ -224,6 +224,7 @@ impl Network {
                 Key::Ping(number) => self.pings.expire(now, &mut self.common.timers, number),
                 Key::Port(number) => self.ports.resume(poller, number),
                 Key::Members => self.members.resume(poller),
+                Key::Wire(number) => self.members.lose_patience(poller, number),
                 _ => {}
             }
         }
@@ -241,7 +242,7 @@ impl Network {
     }
 
     fn wire_has_room(&mut self, poller: &Poller, now: Instant, number: u64) {
-        for flow in self.members.flush(poller, number) {
+        for flow in self.members.flush(poller, &mut self.common.timers, number) {
             let (flows, mut around) = self.flows(poller, now);
             flows.unblocked(&mut around, flow);
         }
@@ -255,16 +256,16 @@ impl Network {
                 break;
             };
             match recv(member.wire(), &mut buffer[..], RecvFlags::DONTWAIT) {
-                Ok((0, _)) => self.leave(number),
+                Ok((0, _)) => self.leave(poller, number),
                 Ok((len, _)) => {
                     self.frame(poller, now, number, &mut buffer[..len]);
                     bytes += len;
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
-                Err(_) => self.leave(number),
+                Err(_) => self.leave(poller, number),
             }
-            if bytes >= TURN_BYTES {
+            if bytes >= TURN_BYTES || self.members.is_paused(number) {
                 break;
             }
         }
@@ -274,9 +275,9 @@ impl Network {
     }
 
     /// A member goes, and everything of its with it.
-    fn leave(&mut self, number: u64) {
-        if self.members.remove(number) {
-            let timers = &mut self.common.timers;
+    fn leave(&mut self, poller: &Poller, number: u64) {
+        let timers = &mut self.common.timers;
+        if self.members.remove(poller, timers, number) {
             self.flows.forget(timers, number);
             self.datagrams.forget(timers, number);
             self.pings.forget(timers, number);
@@ -304,7 +305,9 @@ impl Network {
             Verdict::Member(to) => {
                 let virtio = frame.virtio;
                 members::pass_on(virtio, message);
-                self.members.post(poller, to, &[message]);
+                let timers = &mut self.common.timers;
+                self.members
+                    .pass(poller, now, timers, (number, to), message);
             }
             Verdict::Everyone => {
                 let virtio = frame.virtio;

@@ -27,7 +27,7 @@ const BUFFER: usize = 256 << 10;
 
 /// A wire's other end, as a network device.
 pub(crate) struct Wire {
-    socket: OwnedFd,
+    pub(crate) socket: OwnedFd,
     received: VecDeque<Vec<u8>>,
 }
 

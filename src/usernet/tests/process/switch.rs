@@ -13,7 +13,8 @@ use protocol::net::{Descriptor, FromNet, FromSwitch, MAX_PACKET_LEN, Names, Swit
 use protocol::record::Transport;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+    AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen,
+    socket_with,
 };
 use smoltcp::socket::tcp::{Socket as Tcp, State};
 use sys::packet;
@@ -574,6 +575,36 @@ fn guests_reach_each_other() {
     assert_eq!(a.receive_all(socket), b"");
     a.run_for(Duration::from_millis(100));
     same(&other.join().unwrap(), &sent);
+}
+
+#[test]
+fn a_neighbour_that_takes_no_frames_holds_nobody_up() {
+    let net = Net::start();
+    let mut a = Guest::join(&net, 2);
+    let b = Guest::join(&net, 3);
+    let datagram = [&[0x13, 0x88, 0x1b, 0x58, 0x05, 0x80, 0, 0][..], &[0; 1400]].concat();
+    let mut frame = a.packet(b.address, 0, 0, 17, &datagram);
+    frame[..6].copy_from_slice(&b.mac);
+    // Several times what may wait for it.
+    for _ in 0..5000 {
+        a.inject(&frame);
+    }
+    let (listener, address) = server();
+    let socket = a.connect(address);
+    accept(&listener).write_all(b"hello").unwrap();
+    assert_eq!(a.receive(socket, 5), b"hello");
+    // What it takes in the end is what came first, and whole.
+    let mut count = 0;
+    let mut message = vec![0; 70_000];
+    while let Ok((len, _)) =
+        rustix::net::recv(&b.wire.socket, &mut message[..], RecvFlags::DONTWAIT)
+    {
+        assert_eq!(message[12..len], frame);
+        count += 1;
+        // Frames that have waited follow when there is room.
+        a.turn();
+    }
+    assert!((100..5000).contains(&count), "{count}");
 }
 
 #[test]
