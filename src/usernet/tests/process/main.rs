@@ -1,7 +1,10 @@
 //! hull-net as a process: its sockets, its seccomp filter, its upstreams, and its end.
 
 mod client;
+mod datagrams;
+mod flows;
 mod guest;
+mod neighbours;
 mod process;
 mod switch;
 mod upstream;
