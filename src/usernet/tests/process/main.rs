@@ -2,6 +2,7 @@
 
 mod client;
 mod datagrams;
+mod device;
 mod flows;
 mod guest;
 mod neighbours;

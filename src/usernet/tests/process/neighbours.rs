@@ -1,11 +1,13 @@
 //! Guests among each other, and how they come and go.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
 use protocol::net::FromSwitch;
+use protocol::record::Transport;
 use rustix::net::{RecvFlags, recv};
 use smoltcp::socket::tcp::Socket as Tcp;
 
@@ -160,4 +162,27 @@ fn joins_that_cannot_be_are_refused_with_the_reason() {
     assert!(refused(guest::mac(9), Ipv4Addr::new(10, 98, 0, 2)).contains("not an address"));
     assert!(refused(GATEWAY_MAC, net.address(9)).contains("cannot be a member's"));
     assert!(refused([3, 0, 0, 0, 0, 9], net.address(9)).contains("cannot be a member's"));
+}
+
+#[test]
+fn ports_may_follow_the_join() {
+    let net = Net::start();
+    let mut guest = Guest::join(&net, 2);
+    let listeners: Vec<_> = (0..3)
+        .map(|_| TcpListener::bind("0.0.0.0:0").unwrap())
+        .collect();
+    for (i, listener) in listeners.iter().enumerate() {
+        let more = [(listener as &dyn AsFd, Transport::Tcp, 8000 + i as u16)];
+        assert_eq!(guest::ports(&guest.connection, &more), FromSwitch::Joined);
+    }
+    for (i, listener) in listeners.iter().enumerate() {
+        let socket = guest.listen(8000 + i as u16);
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(b"hello").unwrap();
+        assert_eq!(guest.receive(socket, 5), b"hello");
+    }
+    // Who has not joined has no ports.
+    let port = [(&listeners[0] as &dyn AsFd, Transport::Tcp, 80)];
+    let answer = guest::ports(&net.connect(), &port);
+    assert!(matches!(answer, FromSwitch::Refused { .. }), "{answer:?}");
 }
