@@ -17,10 +17,12 @@
 //! Deliberately absent: IPv6; multicast beyond the network; routes between members and other networks; ICMP errors from
 //! hosts, except that a connection which cannot be made is answered with one.
 
+mod around;
 mod datagrams;
 mod flows;
 mod join;
 mod members;
+mod opening;
 mod pings;
 pub mod policy;
 mod ports;
@@ -41,6 +43,7 @@ use crate::frame::{self, Echo, Frame, Link, MAX_FRAME, Mac, Payload, Segment, Ud
 use crate::inbox::Datagram;
 use crate::poller::{Poller, Ready};
 use crate::serve::Key;
+use around::Around;
 use datagrams::Datagrams;
 use flows::Flows;
 use members::Members;
@@ -173,18 +176,12 @@ impl Network {
                 }
                 // A datagram socket's reader does not see the end, and what is still to be read has nobody to answer.
                 if event.gone {
-                    self.leave(number);
+                    self.leave(poller, number);
                 }
             }
             Key::Flow(number) => {
-                self.flows.ready(
-                    poller,
-                    now,
-                    &mut self.common,
-                    &mut self.members,
-                    number,
-                    event,
-                );
+                let (flows, mut around) = self.flows(poller, now);
+                flows.ready(&mut around, number, event);
             }
             Key::Port(number) => self.port_ready(poller, now, number),
             Key::Datagram(number) => {
@@ -213,13 +210,13 @@ impl Network {
 
     /// What has had its time, and what was to be gone on with.
     pub(crate) fn expire(&mut self, poller: &Poller, now: Instant) {
-        self.flows
-            .resume(poller, now, &mut self.common, &mut self.members);
+        let (flows, mut around) = self.flows(poller, now);
+        flows.resume(&mut around);
         while let Some(key) = self.common.timers.expired(now) {
             match key {
                 Key::Flow(number) => {
-                    self.flows
-                        .expire(poller, now, &mut self.common, &mut self.members, number);
+                    let (flows, mut around) = self.flows(poller, now);
+                    flows.expire(&mut around, number);
                 }
                 Key::Datagram(number) => {
                     self.datagrams.expire(now, &mut self.common.timers, number);
@@ -227,15 +224,27 @@ impl Network {
                 Key::Ping(number) => self.pings.expire(now, &mut self.common.timers, number),
                 Key::Port(number) => self.ports.resume(poller, number),
                 Key::Members => self.members.resume(poller),
+                Key::Wire(number) => self.members.lose_patience(poller, number),
                 _ => {}
             }
         }
     }
 
+    /// The flows, and what is around them.
+    fn flows<'a>(&'a mut self, poller: &'a Poller, now: Instant) -> (&'a mut Flows, Around<'a>) {
+        let around = Around {
+            poller,
+            now,
+            common: &mut self.common,
+            members: &mut self.members,
+        };
+        (&mut self.flows, around)
+    }
+
     fn wire_has_room(&mut self, poller: &Poller, now: Instant, number: u64) {
-        for flow in self.members.flush(poller, number) {
-            self.flows
-                .unblocked(poller, now, &mut self.common, &mut self.members, flow);
+        for flow in self.members.flush(poller, &mut self.common.timers, number) {
+            let (flows, mut around) = self.flows(poller, now);
+            flows.unblocked(&mut around, flow);
         }
     }
 
@@ -247,28 +256,28 @@ impl Network {
                 break;
             };
             match recv(member.wire(), &mut buffer[..], RecvFlags::DONTWAIT) {
-                Ok((0, _)) => self.leave(number),
+                Ok((0, _)) => self.leave(poller, number),
                 Ok((len, _)) => {
                     self.frame(poller, now, number, &mut buffer[..len]);
                     bytes += len;
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
-                Err(_) => self.leave(number),
+                Err(_) => self.leave(poller, number),
             }
-            if bytes >= TURN_BYTES {
+            if bytes >= TURN_BYTES || self.members.is_paused(number) {
                 break;
             }
         }
         self.buffer = buffer;
-        self.flows
-            .settle(poller, now, &mut self.common, &mut self.members);
+        let (flows, mut around) = self.flows(poller, now);
+        flows.settle(&mut around);
     }
 
     /// A member goes, and everything of its with it.
-    fn leave(&mut self, number: u64) {
-        if self.members.remove(number) {
-            let timers = &mut self.common.timers;
+    fn leave(&mut self, poller: &Poller, number: u64) {
+        let timers = &mut self.common.timers;
+        if self.members.remove(poller, timers, number) {
             self.flows.forget(timers, number);
             self.datagrams.forget(timers, number);
             self.pings.forget(timers, number);
@@ -292,11 +301,13 @@ impl Network {
                 let reply = frame::arp_reply(me, sender);
                 self.members.post(poller, number, &[&reply]);
             }
-            Verdict::Gateway => self.to_gateway(poller, now, number, &frame),
+            Verdict::Gateway => self.pass_to_gateway(poller, now, number, &frame),
             Verdict::Member(to) => {
                 let virtio = frame.virtio;
                 members::pass_on(virtio, message);
-                self.members.post(poller, to, &[message]);
+                let timers = &mut self.common.timers;
+                self.members
+                    .pass(poller, now, timers, (number, to), message);
             }
             Verdict::Everyone => {
                 let virtio = frame.virtio;
@@ -306,21 +317,17 @@ impl Network {
         }
     }
 
-    fn to_gateway(&mut self, poller: &Poller, now: Instant, number: u64, frame: &Frame<'_>) {
+    fn pass_to_gateway(&mut self, poller: &Poller, now: Instant, number: u64, frame: &Frame<'_>) {
         let Payload::Ipv4(ip) = &frame.payload else {
             return;
         };
-        let Network {
-            common, members, ..
-        } = self;
         match ip.protocol {
             // Parts are dropped: TCP's stacks avoid them, and pings of that size are a curiosity. UDP's: see datagrams.rs.
             protocol::TCP | protocol::ICMP if ip.fragment.is_some() => {}
             protocol::TCP => {
                 if let Some(segment) = Segment::parse(ip.payload) {
-                    let opened = self
-                        .flows
-                        .segment(poller, now, common, members, number, ip, &segment);
+                    let (flows, mut around) = self.flows(poller, now);
+                    let opened = flows.segment(&mut around, number, ip, &segment);
                     let address = ip.source;
                     self.connections
                         .extend(opened.map(|socket| (address, socket)));

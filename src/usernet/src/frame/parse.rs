@@ -253,7 +253,10 @@ impl<'a> Segment<'a> {
         let mut options = options.get(TCP_LEN..)?;
         let flags = header[13] & 0x1f;
         let (mut mss, mut scale) = (None, None);
-        while flags & flag::SYN != 0 {
+        if flags & flag::SYN == 0 {
+            options = &[];
+        }
+        loop {
             let len = match options {
                 [] | [OPTION_END, ..] | [_] => break,
                 [OPTION_NOP, rest @ ..] => {

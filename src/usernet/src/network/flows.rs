@@ -2,23 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
-use std::io::IoSlice;
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::Common;
-use super::members::Members;
-use super::policy::Route;
+use super::opening::{Refused, code, fail, open, quoted_header, reset};
 use super::sockets::{self, Stream};
 use super::timers::{Armed, Timers};
-use super::wire::Sent;
-use crate::frame::{IPV4_LEN, Ipv4, Link, MAX_HEADERS, Outgoing, Segment, TCP_LEN, flag, tcp};
-use crate::poller::{Interest, Poller, Ready};
+use super::{Around, Common};
+use crate::frame::{self, IPV4_LEN, Ipv4, Link, Segment, TCP_LEN, flag};
+use crate::poller::{Interest, Ready};
 use crate::serve::Key;
-use crate::tcp::{End, Flow, Limits, Wire};
+use crate::tcp::{End, Flow, Limits};
 
 /// The most flows of one member. With [`CAPACITIES`], all that they can hold is 92 MiB.
 const MAX_PER_MEMBER: usize = 1024;
@@ -30,11 +27,6 @@ const CAPACITIES: [(usize, usize); 2] = [(16, 512 << 10), (64, 128 << 10)];
 const LEAST_CAPACITY: usize = 32 << 10;
 /// How long a flow must have been silent to make room for another one of its member.
 const STALE: Duration = Duration::from_secs(60);
-/// ICMP's codes of "destination unreachable" (RFC 792).
-const NET_UNREACHABLE: u8 = 0;
-const HOST_UNREACHABLE: u8 = 1;
-const PROHIBITED: u8 = 13;
-
 /// A connection's name: whose it is, and the ports and the address that the member sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Tuple {
@@ -111,16 +103,9 @@ impl Flows {
     }
 
     /// A segment of a member's. Returns the DNS server's end if a connection to it begins.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the network's parts are borrowed one by one"
-    )]
     pub(super) fn segment(
         &mut self,
-        poller: &Poller,
-        now: Instant,
-        common: &mut Common,
-        members: &mut Members,
+        around: &mut Around<'_>,
         member: u64,
         ip: &Ipv4<'_>,
         segment: &Segment<'_>,
@@ -134,7 +119,9 @@ impl Flows {
         };
         if let Some(number) = self.names.get(&tuple) {
             let entry = self.all.get_mut(number)?;
-            entry.flow.segment(now, segment, &mut Stream(&entry.socket));
+            entry
+                .flow
+                .segment(around.now, segment, &mut Stream(&entry.socket));
             if !std::mem::replace(&mut entry.touched, true) {
                 self.touched.push(*number);
             }
@@ -145,34 +132,27 @@ impl Flows {
         }
         let is_syn = segment.has(flag::SYN) && !segment.has(flag::ACK);
         if !is_syn {
-            reset(poller, common, members, tuple, segment);
+            reset(around, tuple, segment);
             return None;
         }
-        if !self.make_room(poller, now, common, members, member) {
-            reset(poller, common, members, tuple, segment);
+        if !self.make_room(around, member) {
+            reset(around, tuple, segment);
             return None;
         }
-        let (opened, theirs) = open(common, tuple);
+        let (opened, theirs) = open(around.common, tuple);
         let socket = match opened {
             Ok(socket) => socket,
             Err(errno) => {
-                fail(
-                    poller,
-                    common,
-                    members,
-                    tuple,
-                    errno,
-                    Refused { ip, segment },
-                );
+                fail(around, tuple, errno, Refused { ip, segment });
                 return None;
             }
         };
-        let limits = self.limits(common, member);
-        let mut flow = Flow::from_guest(now, segment, self.iss(now, &tuple), limits);
+        let limits = self.limits(around.common, member);
+        let mut flow = Flow::from_guest(around.now, segment, self.iss(around.now, &tuple), limits);
         if theirs.is_some() {
             flow.connected();
         }
-        self.insert(poller, common, members, tuple, flow, socket)?;
+        self.insert(around, tuple, flow, socket)?;
         theirs
     }
 
@@ -188,55 +168,38 @@ impl Flows {
     }
 
     /// A client of the host's that has come to a member's published port.
-    pub(super) fn accepted(
-        &mut self,
-        poller: &Poller,
-        now: Instant,
-        common: &mut Common,
-        members: &mut Members,
-        tuple: Tuple,
-        socket: OwnedFd,
-    ) {
+    pub(super) fn accepted(&mut self, around: &mut Around<'_>, tuple: Tuple, socket: OwnedFd) {
         let refused = self.has(&tuple)
-            || !self.make_room(poller, now, common, members, tuple.member)
+            || !self.make_room(around, tuple.member)
             || sockets::prepare(&socket).is_err();
         if refused {
             return sockets::reset(socket);
         }
         let flow = Flow::to_guest(
-            now,
-            self.iss(now, &tuple),
-            self.limits(common, tuple.member),
+            around.now,
+            self.iss(around.now, &tuple),
+            self.limits(around.common, tuple.member),
         );
-        if let Some(number) = self.insert(poller, common, members, tuple, flow, socket) {
-            self.pump(poller, now, common, members, number);
+        if let Some(number) = self.insert(around, tuple, flow, socket) {
+            self.pump(around, number);
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the network's parts are borrowed one by one"
-    )]
     fn insert(
         &mut self,
-        poller: &Poller,
-        common: &mut Common,
-        members: &mut Members,
+        around: &mut Around<'_>,
         tuple: Tuple,
         mut flow: Flow,
         socket: OwnedFd,
     ) -> Option<u64> {
-        let identity = members.get(tuple.member)?.identity();
-        let link = common.link(tuple.remote, identity, tuple.port);
+        let identity = around.members.get(tuple.member)?.identity();
+        let link = around.common.link(tuple.remote, identity, tuple.port);
         let number = self.next;
-        let added = poller.add(&socket, Key::Flow(number).number(), Interest::Edges);
+        let added = around
+            .poller
+            .add(&socket, Key::Flow(number).number(), Interest::Edges);
         if added.is_err() {
-            let mut way = Way {
-                poller,
-                members,
-                member: tuple.member,
-                link: &link,
-            };
+            let mut way = around.way(tuple.member, &link);
             flow.abort(&mut way, End::ByHost);
             sockets::reset(socket);
             return None;
@@ -261,14 +224,7 @@ impl Flows {
 
     /// Whether a member may have another flow. Where all places of its own are taken, its flow that has been silent for
     /// longest goes if that is stale; where all places are taken, one of the member with the most goes for one with fewer.
-    fn make_room(
-        &mut self,
-        poller: &Poller,
-        now: Instant,
-        common: &mut Common,
-        members: &mut Members,
-        member: u64,
-    ) -> bool {
+    fn make_room(&mut self, around: &mut Around<'_>, member: u64) -> bool {
         let own = self.of.get(&member).map_or(0, BTreeSet::len);
         let (from, stale) = if own >= MAX_PER_MEMBER {
             (member, true)
@@ -284,18 +240,13 @@ impl Flows {
         let flows = self.of.get(&from).into_iter().flatten();
         let heard = flows.filter_map(|number| Some((self.all.get(number)?.flow.heard(), *number)));
         match heard.min() {
-            Some((heard, number)) if !stale || now.duration_since(heard) >= STALE => {
+            Some((heard, number)) if !stale || around.now.duration_since(heard) >= STALE => {
                 if let Some(entry) = self.all.get_mut(&number) {
                     let member = entry.tuple.member;
-                    let mut way = Way {
-                        poller,
-                        members,
-                        member,
-                        link: &entry.link,
-                    };
+                    let mut way = around.way(member, &entry.link);
                     entry.flow.abort(&mut way, End::Silence);
                 }
-                self.settled(&mut common.timers, number);
+                self.settled(&mut around.common.timers, number);
                 true
             }
             _ => false,
@@ -303,15 +254,7 @@ impl Flows {
     }
 
     /// Something has happened on a flow's socket.
-    pub(super) fn ready(
-        &mut self,
-        poller: &Poller,
-        now: Instant,
-        common: &mut Common,
-        members: &mut Members,
-        number: u64,
-        event: Ready,
-    ) {
+    pub(super) fn ready(&mut self, around: &mut Around<'_>, number: u64, event: Ready) {
         let Some(entry) = self.all.get_mut(&number) else {
             return;
         };
@@ -321,24 +264,17 @@ impl Flows {
             }
             match sockets::outcome(&entry.socket) {
                 Ok(()) => entry.flow.connected(),
-                Err(errno) => return self.refused(poller, common, members, number, errno),
+                Err(errno) => return self.refused(around, number, errno),
             }
         }
         entry
             .flow
             .host_ready(event.readable, event.writable, event.ended);
-        self.pump(poller, now, common, members, number);
+        self.pump(around, number);
     }
 
     /// The host's connection cannot be made.
-    fn refused(
-        &mut self,
-        poller: &Poller,
-        common: &mut Common,
-        members: &mut Members,
-        number: u64,
-        errno: Errno,
-    ) {
+    fn refused(&mut self, around: &mut Around<'_>, number: u64, errno: Errno) {
         let Some(entry) = self.all.get_mut(&number) else {
             return;
         };
@@ -353,115 +289,79 @@ impl Flows {
             let ip = Ipv4 {
                 source: address,
                 destination: *tuple.remote.ip(),
-                protocol: crate::frame::protocol::TCP,
+                protocol: frame::protocol::TCP,
                 fragment: None,
                 header: &header,
                 payload: &packet,
             };
+            let Around {
+                poller,
+                common,
+                members,
+                ..
+            } = around;
             members.send_unreachable(poller, common, member, code, &ip);
         } else {
-            let mut way = Way {
-                poller,
-                members,
-                member,
-                link: &entry.link,
-            };
+            let mut way = around.way(member, &entry.link);
             entry.flow.abort(&mut way, End::ByHost);
         }
-        self.remove(&mut common.timers, number);
+        self.remove(&mut around.common.timers, number);
     }
 
     /// Pumps what a batch of frames has touched.
-    pub(super) fn settle(
-        &mut self,
-        poller: &Poller,
-        now: Instant,
-        common: &mut Common,
-        members: &mut Members,
-    ) {
+    pub(super) fn settle(&mut self, around: &mut Around<'_>) {
         let mut touched = std::mem::take(&mut self.touched);
         for number in touched.drain(..) {
             if let Some(entry) = self.all.get_mut(&number) {
                 entry.touched = false;
-                self.pump(poller, now, common, members, number);
+                self.pump(around, number);
             }
         }
         self.touched = touched;
     }
 
     /// Goes on with what has had its turn.
-    pub(super) fn resume(
-        &mut self,
-        poller: &Poller,
-        now: Instant,
-        common: &mut Common,
-        members: &mut Members,
-    ) {
-        self.settle(poller, now, common, members);
+    pub(super) fn resume(&mut self, around: &mut Around<'_>) {
+        self.settle(around);
         for number in std::mem::take(&mut self.again) {
-            self.pump(poller, now, common, members, number);
+            self.pump(around, number);
         }
     }
 
     /// A flow's wire has room.
-    pub(super) fn unblocked(
-        &mut self,
-        poller: &Poller,
-        now: Instant,
-        common: &mut Common,
-        members: &mut Members,
-        number: u64,
-    ) {
+    pub(super) fn unblocked(&mut self, around: &mut Around<'_>, number: u64) {
         if let Some(entry) = self.all.get_mut(&number) {
             entry.waiting = false;
-            self.pump(poller, now, common, members, number);
+            self.pump(around, number);
         }
     }
 
     /// A flow's timer has come.
-    pub(super) fn expire(
-        &mut self,
-        poller: &Poller,
-        now: Instant,
-        common: &mut Common,
-        members: &mut Members,
-        number: u64,
-    ) {
+    pub(super) fn expire(&mut self, around: &mut Around<'_>, number: u64) {
         if let Some(entry) = self.all.get_mut(&number) {
             entry.armed = None;
-            entry.flow.expire(now);
+            entry.flow.expire(around.now);
             if entry.flow.end() == Some(End::Silence) {
-                return self.settled(&mut common.timers, number);
+                return self.settled(&mut around.common.timers, number);
             }
-            self.pump(poller, now, common, members, number);
+            self.pump(around, number);
         }
     }
 
-    fn pump(
-        &mut self,
-        poller: &Poller,
-        now: Instant,
-        common: &mut Common,
-        members: &mut Members,
-        number: u64,
-    ) {
+    fn pump(&mut self, around: &mut Around<'_>, number: u64) {
         let Some(entry) = self.all.get_mut(&number) else {
             return;
         };
         let member = entry.tuple.member;
-        let mut way = Way {
-            poller,
-            members,
-            member,
-            link: &entry.link,
-        };
+        let now = around.now;
+        let mut way = around.way(member, &entry.link);
         if entry.flow.pump(now, &mut Stream(&entry.socket), &mut way) {
             self.again.push(number);
         }
         if entry.flow.is_blocked() && !std::mem::replace(&mut entry.waiting, true) {
-            members.wait(member, number);
+            around.members.wait(member, number);
         }
-        self.settled(&mut common.timers, number);
+        self.settled(&mut around.common.timers, number);
     }
 
     /// Removes a flow that has ended, and sees to the timer of one that has not.
@@ -500,133 +400,5 @@ impl Flows {
         for number in self.of.remove(&member).into_iter().flatten() {
             self.remove(timers, number);
         }
-    }
-}
-
-/// A socket to where a member's SYN goes, and the DNS server's end of it.
-fn open(common: &Common, tuple: Tuple) -> (Result<OwnedFd, Errno>, Option<OwnedFd>) {
-    let to = match common.policy.route(tuple.remote) {
-        Route::Refused => return (Err(Errno::CONNREFUSED), None),
-        Route::Dns => {
-            return match sys::packet::stream_pair() {
-                Ok((ours, theirs)) => {
-                    let ready = [&ours, &theirs].map(sys::nonblocking::set_nonblocking);
-                    match ready.into_iter().all(|it| it.is_ok()) {
-                        true => (Ok(ours), Some(theirs)),
-                        false => (Err(Errno::CONNREFUSED), None),
-                    }
-                }
-                Err(_) => (Err(Errno::CONNREFUSED), None),
-            };
-        }
-        Route::Host(port) => match sockets::primary() {
-            Some(own) => SocketAddrV4::new(own, port),
-            None => return (Err(Errno::CONNREFUSED), None),
-        },
-        Route::Remote(to) => to,
-    };
-    (sockets::stream(to), None)
-}
-
-/// A SYN that is not served.
-struct Refused<'a> {
-    ip: &'a Ipv4<'a>,
-    segment: &'a Segment<'a>,
-}
-
-fn fail(
-    poller: &Poller,
-    common: &Common,
-    members: &mut Members,
-    tuple: Tuple,
-    errno: Errno,
-    Refused { ip, segment }: Refused<'_>,
-) {
-    match code(errno) {
-        Some(code) => members.send_unreachable(poller, common, tuple.member, code, ip),
-        None => reset(poller, common, members, tuple, segment),
-    }
-}
-
-/// What a member is told of a connection that cannot be made; `None` for a reset.
-fn code(errno: Errno) -> Option<u8> {
-    match errno {
-        Errno::NETUNREACH => Some(NET_UNREACHABLE),
-        Errno::HOSTUNREACH | Errno::TIMEDOUT | Errno::HOSTDOWN => Some(HOST_UNREACHABLE),
-        Errno::ACCESS | Errno::PERM => Some(PROHIBITED),
-        _ => None,
-    }
-}
-
-/// The header of a SYN that is not at hand any more, as far as an error's reader compares it.
-fn quoted_header(source: std::net::Ipv4Addr, destination: std::net::Ipv4Addr) -> [u8; IPV4_LEN] {
-    let mut header = [0; IPV4_LEN];
-    header[0] = 0x45;
-    header[3] = (IPV4_LEN + TCP_LEN) as u8;
-    header[8] = 64;
-    header[9] = crate::frame::protocol::TCP;
-    header[12..16].copy_from_slice(&source.octets());
-    header[16..].copy_from_slice(&destination.octets());
-    let sum = crate::frame::checksum(&header);
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
-    header
-}
-
-/// Answers a segment that belongs to nothing (RFC 9293, 3.10.7.1).
-fn reset(
-    poller: &Poller,
-    common: &Common,
-    members: &mut Members,
-    tuple: Tuple,
-    segment: &Segment<'_>,
-) {
-    let Some(identity) = members.get(tuple.member).map(|it| it.identity()) else {
-        return;
-    };
-    let counted = segment.payload.len() as u32
-        + u32::from(segment.has(flag::SYN))
-        + u32::from(segment.has(flag::FIN));
-    let (seq, ack, flags) = match segment.has(flag::ACK) {
-        true => (segment.ack, 0, flag::RST),
-        false => (0, segment.seq.wrapping_add(counted), flag::RST | flag::ACK),
-    };
-    let outgoing = Outgoing {
-        seq,
-        ack,
-        flags,
-        window: 0,
-        mss: 0,
-        scale: None,
-    };
-    let link = common.link(tuple.remote, identity, tuple.port);
-    let mut space = [0; MAX_HEADERS];
-    let len = tcp(&mut space, &link, &outgoing, 0);
-    members.post(poller, tuple.member, &[&space[..len]]);
-}
-
-/// The way to a flow's member.
-struct Way<'a> {
-    poller: &'a Poller,
-    members: &'a mut Members,
-    member: u64,
-    link: &'a Link,
-}
-
-impl Wire for Way<'_> {
-    fn send(&mut self, segment: &Outgoing, payload: [&[u8]; 2]) -> bool {
-        let mut space = [0; MAX_HEADERS];
-        let [first, second] = payload;
-        let len = tcp(&mut space, self.link, segment, first.len() + second.len());
-        let parts = [
-            IoSlice::new(&space[..len]),
-            IoSlice::new(first),
-            IoSlice::new(second),
-        ];
-        let count = match (first.is_empty(), second.is_empty()) {
-            (true, true) => 1,
-            (_, true) => 2,
-            _ => 3,
-        };
-        self.members.send(self.poller, self.member, &parts[..count]) == Sent::Done
     }
 }

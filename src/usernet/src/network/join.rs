@@ -56,10 +56,10 @@ impl Network {
             Err(packet::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 return;
             }
-            Err(_) => return self.leave(number),
+            Err(_) => return self.leave(poller, number),
         };
         if received.len == 0 {
-            return self.leave(number);
+            return self.leave(poller, number);
         }
         let descriptors = Descriptors::new(received.descriptors);
         let answer = match self.take(poller, now, number, &buffer[..received.len], descriptors) {
@@ -77,7 +77,7 @@ impl Network {
         });
         // One that does not take its answer is gone, or will be.
         if answer != FromSwitch::Joined || !matches!(told, Some(Ok(()))) {
-            self.leave(number);
+            self.leave(poller, number);
         }
     }
 

@@ -23,6 +23,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Frames for everyone that a member may send in a second: each is one for each other member.
 const MAX_FLOODS: u32 = 128;
 
+/// How long a member's frames wait at most for a neighbour to take its own: some turns of a virtual CPU.
+const PATIENCE: Duration = Duration::from_millis(10);
 /// Bytes of frames that wait for room on all wires together.
 const MAX_WAITING: usize = 32 << 20;
 
@@ -163,7 +165,7 @@ impl Members {
     }
 
     /// Forgets a member. `false` if it is gone already.
-    pub(crate) fn remove(&mut self, number: u64) -> bool {
+    pub(crate) fn remove(&mut self, poller: &Poller, timers: &mut Timers, number: u64) -> bool {
         let Some(member) = self.all.remove(&number) else {
             return false;
         };
@@ -176,6 +178,8 @@ impl Members {
         }) = member.joined
         {
             self.waiting -= wire.waiting();
+            timers.cancel(wire.patience, Key::Wire(number));
+            self.hear(poller, wire.senders);
             self.table.remove((mac, address));
             if dropped > 0 {
                 tracing::warn!(%address, dropped, "a member has sent frames that were not its own, or malformed");
@@ -202,14 +206,11 @@ impl Members {
         act: impl FnOnce(&mut WireEnd) -> T,
     ) -> Option<T> {
         let wire = &mut self.all.get_mut(&number)?.joined.as_mut()?.wire;
-        let (was_full, waited) = (wire.is_full(), wire.waiting());
+        let (before, waited) = (wire.interest(), wire.waiting());
         let result = act(wire);
         self.waiting = self.waiting + wire.waiting() - waited;
-        if wire.is_full() != was_full {
-            let interest = match wire.is_full() {
-                true => Interest::Both,
-                false => Interest::Read,
-            };
+        let interest = wire.interest();
+        if interest != before {
             if let Err(error) = poller.change(&wire.socket, Key::Wire(number).number(), interest) {
                 tracing::warn!(%error, "a wire cannot be waited for");
             }
@@ -227,6 +228,51 @@ impl Members {
     pub(crate) fn post(&mut self, poller: &Poller, number: u64, parts: &[&[u8]]) {
         let may_wait = self.waiting < MAX_WAITING;
         self.with_wire(poller, number, |wire| wire.post(parts, may_wait));
+    }
+
+    /// Passes a member's frame to another one. Where more waits for that one than it should, the sender is not heard until
+    /// the other has taken some, or [`PATIENCE`] is over: a connection between them loses nothing that way, and one that
+    /// does not take its frames holds nobody up for longer.
+    pub(crate) fn pass(
+        &mut self,
+        poller: &Poller,
+        now: Instant,
+        timers: &mut Timers,
+        (from, to): (u64, u64),
+        frame: &[u8],
+    ) {
+        self.post(poller, to, &[frame]);
+        let congested = self.with_wire(poller, to, |wire| {
+            if wire.is_congested() {
+                wire.senders.push(from);
+                timers.arm(&mut wire.patience, now + PATIENCE, Key::Wire(to));
+            }
+            wire.is_congested()
+        });
+        if congested == Some(true) {
+            self.with_wire(poller, from, |wire| wire.paused = true);
+        }
+    }
+
+    /// Whether a member is not heard for now.
+    pub(crate) fn is_paused(&self, number: u64) -> bool {
+        self.get(number).is_some_and(|member| member.0.wire.paused)
+    }
+
+    /// A member has not taken its frames in time: neighbours go on, and lose what it does not take.
+    pub(crate) fn lose_patience(&mut self, poller: &Poller, number: u64) {
+        let senders = self.with_wire(poller, number, |wire| {
+            wire.patience = None;
+            wire.stuck = true;
+            std::mem::take(&mut wire.senders)
+        });
+        self.hear(poller, senders.unwrap_or_default());
+    }
+
+    fn hear(&mut self, poller: &Poller, senders: Vec<u64>) {
+        for sender in senders {
+            self.with_wire(poller, sender, |wire| wire.paused = false);
+        }
     }
 
     /// Sends a member's frame to all others, unless it has sent too many.
@@ -248,15 +294,24 @@ impl Members {
     }
 
     /// There is room on a wire: sends what waits. Returns the flows that have waited for it.
-    pub(crate) fn flush(&mut self, poller: &Poller, number: u64) -> Vec<u64> {
-        let flows = self.with_wire(poller, number, |wire| {
+    pub(crate) fn flush(&mut self, poller: &Poller, timers: &mut Timers, number: u64) -> Vec<u64> {
+        let flushed = self.with_wire(poller, number, |wire| {
             wire.flush();
-            match wire.is_full() {
+            let mut senders = Vec::new();
+            if wire.is_relieved() {
+                wire.stuck = false;
+                timers.cancel(wire.patience.take(), Key::Wire(number));
+                senders = std::mem::take(&mut wire.senders);
+            }
+            let flows = match wire.is_full() {
                 true => Vec::new(),
                 false => std::mem::take(&mut wire.flows).into(),
-            }
+            };
+            (senders, flows)
         });
-        flows.unwrap_or_default()
+        let (senders, flows) = flushed.unwrap_or_default();
+        self.hear(poller, senders);
+        flows
     }
 
     /// A flow waits for room.

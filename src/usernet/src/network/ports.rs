@@ -10,6 +10,7 @@ use protocol::record::Transport;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, acceptfrom_with, recvfrom, sendto};
 
+use super::around::Around;
 use super::flows::Tuple;
 use super::members::ipv4;
 use super::policy::{DNS_PORT, Policy};
@@ -238,7 +239,15 @@ impl Network {
             let remote =
                 client.and_then(|client| seen(&common.policy, client, |it| flows.has(&tuple(it))));
             match remote {
-                Some(remote) => flows.accepted(poller, now, common, members, tuple(remote), socket),
+                Some(remote) => {
+                    let mut around = Around {
+                        poller,
+                        now,
+                        common,
+                        members,
+                    };
+                    flows.accepted(&mut around, tuple(remote), socket);
+                }
                 None => sockets::reset(socket),
             }
         }

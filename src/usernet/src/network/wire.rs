@@ -6,11 +6,18 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::{Errno, writev};
 
+use super::timers::Armed;
+use crate::poller::Interest;
+
 /// Bytes of frames that wait for room: enough for some packets of 64 KiB of neighbours. What is too much is dropped, as
 /// on any wire. Connections of the gateway's do not wait here: they keep their data.
 const MAX_WAITING: usize = 1 << 20;
 /// Frames that wait, as short ones cost more than their bytes.
 const MAX_FRAMES: usize = 1024;
+
+/// Bytes that wait when neighbours that send are held back, and when they may go on.
+const CONGESTED: usize = MAX_WAITING / 2;
+const RELIEVED: usize = MAX_WAITING / 8;
 
 /// What has become of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +37,13 @@ pub(crate) struct WireEnd {
     bytes: usize,
     /// Flows that have something to send.
     pub(crate) flows: VecDeque<u64>,
+    /// Nothing is read: its frames go to a neighbour that is congested.
+    pub(crate) paused: bool,
+    /// Members that are paused for this one.
+    pub(crate) senders: Vec<u64>,
+    /// Until when, and whether that time has passed without any relief.
+    pub(crate) patience: Armed,
+    pub(crate) stuck: bool,
 }
 
 impl WireEnd {
@@ -40,12 +54,36 @@ impl WireEnd {
             waiting: VecDeque::new(),
             bytes: 0,
             flows: VecDeque::new(),
+            paused: false,
+            senders: Vec::new(),
+            patience: None,
+            stuck: false,
         }
     }
 
-    /// Whether it is to be said when there is room.
+    /// Whether there is no room now.
     pub(crate) fn is_full(&self) -> bool {
         self.full
+    }
+
+    /// What it is to be waited for.
+    pub(crate) fn interest(&self) -> Interest {
+        match (self.paused, self.full) {
+            (false, false) => Interest::Read,
+            (false, true) => Interest::Both,
+            (true, true) => Interest::Write,
+            (true, false) => Interest::End,
+        }
+    }
+
+    /// Whether so much waits that neighbours are to be held back.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.bytes > CONGESTED && !self.stuck
+    }
+
+    /// Whether they may go on.
+    pub(crate) fn is_relieved(&self) -> bool {
+        self.bytes <= RELIEVED
     }
 
     /// Sends a frame that its sender keeps until there is room.

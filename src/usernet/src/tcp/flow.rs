@@ -13,7 +13,7 @@ const MAX_RTO: Duration = Duration::from_secs(60);
 /// Waits in a row without anything from the guest before the flow is given up: some eight minutes, which a suspended
 /// machine's clock outlasts.
 const MAX_UNANSWERED: u32 = 14;
-/// The same for a guest that is to accept a connection: some 25 s.
+/// The same for a guest that is to accept a connection: some 50 s.
 const MAX_UNANSWERED_SYN: u32 = 6;
 /// How long a guest may be silent before it is asked whether it still knows the flow.
 const KEEP_ALIVE: Duration = Duration::from_secs(120);

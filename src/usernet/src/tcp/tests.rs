@@ -352,8 +352,8 @@ proptest! {
         }
         for (what, fate, room) in fates {
             match what % 8 {
-                0 | 1 | 2 => deliver(now, fate, &mut a, &mut b),
-                3 | 4 | 5 => deliver(now, fate, &mut b, &mut a),
+                0..=2 => deliver(now, fate, &mut a, &mut b),
+                3..=5 => deliver(now, fate, &mut b, &mut a),
                 6 => {
                     for side in [&mut a, &mut b] {
                         side.socket.room = room;

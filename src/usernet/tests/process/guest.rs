@@ -1,136 +1,27 @@
 //! A guest: a TCP/IP stack of others' on a wire of hull-net's.
 
-use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use protocol::BUILD;
 use protocol::net::{Descriptor, FromSwitch, ListeningPort, MAX_PACKET_LEN, ToSwitch};
 use protocol::record::Transport;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{SendFlags, send};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket as Tcp, SocketBuffer, State};
 use smoltcp::socket::udp::{PacketBuffer, PacketMetadata, Socket as Udp};
 use smoltcp::time::Instant as StackTime;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpEndpoint};
 use sys::packet;
 
+use crate::device::{HEADER, Wire};
 use crate::switch::{GATEWAY, GATEWAY_MAC, Net, PREFIX_LEN};
 
 /// Longer than anything takes that is to succeed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-const HEADER: usize = 12;
 const BUFFER: usize = 256 << 10;
-
-/// A wire's other end, as a network device.
-pub(crate) struct Wire {
-    socket: OwnedFd,
-    received: VecDeque<Vec<u8>>,
-}
-
-impl Wire {
-    fn has_room(&self) -> bool {
-        let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
-        poll(&mut fds, Some(&rustix::time::Timespec::default())).is_ok_and(|ready| ready > 0)
-    }
-
-    /// Takes what has come; at most so much that the stack is not swamped.
-    fn take(&mut self) {
-        let mut buffer = vec![0; 70_000];
-        while self.received.len() < 64 {
-            match recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
-                Ok((len, _)) if len > HEADER => {
-                    check(&buffer[..len]);
-                    self.received.push_back(buffer[HEADER..len].to_vec());
-                }
-                _ => return,
-            }
-        }
-    }
-}
-
-/// What every frame of hull-net's has to be: lengths that agree, headers whose sums are right, and segments that the
-/// guest may have to make of it within the MTU.
-fn check(message: &[u8]) {
-    let (virtio, frame) = message.split_at(HEADER);
-    if frame[12..14] != [8, 0] {
-        assert_eq!(frame[12..14], [8, 6]);
-        return;
-    }
-    let ip = &frame[14..];
-    assert_eq!(usize::from(u16::from_be_bytes([ip[2], ip[3]])), ip.len());
-    let words = ip[..20]
-        .chunks(2)
-        .map(|it| u32::from(u16::from_be_bytes([it[0], it[1]])));
-    let sum: u32 = words.sum();
-    assert_eq!(
-        (sum & 0xffff) + (sum >> 16),
-        0xffff,
-        "the checksum of {:x?}",
-        &ip[..20]
-    );
-    let gso_size = usize::from(u16::from_le_bytes([virtio[4], virtio[5]]));
-    match virtio[1] {
-        0 => assert!(ip.len() <= 1500, "too long: {}", ip.len()),
-        kind => {
-            assert_eq!((kind, ip[9], virtio[0]), (1, 6, 1));
-            assert!((1..=1460).contains(&gso_size));
-        }
-    }
-    if virtio[0] == 1 {
-        assert_eq!(virtio[6..8], [34, 0]);
-    }
-}
-
-pub(crate) struct Received(Vec<u8>);
-
-impl RxToken for Received {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-pub(crate) struct Sending<'a>(&'a OwnedFd);
-
-impl TxToken for Sending<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut message = vec![0; HEADER + len];
-        let result = f(&mut message[HEADER..]);
-        // There was room, unless hull-net is gone, which a test sees otherwise.
-        let _ = send(self.0, &message, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        result
-    }
-}
-
-impl Device for Wire {
-    type RxToken<'a> = Received;
-    type TxToken<'a> = Sending<'a>;
-
-    fn receive(&mut self, _: StackTime) -> Option<(Received, Sending<'_>)> {
-        if !self.has_room() {
-            return None;
-        }
-        let frame = self.received.pop_front()?;
-        Some((Received(frame), Sending(&self.socket)))
-    }
-
-    fn transmit(&mut self, _: StackTime) -> Option<Sending<'_>> {
-        self.has_room().then_some(Sending(&self.socket))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = 1514;
-        // What comes may have its checksum left to us, as to a guest that has taken VIRTIO_NET_F_GUEST_CSUM.
-        capabilities.checksum.tcp = Checksum::Tx;
-        capabilities.checksum.udp = Checksum::Tx;
-        capabilities
-    }
-}
 
 pub(crate) struct Guest {
     pub(crate) address: Ipv4Addr,
@@ -146,35 +37,53 @@ pub(crate) fn mac(last: u8) -> [u8; 6] {
     [2, 0, 0, 0, 0, last]
 }
 
+/// A socket of the host's, and the port of the guest for which it stands.
+pub(crate) type Published<'a> = (&'a dyn AsFd, Transport, u16);
+
 /// Asks to join.
 pub(crate) fn join(
     connection: &OwnedFd,
     (mac, address): ([u8; 6], Ipv4Addr),
-    ports: &[(&dyn AsFd, Transport, u16)],
+    ports: &[Published<'_>],
 ) -> (FromSwitch, OwnedFd) {
     let (wire, theirs) = packet::pair().unwrap();
-    let listening = ports
-        .iter()
-        .enumerate()
-        .map(|(i, (_, transport, port))| ListeningPort {
-            socket: Descriptor(1 + i as u32),
-            transport: *transport,
-            container_port: *port,
-        });
     let join = ToSwitch::Join {
         build: BUILD.to_owned(),
         wire: Descriptor(0),
         mac,
         address,
-        ports: listening.collect(),
+        ports: listening(1, ports),
     };
     let mut descriptors = vec![theirs.as_fd()];
     descriptors.extend(ports.iter().map(|(socket, ..)| socket.as_fd()));
-    let bytes = serde_json::to_vec(&join).unwrap();
-    packet::send(connection, &bytes, &descriptors).unwrap();
+    (ask(connection, &join, &descriptors), wire)
+}
+
+/// Asks for more ports.
+pub(crate) fn ports(connection: &OwnedFd, ports: &[Published<'_>]) -> FromSwitch {
+    let descriptors: Vec<_> = ports.iter().map(|(socket, ..)| socket.as_fd()).collect();
+    let message = ToSwitch::Ports {
+        ports: listening(0, ports),
+    };
+    ask(connection, &message, &descriptors)
+}
+
+fn listening(first: u32, ports: &[Published<'_>]) -> Vec<ListeningPort> {
+    let ports = ports.iter().zip(first..);
+    let ports = ports.map(|((_, transport, port), index)| ListeningPort {
+        socket: Descriptor(index),
+        transport: *transport,
+        container_port: *port,
+    });
+    ports.collect()
+}
+
+fn ask(connection: &OwnedFd, message: &ToSwitch, descriptors: &[BorrowedFd<'_>]) -> FromSwitch {
+    let bytes = serde_json::to_vec(message).unwrap();
+    packet::send(connection, &bytes, descriptors).unwrap();
     let mut buffer = [0; MAX_PACKET_LEN];
     let len = packet::receive(connection, &mut buffer).unwrap().len;
-    (serde_json::from_slice(&buffer[..len]).unwrap(), wire)
+    serde_json::from_slice(&buffer[..len]).unwrap()
 }
 
 impl Guest {
@@ -183,15 +92,12 @@ impl Guest {
         Guest::join_with(net, last, &[])
     }
 
-    pub(crate) fn join_with(net: &Net, last: u8, ports: &[(&dyn AsFd, Transport, u16)]) -> Guest {
+    pub(crate) fn join_with(net: &Net, last: u8, ports: &[Published<'_>]) -> Guest {
         let connection = net.connect();
         let address = net.address(last);
         let (answer, wire) = join(&connection, (mac(last), address), ports);
         assert_eq!(answer, FromSwitch::Joined);
-        let mut wire = Wire {
-            socket: wire,
-            received: VecDeque::new(),
-        };
+        let mut wire = Wire::new(wire);
         let hardware = HardwareAddress::Ethernet(EthernetAddress(mac(last)));
         let mut config = Config::new(hardware);
         config.random_seed = u64::from(last);
@@ -375,7 +281,7 @@ impl Guest {
         let end = Instant::now() + PATIENCE;
         loop {
             self.wire.take();
-            while let Some(frame) = self.wire.received.pop_front() {
+            while let Some(frame) = self.wire.pop() {
                 if wanted(&frame) {
                     return frame;
                 }

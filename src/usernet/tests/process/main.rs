@@ -1,7 +1,11 @@
 //! hull-net as a process: its sockets, its seccomp filter, its upstreams, and its end.
 
 mod client;
+mod datagrams;
+mod device;
+mod flows;
 mod guest;
+mod neighbours;
 mod process;
 mod switch;
 mod upstream;
