@@ -7,7 +7,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command};
 
-use protocol::fs::{CONTROL_FD, Descriptor, FromFs, LINKS_FD, MAX_MESSAGE_LEN, ToFs, WORDS_FD};
+use protocol::fs::{
+    CONTROL_FD, Descriptor, FromFs, LINKS_FD, MAX_MESSAGE_LEN, Ownership, ToFs, WORDS_FD,
+};
 use protocol::lease::{VALIDITY, Word};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use sys::packet;
@@ -32,6 +34,10 @@ impl Process {
 
     /// One of any build, with so many descriptors.
     fn start(build: &str, descriptors: &str) -> Self {
+        Self::start_over(build, descriptors, Ownership::Host)
+    }
+
+    fn start_over(build: &str, descriptors: &str, ownership: Ownership) -> Self {
         let (control, its_control) = packet::pair().unwrap();
         let (fuse, its_fuse) = packet::pair().unwrap();
         let (words, its_words) = pipe().unwrap();
@@ -63,6 +69,7 @@ impl Process {
         let start = ToFs::Start {
             build: build.to_owned(),
             fuse: Descriptor(0),
+            ownership,
         };
         process.tell(&start, &[its_fuse.as_fd()]);
         process
