@@ -207,6 +207,11 @@ fn words<'a>(options: &[&'a str], script: &'a str) -> Vec<&'a str> {
 pub struct Outcome(Output);
 
 impl Outcome {
+    /// Of a command that has ended.
+    pub fn of(output: Output) -> Outcome {
+        Outcome(output)
+    }
+
     /// The exit code; a signal's is `None`.
     pub fn code(&self) -> Option<i32> {
         self.0.status.code()
