@@ -10,6 +10,7 @@ mod model;
 mod mounts;
 mod names;
 mod owners;
+mod owners_model;
 mod session;
 mod shares;
 mod tree;

@@ -230,9 +230,18 @@ fn what_a_lease_says_counts_from_the_next_reply_on_and_its_lock_goes_with_the_sh
 }
 
 #[test]
-fn every_operation_passes_the_filter() {
+fn every_operation_passes_the_filter_where_owners_are_the_hosts() {
+    every_operation_passes(Ownership::Host);
+}
+
+#[test]
+fn every_operation_passes_the_filter_where_owners_are_recorded() {
+    every_operation_passes(Ownership::Recorded);
+}
+
+fn every_operation_passes(ownership: Ownership) {
     let folder = tempfile::tempdir().unwrap();
-    let mut process = Process::serving();
+    let mut process = Process::start_over(protocol::BUILD, "unlimited", ownership);
     let root = process.begin(folder.path());
     let (_, payload, _) = process.call(CREATE, root, &create("f"));
     let (file, fh) = (number(&payload), number(&payload[128..]));
@@ -242,7 +251,11 @@ fn every_operation_passes_the_filter() {
         let head = [u32s(&[valid, 0]), u64s(&[0, 9, 0, 1, 1, 0])].concat();
         [head, u32s(&[0, 0, 0, mode, 0, owner, owner, 0])].concat()
     };
-    let owner = rustix::process::geteuid().as_raw();
+    let server = rustix::process::geteuid().as_raw();
+    let owner = match ownership {
+        Ownership::Host => server,
+        Ownership::Recorded => 77,
+    };
     let named = |numbers: &[u32], names: &[u8]| [&u32s(numbers), names].concat();
     let steps: Vec<(u32, u64, Vec<u8>)> = vec![
         (GETATTR, file, u64s(&[0, 0])),
@@ -293,8 +306,8 @@ fn every_operation_passes_the_filter() {
     process.user = 4321;
     process.done(9, root, &named(&[0o755, 0], b"theirs\0"));
     let made = fs::metadata(folder.path().join("theirs")).unwrap();
-    let expected = if owner == 0 { 4321 } else { owner };
-    assert_eq!(made.uid(), expected);
+    let gives_away = server == 0 && ownership == Ownership::Host;
+    assert_eq!(made.uid(), if gives_away { 4321 } else { server });
     process.done(38, 0, b"");
     process.tell(&ToFs::Remove { name: "s".into() }, &[]);
     let again = process.begin(folder.path());
