@@ -163,7 +163,7 @@ impl Inode {
 }
 
 impl Shared {
-    fn set(&mut self, at: usize, set: Set) -> Done<()> {
+    fn set_of(&mut self, at: usize, set: Set) -> Done<()> {
         let node = self.guest.lookup(self.root, NAMES[at])?.node;
         self.guest.setattr(node, set).map(drop)
     }
@@ -187,10 +187,10 @@ impl Shared {
                     valid: bit(user, fattr::UID) | bit(group, fattr::GID),
                     ..Set::owner(user.unwrap_or(0), group.unwrap_or(0))
                 };
-                self.set(at, set)
+                self.set_of(at, set)
             }
-            Step::Chmod(at, mode) => self.set(at, Set::mode(mode)),
-            Step::Truncate(at, size) => self.set(at, Set::size(size)),
+            Step::Chmod(at, mode) => self.set_of(at, Set::mode(mode)),
+            Step::Truncate(at, size) => self.set_of(at, Set::size(size)),
             Step::Link(from, to) => {
                 let node = self.guest.lookup(root, NAMES[from])?.node;
                 self.guest.link(node, root, NAMES[to]).map(drop)
