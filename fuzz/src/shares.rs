@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use ::fs::{Links, Reply, Server};
-use protocol::fs::MAX_MESSAGE_LEN;
+use protocol::fs::{MAX_MESSAGE_LEN, Ownership};
 use protocol::lease::Word;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
@@ -56,7 +56,11 @@ pub fn run(data: &[u8]) {
     let except = if read_only { None } else { Some("share") };
     let before = tree(&outer, except);
 
-    let server = Server::new(Links::of_proc(), MOST_NODES);
+    let ownership = match kind & 4 {
+        0 => Ownership::Host,
+        _ => Ownership::Recorded,
+    };
+    let server = Server::new(Links::of_proc(), MOST_NODES, ownership);
     let share = place(&outer.join("share"));
     let lease = is_leased.then(|| {
         let lease = fs::File::open(outer.join("lease"));

@@ -311,7 +311,6 @@ impl Error {
             }
             Error::Network(networks::Error::Engine(error)) => error.kind(),
             Error::Network(_) => Kind::Invalid,
-            Error::Mount(mounts::Error::NotInVm(_)) => Kind::Unsupported,
             Error::Volume(_) | Error::Mount(_) => Kind::Invalid,
             Error::Image(images::Error::Name { .. } | images::Error::Change(_)) => Kind::Invalid,
             Error::Image(images::Error::Delete(error)) => match error {

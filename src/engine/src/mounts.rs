@@ -34,11 +34,6 @@ pub enum Error {
     /// A volume of the image's.
     #[error(transparent)]
     Image(#[from] spec::mounts::Error),
-    /// A directory of the host's in a VM.
-    #[error(
-        "{0}: an ordinary user cannot share directories of this host with a VM yet; leave it out, or run hull as root"
-    )]
-    NotInVm(String),
     /// Two mounts at one place.
     #[error("Duplicate mount point: {0}")]
     Twice(String),
@@ -91,7 +86,6 @@ impl Engine {
         options: &Options,
         image: &Image,
     ) -> Result<Vec<record::Mount>, EngineError> {
-        refuse_in_vm(options, rustix::process::geteuid().is_root())?;
         let mut places = BTreeMap::new();
         for from in &options.volumes_from {
             for mount in self.borrowed(from)? {
@@ -214,31 +208,6 @@ impl Engine {
     }
 }
 
-/// Everything that a VM cannot have yet.
-fn refuse_in_vm(options: &Options, is_root: bool) -> Result<(), Error> {
-    if is_root || options.isolation == Isolation::Native {
-        return Ok(());
-    }
-    let mount = options.mounts.iter().find_map(|mount| match &mount.source {
-        Source::Tmpfs { .. } => None,
-        // Connections to a socket are forwarded, as whoever forwards them.
-        Source::Bind { path, .. } if is_socket(path) => None,
-        Source::Bind { path, .. } => Some(path.display().to_string()),
-        Source::Volume(volume) => Some(match &volume.name {
-            Some(name) => format!("volume {name}"),
-            None => format!("a volume at {}", mount.target),
-        }),
-    });
-    let from = || {
-        let from = options.volumes_from.first()?;
-        Some(format!("--volumes-from {}", from.container))
-    };
-    match mount.or_else(from) {
-        Some(what) => Err(Error::NotInVm(what)),
-        None => Ok(()),
-    }
-}
-
 /// Where something is mounted by the user.
 fn targets(options: &Options) -> impl Iterator<Item = &str> {
     let mounts = options.mounts.iter().map(|mount| mount.target.as_str());
@@ -306,10 +275,6 @@ fn bind(
         mode: String::new(),
         source: MountSource::Bind { named, make },
     })
-}
-
-fn is_socket(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 fn real(path: &Path) -> io::Result<PathBuf> {

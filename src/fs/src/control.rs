@@ -49,7 +49,12 @@ pub fn run(socket: &OwnedFd, links: Links) -> Result<(), Error> {
     let Some((message, mut descriptors)) = receive(socket)? else {
         return Ok(());
     };
-    let ToFs::Start { build, fuse } = message else {
+    let ToFs::Start {
+        build,
+        fuse,
+        ownership,
+    } = message
+    else {
         return Err(Error::Start);
     };
     if build != BUILD {
@@ -57,7 +62,7 @@ pub fn run(socket: &OwnedFd, links: Links) -> Result<(), Error> {
     }
     let fuse = take(&mut descriptors, fuse)?;
     let limit = confine::raise_descriptors().map_err(Error::Confine)?;
-    let server = Arc::new(Server::new(links, most_nodes(limit)));
+    let server = Arc::new(Server::new(links, most_nodes(limit), ownership));
     serve::start(server.clone(), fuse).map_err(Error::Confine)?;
     // Every thread exists: from here on, only the calls of this loop are needed.
     confine::first_thread().map_err(Error::Confine)?;

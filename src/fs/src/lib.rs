@@ -17,11 +17,12 @@
 //! EMFILE, never ENOENT. No lock is held during a system call, but for a directory's own while it is read.
 //!
 //! Ownership: what a guest makes belongs to the user and group that made it in the guest, if the server may act as them
-//! (CAP_SETUID, CAP_SETGID and a user namespace that has them); otherwise, as with a server that an ordinary user runs, to the
-//! server's user, and a guest's chown fails with EPERM. The guest's kernel checks permissions, by owners and modes as the host
-//! has them; the server checks none beyond what the host refuses its user. Without CAP_FSETID, which it must not have, the
-//! host's kernel clears set-user-ID and set-group-ID bits whenever a file is truncated, allocated or written, as
-//! FUSE_HANDLE_KILLPRIV_V2 wants it; it does so for a guest's root as well.
+//! (CAP_SETUID, CAP_SETGID and a user namespace that has them); otherwise to the server's user, and a guest's chown
+//! fails with EPERM. A server that an ordinary user runs is told to record owners and modes in an extended attribute
+//! (`recorded`). The guest's kernel checks permissions, by owners and modes as the host has them; the server checks
+//! none beyond what the host refuses its user. Without CAP_FSETID, which it must not have, the host's kernel clears
+//! set-user-ID and set-group-ID bits whenever a file is truncated, allocated or written, as FUSE_HANDLE_KILLPRIV_V2
+//! wants it; it does so for a guest's root as well.
 //!
 //! Deliberately absent: reading and writing (hull-vmm does both, on the descriptors); locks (the guest's kernel keeps them);
 //! access control lists (refused as by a file system without them: nothing in the guest would heed them); device nodes
@@ -37,6 +38,9 @@ mod links;
 mod name;
 mod node;
 mod ops;
+mod owners;
+mod record;
+mod recorded;
 pub mod serve;
 mod server;
 mod share;

@@ -1,17 +1,18 @@
 //! The server: from a request to its reply.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
+use protocol::fs::Ownership;
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
-use crate::abi::{Answer, InHeader, Opcode, ROOT_ID, Reader, Writer};
+use crate::abi::{Answer, Attr, InHeader, Opcode, ROOT_ID, Reader, Writer};
 use crate::handle::{Handles, OpenFile};
-use crate::host::Owners;
 use crate::links::Links;
 use crate::node::{Node, Nodes};
+use crate::owners::Owners;
 use crate::share::{Error, Shares};
 use crate::{Result, host};
 
@@ -55,15 +56,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server without shares, that keeps at most so many nodes. The process's umask becomes 0: the guest's kernel applies
-    /// that of its own process.
-    pub fn new(links: Links, most_nodes: usize) -> Self {
+    /// A server without shares, that keeps at most so many nodes, and owners as is said. The process's umask becomes 0: the
+    /// guest's kernel applies that of its own process.
+    pub fn new(links: Links, most_nodes: usize, ownership: Ownership) -> Self {
         rustix::process::umask(rustix::fs::Mode::empty());
-        // Found out once: a process's threads may all do the same.
-        static OWNERS: OnceLock<Owners> = OnceLock::new();
         Self {
             links,
-            owners: *OWNERS.get_or_init(Owners::probe),
+            owners: Owners::new(ownership),
             shares: Shares::default(),
             nodes: Nodes::new(most_nodes),
             handles: Handles::default(),
@@ -215,6 +214,11 @@ impl Server {
         let stat = host::stat(&place)?;
         let node = self.nodes.found(&parent.share, place, &stat)?;
         Ok((node, stat))
+    }
+
+    /// What the guest is told of a file.
+    pub(crate) fn attr(&self, place: impl AsFd, stat: &Statx) -> Result<Attr> {
+        self.owners.attr(&self.links, place, stat)
     }
 
     /// Whether the guest is to mount at what was found in `parent`: other file systems have inodes of the same numbers.

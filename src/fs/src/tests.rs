@@ -9,6 +9,8 @@ mod list;
 mod model;
 mod mounts;
 mod names;
+mod owners;
+mod owners_model;
 mod session;
 mod shares;
 mod tree;
@@ -17,7 +19,11 @@ mod xattr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
+use protocol::fs::Ownership;
+use rustix::thread::{
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, set_capabilities,
+    set_capabilities_secure_bits,
+};
 
 use guest::Guest;
 
@@ -35,20 +41,33 @@ impl Shared {
     }
 
     fn with(read_only: bool) -> Self {
-        Self::begin(|guest, path| guest.share("s", path, read_only)).0
+        let share = |guest: &Guest, path: &Path| guest.share("s", path, read_only);
+        Self::begin(Ownership::Host, |_| (), share).0
+    }
+
+    /// Of a server that keeps owners in records, over what `prepare` has made, with the test's rights.
+    fn recorded(prepare: impl FnOnce(&Path)) -> Self {
+        let share = |guest: &Guest, path: &Path| guest.share("s", path, false);
+        Self::begin(Ownership::Recorded, prepare, share).0
     }
 
     /// Under a lease, whose file is returned.
     fn leased() -> (Self, File) {
-        Self::begin(|guest, path| guest.lease("s", path))
+        let lease = |guest: &Guest, path: &Path| guest.lease("s", path);
+        Self::begin(Ownership::Host, |_| (), lease)
     }
 
-    fn begin<T>(share: impl FnOnce(&Guest, &Path) -> T) -> (Self, T) {
+    fn begin<T>(
+        ownership: Ownership,
+        prepare: impl FnOnce(&Path),
+        share: impl FnOnce(&Guest, &Path) -> T,
+    ) -> (Self, T) {
         let outer = tempfile::tempdir().unwrap();
         fs::create_dir(outer.path().join("share")).unwrap();
         fs::write(outer.path().join("secret"), "outside").unwrap();
-        as_in_the_jail();
-        let mut guest = Guest::new();
+        prepare(&outer.path().join("share"));
+        as_in_the_jail(ownership);
+        let mut guest = Guest::over(ownership);
         let shared = share(&guest, &outer.path().join("share"));
         let root = guest.lookup(1, "s").unwrap().node;
         (Self { outer, guest, root }, shared)
@@ -60,9 +79,18 @@ impl Shared {
     }
 }
 
-/// Leaves this thread the capabilities that hull-fs has, if it is root's, with which nothing happens at a change of user.
-fn as_in_the_jail() {
-    if is_root() {
+/// Leaves this thread the capabilities that hull-fs has, if it is root's, with which nothing happens at a change of user. One
+/// that keeps records has none: root is to it the user whose files it serves.
+fn as_in_the_jail(ownership: Ownership) {
+    if ownership == Ownership::Recorded {
+        let none = CapabilitySet::empty();
+        let sets = CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        };
+        set_capabilities(None, sets).unwrap();
+    } else if is_root() {
         // Fails the second time in a thread, when CAP_SETPCAP is gone.
         let _ = set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP);
         crate::confine::keep_capabilities().unwrap();

@@ -7,7 +7,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command};
 
-use protocol::fs::{CONTROL_FD, Descriptor, FromFs, LINKS_FD, MAX_MESSAGE_LEN, ToFs, WORDS_FD};
+use protocol::fs::{
+    CONTROL_FD, Descriptor, FromFs, LINKS_FD, MAX_MESSAGE_LEN, Ownership, ToFs, WORDS_FD,
+};
 use protocol::lease::{VALIDITY, Word};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use sys::packet;
@@ -32,6 +34,10 @@ impl Process {
 
     /// One of any build, with so many descriptors.
     fn start(build: &str, descriptors: &str) -> Self {
+        Self::start_over(build, descriptors, Ownership::Host)
+    }
+
+    fn start_over(build: &str, descriptors: &str, ownership: Ownership) -> Self {
         let (control, its_control) = packet::pair().unwrap();
         let (fuse, its_fuse) = packet::pair().unwrap();
         let (words, its_words) = pipe().unwrap();
@@ -63,6 +69,7 @@ impl Process {
         let start = ToFs::Start {
             build: build.to_owned(),
             fuse: Descriptor(0),
+            ownership,
         };
         process.tell(&start, &[its_fuse.as_fd()]);
         process
@@ -223,9 +230,18 @@ fn what_a_lease_says_counts_from_the_next_reply_on_and_its_lock_goes_with_the_sh
 }
 
 #[test]
-fn every_operation_passes_the_filter() {
+fn every_operation_passes_the_filter_where_owners_are_the_hosts() {
+    every_operation_passes(Ownership::Host);
+}
+
+#[test]
+fn every_operation_passes_the_filter_where_owners_are_recorded() {
+    every_operation_passes(Ownership::Recorded);
+}
+
+fn every_operation_passes(ownership: Ownership) {
     let folder = tempfile::tempdir().unwrap();
-    let mut process = Process::serving();
+    let mut process = Process::start_over(protocol::BUILD, "unlimited", ownership);
     let root = process.begin(folder.path());
     let (_, payload, _) = process.call(CREATE, root, &create("f"));
     let (file, fh) = (number(&payload), number(&payload[128..]));
@@ -235,7 +251,11 @@ fn every_operation_passes_the_filter() {
         let head = [u32s(&[valid, 0]), u64s(&[0, 9, 0, 1, 1, 0])].concat();
         [head, u32s(&[0, 0, 0, mode, 0, owner, owner, 0])].concat()
     };
-    let owner = rustix::process::geteuid().as_raw();
+    let server = rustix::process::geteuid().as_raw();
+    let owner = match ownership {
+        Ownership::Host => server,
+        Ownership::Recorded => 77,
+    };
     let named = |numbers: &[u32], names: &[u8]| [&u32s(numbers), names].concat();
     let steps: Vec<(u32, u64, Vec<u8>)> = vec![
         (GETATTR, file, u64s(&[0, 0])),
@@ -286,8 +306,8 @@ fn every_operation_passes_the_filter() {
     process.user = 4321;
     process.done(9, root, &named(&[0o755, 0], b"theirs\0"));
     let made = fs::metadata(folder.path().join("theirs")).unwrap();
-    let expected = if owner == 0 { 4321 } else { owner };
-    assert_eq!(made.uid(), expected);
+    let gives_away = server == 0 && ownership == Ownership::Host;
+    assert_eq!(made.uid(), if gives_away { 4321 } else { server });
     process.done(38, 0, b"");
     process.tell(&ToFs::Remove { name: "s".into() }, &[]);
     let again = process.begin(folder.path());

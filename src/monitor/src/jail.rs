@@ -67,6 +67,12 @@ const fn limits(files: u64) -> [(Resource, u64); 7] {
 /// which may still be ending.
 const MAX_THREADS: u64 = 128;
 
+/// What an ordinary user is told where the host forbids user namespaces, without which there is neither hull-fs' jail nor a
+/// mount for it.
+pub(crate) const NO_SHARES: &str = "directories cannot be shared with the VM: this host does not allow user namespaces to you \
+    (see the sysctls user.max_user_namespaces and, where there are such, kernel.unprivileged_userns_clone and \
+    kernel.apparmor_restrict_unprivileged_userns); have them allowed, run hull as root, or leave the mounts out";
+
 /// Why there is no jail.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -97,6 +103,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The same, where a weaker jail would not help: an ordinary user's shares need one besides.
+    #[error("{NO_SHARES}")]
+    FsUserNamespaces(#[source] io::Error),
     /// The process.
     #[error(transparent)]
     Spawn(sys::jail::Error),
@@ -192,9 +201,10 @@ pub fn spawn(
     })
 }
 
-/// Starts hull-fs, which gets `control` and the links of its descriptors and nothing else. It is root, of the host's user
-/// namespace, with as much of root's rights as ownership of files takes; that it reaches no file but those of its shares is
-/// its other namespaces'. The process is killed when the caller, which is root and has one thread only, dies.
+/// Starts hull-fs, which gets `control` and the links of its descriptors and nothing else. Of root's it is root, of the host's
+/// user namespace, with as much of root's rights as ownership of files takes; that it reaches no file but those of its shares is
+/// its other namespaces'. Of an ordinary user's it is that user, in a user namespace that has no other, without capabilities.
+/// The process is killed when the caller, which has one thread only, dies.
 pub(crate) fn spawn_fs(
     program: &Path,
     control: OwnedFd,
@@ -212,9 +222,14 @@ pub(crate) fn spawn_fs(
         their_words.as_fd(),
     ];
     const { assert!(protocol::fs::CONTROL_FD == 3 && protocol::fs::WORDS_FD == 4 && LINKS_FD == 5) };
+    let user = rustix::process::geteuid();
+    let (walls, kept) = match user.is_root() {
+        true => (Walls::NoUserNamespace, OWNERSHIP),
+        false => (Walls::All, CapabilitySet::empty()),
+    };
     let jail = Jail {
-        walls: Walls::NoUserNamespace,
-        user: (0, 0),
+        walls,
+        user: (user.as_raw(), rustix::process::getegid().as_raw()),
         cgroup,
         limits: &limits(FS_FILES),
         descriptors: &descriptors,
@@ -222,12 +237,15 @@ pub(crate) fn spawn_fs(
         links: true,
         network: Network::None,
         life: Life::WithParent,
-        kept: OWNERSHIP,
+        kept,
         program: program.as_fd(),
         arguments: &[CString::from(c"hull-fs")],
         environment: &[],
     };
-    let child = sys::jail::spawn(&jail).map_err(Error::Spawn)?;
+    let child = sys::jail::spawn(&jail).map_err(|error| match error {
+        sys::jail::Error::UserNamespaces(source) => Error::FsUserNamespaces(source),
+        other => Error::Spawn(other),
+    })?;
     Ok(Jailed {
         child,
         words: words.into(),
@@ -257,12 +275,7 @@ pub(crate) fn spawn_net(
     let program = open_program(program)?;
     let null = sys::jail::null().map_err(Error::Prepare)?;
     let (words, their_words) = io::pipe().map_err(Error::Prepare)?;
-    // An ordinary user cannot give more than they have.
-    let files = match rustix::process::getrlimit(Resource::Nofile).maximum {
-        Some(own) => most.files.min(own),
-        None => most.files,
-    };
-    let mut limits = limits(files).to_vec();
+    let mut limits = limits(most.files).to_vec();
     limits.extend([(Resource::Data, most.data_bytes), (Resource::Fsize, 0)]);
     let descriptors = [
         null.as_fd(),

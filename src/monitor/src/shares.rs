@@ -10,7 +10,7 @@
 //! Invariants: what hull-fs is given is a mount of its own without a parent, so that no `..` leads out of it; a read-only share
 //! is mounted so. It ends when its socket is closed or the warden dies; a VM does not outlive it (lifecycle H26). A share of a
 //! volume takes part in its lease before hull-fs has it, and is not used before what other guests know is forgotten (H27).
-//! Deliberately absent: hull-fs of an ordinary user, who may make neither such mounts nor other users' files.
+//! An ordinary user's mounts are made in a user namespace, and owners that a guest sets are kept beside the files (see hull-fs).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,12 +18,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use protocol::fs::{Cache, Descriptor, FromFs, MAX_DOCUMENT_LEN, ToFs};
+use protocol::fs::{Cache, Descriptor, FromFs, MAX_DOCUMENT_LEN, Ownership, ToFs};
 use protocol::record::{Mount, Submounts};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-use rustix::mount::{OpenTreeFlags, open_tree};
 use sys::fork::Child;
-use sys::mount::{Attributes, set_attributes};
+use sys::mount::{AsUserError, Attributes, Tree};
 
 use crate::lease::{self, Joined, Lease};
 use crate::process::{is_ready, reap};
@@ -37,11 +35,9 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(5);
 /// Why directories cannot be shared.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// It takes rights.
-    #[error(
-        "directories can be shared with a VM by root only, in this version; run hull as root, or leave the mounts out"
-    )]
-    NotRoot,
+    /// The host forbids user namespaces, without which an ordinary user can make no mount.
+    #[error("{}", jail::NO_SHARES)]
+    UserNamespaces(#[source] io::Error),
     /// The installation is older than its sandbox, or damaged.
     #[error(
         "hull-fs, which shares directories, is not part of the installation that this sandbox was made with"
@@ -54,6 +50,15 @@ pub(crate) enum Error {
     #[error("cannot share {path} with the VM")]
     Mount {
         /// Where it is.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: AsUserError,
+    },
+    /// Where hull keeps its state.
+    #[error("cannot look at {path}, where hull keeps its state")]
+    Root {
+        /// The path.
         path: PathBuf,
         /// Why.
         #[source]
@@ -109,9 +114,6 @@ impl Shares {
         cgroup: Option<BorrowedFd<'_>>,
         mounts: &[Mount],
     ) -> Result<(Shares, OwnedFd), Error> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(Error::NotRoot);
-        }
         let program = program.ok_or(Error::NoProgram)?;
         let root = real(root)?;
         let (control, their_control) = sys::packet::pair().map_err(Error::Talk)?;
@@ -129,6 +131,10 @@ impl Shares {
         let start = ToFs::Start {
             build: protocol::BUILD.into(),
             fuse: Descriptor(0),
+            ownership: match rustix::process::geteuid().is_root() {
+                true => Ownership::Host,
+                false => Ownership::Recorded,
+            },
         };
         shares.send(&start, &[their_fuse.as_fd()])?;
         shares.add(mounts)?;
@@ -141,10 +147,7 @@ impl Shares {
         let mut new = BTreeMap::new();
         for mount in mounts {
             if !self.served.contains_key(&mount.share) && !new.contains_key(&mount.share) {
-                let root = detached(mount).map_err(|source| Error::Mount {
-                    path: mount.path.clone(),
-                    source,
-                })?;
+                let root = detached(mount)?;
                 let joined = join(&self.root, mount, mount.cache == Cache::Exclusive)?;
                 let share = New {
                     mount,
@@ -337,38 +340,46 @@ fn wait_until(time: Option<Instant>) {
 }
 
 fn real(root: &Path) -> Result<PathBuf, Error> {
-    std::fs::canonicalize(root).map_err(|source| Error::Mount {
+    std::fs::canonicalize(root).map_err(|source| Error::Root {
         path: root.to_owned(),
         source,
     })
 }
 
 /// A mount of what is at the path that has no parent, with the attributes of a share.
-fn detached(mount: &Mount) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let place =
-        rustix::io::retry_on_intr(|| openat2(CWD, &mount.path, flags, Mode::empty(), resolve))?;
+fn detached(mount: &Mount) -> Result<OwnedFd, Error> {
     let recursive = mount.submounts != Submounts::Hidden;
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    let tree = open_tree(place, "", flags)?;
-    let attributes = Attributes {
+    let inert = Attributes {
         set: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
         propagation: libc::MS_PRIVATE,
         ..Attributes::default()
     };
-    set_attributes(&tree, attributes, recursive)?;
-    if mount.read_only {
-        let read_only = Attributes {
-            set: libc::MOUNT_ATTR_RDONLY,
-            ..Attributes::default()
-        };
-        set_attributes(&tree, read_only, mount.submounts == Submounts::Alike)?;
-    }
-    Ok(tree)
+    let read_only = Attributes {
+        set: libc::MOUNT_ATTR_RDONLY,
+        ..Attributes::default()
+    };
+    let changes = [
+        (inert, recursive),
+        (read_only, mount.submounts == Submounts::Alike),
+    ];
+    let tree = Tree {
+        path: &mount.path,
+        recursive,
+        changes: if mount.read_only {
+            &changes
+        } else {
+            &changes[..1]
+        },
+    };
+    let made = match rustix::process::geteuid().is_root() {
+        true => sys::mount::detached(tree).map_err(AsUserError::Other),
+        false => sys::mount::detached_as_user(tree),
+    };
+    made.map_err(|error| match error {
+        AsUserError::UserNamespaces(source) => Error::UserNamespaces(source),
+        source => Error::Mount {
+            path: mount.path.clone(),
+            source,
+        },
+    })
 }

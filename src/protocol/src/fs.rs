@@ -41,6 +41,8 @@ pub enum ToFs {
         build: String,
         /// The socket to hull-vmm.
         fuse: Descriptor,
+        /// Where owners are kept.
+        ownership: Ownership,
     },
     /// Another share. Answered with [`FromFs::Added`] or [`FromFs::Refused`].
     Add {
@@ -60,6 +62,16 @@ pub enum ToFs {
         /// Its name.
         name: String,
     },
+}
+
+/// Where it is kept to whom a file belongs, and who may do what with it, as the guest sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ownership {
+    /// In the file itself: the host sees what the guest sees. Takes root's rights.
+    Host,
+    /// In an extended attribute, beside a file that belongs to the user as whom hull-fs runs.
+    Recorded,
 }
 
 /// What a guest may remember of a share without asking.

@@ -41,7 +41,7 @@ impl Server {
                 };
                 answer.attr_out(&attr, Duration::ZERO);
             }
-            id => write_attr(&mut answer, &*self.nodes.get(id)?)?,
+            id => self.write_attr(&mut answer, &*self.nodes.get(id)?)?,
         }
         Ok(answer)
     }
@@ -52,20 +52,41 @@ impl Server {
         let input = SetattrIn::read(&mut request.arguments)?;
         let node = self.writable(request.header.nodeid)?;
         // Before the mode: a change of owner clears bits of it.
-        set_owner(&node, &input)?;
+        self.set_owner(&node, &input)?;
         if input.valid & fattr::MODE != 0 {
             self.set_mode(&node, input.mode)?;
         }
         if input.valid & fattr::SIZE != 0 {
             self.set_size(&node, &input)?;
         }
-        set_times(&node, &input)?;
+        self.set_times(&node, &input)?;
         let mut answer = Answer::new();
-        write_attr(&mut answer, &node)?;
+        self.write_attr(&mut answer, &node)?;
         Ok(answer)
     }
 
+    fn set_owner(&self, node: &Node, input: &SetattrIn) -> Result<()> {
+        let wanted = |flag, number| match input.valid & flag != 0 {
+            true if number == UNCHANGED => Err(Errno::INVAL),
+            true => Ok(Some(number)),
+            false => Ok(None),
+        };
+        let user = wanted(fattr::UID, input.uid)?;
+        let group = wanted(fattr::GID, input.gid)?;
+        if user.is_none() && group.is_none() {
+            return Ok(());
+        }
+        if let Some(recorded) = self.owners.recorded() {
+            return recorded.change_owner(&self.links, &node.place, (user, group));
+        }
+        let (user, group) = (user.map(Uid::from_raw), group.map(Gid::from_raw));
+        chownat(&node.place, c"", user, group, AtFlags::EMPTY_PATH)
+    }
+
     fn set_mode(&self, node: &Node, mode: u32) -> Result<()> {
+        if let Some(recorded) = self.owners.recorded() {
+            return recorded.change_mode(&self.links, &node.place, mode);
+        }
         let set = || {
             let path = self.links.path(&node.place);
             chmodat(CWD, path, host::permissions(mode), AtFlags::empty())
@@ -81,15 +102,34 @@ impl Server {
     fn set_size(&self, node: &Node, input: &SetattrIn) -> Result<()> {
         if input.valid & fattr::FH != 0 {
             let open = self.handles.file(input.fh, node.id)?;
-            return ftruncate(&open.file, input.size);
-        }
-        match node.kind {
-            FileType::RegularFile => {
-                ftruncate(self.links.open(&node.place, OFlags::WRONLY)?, input.size)
+            ftruncate(&open.file, input.size)?;
+        } else {
+            match node.kind {
+                FileType::RegularFile => {}
+                FileType::Directory => return Err(Errno::ISDIR),
+                _ => return Err(Errno::INVAL),
             }
-            FileType::Directory => Err(Errno::ISDIR),
-            _ => Err(Errno::INVAL),
+            ftruncate(self.links.open(&node.place, OFlags::WRONLY)?, input.size)?;
         }
+        self.owners.written(&self.links, &node.place)
+    }
+
+    fn set_times(&self, node: &Node, input: &SetattrIn) -> Result<()> {
+        let Some(times) = times(input)? else {
+            return Ok(());
+        };
+        let set = || utimensat(&node.place, c"", &times, AtFlags::EMPTY_PATH);
+        match self.owners.recorded() {
+            Some(recorded) => recorded.keeping_set_ids(&self.links, &node.place, set),
+            None => set(),
+        }
+    }
+
+    fn write_attr(&self, answer: &mut Answer, node: &Node) -> Result<()> {
+        let stat = host::stat(&node.place)?;
+        let attr = self.attr(&node.place, &stat)?;
+        answer.attr_out(&attr, node.share.validity());
+        Ok(())
     }
 
     /// FUSE_STATFS.
@@ -126,12 +166,6 @@ impl Server {
     }
 }
 
-fn write_attr(answer: &mut Answer, node: &Node) -> Result<()> {
-    let stat = host::stat(&node.place)?;
-    answer.attr_out(&Attr::from(&stat), node.share.validity());
-    Ok(())
-}
-
 /// The end of `struct fuse_kstatfs`.
 fn write_sizes(answer: &mut Answer, block: u32, name: u32, fragment: u32) {
     for number in [block, name, fragment] {
@@ -140,21 +174,8 @@ fn write_sizes(answer: &mut Answer, block: u32, name: u32, fragment: u32) {
     answer.zeros(7 * 4);
 }
 
-fn set_owner(node: &Node, input: &SetattrIn) -> Result<()> {
-    let wanted = |flag, number| match input.valid & flag != 0 {
-        true if number == UNCHANGED => Err(Errno::INVAL),
-        true => Ok(Some(number)),
-        false => Ok(None),
-    };
-    let user = wanted(fattr::UID, input.uid)?.map(Uid::from_raw);
-    let group = wanted(fattr::GID, input.gid)?.map(Gid::from_raw);
-    if user.is_none() && group.is_none() {
-        return Ok(());
-    }
-    chownat(&node.place, c"", user, group, AtFlags::EMPTY_PATH)
-}
-
-fn set_times(node: &Node, input: &SetattrIn) -> Result<()> {
+/// What is to be set of a file's times, if anything is.
+fn times(input: &SetattrIn) -> Result<Option<Timestamps>> {
     let time = |set, now, seconds: u64, nanoseconds: u32| {
         let (tv_sec, tv_nsec) = if input.valid & now != 0 {
             (0, UTIME_NOW)
@@ -174,8 +195,5 @@ fn set_times(node: &Node, input: &SetattrIn) -> Result<()> {
         last_modification: time(fattr::MTIME, fattr::MTIME_NOW, mtime, input.mtimensec)?,
     };
     let any = fattr::ATIME | fattr::MTIME | fattr::ATIME_NOW | fattr::MTIME_NOW;
-    if input.valid & any == 0 {
-        return Ok(());
-    }
-    utimensat(&node.place, c"", &times, AtFlags::EMPTY_PATH)
+    Ok((input.valid & any != 0).then_some(times))
 }

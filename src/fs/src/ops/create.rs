@@ -26,24 +26,40 @@ impl Server {
             FileType::CharacterDevice => input.rdev == WHITEOUT,
             _ => false,
         };
+        let header = request.header;
         self.make(request, |parent, name| {
             if !may_be {
                 return Err(Errno::PERM);
             }
-            let mode = host::permissions(input.mode);
-            mknodat(&parent.place, name.as_c_str(), kind, mode, WHITEOUT.into())
+            let Some(recorded) = self.owners.recorded() else {
+                let mode = host::permissions(input.mode);
+                return mknodat(&parent.place, name.as_c_str(), kind, mode, WHITEOUT.into());
+            };
+            let new = recorded.of_new(&self.links, &parent.place, &header, kind, input.mode)?;
+            match kind {
+                FileType::RegularFile => recorded
+                    .make_file(&self.links, &parent.place, name, new)
+                    .map(drop),
+                _ => {
+                    let name = name.as_c_str();
+                    mknodat(&parent.place, name, kind, new.host_mode, WHITEOUT.into())
+                }
+            }
         })
     }
 
     /// FUSE_MKDIR.
     pub(crate) fn mkdir(&self, mut request: Request<'_>) -> Result<Answer> {
         let input = MkdirIn::read(&mut request.arguments)?;
+        let header = request.header;
         self.make(request, |parent, name| {
-            mkdirat(
-                &parent.place,
-                name.as_c_str(),
-                host::permissions(input.mode),
-            )
+            let Some(recorded) = self.owners.recorded() else {
+                let mode = host::permissions(input.mode);
+                return mkdirat(&parent.place, name.as_c_str(), mode);
+            };
+            let (kind, mode) = (FileType::Directory, input.mode);
+            let new = recorded.of_new(&self.links, &parent.place, &header, kind, mode)?;
+            recorded.make_directory(&self.links, &parent.place, name, new)
         })
     }
 

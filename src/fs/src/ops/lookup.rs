@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rustix::fs::readlinkat;
+use rustix::fs::{Statx, readlinkat};
 use rustix::io::Errno;
 
 use crate::abi::{Answer, Attr, BatchForgetIn, Entry, ForgetIn, ForgetOne, ROOT_ID};
@@ -37,7 +37,7 @@ impl Server {
         let place = rustix::io::fcntl_dupfd_cloexec(&share.root, 0)?;
         let stat = host::stat(&place)?;
         let node = self.nodes.found(&share, place, &stat)?;
-        let mut attr = Attr::from(&stat);
+        let mut attr = self.told(&node, &stat)?;
         attr.submount = self.is_submount(None, &node);
         Ok(Entry {
             node: node.id,
@@ -59,13 +59,22 @@ impl Server {
     pub(crate) fn entry_now(&self, parent: &Node, name: Name<'_>) -> Result<Entry> {
         let place = host::place(&parent.place, name)?;
         let (node, stat) = self.enter(parent, place)?;
-        let mut attr = Attr::from(&stat);
+        let mut attr = self.told(&node, &stat)?;
         attr.submount = self.is_submount(Some(parent.key.mount), &node);
         Ok(Entry {
             node: node.id,
             attr,
             ..Entry::default()
         })
+    }
+
+    /// The attributes of a node that was looked up. The guest does not hear of it if there are none.
+    pub(crate) fn told(&self, node: &Node, stat: &Statx) -> Result<Attr> {
+        let attr = self.attr(&node.place, stat);
+        if attr.is_err() {
+            self.nodes.forget(node.id, 1);
+        }
+        attr
     }
 
     /// FUSE_FORGET.

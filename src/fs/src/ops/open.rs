@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::abi::{
     Answer, CopyFileRangeIn, CreateIn, FOPEN_KEEP_CACHE, FOPEN_NOFLUSH, FSYNC_FDATASYNC,
-    FallocateIn, FlushIn, FsyncIn, LseekIn, OpenIn, ReleaseIn,
+    FallocateIn, FlushIn, FsyncIn, InHeader, LseekIn, OpenIn, ReleaseIn,
 };
 use crate::name::Name;
 use crate::node::Node;
@@ -56,7 +56,11 @@ impl Server {
             node.share.writable()?;
         }
         self.handles.room()?;
-        self.links.open(&node.place, flags)
+        let file = self.links.open(&node.place, flags)?;
+        if flags.contains(OFlags::TRUNC) {
+            self.owners.written(&self.links, &node.place)?;
+        }
+        Ok(file)
     }
 
     /// FUSE_CREATE.
@@ -70,13 +74,7 @@ impl Server {
         self.handles.room()?;
         self.nodes.room()?;
         for _ in 0..CREATE_ATTEMPTS {
-            let made = self.owners.acting(&request.header, || {
-                let flags =
-                    flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let mode = host::permissions(input.mode);
-                openat(&parent.place, name.as_c_str(), flags, mode)
-            });
-            match made {
+            match self.create_new(&request.header, &parent, name, flags, input.mode) {
                 Ok(file) => return self.entered(&parent, flags, file),
                 Err(Errno::EXIST) if !exclusive => {}
                 Err(errno) => return Err(errno),
@@ -88,6 +86,32 @@ impl Server {
             }
         }
         Err(Errno::BUSY)
+    }
+
+    /// Makes a file that was not there.
+    fn create_new(
+        &self,
+        header: &InHeader,
+        parent: &Node,
+        name: Name<'_>,
+        flags: OFlags,
+        mode: u32,
+    ) -> Result<OwnedFd> {
+        if let Some(recorded) = self.owners.recorded() {
+            let (links, kind) = (&self.links, FileType::RegularFile);
+            let new = recorded.of_new(links, &parent.place, header, kind, mode)?;
+            let made = recorded.make_file(links, &parent.place, name, new)?;
+            return links.open(&made, flags.difference(OFlags::TRUNC));
+        }
+        self.owners.acting(header, || {
+            let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(
+                &parent.place,
+                name.as_c_str(),
+                flags,
+                host::permissions(mode),
+            )
+        })
     }
 
     /// Opens what is there already, as one does that creates a file.
@@ -115,11 +139,25 @@ impl Server {
         let parent = self.writable(request.header.nodeid)?;
         self.handles.room()?;
         self.nodes.room()?;
-        let file = self.owners.acting(&request.header, || {
-            let kept = asked & OFlags::EXCL;
-            let flags = flags.difference(OFlags::TRUNC) | kept | OFlags::TMPFILE | OFlags::CLOEXEC;
-            openat(&parent.place, c".", flags, host::permissions(input.mode))
-        })?;
+        let kept = asked & OFlags::EXCL;
+        let host_flags = flags.difference(OFlags::TRUNC) | kept | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let file = if let Some(recorded) = self.owners.recorded() {
+            let (links, header) = (&self.links, &request.header);
+            let kind = FileType::RegularFile;
+            let new = recorded.of_new(links, &parent.place, header, kind, input.mode)?;
+            let file = openat(&parent.place, c".", host_flags, new.host_mode)?;
+            recorded.record_unnamed(links, &file, new)?;
+            file
+        } else {
+            self.owners.acting(&request.header, || {
+                openat(
+                    &parent.place,
+                    c".",
+                    host_flags,
+                    host::permissions(input.mode),
+                )
+            })?
+        };
         self.entered(&parent, flags, file)
     }
 
@@ -127,13 +165,14 @@ impl Server {
     fn entered(&self, parent: &Node, flags: OFlags, file: OwnedFd) -> Result<Opened> {
         let place = self.links.open(&file, OFlags::PATH)?;
         let (node, stat) = self.enter(parent, place)?;
+        let attr = self.told(&node, &stat)?;
         let valid = parent.share.validity();
         let mut answer = Answer::new();
         answer.entry(&crate::abi::Entry {
             node: node.id,
             entry_valid: valid,
             attr_valid: valid,
-            attr: crate::abi::Attr::from(&stat),
+            attr,
         });
         let opened = self.opened(answer, &node, flags, file);
         if opened.is_err() {
@@ -201,6 +240,7 @@ impl Server {
         let open = self.handles.file(input.fh, request.header.nodeid)?;
         let mode = FallocateFlags::from_bits(input.mode).ok_or(Errno::OPNOTSUPP)?;
         fallocate(&open.file, mode, input.offset, input.length)?;
+        self.owners.written(&self.links, &open.file)?;
         Ok(Answer::new())
     }
 
@@ -231,6 +271,7 @@ impl Server {
         let (mut at, mut onto) = (input.off_in, input.off_out);
         let len = input.len.min(MAX_COPY_BYTES) as usize;
         let copied = copy_file_range(&from.file, Some(&mut at), &to.file, Some(&mut onto), len)?;
+        self.owners.written(&self.links, &to.file)?;
         let mut answer = Answer::new();
         answer.u32(copied as u32);
         answer.u32(0);

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{XattrFlags, getxattr, getxattr_query, listxattr, removexattr, setxattr};
 use rustix::io::Errno;
 
-use crate::Result;
 use crate::abi::{Answer, GetxattrIn, ROOT_ID, Reader, SetxattrExtIn, SetxattrIn};
 use crate::server::{Request, Server};
+use crate::{Result, record};
 
 /// XATTR_NAME_MAX and XATTR_SIZE_MAX, which is XATTR_LIST_MAX too (linux/limits.h).
 const MAX_NAME_LEN: usize = 255;
@@ -24,6 +24,9 @@ impl Server {
             SetxattrExtIn::read(&mut request.arguments)?;
         }
         let name = name(&mut request.arguments)?;
+        if is_reserved(name) {
+            return Err(Errno::PERM);
+        }
         let size = usize::try_from(input.size).map_err(|_| Errno::INVAL)?;
         if size > MAX_BYTES {
             return Err(Errno::TOOBIG);
@@ -41,7 +44,7 @@ impl Server {
         let input = GetxattrIn::read(&mut request.arguments)?;
         let name = name(&mut request.arguments)?;
         request.arguments.end()?;
-        if request.header.nodeid == ROOT_ID {
+        if request.header.nodeid == ROOT_ID || is_reserved(name) {
             return Err(Errno::NODATA);
         }
         let node = self.nodes.get(request.header.nodeid)?;
@@ -65,7 +68,7 @@ impl Server {
         let len = listxattr(self.links.path(&node.place), &mut *list)?;
         let names = list[..len].split_inclusive(|&byte| byte == 0);
         let shown: Vec<u8> = names
-            .filter(|name| !name.starts_with(LISTS))
+            .filter(|name| !name.starts_with(LISTS) && !name.starts_with(record::RESERVED))
             .flatten()
             .copied()
             .collect();
@@ -77,6 +80,9 @@ impl Server {
         let name = name(&mut request.arguments)?;
         request.arguments.end()?;
         let node = self.writable(request.header.nodeid)?;
+        if is_reserved(name) {
+            return Err(Errno::NODATA);
+        }
         removexattr(self.links.path(&node.place), name)?;
         Ok(Answer::new())
     }
@@ -91,6 +97,11 @@ fn name<'a>(arguments: &mut Reader<'a>) -> Result<&'a CStr> {
         bytes if bytes.starts_with(LISTS) => Err(Errno::OPNOTSUPP),
         _ => Ok(name),
     }
+}
+
+/// Whether the host keeps something of its own there, whoever serves the share.
+fn is_reserved(name: &CStr) -> bool {
+    name.to_bytes().starts_with(record::RESERVED)
 }
 
 /// The value, or for a size of 0 how long it is.

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+use protocol::fs::Ownership;
 use protocol::lease::Word;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -31,7 +32,7 @@ pub(crate) fn say(lease: &File, word: Word) {
 }
 
 /// Arguments of a request.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Body(pub(crate) Vec<u8>);
 
 impl Body {
@@ -150,15 +151,20 @@ pub(crate) struct Dirent {
 impl Guest {
     /// A guest that has initialized its driver.
     pub(crate) fn new() -> Self {
-        let mut guest = Self::silent(1 << 20);
+        Self::over(Ownership::Host)
+    }
+
+    /// The same, of a server that keeps owners so.
+    pub(crate) fn over(ownership: Ownership) -> Self {
+        let mut guest = Self::silent(1 << 20, ownership);
         guest.init(7, 41, ALL_FLAGS).unwrap();
         guest
     }
 
     /// One that has said nothing yet.
-    pub(crate) fn silent(most_nodes: usize) -> Self {
+    pub(crate) fn silent(most_nodes: usize, ownership: Ownership) -> Self {
         Self {
-            server: Server::new(Links::of_proc(), most_nodes),
+            server: Server::new(Links::of_proc(), most_nodes, ownership),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             unique: 0,
@@ -422,7 +428,7 @@ impl Guest {
 }
 
 /// What SETATTR sets.
-#[derive(Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Set {
     pub(crate) valid: u32,
     pub(crate) fh: u64,

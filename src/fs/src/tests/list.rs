@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use protocol::fs::Ownership;
 use protocol::lease::Word;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
@@ -157,7 +158,7 @@ fn nodes_that_there_is_no_room_for_are_listed_without() {
     for number in 0..20 {
         fs::write(outer.path().join(format!("f{number}")), "").unwrap();
     }
-    let mut guest = Guest::silent(11);
+    let mut guest = Guest::silent(11, Ownership::Host);
     guest.init(7, 31, u32::MAX).unwrap();
     let _lease = guest.lease("s", outer.path());
     let root = guest.lookup(1, "s").unwrap().node;

@@ -52,7 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => place().prop_map(Step::Rmdir),
         4 => (place(), place(), 0..3u32).prop_map(|(from, to, how)| Step::Rename(from, to, how)),
         1 => (place(), 0..300u16).prop_map(|(at, size)| Step::Truncate(at, size)),
-        1 => (place(), 0..0o1000u32).prop_map(|(at, mode)| Step::Chmod(at, mode | 0o600)),
+        1 => (place(), 0..0o1000u32).prop_map(|(at, mode)| Step::Chmod(at, mode | 0o700)),
         1 => prop::option::of(0..NAMES.len()).prop_map(Step::List),
         1 => Just(Step::Forget),
     ]

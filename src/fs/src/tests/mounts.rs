@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use protocol::fs::Ownership;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 
@@ -23,7 +24,7 @@ fn with_mounts(test: impl FnOnce(&mut Guest, u64, &Path) + Send + 'static) {
             fs::write(point.join("f"), name).unwrap();
         }
         fs::create_dir(path.join("plain")).unwrap();
-        as_in_the_jail();
+        as_in_the_jail(Ownership::Host);
         let mut guest = Guest::new();
         // What is listed is looked up only where it may be remembered.
         let _lease = guest.lease("s", &path);

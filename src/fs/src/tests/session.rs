@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use protocol::fs::Ownership;
 use rustix::io::Errno;
 
 use super::guest::{Body, Fields, Guest};
@@ -10,7 +11,7 @@ use crate::abi::{Opcode, init};
 
 #[test]
 fn what_both_have_is_agreed_on() {
-    let mut guest = Guest::silent(10);
+    let mut guest = Guest::silent(10, Ownership::Host);
     let reply = guest.init(7, 41, u32::MAX).unwrap();
     assert_eq!(reply.len(), 64);
     let mut fields = Fields(&reply);
@@ -31,7 +32,7 @@ fn what_both_have_is_agreed_on() {
 
 #[test]
 fn another_version_is_refused_or_asked_again() {
-    let mut guest = Guest::silent(10);
+    let mut guest = Guest::silent(10, Ownership::Host);
     assert_eq!(guest.init(7, 30, 0), Err(Errno::PROTO));
     assert_eq!(guest.init(6, 41, 0), Err(Errno::PROTO));
     let reply = guest.init(8, 0, 0).unwrap();
