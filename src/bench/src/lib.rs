@@ -10,6 +10,7 @@ mod boot;
 mod bundle;
 mod density;
 mod exec;
+mod network;
 mod sample;
 mod shares;
 mod table;
@@ -47,6 +48,21 @@ pub enum Bench {
         #[arg(long)]
         native: bool,
     },
+    /// Bytes and connections of VMs on a bridge and of an ordinary user's, beside native containers (root)
+    Network {
+        /// How much is sent each way, in MiB
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+        mib: u32,
+        /// How many connections are made one after the other
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+        connections: u32,
+        /// How often each container does all of it
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+        /// The ordinary user, who must be allowed to open /dev/kvm
+        #[arg(long, value_name = "UID", default_value_t = 65534, value_parser = clap::value_parser!(u32).range(1..))]
+        user: u32,
+    },
     /// Small files and a large one in a directory of the host and in a volume of a VM, beside a native container (root)
     Shares {
         /// How many small files
@@ -76,6 +92,17 @@ pub fn run(what: Bench) -> Result<()> {
             at_once,
             memory_mib,
             native,
+        }),
+        Bench::Network {
+            mib,
+            connections,
+            runs,
+            user,
+        } => network::run(network::Options {
+            mib,
+            connections,
+            runs,
+            user,
         }),
         Bench::Shares { files, mib, runs } => shares::run(shares::Options { files, mib, runs }),
     }
