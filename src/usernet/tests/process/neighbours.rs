@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use protocol::net::FromSwitch;
 use protocol::record::Transport;
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use smoltcp::socket::tcp::Socket as Tcp;
 
 use crate::guest::{self, Guest, v4};
@@ -110,6 +110,46 @@ fn frames_in_the_name_of_another_go_nowhere() {
 
 fn b_address() -> Ipv4Addr {
     Ipv4Addr::new(10, 99, 0, 3)
+}
+
+#[test]
+fn hostile_frames_end_nothing() {
+    let net = Net::start();
+    let mut guest = Guest::join(&net, 2);
+    let (listener, address) = server();
+    let mut random = pattern(1 << 20).into_iter().cycle();
+    let mut next = move || random.next().unwrap_or_default();
+    for round in 0..4000u32 {
+        // A packet to the gateway of a kind that it looks at, with some bytes of it replaced.
+        let protocol = [1, 6, 17, 6][round as usize % 4];
+        let len = usize::from(next()) + 8;
+        let mut payload: Vec<u8> = (0..len).map(|_| next()).collect();
+        if protocol == 6 && len >= 20 {
+            payload[2..4].copy_from_slice(&address.port().to_be_bytes());
+            (payload[12], payload[13]) = (0x50, [2, 0x10, 0x11, 4][usize::from(next()) % 4]);
+        }
+        let to = [*address.ip(), GATEWAY, Ipv4Addr::LOCALHOST][usize::from(next()) % 3];
+        let place = [0, 0, 0x2000, 0x1fff][usize::from(next()) % 4];
+        let mut frame = guest.packet(to, 1, place, protocol, &payload);
+        let mut header = [0; 12];
+        for _ in 0..next() / 64 * (next() / 192) {
+            header[usize::from(next()) % 12] = next();
+            let at = usize::from(next()) % frame.len();
+            frame[at] = next();
+        }
+        if next() < 32 {
+            frame.truncate(usize::from(next()) % frame.len());
+        }
+        let message = [&header[..], &frame].concat();
+        send(&guest.wire.socket, &message, SendFlags::NOSIGNAL).unwrap();
+        // What is answered is as well formed as ever.
+        guest.turn();
+    }
+    drop(listener);
+    let (listener, address) = server();
+    let socket = guest.connect(address);
+    accept(&listener).write_all(b"hello").unwrap();
+    assert_eq!(guest.receive(socket, 5), b"hello");
 }
 
 #[test]
