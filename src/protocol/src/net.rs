@@ -171,3 +171,38 @@ pub enum FromNet {
         message: String,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bridges_record_from_before_there_were_switches_is_read() {
+        let record = r#"{"datagrams":0,"listener":1,"leases":2,"network":"10.1.0.0","prefix_len":24,
+            "gateway":"10.1.0.1","domain":"backend","resolvers":["192.0.2.1:53"]}"#;
+        let dns: DnsServer = serde_json::from_str(record).unwrap();
+        assert_eq!(dns.listener, Descriptor(1));
+        assert_eq!(dns.names.leases, Descriptor(2));
+        assert_eq!(dns.names.gateway, Ipv4Addr::new(10, 1, 0, 1));
+        let again = serde_json::to_string(&dns).unwrap();
+        let same: String = record.split_whitespace().collect();
+        assert_eq!(again, same);
+    }
+
+    #[test]
+    fn the_longest_list_of_ports_fits_a_packet() {
+        let ports = (0..MAX_PORTS_PER_PACKET as u32).map(|i| ListeningPort {
+            socket: Descriptor(1 + i),
+            transport: Transport::Udp,
+            container_port: u16::MAX,
+        });
+        let join = ToSwitch::Join {
+            build: "x".repeat(64),
+            wire: Descriptor(0),
+            mac: [0xff; 6],
+            address: Ipv4Addr::BROADCAST,
+            ports: ports.collect(),
+        };
+        assert!(serde_json::to_vec(&join).unwrap().len() <= MAX_PACKET_LEN);
+    }
+}
