@@ -6,6 +6,7 @@
 //! ROOT/sandboxes/<id>/        config.json, lock, socket, scratch
 //! ROOT/volumes/<name>/        config.json, _data (see protocol::record)
 //! ROOT/networks/<name>/       config.json (see protocol::record)
+//! ROOT/net/                   an ordinary user's networks while sandboxes are on them (the network crate's)
 //! ROOT/tmp/                   folders that are being made or removed; each is locked by its maker
 //! ROOT/events/events.jsonl    what happened; events.jsonl.1 is the file before
 //! ROOT/images, ROOT/templates, ROOT/cache, …: the image store's, the monitor's, what can be made again
