@@ -115,8 +115,8 @@ fn a_server_gets_sockets_of_the_bridge_and_the_leases_to_read() {
                 let name = rustix::net::getsockname(socket)?;
                 assert_eq!(SocketAddr::try_from(name)?, (gateway, 53).into());
             }
-            assert!(!launch.dns.resolvers.is_empty());
-            let leases = of(launch.dns.leases);
+            assert!(!launch.dns.names.resolvers.is_empty());
+            let leases = of(launch.dns.names.leases);
             let address = attachment.interface.address.to_string();
             let open =
                 |name: &str, flags| rustix::fs::openat(leases, name, flags, rustix::fs::Mode::RUSR);
