@@ -39,6 +39,7 @@ use std::time::Instant;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
+use crate::dns::MAX_QUERY;
 use crate::frame::{self, Echo, Frame, Link, MAX_FRAME, Mac, Payload, Segment, Udp, protocol};
 use crate::inbox::Datagram;
 use crate::poller::{Poller, Ready};
@@ -364,9 +365,11 @@ impl Network {
         }
         let route = self.common.policy.route(to);
         if route == Route::Dns {
-            // The queue of the DNS server is fair and bounded; this one is emptied into it at each turn.
+            // The queue of the DNS server is fair and bounded; this one is emptied into it at each turn. A query that is too
+            // long shows by one byte, as from a socket.
             let from = SocketAddrV4::new(source, port);
-            return self.queries.push_back((from, udp.payload.to_vec()));
+            let query = &udp.payload[..udp.payload.len().min(MAX_QUERY + 1)];
+            return self.queries.push_back((from, query.to_vec()));
         }
         let timers = &mut self.common.timers;
         self.datagrams

@@ -210,8 +210,9 @@ impl Members {
         let result = act(wire);
         self.waiting = self.waiting + wire.waiting() - waited;
         let interest = wire.interest();
+        let key = Key::Wire(number).number();
         if interest != before
-            && let Err(error) = poller.change(&wire.socket, Key::Wire(number).number(), interest)
+            && let Err(error) = poller.change(&wire.socket, key, interest)
         {
             tracing::warn!(%error, "a wire cannot be waited for");
         }

@@ -11,6 +11,7 @@ use protocol::net::{
     CONTROL_FD, Descriptor, DnsServer, FromNet, MAX_PACKET_LEN, Names, ToNet, WORDS_FD,
 };
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use sys::packet;
 use sys::spawn::Inherit;
 
@@ -175,6 +176,10 @@ impl Drop for Process {
 
 /// A hull-net that waits to be told what to serve; its control socket and its last words.
 pub(crate) fn launch() -> (Child, OwnedFd, PipeReader) {
+    // Its jail gives it more descriptors than a shell has, and the tests have the other ends of them.
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
     let (control, its_control) = packet::pair().unwrap();
     let (words, its_words) = pipe().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hull-net"));
