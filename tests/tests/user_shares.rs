@@ -23,9 +23,12 @@ struct Mine {
 
 impl Mine {
     fn new() -> Result<Mine> {
-        let hull = Hull::of_user()?;
+        Self::over(Hull::of_user()?)
+    }
+
+    fn over(hull: Hull) -> Result<Mine> {
         let folder = tempfile::tempdir()?;
-        chown(folder.path(), Some(USER), Some(USER))?;
+        give(folder.path())?;
         Ok(Mine { hull, folder })
     }
 
@@ -97,7 +100,7 @@ fn a_volume_and_a_directory_keep_owners_and_modes_for_the_next_container() -> Re
     let seen = mine.script(&[], look)?;
     let expected = "owned 77 88 4750\nclosed 77 88 0\ngroup 0 99 2775\ngroup/inner 0 99 644\nfifo 0 0 644\n/w/hidden 0 0 0\n\
          /w/from-host 0 0 640\n/w/touched 77 0 755\n/w/of-root 65534 65534 644\n0 0\n\
-         changedcat: can't open 'plain': I/O error\nsecret";
+         changedcat: can't open 'plain': Input/output error\nsecret";
     assert_eq!(seen, expected);
     // Nothing in it keeps its user from removing it.
     mine.hull(["volume", "rm", "data"])?.expect_code(0);
@@ -141,10 +144,9 @@ fn a_read_only_directory_is_read_only_and_nothing_leads_out_of_one() -> Result<(
 
 #[test]
 fn a_server_of_the_users_answers_in_their_container() -> Result<()> {
-    let mine = Mine::new()?;
-    mine.hull
-        .import_program(Path::new(env!("CARGO_BIN_EXE_caller")), "caller")?;
-    give(mine.hull.root())?;
+    let hull = Hull::of_user()?;
+    hull.import_program(Path::new(env!("CARGO_BIN_EXE_caller")), "caller")?;
+    let mine = Mine::over(hull)?;
     let listener = UnixListener::bind(mine.path("host.sock"))?;
     chown(mine.path("host.sock"), Some(USER), Some(USER))?;
     std::thread::spawn(move || {

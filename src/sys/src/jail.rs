@@ -330,8 +330,8 @@ fn wait(may_go: &OwnedFd) -> io::Result<()> {
 /// Puts the descriptors at their numbers and closes every other but the program's, whose number it returns.
 fn place_descriptors(jail: &Jail<'_>, in_child: &InChild) -> io::Result<RawFd> {
     // This process is the one that will execute the program.
-    let links = jail.links.then(own_links).transpose()?;
-    let links = links.as_ref().map(AsFd::as_fd);
+    let own_links = jail.links.then(own_links).transpose()?;
+    let links = own_links.as_ref().map(AsFd::as_fd);
     let count = (jail.descriptors.len() + usize::from(jail.links)) as RawFd;
     // Out of the way first: a source may have the number of another's target.
     let moved = jail
@@ -343,6 +343,8 @@ fn place_descriptors(jail: &Jail<'_>, in_child: &InChild) -> io::Result<RawFd> {
             rustix::io::fcntl_dupfd_cloexec(descriptor, count + 1).map(IntoRawFd::into_raw_fd)
         })
         .collect::<Result<Vec<_>, _>>()?;
+    // By its owner, before every number is closed that is not a target.
+    drop(own_links);
     for (from, to) in moved.iter().zip(0..count) {
         // SAFETY: plain system call on integers. Nothing in this process, which only executes a program from here on,
         // relies on what the target number was.
