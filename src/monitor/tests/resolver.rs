@@ -326,7 +326,7 @@ fn why_there_is_none_is_said() {
     let host = Host::new(33);
     let missing = host.warden("3300000000000000", Path::new("/nowhere/hull-net"));
     let expected =
-        "refused could not start the network's DNS server: cannot open /nowhere/hull-net";
+        "refused could not start the network's hull-net: cannot open /nowhere/hull-net";
     assert!(missing.said.starts_with(expected), "{}", missing.said);
     let wrong = host.warden("3301000000000000", Path::new("/etc/passwd"));
     let expected = "its jail could not execute its program";
