@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Signal, kill_process};
 use tests::{Hull, wait_until};
 
 /// A server that greets one client after the other.
@@ -46,18 +47,9 @@ fn a_killed_wardens_port_is_free_and_leads_nowhere(isolation: &str) -> Result<()
     serve(&hull, "--name web -p 127.0.0.1::80", isolation)?;
     let at = done(&hull, "port web 80")?;
     assert_eq!(ask(&at)?, "hello\n");
-    let id = done(&hull, "inspect -f {{.Id}} web")?;
-    let monitors: Vec<String> = std::fs::read_dir("/proc")?
-        .flatten()
-        .filter(|entry| {
-            let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-            line.contains("hull-monitor") && line.contains(&id)
-        })
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    ensure!(!monitors.is_empty(), "the container has no monitor");
-    let mut kill = std::process::Command::new("kill");
-    ensure!(kill.arg("-9").args(&monitors).status()?.success());
+    // The speaker goes with it.
+    let [warden, _] = hull.warden_and_speaker()?;
+    kill_process(warden, Signal::KILL)?;
     wait_until("the warden is gone", || Ok(TcpListener::bind(&at).is_ok()))?;
     assert_eq!(
         done(&hull, "ps -a --format {{.Ports}}|{{.State}}")?,

@@ -107,9 +107,25 @@ fn a_volume_and_a_directory_keep_owners_and_modes_for_the_next_container() -> Re
     ensure!(!data.exists());
     assert_eq!(mine.hull(["volume", "ls", "-q"])?.stdout(), "");
     // What the image has there is in an empty volume first, for this container and those that borrow it.
-    let filled = ["run", "--name", "first", "-v", "filled:/etc", "demo", "true"];
+    let filled = [
+        "run",
+        "--name",
+        "first",
+        "-v",
+        "filled:/etc",
+        "demo",
+        "true",
+    ];
     mine.hull(filled)?.expect_code(0);
-    let borrowed = ["run", "--rm", "--volumes-from", "first", "demo", "stat", "-c"];
+    let borrowed = [
+        "run",
+        "--rm",
+        "--volumes-from",
+        "first",
+        "demo",
+        "stat",
+        "-c",
+    ];
     let seen = mine.hull(borrowed.into_iter().chain(["%u %g", "/etc/passwd"]))?;
     assert_eq!(seen.expect_code(0).stdout(), "0 0");
     let passwd = mine.hull.root().join("volumes/filled/_data/passwd");

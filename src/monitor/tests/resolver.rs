@@ -325,8 +325,7 @@ fn one_that_was_killed_is_followed_by_another_at_the_next_start() {
 fn why_there_is_none_is_said() {
     let host = Host::new(33);
     let missing = host.warden("3300000000000000", Path::new("/nowhere/hull-net"));
-    let expected =
-        "refused could not start the network's hull-net: cannot open /nowhere/hull-net";
+    let expected = "refused could not start the network's hull-net: cannot open /nowhere/hull-net";
     assert!(missing.said.starts_with(expected), "{}", missing.said);
     let wrong = host.warden("3301000000000000", Path::new("/etc/passwd"));
     let expected = "its jail could not execute its program";
