@@ -95,7 +95,8 @@ impl Hulls<'_> {
             if kind == Kind::Native {
                 command.args(["--isolation", "native"]);
             }
-            let listen = format!("while :; do nc -l -p {PORT} > /dev/null; done");
+            // A listener without input would end the connection from its side at once.
+            let listen = format!("while :; do nc -l -p {PORT} -e sh -c 'cat > /dev/null'; done");
             succeed(command.args(["demo", "sh", "-c", &listen]))?;
         }
         Ok(())
