@@ -257,19 +257,7 @@ pub fn echo(link: &Link, mtu: u16, echo: &Echo<'_>, send: impl FnOnce(&[u8], &[u
     if IPV4_LEN + len > usize::from(mtu) {
         return;
     }
-    let mut space = [0; MAX_HEADERS];
-    start(
-        &mut space,
-        Virtio::default(),
-        link,
-        protocol::ICMP,
-        len,
-        0,
-        0,
-    );
-    let headers = IPV4_AT + IPV4_LEN + UDP_LEN;
-    space[IPV4_AT + IPV4_LEN..headers].copy_from_slice(&echo.header(ECHO_REPLY));
-    send(&space[..headers], echo.data);
+    icmp(link, &echo.header(ECHO_REPLY), echo.data, send);
 }
 
 /// Hands an ICMP error about `packet` (RFC 792: destination unreachable, with this code) to `send`.
@@ -279,8 +267,13 @@ pub fn unreachable(link: &Link, code: u8, packet: &Ipv4<'_>, send: impl FnOnce(&
     let mut header = [UNREACHABLE, code, 0, 0, 0, 0, 0, 0];
     let sum = !(sum(sum(0, &header), &quote) as u16);
     header[2..4].copy_from_slice(&sum.to_be_bytes());
+    icmp(link, &header, &quote, send);
+}
+
+/// Hands an ICMP message to `send`: everything before the data, and the data.
+fn icmp(link: &Link, header: &[u8; UDP_LEN], data: &[u8], send: impl FnOnce(&[u8], &[u8])) {
     let mut space = [0; MAX_HEADERS];
-    let len = UDP_LEN + quote.len();
+    let len = UDP_LEN + data.len();
     start(
         &mut space,
         Virtio::default(),
@@ -291,8 +284,8 @@ pub fn unreachable(link: &Link, code: u8, packet: &Ipv4<'_>, send: impl FnOnce(&
         0,
     );
     let headers = IPV4_AT + IPV4_LEN + UDP_LEN;
-    space[IPV4_AT + IPV4_LEN..headers].copy_from_slice(&header);
-    send(&space[..headers], &quote);
+    space[IPV4_AT + IPV4_LEN..headers].copy_from_slice(header);
+    send(&space[..headers], data);
 }
 
 /// The answer that `address` is at the sender's.
