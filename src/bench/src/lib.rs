@@ -13,6 +13,7 @@ mod exec;
 mod network;
 mod sample;
 mod shares;
+mod steps;
 mod table;
 
 /// What can be measured.

@@ -4,18 +4,18 @@
 //! Each pair of containers does the same steps, one pair after the other, as often as asked. Times are read in the container
 //! (/proc/uptime, to 10 ms).
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::is_root;
-use crate::sample::{spread, succeed};
+use crate::sample::succeed;
+use crate::steps::{self, Times};
 
 /// What networks and containers are called, in part.
 const PREFIX: &str = "hull-bench-network";
@@ -109,31 +109,6 @@ impl Hulls<'_> {
                 .args(["network", "rm", "-f", &kind.network()]),
         )
     }
-
-    /// The times, in seconds, that the script tells.
-    fn stamps(&self, kind: Kind, script: &str) -> Result<Vec<f64>> {
-        let [container, _] = kind.containers();
-        let output = self
-            .of(kind)?
-            .args(["exec", &container, "sh", "-c", script])
-            .stdin(Stdio::null())
-            .output()?;
-        if !output.status.success() {
-            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-            bail!("the steps failed in {container}: {}", errors.trim());
-        }
-        let text = String::from_utf8(output.stdout)?;
-        let stamps: Vec<f64> = text
-            .lines()
-            .map(|line| line.parse().with_context(|| format!("{line:?} is no time")))
-            .collect::<Result<_>>()?;
-        ensure!(
-            stamps.len() == STEPS.len() + 1,
-            "{container} told {} times",
-            stamps.len()
-        );
-        Ok(stamps)
-    }
 }
 
 /// Measures and prints; removes its containers and networks in any case.
@@ -171,40 +146,21 @@ fn measure(hulls: &Hulls<'_>) -> Result<()> {
     for kind in KINDS {
         hulls.start(kind)?;
     }
-    let mut times: BTreeMap<(usize, Kind), Vec<f64>> = BTreeMap::new();
+    let mut times = Times::<3>::new(&STEPS);
     for _ in 0..options.runs {
-        for kind in KINDS {
+        for (number, kind) in KINDS.into_iter().enumerate() {
             let script = script(options, kind, sink, source);
-            let stamps = hulls.stamps(kind, &script)?;
-            for (step, pair) in stamps.windows(2).enumerate() {
-                let taken = (pair[1] - pair[0]) * 1e3;
-                times.entry((step, kind)).or_default().push(taken);
-            }
+            let [container, _] = kind.containers();
+            let mut exec = hulls.of(kind)?;
+            exec.args(["exec", &container, "sh", "-c", &script]);
+            times.take(number, &container, &mut exec)?;
         }
     }
     println!(
         "\n{} MiB each way, {} connections: medians of {} runs, in ms; in native times",
         options.mib, options.connections, options.runs
     );
-    println!(
-        "{:16}{:>10}{:>20}{:>20}",
-        "", "native", "VM on a bridge", "user's VM"
-    );
-    for (step, name) in STEPS.iter().enumerate() {
-        let median = |kind| {
-            times
-                .get(&(step, kind))
-                .map_or(0.0, |times| spread(times).median)
-        };
-        let [native, bridge, user] = KINDS.map(median);
-        // Less than the clock's step is taken for that.
-        let ratio = |time: f64| format!("{time:.0} {:8.1}", time / native.max(10.0));
-        println!(
-            "{name:16}{native:>10.0}{:>20}{:>20}",
-            ratio(bridge),
-            ratio(user)
-        );
-    }
+    times.print(["native", "VM on a bridge", "user's VM"]);
     Ok(())
 }
 
@@ -221,7 +177,7 @@ fn script(options: Options, kind: Kind, sink: SocketAddr, source: SocketAddr) ->
         )
     };
     let host = sink.ip().to_string();
-    let steps = [
+    let steps: [String; STEPS.len()] = [
         send(&host, sink.port()),
         format!("nc {host} {} < /dev/null | cat > /dev/null", source.port()),
         format!(
@@ -230,13 +186,7 @@ fn script(options: Options, kind: Kind, sink: SocketAddr, source: SocketAddr) ->
         ),
         send(&neighbour, PORT),
     ];
-    debug_assert_eq!(steps.len(), STEPS.len());
-    let tell = "cut -d' ' -f1 /proc/uptime";
-    let steps: String = steps
-        .iter()
-        .map(|step| format!("{step}; {tell}; "))
-        .collect();
-    format!("set -e; {tell}; {steps}")
+    steps::script("", &steps, "")
 }
 
 /// The address by which this machine reaches others, where containers of every kind reach it.

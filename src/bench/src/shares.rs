@@ -4,13 +4,13 @@
 //! Each container does the same steps, one container after the other, as often as asked. Times are read in the container
 //! (/proc/uptime, to 10 ms): the host's way to it does not count.
 
-use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::is_root;
-use crate::sample::{spread, succeed};
+use crate::sample::succeed;
+use crate::steps::{self, Times};
 
 /// What containers, the directory and volumes are called, in part.
 const PREFIX: &str = "hull-bench-shares";
@@ -102,46 +102,27 @@ fn measure(options: Options, directory: &str) -> Result<()> {
         succeed(command.args(["demo", "sleep", "1000000"]))?;
     }
     let script = script(options);
-    let mut times: BTreeMap<(usize, Kind), Vec<f64>> = BTreeMap::new();
+    let mut times = Times::<3>::new(&STEPS);
     for _ in 0..options.runs {
-        for kind in KINDS {
-            let stamps = stamps(kind, &script)?;
-            for (step, pair) in stamps.windows(2).enumerate() {
-                let taken = (pair[1] - pair[0]) * 1e3;
-                times.entry((step, kind)).or_default().push(taken);
-            }
+        for (number, kind) in KINDS.into_iter().enumerate() {
+            let container = kind.container();
+            let mut exec = hull()?;
+            exec.args(["exec", &container, "sh", "-c", &script]);
+            times.take(number, &container, &mut exec)?;
         }
     }
     println!(
         "\n{} files of some bytes, and one of {} MiB: medians of {} runs, in ms; in native times",
         options.files, options.mib, options.runs
     );
-    println!(
-        "{:16}{:>10}{:>20}{:>20}",
-        "", "native", "directory", "volume"
-    );
-    for (step, name) in STEPS.iter().enumerate() {
-        let median = |kind| {
-            times
-                .get(&(step, kind))
-                .map_or(0.0, |times| spread(times).median)
-        };
-        let [native, directory, volume] = KINDS.map(median);
-        // Less than the clock's step is taken for that.
-        let ratio = |time: f64| format!("{time:.0} {:8.1}", time / native.max(10.0));
-        println!(
-            "{name:16}{native:>10.0}{:>20}{:>20}",
-            ratio(directory),
-            ratio(volume)
-        );
-    }
+    times.print(KINDS.map(Kind::name));
     Ok(())
 }
 
 /// Does the steps, and tells the time before the first and after each.
 fn script(options: Options) -> String {
     let Options { files, mib, .. } = options;
-    let steps = [
+    let steps: [&str; STEPS.len()] = [
         &*format!("i=0; while [ $i -lt {files} ]; do echo $i > f$i; i=$((i+1)); done"),
         "ls -l > /dev/null",
         "ls -l > /dev/null",
@@ -152,37 +133,8 @@ fn script(options: Options) -> String {
         "dd if=big of=/dev/null bs=1M 2> /dev/null",
         "dd if=big of=/dev/null bs=1M 2> /dev/null",
     ];
-    debug_assert_eq!(steps.len(), STEPS.len());
-    let tell = "cut -d' ' -f1 /proc/uptime";
-    let steps: String = steps
-        .iter()
-        .map(|step| format!("{step}; {tell}; "))
-        .collect();
-    format!("set -e; cd {PLACE}; rm -rf small big; mkdir small; cd small; {tell}; {steps}rm big")
-}
-
-/// The times, in seconds, that the script tells.
-fn stamps(kind: Kind, script: &str) -> Result<Vec<f64>> {
-    let container = kind.container();
-    let output = hull()?
-        .args(["exec", &container, "sh", "-c", script])
-        .stdin(Stdio::null())
-        .output()?;
-    if !output.status.success() {
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        bail!("the steps failed in {container}: {}", errors.trim());
-    }
-    let text = String::from_utf8(output.stdout)?;
-    let stamps: Vec<f64> = text
-        .lines()
-        .map(|line| line.parse().with_context(|| format!("{line:?} is no time")))
-        .collect::<Result<_>>()?;
-    ensure!(
-        stamps.len() == STEPS.len() + 1,
-        "{container} told {} times",
-        stamps.len()
-    );
-    Ok(stamps)
+    let before = format!("cd {PLACE}; rm -rf small big; mkdir small; cd small; ");
+    steps::script(&before, &steps.map(str::to_owned), "rm big")
 }
 
 fn hull() -> Result<Command> {
