@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use image::store::{DeleteError, DeleteOptions, Deleted, Deletion, ImageUser};
+use image::store::{
+    DeleteError, DeleteOptions, Deleted, Deletion, ImageUser, LabelFilter, PruneOptions,
+};
 use image::{Image, PullOptions, Reference, Store};
 
 use crate::engine::Engine;
@@ -142,10 +144,9 @@ impl Engine {
     /// Removes an image or one of its names ([`Store::delete`]).
     pub fn remove_image(&self, text: &str, force: bool) -> Result<Deleted, crate::Error> {
         let store = self.images()?;
-        let users = self.image_users()?;
         let options = DeleteOptions {
             force,
-            users: &users,
+            users: &|| Ok(self.image_users()?),
         };
         let deleted = store.delete(text, &options).map_err(Error::from)?;
         for deletion in &deleted.deletions {
@@ -158,8 +159,25 @@ impl Engine {
         Ok(deleted)
     }
 
+    /// Removes images that no container uses: all of them, or only those without a tag; built until this time, in seconds
+    /// since 1970; with labels that match.
+    pub fn prune_images(
+        &self,
+        all: bool,
+        until_s: Option<i64>,
+        labels: Vec<LabelFilter>,
+    ) -> Result<Deleted, crate::Error> {
+        let options = PruneOptions {
+            all,
+            until_s,
+            labels,
+            users: &|| Ok(self.image_users()?),
+        };
+        Ok(self.images()?.prune(&options).map_err(Error::from)?)
+    }
+
     /// All containers, as users of their images.
-    pub fn image_users(&self) -> Result<Vec<ImageUser>, crate::Error> {
+    fn image_users(&self) -> Result<Vec<ImageUser>, crate::Error> {
         let options = ListOptions {
             all: true,
             ..ListOptions::default()

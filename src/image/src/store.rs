@@ -41,7 +41,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use database::Database;
 pub(crate) use database::{BlobRow, LayerRow, NewName};
-pub use delete::{DeleteError, DeleteOptions, Deleted, Deletion, ImageUser, User};
+pub use delete::{DeleteError, DeleteOptions, Deleted, Deletion, ImageUser, User, Users};
 pub use details::{Details, DiskUsage, HistoryEntry, ImageUsage};
 pub use error::{Damage, Error};
 pub(crate) use error::{available_bytes, is_full};

@@ -55,7 +55,11 @@ fn delete(
     force: bool,
     users: &[ImageUser],
 ) -> Result<Vec<Deletion>, DeleteError> {
-    let options = DeleteOptions { force, users };
+    let users = || Ok(users.to_vec());
+    let options = DeleteOptions {
+        force,
+        users: &users,
+    };
     store.delete(text, &options).map(|done| done.deletions)
 }
 
@@ -196,6 +200,49 @@ fn a_lease_counts_as_a_running_container_that_the_caller_forgot() {
 }
 
 #[test]
+fn a_container_that_is_made_while_its_image_is_removed_keeps_it() {
+    let (_folder, store) = store();
+    let image = put(&store, &small(1), &["a:1"]);
+    let asked = std::cell::Cell::new(0);
+    // There when the image is locked, and not when its users were looked at first.
+    let users = || {
+        let others = asked.replace(asked.get() + 1);
+        let made = (others > 0).then(|| user(&image, false));
+        Ok(made.into_iter().collect())
+    };
+    for text in ["a:1".to_owned(), image.id.hex()] {
+        asked.set(0);
+        let options = DeleteOptions {
+            force: false,
+            users: &users,
+        };
+        let error = store.delete(&text, &options).unwrap_err();
+        assert!(error.to_string().contains("container web"), "{error}");
+    }
+    asked.set(0);
+    let options = PruneOptions {
+        all: true,
+        users: &users,
+        ..PruneOptions::default()
+    };
+    assert_eq!(store.prune(&options).unwrap(), Deleted::default());
+    assert_eq!(store.find("a:1").unwrap().unwrap().id, image.id);
+}
+
+#[test]
+fn nothing_is_removed_when_nobody_knows_who_uses_it() {
+    let (_folder, store) = store();
+    put(&store, &small(1), &["a:1"]);
+    let options = DeleteOptions {
+        force: true,
+        users: &|| Err("no list of containers".into()),
+    };
+    let error = store.delete("a:1", &options).unwrap_err();
+    assert_eq!(error.to_string(), "cannot tell which images containers use");
+    assert!(store.find("a:1").unwrap().is_some());
+}
+
+#[test]
 fn pruning_takes_what_has_no_tag_or_all_that_no_container_uses() {
     let (_folder, store) = store();
     let dangling = put(&store, &small(1), &[]);
@@ -212,7 +259,7 @@ fn pruning_takes_what_has_no_tag_or_all_that_no_container_uses() {
             all,
             until_s,
             labels: labels.collect(),
-            users: &users,
+            users: &|| Ok(users.to_vec()),
         };
         store.prune(&options).unwrap().deletions
     };

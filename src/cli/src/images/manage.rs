@@ -2,8 +2,7 @@
 
 use clap::Args;
 use engine::Engine;
-use engine::image::store::{Deletion, HistoryEntry, LabelFilter, PruneOptions};
-use engine::images::Error;
+use engine::image::store::{Deletion, HistoryEntry, LabelFilter};
 
 use super::{reference, store};
 use crate::output::{self, Columns, Row};
@@ -196,13 +195,7 @@ pub(crate) fn prune_images(
     all: bool,
     (until_s, labels): Filters,
 ) -> anyhow::Result<(Vec<String>, u64)> {
-    let options = PruneOptions {
-        all,
-        until_s,
-        labels,
-        users: &engine.image_users()?,
-    };
-    let deleted = engine.images()?.prune(&options).map_err(Error::from)?;
+    let deleted = engine.prune_images(all, until_s, labels)?;
     let lines = deleted.deletions.iter().map(|deletion| match deletion {
         Deletion::Untagged(name) => format!("untagged: {name}"),
         Deletion::Deleted(id) => format!("deleted: {id}"),

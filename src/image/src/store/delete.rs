@@ -25,13 +25,30 @@ pub struct ImageUser {
     pub running: bool,
 }
 
+/// The containers there are, or at least those that use images. Asked once more when an image is locked and about to go:
+/// a container that was made meanwhile keeps it. An error keeps everything.
+pub type Users<'a> =
+    &'a dyn Fn() -> std::result::Result<Vec<ImageUser>, Box<dyn std::error::Error + Send + Sync>>;
+
+/// No container uses an image.
+pub(super) const NO_USERS: Users<'static> = &|| Ok(Vec::new());
+
 /// How to delete.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct DeleteOptions<'a> {
     /// As the table above says.
     pub force: bool,
-    /// The containers there are, or at least those that use the image.
-    pub users: &'a [ImageUser],
+    /// Who keeps images.
+    pub users: Users<'a>,
+}
+
+impl Default for DeleteOptions<'_> {
+    fn default() -> Self {
+        DeleteOptions {
+            force: false,
+            users: NO_USERS,
+        }
+    }
 }
 
 /// One thing that was deleted; Docker's `Untagged: …` and `Deleted: …`.
@@ -183,19 +200,19 @@ impl Store {
             deleted.untagged(self.database().untag(id, &going)?);
             return Ok(deleted);
         }
-        if !options.force
-            && let Some(user) = self.user_of(id, options.users, false)?
-        {
-            return Err(DeleteError::NameInUse {
-                name: text.to_owned(),
-                image: *id,
-                user,
-            });
-        }
-        let kept = self.user_of(id, options.users, false)?.is_some();
-        if kept || self.delete_image(id, &going)? != Outcome::Gone {
+        if let Some(user) = self.user_of(id, &in_use(options.users)?)? {
+            if !options.force {
+                return Err(DeleteError::NameInUse {
+                    name: text.to_owned(),
+                    image: *id,
+                    user,
+                });
+            }
             deleted.untagged(self.database().untag(id, &going)?);
             return Ok(deleted);
+        }
+        if self.delete_image(id, &going, options.users)? == Outcome::Changed {
+            return self.delete_name(id, (text, name), options);
         }
         deleted.untagged(going);
         deleted.deletions.push(Deletion::Deleted(*id));
@@ -209,7 +226,7 @@ impl Store {
         options: &DeleteOptions<'_>,
     ) -> std::result::Result<Deleted, DeleteError> {
         let names = self.database().names(&id)?;
-        let user = self.user_of(&id, options.users, false)?;
+        let user = self.user_of(&id, &in_use(options.users)?)?;
         if let Some(user) = &user
             && (!options.force || user.running || names.is_empty())
         {
@@ -227,20 +244,8 @@ impl Store {
             deleted.untagged(self.database().untag(&id, &names)?);
             return Ok(deleted);
         }
-        match self.delete_image(&id, &names)? {
-            Outcome::Gone => {}
-            Outcome::Renamed => return self.delete_id(id, options),
-            Outcome::Leased => {
-                let user = User {
-                    container: None,
-                    running: true,
-                };
-                return Err(DeleteError::InUse {
-                    image: id,
-                    user,
-                    can_be_forced: false,
-                });
-            }
+        if self.delete_image(&id, &names, options.users)? == Outcome::Changed {
+            return self.delete_id(id, options);
         }
         let mut deleted = Deleted::default();
         deleted.untagged(names);
@@ -249,16 +254,11 @@ impl Store {
         Ok(deleted)
     }
 
-    /// A container that uses the image; with `only_running`, one that runs.
-    pub(super) fn user_of(
-        &self,
-        id: &Digest,
-        users: &[ImageUser],
-        only_running: bool,
-    ) -> Result<Option<User>> {
+    /// A container that uses the image.
+    pub(super) fn user_of(&self, id: &Digest, users: &[ImageUser]) -> Result<Option<User>> {
         let known = users
             .iter()
-            .filter(|user| user.image == *id && (user.running || !only_running))
+            .filter(|user| user.image == *id)
             .max_by_key(|user| user.running);
         if let Some(user) = known {
             return Ok(Some(User {
@@ -293,21 +293,33 @@ impl Store {
             .partition(|other| *other == canonical || (last_tag && other.starts_with(&digests))))
     }
 
-    /// Deletes an image that has no other names than these. Its layers are left to a sweep.
-    pub(super) fn delete_image(&self, id: &Digest, names: &[String]) -> Result<Outcome> {
+    /// Deletes an image that has no other names than these and no users. Its layers are left to a sweep.
+    pub(super) fn delete_image(
+        &self,
+        id: &Digest,
+        names: &[String],
+        users: Users<'_>,
+    ) -> Result<Outcome> {
         let path = self.lease_path(id);
         let lock = FileLock::try_exclusive(&path).map_err(Error::io("lock", &path))?;
         let Some(lock) = lock else {
-            return Ok(Outcome::Leased);
+            return Ok(Outcome::Changed);
         };
-        let gone = self.database().delete_named(id, names)?;
+        // Whoever makes a container of it holds a lease until that is there to be seen.
+        let used = in_use(users)?.iter().any(|user| user.image == *id);
+        let gone = !used && self.database().delete_named(id, names)?;
         lock.remove().map_err(Error::io("remove", path))?;
         Ok(if gone {
             Outcome::Gone
         } else {
-            Outcome::Renamed
+            Outcome::Changed
         })
     }
+}
+
+/// The containers that use images, asked for.
+pub(super) fn in_use(users: Users<'_>) -> Result<Vec<ImageUser>> {
+    users().map_err(|source| Error::Users { source })
 }
 
 /// What became of an image that was to be deleted.
@@ -315,10 +327,8 @@ impl Store {
 pub(super) enum Outcome {
     /// It is deleted.
     Gone,
-    /// A running container has it.
-    Leased,
-    /// Another process has given it a name meanwhile.
-    Renamed,
+    /// Another process has given it a name or a container meanwhile.
+    Changed,
 }
 
 impl Deleted {

@@ -64,6 +64,12 @@ pub enum Error {
         /// As it was asked for.
         what: String,
     },
+    /// Nobody knows which images are used, so none is removed.
+    #[error("cannot tell which images containers use")]
+    Users {
+        /// Why.
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// An id's prefix that several images share.
     #[error("{prefix} is the beginning of {count} image ids")]
     Ambiguous {
@@ -229,7 +235,10 @@ impl Error {
             Error::Lower { .. } => {
                 "remove the image that the layer belongs to, and pull or import it again"
             }
-            Error::Database { .. } | Error::Io { .. } | Error::Unreadable { .. } => return None,
+            Error::Database { .. }
+            | Error::Io { .. }
+            | Error::Unreadable { .. }
+            | Error::Users { .. } => return None,
         };
         Some(text.to_owned())
     }

@@ -1,10 +1,10 @@
 //! Deleting the images that nothing needs.
 
-use super::delete::Outcome;
-use super::{Deleted, Deletion, Error, Image, ImageUser, LabelFilter, Result, Store};
+use super::delete::{NO_USERS, Outcome, in_use};
+use super::{Deleted, Deletion, Error, Image, LabelFilter, Result, Store, Users};
 
 /// Which images to prune.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub struct PruneOptions<'a> {
     /// All that no container uses; else only those without a tag.
     pub all: bool,
@@ -13,7 +13,18 @@ pub struct PruneOptions<'a> {
     /// Only those whose labels all match.
     pub labels: Vec<LabelFilter>,
     /// All containers that there are, running or not: what they use stays.
-    pub users: &'a [ImageUser],
+    pub users: Users<'a>,
+}
+
+impl Default for PruneOptions<'_> {
+    fn default() -> Self {
+        PruneOptions {
+            all: false,
+            until_s: None,
+            labels: Vec::new(),
+            users: NO_USERS,
+        }
+    }
 }
 
 impl Store {
@@ -27,16 +38,18 @@ impl Store {
 
     fn try_prune(&self, options: &PruneOptions<'_>) -> Result<Deleted> {
         let mut deleted = Deleted::default();
+        let users = in_use(options.users)?;
         for image in self.images()? {
-            if !options.lets_through(&image)
-                || self.user_of(&image.id, options.users, false)?.is_some()
-            {
+            if !options.lets_through(&image) || self.user_of(&image.id, &users)?.is_some() {
                 continue;
             }
             let names = self.database().names(&image.id)?;
             // It may have got a tag since it was listed.
             let tagged = names.iter().any(|name| !name.contains('@'));
-            if (tagged && !options.all) || self.delete_image(&image.id, &names)? != Outcome::Gone {
+            if tagged && !options.all {
+                continue;
+            }
+            if self.delete_image(&image.id, &names, options.users)? == Outcome::Changed {
                 continue;
             }
             deleted.untagged(names);
