@@ -1,6 +1,7 @@
 //! Docker's grammar of options, where clap's is stricter: `--rm=false`, and values that begin with a hyphen.
 
 use std::ffi::OsString;
+use std::mem::ManuallyDrop;
 
 use clap::builder::ValueParser;
 use clap::error::{ContextKind, ErrorKind};
@@ -8,41 +9,54 @@ use clap::{Arg, ArgAction, Command, Parser};
 
 use crate::values;
 
-/// Reads a command line as Docker would.
+/// Reads a command line as Docker would. Called once in a process: the definition of all commands, which takes as long to
+/// free as to make, is left to the process's end.
 pub(crate) fn parse<C: Parser>(
     words: impl IntoIterator<Item = OsString> + Clone,
 ) -> Result<C, clap::Error> {
-    let command = || match C::command() {
-        command if command.get_name() == "hull" => crate::commands::with_overview(command),
-        command => command,
-    };
-    let matches = as_docker(command()).try_get_matches_from(words.clone());
+    let mut definition =
+        ManuallyDrop::new(as_docker(C::command(), words.clone().into_iter().skip(1)));
+    let matches = definition.try_get_matches_from_mut(words.clone());
     match matches.and_then(|matches| C::from_arg_matches(&matches)) {
-        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+        Err(error) if is_help(&error) => {
             // Of the plain command, whose flags take nothing; where that does not get as far, of this one.
-            let plain = command().try_get_matches_from(words).err();
+            let plain = match C::command() {
+                command if command.get_name() == "hull" => crate::commands::with_overview(command),
+                command => command,
+            };
+            let plain = plain.try_get_matches_from(words).err();
             Err(plain
-                .filter(|plain| plain.kind() == ErrorKind::DisplayHelp)
+                .filter(|plain| plain.kind() == error.kind())
                 .unwrap_or(error))
         }
         parsed => parsed.map_err(without_wrong_advice),
     }
 }
 
-/// The command whose options, and those of its subcommands, are read as Docker reads them: a flag takes `=BOOL`, and an
-/// option takes the next word as its value whatever it looks like (`--stop-timeout -1`). Of one that is given several
-/// times the last counts.
+fn is_help(error: &clap::Error) -> bool {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand};
+    matches!(
+        error.kind(),
+        DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand
+    )
+}
+
+/// The command whose options, and those of the subcommands that the words name, are read as Docker reads them: a flag takes
+/// `=BOOL`, and an option takes the next word as its value whatever it looks like (`--stop-timeout -1`). Of one that is
+/// given several times the last counts.
 ///
 /// For parsing only: its help would show the values that flags take.
-pub(crate) fn as_docker(command: Command) -> Command {
-    let names: Vec<String> = command
-        .get_subcommands()
-        .map(|subcommand| subcommand.get_name().to_owned())
-        .collect();
+fn as_docker(command: Command, mut words: impl Iterator<Item = OsString>) -> Command {
     let command = command.args_override_self(true).mut_args(arg_as_docker);
-    names.iter().fold(command, |command, name| {
-        command.mut_subcommand(name, as_docker)
-    })
+    let named = words.find_map(|word| Some(command.find_subcommand(word)?.get_name().to_owned()));
+    match named {
+        Some(name) => {
+            // Not by the iterator's type: there is one for each level.
+            let words: Vec<OsString> = words.collect();
+            command.mut_subcommand(name, |command| as_docker(command, words.into_iter()))
+        }
+        None => command,
+    }
 }
 
 fn arg_as_docker(arg: Arg) -> Arg {

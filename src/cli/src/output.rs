@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::ser::{PrettyFormatter, Serializer};
-use serde_json::{Map, Value};
 
 use crate::format::{Error, Template, tabs};
 
 /// A row of a listing.
 #[derive(Debug, Default)]
 pub(crate) struct Row {
-    /// Its fields, by Docker's names.
-    pub(crate) fields: Map<String, Value>,
+    /// An object: its fields, by Docker's names.
+    pub(crate) fields: Value,
     /// What `{{.Label "name"}}` finds.
     pub(crate) labels: BTreeMap<String, String>,
 }
@@ -35,8 +35,7 @@ impl Row {
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
-        self.fields
-            .insert("Labels".into(), Value::String(pairs.join(",")));
+        self.fields["Labels"] = Value::String(pairs.join(","));
         self.labels = labels.clone();
         self
     }
@@ -82,8 +81,7 @@ pub(crate) fn listing(
         text.push('\n');
     }
     for row in rows {
-        let value = Value::Object(row.fields.clone());
-        text.push_str(&template.render_labelled(&value, &row.labels)?);
+        text.push_str(&template.render_labelled(&row.fields, &row.labels)?);
         text.push('\n');
     }
     Ok(match table {

@@ -273,7 +273,13 @@ mod tests {
         let id = fixture.create("web");
         let path = fixture.engine.layout().container_config(&id);
         let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, text.replacen("\"version\":1", "\"version\":2", 1)).unwrap();
+        let (ours, later) = (record::VERSION, record::VERSION + 1);
+        let later = text.replacen(
+            &format!("\"version\":{ours}"),
+            &format!("\"version\":{later}"),
+            1,
+        );
+        std::fs::write(&path, later).unwrap();
         let error = fixture.engine.container("web").unwrap_err().to_string();
         assert!(error.contains("written by a later hull"), "{error}");
     }

@@ -89,11 +89,12 @@ impl Engine {
     }
 
     fn known_id(&self, name: &str) -> Result<Option<String>, Error> {
-        if let Some(id) = self.with_index(|index| index.named(Table::Containers, name))?
-            && let Some(summary) = self.summary(&id)?
-            && summary.name == name
-        {
-            return Ok(Some(id));
+        if let Some(entry) = self.with_index(|index| index.entry_named(name))? {
+            let id = entry.summary.id.clone();
+            let current = self.current(&id, Some(entry))?;
+            if current.is_some_and(|summary| summary.name == name) {
+                return Ok(Some(id));
+            }
         }
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Ok(None);

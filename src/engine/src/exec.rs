@@ -120,7 +120,8 @@ impl Engine {
             ..created.config
         };
         let id = created.id;
-        self.begin_exec(&created.container, NewExec { id, config }, &["exec_start"])
+        let container = self.container(&created.container)?;
+        self.begin_exec(&container, NewExec { id, config }, &["exec_start"])
     }
 
     /// An exec that was created.

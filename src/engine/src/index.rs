@@ -222,6 +222,19 @@ impl Index {
         found.map_err(failed(&self.path))
     }
 
+    /// The row of the container that has this name.
+    pub(crate) fn entry_named(&self, name: &str) -> Result<Option<Entry>, Error> {
+        let found = self
+            .connection
+            .query_row(
+                "SELECT stamp, summary FROM containers WHERE name = ?1",
+                [name],
+                entry,
+            )
+            .optional();
+        found.map_err(failed(&self.path))
+    }
+
     /// Every container's row.
     pub(crate) fn entries(&self) -> Result<Vec<Entry>, Error> {
         let all = || -> rusqlite::Result<Vec<Entry>> {
@@ -233,14 +246,12 @@ impl Index {
         all().map_err(failed(&self.path))
     }
 
-    /// The identifier that has this name.
-    pub(crate) fn named(&self, table: Table, name: &str) -> Result<Option<String>, Error> {
-        let sql = match table {
-            Table::Containers => "SELECT id FROM containers WHERE name = ?1",
-            Table::Pods => "SELECT id FROM pods WHERE name = ?1",
-        };
+    /// The pod that has this name.
+    pub(crate) fn pod_named(&self, name: &str) -> Result<Option<String>, Error> {
         self.connection
-            .query_row(sql, [name], |row| row.get(0))
+            .query_row("SELECT id FROM pods WHERE name = ?1", [name], |row| {
+                row.get(0)
+            })
             .optional()
             .map_err(failed(&self.path))
     }
@@ -384,10 +395,8 @@ mod tests {
         assert_eq!(refused.as_deref(), Some("aa"));
         assert_eq!(index.claim(&entry("bb", "web"), |_| false).unwrap(), None);
         assert!(index.entry("aa").unwrap().is_none());
-        assert_eq!(
-            index.named(Table::Containers, "web").unwrap().unwrap(),
-            "bb"
-        );
+        let named = index.entry_named("web").unwrap().unwrap();
+        assert_eq!(named.summary.id, "bb");
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Engine {
         if is_id(reference) {
             return self.pod_config(reference)?.ok_or_else(absent);
         }
-        let named = self.with_index(|index| index.named(Table::Pods, reference))?;
+        let named = self.with_index(|index| index.pod_named(reference))?;
         if let Some(id) = named
             && let Some(config) = self.pod_config(&id)?
         {

@@ -14,6 +14,7 @@ use protocol::monitor::{Answer, Exit, Measured, Request, WaitUntil};
 use protocol::record::Status;
 
 use crate::connection::{self, Connection, Message, Streams};
+use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Refusal, Subject};
 use crate::exec::NewExec;
@@ -143,30 +144,29 @@ impl Engine {
         )
     }
 
-    /// Executes a process in a running container. [`Event::Attached`] comes if it has streams, then [`Event::Started`] or
-    /// [`Event::Failed`], then [`Event::Exited`].
-    pub fn exec(&self, reference: &str, exec: NewExec) -> Result<Session<'_>, Error> {
-        self.begin_exec(reference, exec, &["exec_create", "exec_start"])
+    /// Executes a process in a container that was running when it was looked at. [`Event::Attached`] comes if it has
+    /// streams, then [`Event::Started`] or [`Event::Failed`], then [`Event::Exited`].
+    pub fn exec(&self, container: &Container, exec: NewExec) -> Result<Session<'_>, Error> {
+        self.begin_exec(container, exec, &["exec_create", "exec_start"])
     }
 
     /// The same, with the events that tell of it.
     pub(crate) fn begin_exec(
         &self,
-        reference: &str,
+        Container { config, state, .. }: &Container,
         exec: NewExec,
         actions: &[&str],
     ) -> Result<Session<'_>, Error> {
-        let container = self.container(reference)?;
-        match container.state.status {
+        match state.status {
             Status::Running => {}
-            Status::Paused => return Err(Error::refused(reference, Refusal::ExecPaused)),
-            _ => return Err(Error::refused(&container.config.id, Refusal::NotRunning)),
+            Status::Paused => return Err(Error::refused(&config.name, Refusal::ExecPaused)),
+            _ => return Err(Error::refused(&config.id, Refusal::NotRunning)),
         }
-        let process = ProcessId::exec(&container.config.id, &exec.id);
         for action in actions {
-            self.tell_exec(action, &container.config, &exec.id, &exec.config);
+            self.tell_exec(action, config, &exec.id, &exec.config);
         }
-        let sandbox = container.config.sandbox;
+        let process = ProcessId::exec(&config.id, &exec.id);
+        let sandbox = config.sandbox.clone();
         Session::begin(self, sandbox, process, Purpose::Exec(exec), false)
     }
 }

@@ -64,8 +64,8 @@ pub(crate) fn exec(args: ExecArgs) -> anyhow::Result<u8> {
     if input && args.tty && !session::terminal::input_is_terminal() {
         anyhow::bail!("the input device is not a TTY");
     }
-    let config = match engine.container(&args.container) {
-        Ok(container) => container.config,
+    let container = match engine.container(&args.container) {
+        Ok(container) => container,
         Err(error) => return Ok(first_code(failed(error))),
     };
     let options = ExecOptions {
@@ -80,9 +80,9 @@ pub(crate) fn exec(args: ExecArgs) -> anyhow::Result<u8> {
         stdin: args.interactive,
         attach: [input, attached, attached && !args.tty],
     };
-    let new = NewExec::new(exec::prepare(&config, &options)?);
+    let new = NewExec::new(exec::prepare(&container.config, &options)?);
     let signals = session::take_signals()?;
-    let mut session = match engine.exec(&args.container, new) {
+    let mut session = match engine.exec(&container, new) {
         Ok(session) => session,
         Err(error) => return Ok(first_code(failed(error))),
     };

@@ -51,22 +51,25 @@ enum Flow {
 /// Executes a template with `value` as its dot.
 pub(super) fn render(nodes: &[Node], value: &Value, labels: Labels<'_>) -> Result<String, Failure> {
     let mut executor = Executor {
+        root: value,
         labels,
-        variables: vec![("$".to_owned(), Some(value.clone()))],
+        variables: Vec::new(),
         out: String::new(),
     };
-    executor.nodes(nodes, &Some(value.clone()))?;
+    executor.nodes(nodes, Some(value))?;
     Ok(executor.out)
 }
 
 struct Executor<'a> {
+    /// `$`.
+    root: &'a Value,
     labels: Labels<'a>,
     variables: Vec<(String, Got)>,
     out: String,
 }
 
 impl Executor<'_> {
-    fn nodes(&mut self, nodes: &[Node], dot: &Got) -> Result<Flow, Failure> {
+    fn nodes(&mut self, nodes: &[Node], dot: Option<&Value>) -> Result<Flow, Failure> {
         let scope = self.variables.len();
         let mut flow = Flow::On;
         for node in nodes {
@@ -79,7 +82,7 @@ impl Executor<'_> {
         Ok(flow)
     }
 
-    fn node(&mut self, node: &Node, dot: &Got) -> Result<Flow, Failure> {
+    fn node(&mut self, node: &Node, dot: Option<&Value>) -> Result<Flow, Failure> {
         match node {
             Node::Text(text) => self.out.push_str(text),
             Node::Print(pipeline) => {
@@ -99,7 +102,7 @@ impl Executor<'_> {
                 let flow = if !functions::is_true(value.as_ref()) {
                     self.nodes(otherwise, dot)?
                 } else if *is_with {
-                    self.nodes(then, &value)?
+                    self.nodes(then, value.as_ref())?
                 } else {
                     self.nodes(then, dot)?
                 };
@@ -122,7 +125,7 @@ impl Executor<'_> {
         over: &Pipeline,
         body: &[Node],
         otherwise: &[Node],
-        dot: &Got,
+        dot: Option<&Value>,
     ) -> Result<Flow, Failure> {
         let value = self.commands(over, dot)?;
         let items: Vec<(Value, Value)> = match value {
@@ -156,7 +159,7 @@ impl Executor<'_> {
             for (name, value) in over.variables.iter().zip(values) {
                 self.set(name, value, over.declares);
             }
-            if self.nodes(body, &Some(item))? == Flow::Break {
+            if self.nodes(body, Some(&item))? == Flow::Break {
                 break;
             }
         }
@@ -176,7 +179,7 @@ impl Executor<'_> {
         }
     }
 
-    fn pipeline(&mut self, pipeline: &Pipeline, dot: &Got) -> Result<Got, Failure> {
+    fn pipeline(&mut self, pipeline: &Pipeline, dot: Option<&Value>) -> Result<Got, Failure> {
         let value = self.commands(pipeline, dot)?;
         for name in &pipeline.variables {
             self.set(name, value.clone(), pipeline.declares);
@@ -184,7 +187,7 @@ impl Executor<'_> {
         Ok(value)
     }
 
-    fn commands(&mut self, pipeline: &Pipeline, dot: &Got) -> Result<Got, Failure> {
+    fn commands(&mut self, pipeline: &Pipeline, dot: Option<&Value>) -> Result<Got, Failure> {
         let mut last: Option<Got> = None;
         for command in &pipeline.commands {
             last = Some(self.command(command, last, dot)?);
@@ -197,7 +200,7 @@ impl Executor<'_> {
         &mut self,
         operands: &[Operand],
         piped: Option<Got>,
-        dot: &Got,
+        dot: Option<&Value>,
     ) -> Result<Got, Failure> {
         let Some((first, rest)) = operands.split_first() else {
             return Ok(None);
@@ -233,7 +236,8 @@ impl Executor<'_> {
                 .map_err(|fault| failure(first, fault))?,
             None => return self.label(first, &arguments, dot),
         };
-        members(value, &first.fields).map_err(|fault| failure(first, fault))
+        let member = members(value.as_ref(), &first.fields);
+        Ok(member.map_err(|fault| failure(first, fault))?.cloned())
     }
 
     /// `and` and `or` evaluate no more than they must.
@@ -242,7 +246,7 @@ impl Executor<'_> {
         function: Option<Function>,
         operands: &[Operand],
         piped: Option<&Got>,
-        dot: &Got,
+        dot: Option<&Value>,
     ) -> Result<Option<Got>, Failure> {
         let until = match function {
             Some(Function::And) => false,
@@ -261,7 +265,12 @@ impl Executor<'_> {
         Ok(piped.cloned().or(value))
     }
 
-    fn label(&mut self, operand: &Operand, arguments: &[Got], dot: &Got) -> Result<Got, Failure> {
+    fn label(
+        &mut self,
+        operand: &Operand,
+        arguments: &[Got],
+        dot: Option<&Value>,
+    ) -> Result<Got, Failure> {
         match arguments {
             [Some(Value::String(name))] => Ok(Some(Value::String(self.labels.get(name)))),
             [] => self.operand(operand, dot),
@@ -276,32 +285,43 @@ impl Executor<'_> {
         }
     }
 
-    fn operand(&mut self, operand: &Operand, dot: &Got) -> Result<Got, Failure> {
+    fn operand(&mut self, operand: &Operand, dot: Option<&Value>) -> Result<Got, Failure> {
+        let made;
         let value = match &operand.term {
-            Term::Dot => dot.clone(),
-            Term::Literal(value) => Some(value.clone()),
+            Term::Dot => dot,
+            Term::Literal(value) => Some(value),
             Term::Variable(name) => {
                 let found = self.variables.iter().rev().find(|(known, _)| known == name);
-                found.and_then(|(_, value)| value.clone())
+                match found {
+                    Some((_, value)) => value.as_ref(),
+                    None => (name == "$").then_some(self.root),
+                }
             }
-            Term::Group(pipeline) => self.pipeline(pipeline, dot)?,
-            Term::Function(function) => Some(
-                function
+            Term::Group(pipeline) => {
+                made = self.pipeline(pipeline, dot)?;
+                made.as_ref()
+            }
+            Term::Function(function) => {
+                made = function
                     .call(&[])
-                    .map_err(|fault| failure(operand, fault))?,
-            )
-            .flatten(),
+                    .map_err(|fault| failure(operand, fault))?;
+                made.as_ref()
+            }
         };
-        members(value, &operand.fields).map_err(|fault| failure(operand, fault))
+        let member = members(value, &operand.fields).map_err(|fault| failure(operand, fault))?;
+        Ok(member.cloned())
     }
 }
 
 /// A member of a member, and so on. A key of a map need not be there; Go's own structures have capitalised members alone,
 /// so a capitalised one that is missing is a mistake.
-fn members(mut value: Got, fields: &[String]) -> Result<Got, Fault> {
+fn members<'a>(
+    mut value: Option<&'a Value>,
+    fields: &[String],
+) -> Result<Option<&'a Value>, Fault> {
     for name in fields {
         value = match value {
-            Some(Value::Object(mut object)) => match object.remove(name) {
+            Some(Value::Object(object)) => match object.get(name) {
                 Some(member) => Some(member),
                 None if name.starts_with(char::is_uppercase) => {
                     return Err(Fault::NoEntry(name.clone()));
@@ -312,7 +332,7 @@ fn members(mut value: Got, fields: &[String]) -> Result<Got, Fault> {
             Some(other) => {
                 return Err(Fault::NoField {
                     name: name.clone(),
-                    kind: functions::kind(&other),
+                    kind: functions::kind(other),
                 });
             }
         };

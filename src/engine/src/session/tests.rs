@@ -168,12 +168,14 @@ fn attaching_needs_a_container_that_runs() {
 fn an_exec_that_ends_at_once_reports_its_code() {
     let fixture = Fixture::new();
     fixture.create("web");
-    let stopped = fixture.engine.exec("web", NewExec::new(exec_config()));
+    let web = fixture.engine.container("web").unwrap();
+    let stopped = fixture.engine.exec(&web, NewExec::new(exec_config()));
     assert!(stopped.unwrap_err().to_string().ends_with("is not running"));
     fixture.engine.start("web").unwrap();
+    let web = fixture.engine.container("web").unwrap();
     let mut session = fixture
         .engine
-        .exec("web", NewExec::new(exec_config()))
+        .exec(&web, NewExec::new(exec_config()))
         .unwrap();
     assert_eq!(words(&mut session, 2), ["started", "exited 5"]);
 }
