@@ -15,6 +15,7 @@
 //! [`BUILD`] in their first message. Deliberately absent: sockets, descriptors, anything that does I/O on its own.
 
 pub mod agent;
+mod bytes;
 pub mod frame;
 pub mod fs;
 pub mod layer;

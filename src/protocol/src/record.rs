@@ -35,7 +35,7 @@ pub use mount::{
 pub use network::{DEFAULT_NETWORK, Endpoint, Network, Port, Publish, Published, Transport};
 
 /// The version of everything here. A reader refuses a later one by name; earlier ones are read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The configuration's file name, of a sandbox and of a container.
 pub const CONFIG: &str = "config.json";
 /// The state's file name.
@@ -205,6 +205,7 @@ pub struct Run {
     /// Supplementary groups by name or number, looked up inside.
     pub groups: Vec<String>,
     /// Compiled seccomp program.
+    #[serde(with = "crate::bytes", default)]
     pub seccomp: Option<Vec<u8>>,
     /// A small init before the command.
     pub init: bool,

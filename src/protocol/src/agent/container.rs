@@ -95,6 +95,7 @@ pub struct Create {
     pub groups: Vec<String>,
     /// A compiled seccomp program: an array of `struct sock_filter`, 8 bytes each, in the host's byte order. The
     /// document's own `linux.seccomp` is ignored by the agent.
+    #[serde(with = "crate::bytes", default)]
     pub seccomp: Option<Vec<u8>>,
     /// Put a small init between the container's PID namespace and its process.
     pub init: bool,
@@ -171,6 +172,7 @@ pub struct Exec {
     /// As [`Create::user`].
     pub user: Option<String>,
     /// As [`Create::seccomp`].
+    #[serde(with = "crate::bytes", default)]
     pub seccomp: Option<Vec<u8>>,
     /// Where the standard streams go.
     pub stdio: Stdio,
