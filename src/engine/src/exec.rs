@@ -14,6 +14,7 @@ use protocol::monitor::{Answer, ExecConfig, ExecState, MAX_DOCUMENT_LEN, Request
 use protocol::record::ContainerConfig;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::connection;
@@ -69,9 +70,16 @@ impl NewExec {
         }
     }
 
-    /// Its configuration in a file without a name, to be sent to the monitor.
-    pub(crate) fn document(&self) -> Result<OwnedFd, connection::Error> {
-        let text = serde_json::to_vec(&self.config)?;
+    /// Its configuration in a file without a name, to be sent to a monitor of our build or of another: before version 2 of
+    /// the records, seccomp programs were read as arrays of numbers alone.
+    pub(crate) fn document(&self, of_our_build: bool) -> Result<OwnedFd, connection::Error> {
+        let text = if of_our_build {
+            serde_json::to_vec(&self.config)?
+        } else {
+            let mut document = serde_json::to_value(&self.config)?;
+            document["seccomp"] = json!(self.config.seccomp);
+            serde_json::to_vec(&document)?
+        };
         if text.len() as u64 > MAX_DOCUMENT_LEN {
             return Err(connection::Error::TooLong { len: text.len() });
         }

@@ -158,7 +158,7 @@ impl Engine {
     /// Starts a pod's sandbox, and every container in it.
     pub fn pod_start(&self, reference: &str) -> Result<(), Error> {
         let pod = self.pod(reference)?;
-        let ((), mut link) = self.converse(&pod.id, |link| link.greet())?;
+        let (_, mut link) = self.converse(&pod.id, |link| link.greet())?;
         if let Some(monitor) = link.take_spawned() {
             self.adopt(monitor);
         }

@@ -65,7 +65,7 @@ impl Link {
         seq: u64,
         result: &Result<Answer, Failure>,
     ) -> Option<Result<(), connection::Error>> {
-        (seq == self.hello).then(|| check_hello(result))
+        (seq == self.hello).then(|| check_hello(result).map(drop))
     }
 
     /// Sends a request and waits for its answer.
@@ -78,9 +78,10 @@ impl Link {
         self.connection.answer(seq)
     }
 
-    /// Waits for the answer to the greeting.
-    pub(crate) fn greet(&mut self) -> Result<(), connection::Error> {
-        check_hello(&self.connection.answer(self.hello)?)
+    /// Waits for the answer to the greeting: the monitor's build.
+    pub(crate) fn greet(&mut self) -> Result<String, connection::Error> {
+        let answer = self.connection.answer(self.hello)?;
+        check_hello(&answer).map(str::to_owned)
     }
 
     /// The monitor, if it was spawned for this link.
@@ -89,9 +90,10 @@ impl Link {
     }
 }
 
-fn check_hello(result: &Result<Answer, Failure>) -> Result<(), connection::Error> {
+/// The build of a monitor that speaks our version.
+fn check_hello(result: &Result<Answer, Failure>) -> Result<&str, connection::Error> {
     match result {
-        Ok(Answer::Hello { version, .. }) if *version == VERSION => Ok(()),
+        Ok(Answer::Hello { version, build }) if *version == VERSION => Ok(build),
         Ok(Answer::Hello { version, .. }) => Err(connection::Error::Version {
             monitor: *version,
             hull: VERSION,

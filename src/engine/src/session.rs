@@ -212,9 +212,10 @@ impl<'a> Session<'a> {
     /// Sends everything at once; a wait goes before the start, so that no end is missed however short the container.
     fn send_all(&mut self) -> Result<(), Error> {
         let process = || self.process.clone();
-        let connection = &mut self.link.connection;
+        let link = &mut self.link;
         let mut sent = Sent::default();
         let mut send = || -> Result<(), connection::Error> {
+            let connection = &mut link.connection;
             match &self.purpose {
                 Purpose::Start { attach } => {
                     if let Some(streams) = *attach {
@@ -239,9 +240,15 @@ impl<'a> Session<'a> {
                     })?);
                 }
                 Purpose::Exec(exec) => {
-                    let document = exec.document()?;
+                    let is_ours = match link.greet() {
+                        Ok(build) => build == protocol::BUILD,
+                        // What the connection's end means is decided where it is read next.
+                        Err(connection::Error::Closed) => true,
+                        Err(error) => return Err(error),
+                    };
+                    let document = exec.document(is_ours)?;
                     let request = Request::Exec { process: process() };
-                    sent.start = Some(connection.send_with(request, &[document.as_fd()])?);
+                    sent.start = Some(link.connection.send_with(request, &[document.as_fd()])?);
                 }
             }
             Ok(())

@@ -100,13 +100,17 @@ impl Engine {
         config.ok_or_else(|| Error::not_found(Subject::Container, reference))
     }
 
-    /// Writes a container's configuration and its row. The caller holds the folder's lock.
+    /// Writes a container's configuration, in the form of this version, and its row. The caller holds the folder's lock.
     pub(crate) fn rewrite(&self, config: &ContainerConfig) -> Result<(), Error> {
         let path = self.layout().container(&config.id).join(record::CONFIG);
-        files::write(&path, config)?;
+        let config = ContainerConfig {
+            version: record::VERSION,
+            ..config.clone()
+        };
+        files::write(&path, &config)?;
         let entry = Entry {
             stamp: index::stamp(&path).map_err(Error::file("look at", &path))?,
-            summary: Summary::of(config),
+            summary: Summary::of(&config),
         };
         self.with_index(|index| index.claim(&entry, |_| true))?;
         Ok(())

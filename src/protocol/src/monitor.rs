@@ -24,7 +24,7 @@ use crate::record::RestartPolicy;
 use crate::timeline::Timeline;
 
 /// The version of this conversation. A monitor serves clients of the same version; both say it in [`Request::Hello`].
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 1;
 /// The largest packet in either direction, in bytes. What may be longer travels in a descriptor.
 pub const MAX_PACKET_LEN: usize = 64 << 10;
 /// The largest document that a client passes as a descriptor, in bytes: execve takes 2 MiB of arguments, which JSON may

@@ -76,3 +76,19 @@ fn an_exec_needs_a_container_that_runs() {
     );
     assert!(fixture.engine.exec_inspect("../../etc/passwd").is_err());
 }
+
+#[test]
+fn a_monitor_of_another_build_gets_a_seccomp_program_as_numbers() {
+    let exec = NewExec::new(ExecConfig {
+        seccomp: Some(vec![6, 0, 255]),
+        ..config()
+    });
+    let document = |of_our_build| -> serde_json::Value {
+        let file = File::from(exec.document(of_our_build).unwrap());
+        serde_json::from_reader(file).unwrap()
+    };
+    let (ours, theirs) = (document(true), document(false));
+    assert_eq!(ours["seccomp"], "BgD/");
+    assert_eq!(theirs["seccomp"], json!([6, 0, 255]));
+    assert_eq!(ours["document"], theirs["document"]);
+}

@@ -76,3 +76,17 @@ fn an_update_reaches_a_container_that_runs() {
     };
     fixture.engine.update("web", update).unwrap();
 }
+
+#[test]
+fn a_record_of_an_earlier_version_is_rewritten_as_one_of_this() {
+    let fixture = Fixture::new();
+    let id = fixture.create("web");
+    let path = fixture.engine.layout().container_config(&id);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let ours = format!("\"version\":{}", record::VERSION);
+    std::fs::write(&path, text.replacen(&ours, "\"version\":1", 1)).unwrap();
+    assert_eq!(fixture.engine.container("web").unwrap().config.version, 1);
+    fixture.engine.rename("web", "www").unwrap();
+    let config = fixture.engine.container("www").unwrap().config;
+    assert_eq!(config.version, record::VERSION);
+}
