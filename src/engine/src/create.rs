@@ -273,7 +273,7 @@ mod tests {
         let id = fixture.create("web");
         let path = fixture.engine.layout().container_config(&id);
         let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, text.replacen("\"version\":1", "\"version\":2", 1)).unwrap();
+        std::fs::write(&path, text.replacen("\"version\":1", "\"version\":9", 1)).unwrap();
         let error = fixture.engine.container("web").unwrap_err().to_string();
         assert!(error.contains("written by a later hull"), "{error}");
     }

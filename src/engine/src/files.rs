@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use protocol::record::VERSION;
+use protocol::record::LATEST;
 use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,7 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(text).map_err(|source| {
         // A later version may not parse at all: that is said first.
         match serde_json::from_slice::<Versioned>(text) {
-            Ok(Versioned { version }) if version > VERSION => later(path, version),
+            Ok(Versioned { version }) if version > LATEST => later(path, version),
             _ => Error::Damaged {
                 path: path.to_owned(),
                 source,
@@ -55,7 +55,7 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, Error> {
 
 /// Refuses a record of a later version.
 pub(crate) fn check_version(path: &Path, version: u32) -> Result<(), Error> {
-    if version > VERSION {
+    if version > LATEST {
         Err(later(path, version))
     } else {
         Ok(())
@@ -66,7 +66,7 @@ fn later(path: &Path, found: u32) -> Error {
     Error::Later {
         path: path.to_owned(),
         found,
-        known: VERSION,
+        known: LATEST,
     }
 }
 

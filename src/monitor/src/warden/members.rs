@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use protocol::record::{
-    self, ContainerConfig, LayerFile, LogConfig, Mount, RestartPolicy, State, VERSION,
+    self, ContainerConfig, LATEST, LayerFile, LogConfig, Mount, RestartPolicy, SandboxConfig, State,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::de::DeserializeOwned;
@@ -63,7 +63,7 @@ pub(crate) enum Error {
         source: serde_json::Error,
     },
     /// A record is of a later hull.
-    #[error("{path} has version {found}, and this hull knows {VERSION}; use the hull that made it")]
+    #[error("{path} has version {found}, and this hull knows {LATEST}; use the hull that made it")]
     Version {
         /// The file.
         path: PathBuf,
@@ -173,11 +173,12 @@ impl Member {
         Ok(())
     }
 
-    /// Reads its policies again.
+    /// Reads its record again, but for what its processes were made of.
     pub(crate) fn reload(&mut self) -> Result<RestartPolicy, Error> {
         let config = read_config(&self.folder, &self.config.id)?;
         self.config.restart = config.restart;
         self.config.name = config.name;
+        self.config.run.etc = config.run.etc;
         Ok(config.restart)
     }
 
@@ -266,6 +267,16 @@ impl Member {
     }
 }
 
+/// The record of the sandbox in this folder.
+pub(crate) fn read_sandbox(folder: &Path) -> Result<SandboxConfig, Error> {
+    let path = folder.join(record::CONFIG);
+    let config: Option<SandboxConfig> = read(&path)?;
+    let name = || folder.file_name().unwrap_or_default();
+    let config = config.ok_or_else(|| Error::Absent(name().to_string_lossy().into_owned()))?;
+    check_version(&path, config.version)?;
+    Ok(config)
+}
+
 /// Removes a folder of hull's state: renamed to a hidden name first, which the next command's sweep removes if this one
 /// does not get so far.
 pub(crate) fn remove_folder(folder: &Path) -> Result<(), Error> {
@@ -313,7 +324,7 @@ fn read_state(folder: &Path) -> Result<State, Error> {
 }
 
 pub(crate) fn check_version(path: &Path, found: u32) -> Result<(), Error> {
-    match found <= VERSION {
+    match found <= LATEST {
         true => Ok(()),
         false => Err(Error::Version {
             path: path.to_owned(),
