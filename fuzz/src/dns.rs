@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use usernet::dns::{
-    Action, Client, Dns, Flight, Forwarder, Incoming, Leases, MAX_QUERY, Name, Outcome, Query, Zone,
+    Action, Client, Dns, Flight, Forwarder, Incoming, Leases, MAX_QUERY, Name, Part, Outcome, Query, Zone,
 };
 
 use crate::input::Input;
@@ -51,7 +51,8 @@ pub fn run(data: &[u8]) {
     let (leases, _held) = leases();
     let domain = Name::parse("backend");
     let gateway = Ipv4Addr::from_bits(NETWORK.to_bits() + 1);
-    let zone = Zone::new(leases, domain, (NETWORK, 24), gateway);
+    let part = Part::new(String::new(), leases, domain, (NETWORK, 24), gateway);
+    let zone = Zone::new(part);
     let upstreams = (0..upstreams).map(|it| SocketAddr::from(([192, 0, 2, it], 53)));
     let forwarder = Forwarder::new(upstreams.collect(), id);
     let mut world = World {

@@ -34,7 +34,7 @@ impl Host for Wire {
     fn device(&mut self) -> Box<dyn Device> {
         Box::new(
             Net::new(NetConfig {
-                descriptor: self.theirs.try_clone().expect("a descriptor").into(),
+                descriptor: Some(self.theirs.try_clone().expect("a descriptor").into()),
                 wire: devices::virtio::net::Wire::Plain,
                 mac: [2, 0, 0, 0, 0, 1],
                 mtu: self.mtu,

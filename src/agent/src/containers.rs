@@ -35,9 +35,9 @@ pub(crate) struct Container {
     pub(crate) is_held: bool,
     /// What further processes need, while its first process runs.
     pub(crate) running: Option<Joinable>,
-    /// Its own network namespace, with the interface that is in it: kept for the next run, since the interface comes back
-    /// to the machine only some time after the namespace has gone.
-    pub(crate) network: Option<(Interface, OwnedFd)>,
+    /// Its own network namespace, with the interfaces that are in it: kept for the next run, since they come back to the
+    /// machine only some time after the namespace has gone.
+    pub(crate) network: Option<(Vec<Interface>, OwnedFd)>,
     pub(crate) freeze: Freeze,
     /// The cgroup of the last run, until it is empty and removed.
     pub(crate) remains: Option<(Number, Remains)>,
@@ -65,8 +65,8 @@ pub(crate) struct Process {
     pub(crate) reaped: Option<ExitStatus>,
     /// The host's side of its terminal, until the terminal is there.
     pub(crate) stream: Option<OwnedFd>,
-    /// The interface in the network namespace that is made with it.
-    pub(crate) interface: Option<Interface>,
+    /// The interfaces in the network namespace that is made with it, if one is.
+    pub(crate) interfaces: Option<Vec<Interface>>,
     /// Its terminal's master.
     pub(crate) terminal: Option<OwnedFd>,
     /// Its streams.
@@ -120,7 +120,7 @@ impl Process {
             pid,
             reaped: None,
             stream: None,
-            interface: None,
+            interfaces: None,
             terminal: None,
             pumps: Vec::new(),
             deferred: Vec::new(),
@@ -171,6 +171,7 @@ pub(crate) fn subject(request: &Request) -> Option<&str> {
         | Request::Shutdown { .. } => return None,
         Request::Mount(mount) => &mount.container,
         Request::Create(create) => &create.container,
+        Request::Networks(networks) => &networks.container,
         Request::Exec(exec) => &exec.process.container,
         Request::Signal { process, .. } | Request::Resize { process, .. } => &process.container,
         Request::Start { container }

@@ -90,6 +90,8 @@ pub(crate) enum Refusal {
     Namespace(#[source] io::Error),
     #[error("the sandbox has a network already")]
     NetworkExists,
+    #[error("the container's network namespace is not known, or not its own")]
+    NoNetwork,
     #[error("a process for the request cannot be made")]
     Worker(#[source] io::Error),
     #[error("the process that carried the request out ended without an answer")]
@@ -135,6 +137,7 @@ impl Refusal {
             | Refusal::EndedBeforeStart(_)
             | Refusal::ProcessEnded
             | Refusal::NetworkExists
+            | Refusal::NoNetwork
             | Refusal::Removed(_)
             | Refusal::Resumed(_)
             | Refusal::EndedBeforeFrozen(_) => FailureKind::WrongState,

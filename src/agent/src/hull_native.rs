@@ -85,7 +85,7 @@ fn run() -> Result<End, Box<dyn std::error::Error>> {
             )?
             .join(CGROUP),
         layer_device: None,
-        interface: container::Which::WithMac,
+        interface: |it| container::Which::WithMac(it.mac),
         is_own_machine: false,
         open_files: None,
         // The host has its own clock and random numbers.

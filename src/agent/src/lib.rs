@@ -82,7 +82,7 @@ pub struct Surroundings {
     /// The block device of the layers; `None` finds it by its virtio serial.
     pub layer_device: Option<PathBuf>,
     /// How a network interface that has this address is found among the machine's.
-    pub interface: fn([u8; 6]) -> container::Which,
+    pub interface: fn(&protocol::agent::Interface) -> container::Which,
     /// The machine is the sandbox's own: containers may change what concerns all of it.
     pub is_own_machine: bool,
     /// Open files of a process, soft and hard, where its document does not say; `None` leaves it the agent's own.

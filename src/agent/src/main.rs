@@ -67,7 +67,7 @@ fn run(machine: Option<Machine>) -> Result<End, Box<dyn std::error::Error>> {
         run_dir: PathBuf::from("/run"),
         cgroup: PathBuf::from("/sys/fs/cgroup"),
         layer_device: None,
-        interface: |_| container::Which::OnlyDevice,
+        interface: |it| container::Which::Device(protocol::vmm::card_mac(it.slot)),
         is_own_machine: true,
         open_files: Some(guest::OPEN_FILES),
         wake: guest::waker()?,

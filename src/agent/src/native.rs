@@ -31,7 +31,7 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
         run_dir,
         cgroup,
         layer_device: Some(layer_device),
-        interface: |_| container::Which::OnlyDevice,
+        interface: |it| container::Which::Device(protocol::vmm::card_mac(it.slot)),
         is_own_machine: false,
         open_files: None,
         wake: Box::new(move |wake| record(wake, &woken)),

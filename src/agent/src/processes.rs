@@ -45,7 +45,7 @@ impl Server {
                     Progress::Done(created) => {
                         self.sources.remove(&number);
                         let pid = created.pid();
-                        self.keep_network(id, process.interface.clone(), pid);
+                        self.keep_network(id, process.interfaces.clone(), pid);
                         let phase = Phase::Created(created);
                         let process = Process { phase, ..process };
                         self.put_back(id, process, pid);
@@ -96,14 +96,14 @@ impl Server {
     }
 
     /// Keeps the network namespace that was made with a container's process.
-    fn keep_network(&mut self, id: &ProcessId, interface: Option<Interface>, pid: Pid) {
+    fn keep_network(&mut self, id: &ProcessId, interfaces: Option<Vec<Interface>>, pid: Pid) {
         let container = self.containers.get_mut(&id.container);
-        let (Some(container), Some(interface)) = (container, interface) else {
+        let (Some(container), Some(interfaces)) = (container, interfaces) else {
             return;
         };
-        // Without it, the next run may have to wait for the interface; that is all.
+        // Without it, the next run may have to wait for the interfaces, and they cannot be changed; that is all.
         if let Ok(namespace) = File::open(format!("/proc/{}/ns/net", pid.as_raw_pid())) {
-            container.network = Some((interface, namespace.into()));
+            container.network = Some((interfaces, namespace.into()));
         }
     }
 
@@ -223,7 +223,7 @@ impl Server {
             reaped: process.reaped,
             pumps: process.pumps,
             stream: None,
-            interface: None,
+            interfaces: None,
             terminal: None,
             deferred: Vec::new(),
         };

@@ -5,7 +5,7 @@
 //! an exec that is starting waits for that exec alone.
 
 use container::{Resources, Rlimit, Spec};
-use protocol::agent::{Create, Done, Exec, Mount, ProcessId, Request, TerminalSize};
+use protocol::agent::{Create, Done, Exec, Mount, Networks, ProcessId, Request, TerminalSize};
 use serde_json::value::RawValue;
 use sys::sigset;
 
@@ -13,6 +13,7 @@ use crate::Surroundings;
 use crate::containers::{Container, MAX_QUEUED, Phase, Process, check_name, subject, unknown};
 use crate::failure::Refusal;
 use crate::roots::RootFs;
+use crate::sandbox::change_network;
 use crate::server::{Server, Source};
 use crate::streams::Streams;
 
@@ -26,9 +27,9 @@ impl Server {
     pub(crate) fn take(&mut self, seq: u64, request: Request) {
         let Some(name) = subject(&request).map(str::to_owned) else {
             let done = match request {
-                Request::Network(interface) => self
+                Request::Network(interfaces) => self
                     .sandbox
-                    .add_network(&self.place, &interface)
+                    .add_network(&self.place, &interfaces)
                     .map(|()| Done::Ok),
                 Request::Forward { connection, port } => self.forward(connection, port),
                 _ => Err(Refusal::AwakeAlready),
@@ -78,6 +79,7 @@ impl Server {
             Request::Pause { .. } => self.pause(seq, name),
             Request::Resume { .. } => self.resume(name),
             Request::Update { resources, .. } => self.update(name, &resources),
+            Request::Networks(networks) => self.networks(name, *networks),
             Request::Stats { .. } => self.stats(name),
             Request::Delete { writable, .. } => self.delete(seq, name, writable),
             request => self.set_to_work(seq, name, request),
@@ -128,11 +130,7 @@ impl Server {
             seccomp: request.seccomp,
             init: request.init,
             stdio,
-            etc: container::EtcFiles {
-                hosts: request.etc.hosts,
-                hostname: request.etc.hostname,
-                resolv_conf: request.etc.resolv_conf,
-            },
+            etc: files(request.etc),
             network,
             pid: self.sandbox.processes(request.pid)?,
             volumes: request.volumes.into_iter().map(Into::into).collect(),
@@ -160,8 +158,8 @@ impl Server {
             },
         );
         process.stream = terminal;
-        if let protocol::agent::Network::Own(interface) = request.network {
-            process.interface = Some(interface);
+        if let protocol::agent::Network::Own { interfaces } = request.network {
+            process.interfaces = Some(interfaces);
         }
         self.add_process(id, process, pumps)?;
         Ok(None)
@@ -242,6 +240,17 @@ impl Server {
         process.stream = terminal;
         self.add_process(id, process, pumps)?;
         Ok(None)
+    }
+
+    fn networks(&mut self, name: &str, request: Networks) -> Begun {
+        let container = self.containers.get_mut(name).expect("begun");
+        if container.running.is_none() {
+            return Err(wrong_state(name, self.state_of(name), "running"));
+        }
+        change_network(container, request.interfaces, &self.place)?;
+        let (before, after) = (files(request.before), files(request.after));
+        container::edit_etc(&container.root.files(), &before, &after)?;
+        OK
     }
 
     fn update(&mut self, name: &str, resources: &RawValue) -> Begun {
@@ -370,6 +379,14 @@ impl Surroundings {
                 hard,
             });
         }
+    }
+}
+
+fn files(etc: protocol::agent::EtcFiles) -> container::EtcFiles {
+    container::EtcFiles {
+        hosts: etc.hosts,
+        hostname: etc.hostname,
+        resolv_conf: etc.resolv_conf,
     }
 }
 

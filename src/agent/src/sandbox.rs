@@ -23,17 +23,17 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Makes the network, with an interface.
+    /// Makes the network, with these interfaces.
     pub(crate) fn add_network(
         &mut self,
         place: &Surroundings,
-        interface: &Interface,
+        interfaces: &[Interface],
     ) -> Result<(), Refusal> {
         if self.network.is_some() {
             return Err(Refusal::NetworkExists);
         }
-        let interface = found(interface, place);
-        self.network = Some(container::network_namespace(Some(&interface))?);
+        let interfaces = found(interfaces, place);
+        self.network = Some(container::network_namespace(&interfaces)?);
         Ok(())
     }
 
@@ -46,19 +46,19 @@ impl Sandbox {
     ) -> Result<container::Network, Refusal> {
         match wanted {
             Network::None => Ok(container::Network::Loopback),
-            Network::Own(interface) => {
+            Network::Own { interfaces } => {
                 if let Some((known, namespace)) = &container.network
-                    && known == interface
+                    && known == interfaces
                 {
                     return Ok(container::Network::Join(copy(namespace)?));
                 }
                 container.network = None;
-                Ok(container::Network::Interface(found(interface, place)))
+                Ok(container::Network::Interfaces(found(interfaces, place)))
             }
             Network::Sandbox => {
                 let network = match self.network.take() {
                     Some(network) => network,
-                    None => container::network_namespace(None)?,
+                    None => container::network_namespace(&[])?,
                 };
                 let network = self.network.insert(network);
                 Ok(container::Network::Join(copy(network)?))
@@ -116,13 +116,34 @@ fn is_alive(holder: &Holder) -> bool {
     matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0))
 }
 
-fn found(interface: &Interface, place: &Surroundings) -> container::Interface {
-    container::Interface {
-        which: (place.interface)(interface.mac),
+/// Gives the network namespace of a container that runs these interfaces.
+pub(crate) fn change_network(
+    container: &mut Container,
+    interfaces: Vec<Interface>,
+    place: &Surroundings,
+) -> Result<(), Refusal> {
+    let Some((known, namespace)) = &mut container.network else {
+        return Err(Refusal::NoNetwork);
+    };
+    let (before, after) = (found(known, place), found(&interfaces, place));
+    // Whatever comes of it: what was not changed is attempted again by the next change.
+    *known = interfaces;
+    Ok(container::change_interfaces(
+        namespace.as_fd(),
+        &before,
+        &after,
+    )?)
+}
+
+fn found(interfaces: &[Interface], place: &Surroundings) -> Vec<container::Interface> {
+    let found = |interface: &Interface| container::Interface {
+        which: (place.interface)(interface),
+        slot: interface.slot,
         mac: interface.mac,
         address: interface.address,
         prefix_len: interface.prefix_len,
-        gateway: interface.gateway,
+        gateway: interface.way_out(),
         mtu: interface.mtu,
-    }
+    };
+    interfaces.iter().map(found).collect()
 }

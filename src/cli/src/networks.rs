@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 
 use clap::{Args, Subcommand};
 use engine::networks::{DRIVER, ListedNetwork, NetworkFilters, NewNetwork};
+use engine::options::Place;
+use engine::protocol::record::Link;
 use engine::protocol::subnet::{self, Subnet};
 use engine::{Engine, time};
 use serde_json::{Map, Value, json};
@@ -12,7 +14,7 @@ use crate::containers::each;
 use crate::containers::inspect::print_found;
 use crate::output::{self, Columns, Row};
 use crate::prune::agreed;
-use crate::values::{self, OrDefault, environment, names, or_default, value};
+use crate::values::{self, OrDefault, attachments, environment, names, or_default, value};
 use crate::{moments, out};
 
 /// Networks: containers on one reach each other, and nothing else but by published ports
@@ -25,20 +27,48 @@ pub(crate) enum NetworkCommand {
     #[command(visible_alias = "remove")]
     Rm(RmArgs),
     Prune(PruneArgs),
-    /// Not built yet
-    #[command(hide = true)]
-    Connect(NotBuilt),
-    /// Not built yet
-    #[command(hide = true)]
-    Disconnect(NotBuilt),
+    Connect(ConnectArgs),
+    Disconnect(DisconnectArgs),
 }
 
-/// What Docker's commands take that hull does not have.
+/// Connect a container, which may run, to a network
 #[derive(Debug, Args)]
-pub(crate) struct NotBuilt {
-    /// Whatever is given
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    words: Vec<String>,
+#[command(after_help = "Examples:
+  hull network connect app web
+  hull network connect --alias data --ip 10.5.0.9 app db")]
+pub(crate) struct ConnectArgs {
+    /// Further name of the container there
+    #[arg(long, value_name = "NAME", value_parser = names::alias)]
+    alias: Vec<String>,
+    /// Its address there
+    #[arg(long, value_name = "ADDRESS", value_parser = or_default(names::ipv4))]
+    ip: Option<OrDefault<Ipv4Addr>>,
+    /// Name for another container there, for this one alone
+    #[arg(long, value_name = "NAME[:ALIAS]", value_parser = names::link)]
+    link: Vec<Link>,
+    /// Of several networks, the one with the highest is the way out
+    #[arg(long, value_name = "NUMBER", value_parser = attachments::priority, allow_hyphen_values = true)]
+    gw_priority: Option<i32>,
+    /// The network
+    #[arg(value_name = "NETWORK")]
+    network: String,
+    /// The container
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+}
+
+/// Take a container, which may run, off a network
+#[derive(Debug, Args)]
+pub(crate) struct DisconnectArgs {
+    /// Also off a network that has been removed
+    #[arg(short, long)]
+    force: bool,
+    /// The network
+    #[arg(value_name = "NETWORK")]
+    network: String,
+    /// The container
+    #[arg(value_name = "CONTAINER")]
+    container: String,
 }
 
 /// Make a network
@@ -183,12 +213,21 @@ pub(crate) fn network_command(command: NetworkCommand) -> anyhow::Result<u8> {
             engine.network_remove(name, args.force)
         }),
         NetworkCommand::Prune(args) => prune(&engine, &args),
-        NetworkCommand::Connect(NotBuilt { words })
-        | NetworkCommand::Disconnect(NotBuilt { words }) => anyhow::bail!(
-            "network connect and disconnect are not built yet ({}): a container is on the network that `hull run --network` \
-             names when it is made",
-            words.join(" ")
-        ),
+        NetworkCommand::Connect(args) => {
+            let place = Place {
+                address: value(args.ip),
+                aliases: args.alias,
+                links: args.link,
+                gw_priority: args.gw_priority.unwrap_or_default(),
+                ..Place::default()
+            };
+            engine.network_connect(&args.network, &args.container, &place)?;
+            Ok(0)
+        }
+        NetworkCommand::Disconnect(args) => {
+            engine.network_disconnect(&args.network, &args.container, args.force)?;
+            Ok(0)
+        }
     }
 }
 

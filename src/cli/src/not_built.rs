@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 /// What is to come: long name, and whether a value follows.
-const NOT_BUILT: [(&str, bool); 11] = [
+const NOT_BUILT: [(&str, bool); 10] = [
     ("cgroup-parent", true),
     ("device-cgroup-rule", true),
     ("device-read-bps", true),
@@ -11,7 +11,6 @@ const NOT_BUILT: [(&str, bool); 11] = [
     ("device-write-bps", true),
     ("device-write-iops", true),
     ("ip6", true),
-    ("link", true),
     ("link-local-ip", true),
     ("runtime", true),
     ("use-api-socket", false),

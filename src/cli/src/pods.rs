@@ -209,8 +209,9 @@ pub(crate) fn pod(command: PodCommand) -> anyhow::Result<u8> {
 pub(crate) fn create(engine: &Engine, name: &str, options: &PodOptions) -> anyhow::Result<String> {
     let id = engine::id::new_id();
     let network = engine.chosen_network(options.network.as_ref())?;
+    let networks: Vec<_> = network.into_iter().collect();
     let inputs = PodInputs {
-        network: network.as_ref(),
+        networks: &networks,
         options,
         id: &id,
         name,
@@ -299,8 +300,8 @@ pub(crate) fn document(engine: &Engine, pod: &Pod) -> Result<Value, engine::Erro
         "Status": status(pod),
         "Running": pod.running,
         "SharedPid": pod.shared_pid,
-        "NetworkMode": sandbox.network.as_ref().map_or("none", |endpoint| &*endpoint.network),
-        "PortBindings": ports::bindings(sandbox.network.iter().flat_map(|endpoint| &endpoint.publish)),
+        "NetworkMode": sandbox.networks.first().map_or("none", |endpoint| &*endpoint.network),
+        "PortBindings": ports::bindings(sandbox.networks.iter().flat_map(|endpoint| &endpoint.publish)),
         "Machine": machine,
         "Labels": pod.labels,
         "Containers": containers.collect::<Vec<_>>(),

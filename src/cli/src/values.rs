@@ -2,6 +2,7 @@
 //! refused, the message says why.
 //!
 //! - here: sizes, numbers, CPUs, durations, and what a container's resources are named by.
+//! - [`attachments`]: networks, and what is asked for on each.
 //! - [`environment`]: variables, labels and their files.
 //! - [`lifecycle`]: restarts, signals, logs, attachment.
 //! - [`mounts`]: volumes, directories of the host, tmpfs.
@@ -16,6 +17,7 @@ use std::path::Path;
 use engine::options::{CpuSet, Seccomp, Swap, Tmpfs, Ulimit};
 use engine::size::MilliCpus;
 
+pub(crate) mod attachments;
 pub(crate) mod environment;
 pub(crate) mod lifecycle;
 pub(crate) mod machine;

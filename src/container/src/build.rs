@@ -27,7 +27,9 @@ use crate::mounts::{self, Cgroup, Detached};
 use crate::options::Options;
 use crate::plan::Plan;
 use crate::streams::{self, Place};
-use crate::{Stdio, destinations, devices, namespaces, network, paths, spec, sysctl, volumes};
+use crate::{
+    Interface, Stdio, destinations, devices, namespaces, network, paths, spec, sysctl, volumes,
+};
 
 /// Builds the process up. Gives back the standard streams, and the master if they are a terminal.
 pub(crate) fn build(
@@ -55,9 +57,7 @@ pub(crate) fn build(
     if plan.namespaces.makes(libc::CLONE_NEWNET) {
         network::loopback_up()?;
     }
-    if let Some(interface) = &plan.interface {
-        interface.set_up()?;
-    }
+    plan.interfaces.iter().try_for_each(Interface::set_up)?;
     sysctl::write(&root, &plan.spec.linux.sysctl)?;
     let cwd = &plan.spec.process.cwd;
     root.get_or_make(cwd, Make::Directory)

@@ -116,7 +116,7 @@ impl Building {
         if plan.namespaces.makes(libc::CLONE_NEWUSER) {
             namespaces::map_ids(pid, &plan.spec.linux)?;
         }
-        if let Some(interface) = &plan.interface {
+        for interface in &plan.interfaces {
             interface.move_to(pid)?;
         }
         self.line.go()

@@ -93,10 +93,8 @@ pub enum Refusal {
     NotNamespaced,
     #[error("no interface has this address")]
     NoSuchInterface,
-    #[error("the machine has no network device")]
+    #[error("the machine has no free network device for it")]
     NoNetworkDevice,
-    #[error("the machine has more than one network device")]
-    SeveralNetworkDevices,
     #[error("it needs a namespace of its own, which the document does not ask for")]
     NeedsNamespace,
     #[error("the container's process ended before it was ready")]

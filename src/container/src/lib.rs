@@ -40,6 +40,7 @@ mod devices;
 mod draft;
 mod enter;
 pub mod error;
+mod etc;
 mod exec;
 mod execute;
 mod fill;
@@ -71,8 +72,9 @@ pub use abandoned::sweep;
 pub use create::{Building, Created, create};
 pub use devices::set_terminal_size;
 pub use error::{Error, Kind};
+pub use etc::edit as edit_etc;
 pub use exec::{ExecRequest, Joinable, exec};
-pub use network::{Interface, Which};
+pub use network::{Interface, Which, change_interfaces};
 pub use shared::{Holder, network_namespace, pid_namespace};
 pub use spec::{Process, Resources, Rlimit, Spec, Unreadable};
 pub use start::{Running, Starting};
@@ -131,8 +133,8 @@ pub struct Share {
 pub enum Network {
     /// What the document says: a namespace of its own has loopback alone.
     Loopback,
-    /// This interface as well: the document must ask for a namespace.
-    Interface(Interface),
+    /// These interfaces as well: the document must ask for a namespace.
+    Interfaces(Vec<Interface>),
     /// This network namespace, whatever the document says.
     Join(OwnedFd),
 }

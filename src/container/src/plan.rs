@@ -26,7 +26,7 @@ pub(crate) struct Plan {
     pub(crate) pid: Option<OwnedFd>,
     pub(crate) devices: Vec<Device>,
     pub(crate) execution: Execution,
-    pub(crate) interface: Option<Interface>,
+    pub(crate) interfaces: Vec<Interface>,
     /// `MS_*` of the root mount in the end, and whether recursively.
     pub(crate) propagation: Option<(u64, bool)>,
     /// Files outside and where they go inside.
@@ -45,10 +45,10 @@ impl Plan {
     /// Understands a request, but for its streams.
     pub(crate) fn new(request: Request) -> Result<Plan, Error> {
         let mut spec = request.spec;
-        let (interface, network) = match request.network {
-            Network::Loopback => (None, None),
-            Network::Interface(interface) => (Some(interface), None),
-            Network::Join(namespace) => (None, Some(namespace)),
+        let (interfaces, network) = match request.network {
+            Network::Loopback => (Vec::new(), None),
+            Network::Interfaces(interfaces) => (interfaces, None),
+            Network::Join(namespace) => (Vec::new(), Some(namespace)),
         };
         let pid = match request.pid {
             PidNamespace::Own => None,
@@ -60,7 +60,7 @@ impl Plan {
         };
         let namespaces = Namespaces::parse(&spec.linux.namespaces, elsewhere)?;
         sysctl::check(&spec.linux.sysctl, &namespaces, request.own_machine)?;
-        check_namespaces(&spec, &namespaces, interface.is_some())?;
+        check_namespaces(&spec, &namespaces, !interfaces.is_empty())?;
         let propagation = match spec.linux.rootfs_propagation.as_deref() {
             None | Some("") => None,
             Some(word) => Some(
@@ -96,7 +96,7 @@ impl Plan {
             namespaces,
             pid,
             execution,
-            interface,
+            interfaces,
             propagation,
         })
     }
@@ -166,7 +166,7 @@ pub(crate) fn write_etc(etc: &EtcFiles, run_dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn named(etc: &EtcFiles) -> impl Iterator<Item = (&'static str, &String)> {
+pub(crate) fn named(etc: &EtcFiles) -> impl Iterator<Item = (&'static str, &String)> {
     let files = [
         ("hosts", &etc.hosts),
         ("hostname", &etc.hostname),

@@ -13,14 +13,14 @@ use crate::child::{FAILED, hide};
 use crate::error::{Attempt, Error, Refusal, Step};
 use crate::network::{self, Interface};
 
-/// Makes a network namespace with loopback, and an interface if given, for [`crate::Network::Join`]. It lasts as long as
+/// Makes a network namespace with loopback and these interfaces, for [`crate::Network::Join`]. It lasts as long as
 /// the descriptor or a container in it.
 ///
 /// Waits for a process of our own, which looks at nothing of a container's.
-pub fn network_namespace(interface: Option<&Interface>) -> Result<OwnedFd, Error> {
+pub fn network_namespace(interfaces: &[Interface]) -> Result<OwnedFd, Error> {
     let (ours, theirs) = pair()?;
     let process = fork::fork(libc::CLONE_NEWNET, None, |in_child| {
-        let result = set_up(interface, ours.as_fd(), &theirs, &in_child);
+        let result = set_up(interfaces, ours.as_fd(), &theirs, &in_child);
         let said = match result {
             Ok(()) => Report::Built,
             Err(error) => Report::Failed(error),
@@ -36,9 +36,7 @@ pub fn network_namespace(interface: Option<&Interface>) -> Result<OwnedFd, Error
     let path = format!("/proc/{}/ns/net", pid.as_raw_pid());
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let namespace = openat(CWD, &path, flags, Mode::empty()).at(Step::Namespace, "network")?;
-    if let Some(interface) = interface {
-        interface.move_to(pid)?;
-    }
+    interfaces.iter().try_for_each(|it| it.move_to(pid))?;
     line.go()?;
     line.wait()?;
     match line.next()? {
@@ -49,7 +47,7 @@ pub fn network_namespace(interface: Option<&Interface>) -> Result<OwnedFd, Error
 }
 
 fn set_up(
-    interface: Option<&Interface>,
+    interfaces: &[Interface],
     parents: BorrowedFd<'_>,
     channel: &OwnedFd,
     in_child: &InChild,
@@ -57,7 +55,7 @@ fn set_up(
     in_child.close(parents).at(Step::Fork, "")?;
     wait_for_go(channel)?;
     network::loopback_up()?;
-    interface.map_or(Ok(()), Interface::set_up)
+    interfaces.iter().try_for_each(Interface::set_up)
 }
 
 /// The first process of a PID namespace that containers share: it reaps what they leave behind. Dropping it kills it,

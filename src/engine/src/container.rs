@@ -54,9 +54,12 @@ pub struct Summary {
     pub has_health_check: bool,
     /// It has a network.
     pub has_network: bool,
-    /// Which, if it is not the default one.
+    /// The one that it was made on, if it is not the default one.
     #[serde(default)]
     pub network: Option<String>,
+    /// Those that it is on, if they are not that one alone.
+    #[serde(default)]
+    pub networks: Option<Vec<String>>,
     /// Ports that it offers: `80/tcp`.
     #[serde(default)]
     pub exposed_ports: Vec<String>,
@@ -104,9 +107,10 @@ struct Process {
 }
 
 impl Summary {
-    /// The name of its network.
-    pub fn network(&self) -> &str {
-        name_of_network(self.has_network, self.network.as_deref())
+    /// The names of its networks.
+    pub fn networks(&self) -> Vec<&str> {
+        let (first, all) = (self.network.as_deref(), self.networks.as_deref());
+        names_of_networks(self.has_network, first, all)
     }
 
     /// Of a configuration.
@@ -127,6 +131,7 @@ impl Summary {
             has_health_check: config.health.is_some(),
             has_network: config.run.network,
             network: config.network.clone(),
+            networks: config.networks.clone(),
             exposed_ports: exposed_ports(config),
             mounts: config.run.mounts.iter().map(MountSummary::of).collect(),
         }
@@ -145,9 +150,26 @@ fn exposed_ports(config: &ContainerConfig) -> Vec<String> {
     offered.exposed_ports
 }
 
-/// The name of the network of a container with this record, or of its sandbox's.
+/// The name of the network that a container with this record, or its sandbox, was made on.
 pub fn network_name(config: &ContainerConfig) -> &str {
     name_of_network(config.run.network, config.network.as_deref())
+}
+
+/// The names of the networks that it is on, as its record has them.
+pub fn network_names(config: &ContainerConfig) -> Vec<&str> {
+    let (first, all) = (config.network.as_deref(), config.networks.as_deref());
+    names_of_networks(config.run.network, first, all)
+}
+
+fn names_of_networks<'a>(
+    has_network: bool,
+    first: Option<&'a str>,
+    all: Option<&'a [String]>,
+) -> Vec<&'a str> {
+    match all {
+        Some(all) if has_network => all.iter().map(String::as_str).collect(),
+        _ => vec![name_of_network(has_network, first)],
+    }
 }
 
 fn name_of_network(has_network: bool, network: Option<&str>) -> &str {
@@ -212,7 +234,7 @@ pub(crate) fn as_killed(state: State) -> State {
     State {
         status: Status::Exited,
         pid: 0,
-        interface: None,
+        interfaces: Vec::new(),
         ports: Vec::new(),
         exit: Some(ExitStatus::Code(KILLED_MONITOR_CODE)),
         exit_code: KILLED_MONITOR_CODE,

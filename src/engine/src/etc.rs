@@ -98,8 +98,13 @@ pub fn files(
     Ok(EtcFiles {
         hosts: Some(hosts),
         hostname: Some(format!("{}\n", names.hostname)),
-        resolv_conf: Some(with_options(resolv_conf.unwrap_or_default(), &options.dns)),
+        resolv_conf: Some(self::resolv_conf(resolv_conf, &options.dns)),
     })
+}
+
+/// /etc/resolv.conf, from what a container's networks have in it, if it has any.
+pub fn resolv_conf(text: Option<&str>, dns: &Dns) -> String {
+    with_options(text.unwrap_or_default(), dns)
 }
 
 fn line(hosts: &mut String, address: IpAddr, name: &str) {

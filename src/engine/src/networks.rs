@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use protocol::record::{self, DEFAULT_NETWORK, Network, SandboxConfig, VERSION};
+use protocol::record::{self, DEFAULT_NETWORK, Endpoint, Network, SandboxConfig, VERSION};
 use protocol::subnet::Subnet;
 
 use crate::engine::{Engine, is_id};
@@ -23,6 +23,7 @@ use crate::events::Told;
 use crate::files::{self, Draft};
 use crate::{id, options, time};
 
+mod connect;
 mod list;
 
 pub use list::{ListedNetwork, Member, NetworkFilters};
@@ -122,6 +123,53 @@ pub enum Error {
         /// The option.
         option: String,
     },
+    /// It is on it already.
+    #[error("endpoint with name {container} already exists in network {network}")]
+    Connected {
+        /// The container's name.
+        container: String,
+        /// The network.
+        network: String,
+    },
+    /// It is not on it.
+    #[error("container {container} is not connected to the network {network}")]
+    NotConnected {
+        /// The container's identifier.
+        container: String,
+        /// The network.
+        network: String,
+    },
+    /// One without a network keeps to itself.
+    #[error(
+        "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+    )]
+    Private,
+    /// Its network is its pod's.
+    #[error(
+        "container {container} shares the network of its pod, which is on the networks that `hull pod create` gave it"
+    )]
+    OfPod {
+        /// The container.
+        container: String,
+    },
+    /// As many as there can be.
+    #[error("container {container} is on {max} networks already, which is the most", max = record::MAX_NETWORKS)]
+    TooMany {
+        /// The container.
+        container: String,
+    },
+    /// It runs under an earlier version.
+    #[error(
+        "container {container} was started by an earlier hull, which cannot change the networks of a container that runs: \
+         stop it first"
+    )]
+    OldMonitor {
+        /// The container.
+        container: String,
+    },
+    /// What was asked for there.
+    #[error(transparent)]
+    Place(Box<crate::prepare::Error>),
     /// The host's part.
     #[error(transparent)]
     Host(#[from] network::Error),
@@ -151,13 +199,15 @@ pub struct NewNetwork {
     pub options: BTreeMap<String, String>,
 }
 
-/// What a container on this network finds in /etc/resolv.conf before its own options change it; `None` is the default
-/// network. Others have a DNS server at their gateway.
-pub fn resolv_conf(network: Option<&Network>) -> String {
+/// What a container with these places finds in /etc/resolv.conf before its own options change it; `None` if it has no network.
+/// The user's own networks, of which these are the records, have a DNS server at their gateways, and that of the first knows
+/// the names of all that the container is on.
+pub fn resolv_conf(endpoints: &[Endpoint], networks: &[Network]) -> Option<String> {
     let host = network::host_resolv_conf();
-    match network {
-        Some(network) => network::named_resolv_conf(&host, network.gateway),
-        None => network::resolv_conf(&host),
+    let record = |endpoint: &Endpoint| networks.iter().find(|it| it.name == endpoint.network);
+    match endpoints.iter().find_map(record) {
+        Some(network) => Some(network::named_resolv_conf(&host, network.gateway)),
+        None => (!endpoints.is_empty()).then(|| network::resolv_conf(&host)),
     }
 }
 
@@ -237,14 +287,20 @@ impl Engine {
         }
     }
 
-    /// The network of the user's that a sandbox is on.
-    pub fn network_of(&self, sandbox: &SandboxConfig) -> Result<Option<Network>, EngineError> {
-        match &sandbox.network {
-            Some(endpoint) if endpoint.network != DEFAULT_NETWORK => {
-                self.network(&endpoint.network).map(Some)
-            }
-            _ => Ok(None),
-        }
+    /// The networks that the options name, as far as they are the user's.
+    pub fn chosen_networks(&self, options: &options::Options) -> Result<Vec<Network>, EngineError> {
+        let first = self.chosen_network(options.network.as_ref())?;
+        let further = options.further_networks.iter();
+        let further = further.map(|it| self.network(&it.network));
+        first.into_iter().map(Ok).chain(further).collect()
+    }
+
+    /// The networks of the user's that a sandbox is on.
+    pub fn networks_of(&self, sandbox: &SandboxConfig) -> Result<Vec<Network>, EngineError> {
+        let own = sandbox.networks.iter();
+        let own = own.filter(|endpoint| endpoint.network != DEFAULT_NETWORK);
+        own.map(|endpoint| self.network(&endpoint.network))
+            .collect()
     }
 
     /// Removes a network that no sandbox is on. By force, one that is not there is no failure. Returns its name.

@@ -25,7 +25,7 @@ pub use kinds::{
 pub use limits::{CpuSet, NoCpuSet, Swap};
 pub use mounts::{Mount, VolumesFrom};
 pub use names::{Dns, ExtraHost, HostAddress};
-pub use place::{Network, Place};
+pub use place::{Further, Network, Place};
 
 /// Everything that `hull run` and `hull create` can ask for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -73,6 +73,8 @@ pub struct Options {
     pub network: Option<Network>,
     /// What is asked for there.
     pub place: Place,
+    /// Further networks, in this order.
+    pub further_networks: Vec<Further>,
     /// Every port that the image or `exposed` names is published, each at a port of the host's that the kernel chooses.
     pub publish_all: bool,
     /// Ports that it offers, besides the image's.

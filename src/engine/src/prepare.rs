@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use image::Image;
 use protocol::agent::PidNamespace;
 use protocol::record::{
-    self, ContainerConfig, Endpoint, LayerFile, Machine, RestartPolicy, Run, SandboxConfig,
-    SandboxKind, Stdio, VERSION,
+    self, ContainerConfig, Endpoint, LayerFile, MAX_NETWORKS, Machine, RestartPolicy, Run,
+    SandboxConfig, SandboxKind, Stdio, VERSION,
 };
 use protocol::subnet::Subnet;
 use serde_json::value::RawValue;
@@ -22,7 +22,7 @@ use crate::options::{
 use crate::{capabilities, etc, id, networks, seccomp, size, spec};
 
 mod machine;
-mod place;
+pub(crate) mod place;
 
 pub use machine::CMDLINE;
 
@@ -76,6 +76,22 @@ pub enum Error {
     /// Likewise names.
     #[error("network-scoped alias is supported only for containers in user defined networks")]
     AliasOnDefault,
+    /// The default network has no names of its own.
+    #[error(
+        "--link needs a network of your own, which has a DNS server: hull network create, and --network for both containers"
+    )]
+    LinkOnDefault,
+    /// Docker's rule.
+    #[error(
+        "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
+    )]
+    MixedNetworks,
+    /// A network is named twice.
+    #[error("network {0:?} is specified multiple times")]
+    NetworkTwice(String),
+    /// More than there are interfaces for.
+    #[error("a container is on {MAX_NETWORKS} networks at most, and these are {0}")]
+    TooManyNetworks(usize),
     /// An address of another network.
     #[error(
         "invalid endpoint settings: no configured subnet contains IP address {address}: the network {network} is {subnet}"
@@ -150,9 +166,9 @@ pub struct ContainerInputs<'a> {
     pub installation: &'a Installation,
     /// What of the host's it has mounted: [`crate::Engine::resolve_mounts`].
     pub mounts: &'a [record::Mount],
-    /// The network of the user's that it is on: [`crate::Engine::chosen_network`], or for a container of a pod
-    /// [`crate::Engine::network_of`].
-    pub network: Option<&'a record::Network>,
+    /// The networks of the user's that it is on: [`crate::Engine::chosen_networks`], or for a container of a pod
+    /// [`crate::Engine::networks_of`].
+    pub networks: &'a [record::Network],
 }
 
 /// A pod to prepare.
@@ -171,7 +187,7 @@ pub struct PodInputs<'a> {
     /// Hull's parts.
     pub installation: &'a Installation,
     /// The network of the user's that it is on: [`crate::Engine::chosen_network`].
-    pub network: Option<&'a record::Network>,
+    pub networks: &'a [record::Network],
 }
 
 /// Prepares a container with a sandbox of its own. Its options' isolation is [`Isolation::Vm`] or [`Isolation::Native`];
@@ -183,7 +199,12 @@ pub fn prepare(new: &ContainerInputs<'_>) -> Result<(SandboxConfig, ContainerCon
         publish,
         ..options.place.clone()
     };
-    let endpoint = place::endpoint(options.network.as_ref(), new.network, &place)?;
+    let endpoints = place::endpoints(
+        options.network.as_ref(),
+        &place,
+        &options.further_networks,
+        new.networks,
+    )?;
     let native = options.isolation == Isolation::Native;
     if native {
         refuse_for_native(options)?;
@@ -193,30 +214,30 @@ pub fn prepare(new: &ContainerInputs<'_>) -> Result<(SandboxConfig, ContainerCon
         true => options.memory_bytes,
     };
     // First what the user can get wrong, then what hull's installation can lack.
-    let container = container(
-        new,
-        new.id,
-        memory_bytes,
-        endpoint.as_ref(),
-        PidNamespace::Own,
-    )?;
+    let container = container(new, new.id, memory_bytes, &endpoints, PidNamespace::Own)?;
     let machine = if native {
         Machine::Native {
             program: new.installation.native()?,
         }
     } else {
-        machine::of_container(options, new.root, endpoint.is_some(), new.installation)?
+        machine::of_container(
+            options,
+            new.root,
+            record::cards(&endpoints),
+            new.installation,
+        )?
     };
-    let sandbox = SandboxConfig {
+    let mut sandbox = SandboxConfig {
         version: VERSION,
         root: new.root.to_owned(),
         id: new.id.to_owned(),
         machine,
         kind: SandboxKind::Single,
-        net: net(endpoint.as_ref(), new.installation)?,
-        network: endpoint,
+        net: net(&endpoints, new.installation)?,
+        networks: Vec::new(),
         measure: options.measure,
     };
+    sandbox.set_networks(endpoints);
     Ok((sandbox, container))
 }
 
@@ -236,55 +257,55 @@ pub fn prepare_in_pod(
         } => PidNamespace::Sandbox,
         _ => PidNamespace::Own,
     };
-    container(
-        new,
-        &pod.id,
-        options.memory_bytes,
-        pod.network.as_ref(),
-        pid,
-    )
+    container(new, &pod.id, options.memory_bytes, &pod.networks, pid)
 }
 
 /// Prepares a pod.
 pub fn prepare_pod(new: &PodInputs<'_>) -> Result<SandboxConfig, Error> {
     let options = new.options;
-    let endpoint = place::endpoint(options.network.as_ref(), new.network, &options.place)?;
+    let choice = options.network.as_ref();
+    let endpoints = place::endpoints(choice, &options.place, &[], new.networks)?;
     Ok(SandboxConfig {
         version: VERSION,
         root: new.root.to_owned(),
         id: new.id.to_owned(),
-        machine: machine::of_pod(options, new.root, endpoint.is_some(), new.installation)?,
+        machine: machine::of_pod(
+            options,
+            new.root,
+            record::cards(&endpoints),
+            new.installation,
+        )?,
         kind: SandboxKind::Pod {
             name: new.name.to_owned(),
             shared_pid: options.shared_pid,
             created_ns: new.created_ns,
             labels: options.labels.clone(),
         },
-        net: net(endpoint.as_ref(), new.installation)?,
-        network: endpoint,
+        net: net(&endpoints, new.installation)?,
+        networks: endpoints,
         measure: false,
     })
 }
 
-/// hull-net, if the sandbox is on a network that it serves.
-fn net(
-    endpoint: Option<&Endpoint>,
+/// hull-net, if a sandbox on these networks needs one.
+pub(crate) fn net(
+    endpoints: &[Endpoint],
     installation: &Installation,
 ) -> Result<Option<PathBuf>, install::Error> {
-    let needs_one = |endpoint: &&Endpoint| match network::Host::of_this_user() {
+    let needs_one = |endpoint: &Endpoint| match network::Host::of_this_user() {
         network::Host::Bridge => endpoint.network != record::DEFAULT_NETWORK,
         network::Host::Switch => true,
     };
-    let needed = endpoint.filter(needs_one);
-    needed.map(|_| installation.net()).transpose()
+    let needed = endpoints.iter().any(needs_one);
+    needed.then(|| installation.net()).transpose()
 }
 
-/// The container's record. `endpoint` is its sandbox's.
+/// The container's record. `endpoints` are its sandbox's.
 fn container(
     new: &ContainerInputs<'_>,
     sandbox: &str,
     memory_bytes: Option<u64>,
-    endpoint: Option<&Endpoint>,
+    endpoints: &[Endpoint],
     pid: PidNamespace,
 ) -> Result<ContainerConfig, Error> {
     let options = new.options;
@@ -313,7 +334,7 @@ fn container(
     let health = spec::health::check(options, new.image, document.process().as_ref())
         .map_err(spec::Error::from)?;
     let asked = Asked::new(options, new.image, &names.hostname)?;
-    let resolvers = endpoint.map(|_| networks::resolv_conf(new.network));
+    let resolvers = networks::resolv_conf(endpoints, new.networks);
     let image_labels = asked.image_labels.clone();
     Ok(ContainerConfig {
         version: VERSION,
@@ -334,10 +355,12 @@ fn container(
         log: options.log,
         health,
         network: Some(
-            endpoint
+            endpoints
+                .first()
                 .map_or("none", |endpoint| &*endpoint.network)
                 .to_owned(),
         ),
+        networks: Some(endpoints.iter().map(|it| it.network.clone()).collect()),
         run: Run {
             volumes: spec::volumes(&document, image).map_err(spec::Error::from)?,
             mounts: new.mounts.to_vec(),
@@ -353,7 +376,7 @@ fn container(
             layers: layers(new.image),
             read_only: options.read_only,
             pid,
-            network: endpoint.is_some() || sandbox != new.id,
+            network: !endpoints.is_empty() || sandbox != new.id,
         },
         asked: RawValue::from_string(serde_json::to_string(&asked)?)?,
     })
@@ -435,6 +458,7 @@ fn refuse_in_pod(options: &Options) -> Result<(), Error> {
         (options.place.address.is_some(), "--ip"),
         (options.place.mac.is_some(), "--mac-address"),
         (!options.place.aliases.is_empty(), "--network-alias"),
+        (!options.place.links.is_empty(), "--link"),
         (options.kernel.is_some(), "--kernel"),
         (options.boot.is_some(), "--boot"),
         (options.console, "--console"),

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use protocol::agent::Failure;
 use protocol::monitor::{Answer, LISTENER_FD, LOCK_FD, Request, VERSION};
-use protocol::record::Machine;
+use protocol::record::{self, Machine};
 
 use crate::connection::{self, Connection};
 use crate::engine::Engine;
@@ -320,8 +320,8 @@ impl Engine {
         })
     }
 
-    /// A VM begins from a template of this boot of the host and of this build, or boots its kernel: what was recorded when
-    /// the sandbox was made may be of another.
+    /// A VM begins from a template of this boot of the host and of this build, or boots its kernel, with as many network cards
+    /// as its networks need: what was recorded when the sandbox was made may be of another.
     fn refresh_template(&self, sandbox: &str, monitor: &Path) -> Result<(), Error> {
         let Some(mut config) = self.sandbox_config(sandbox)? else {
             return Err(Error::not_found(Subject::Container, sandbox));
@@ -329,15 +329,20 @@ impl Engine {
         let Machine::Vm(vm) = &mut config.machine else {
             return Ok(());
         };
+        let cards = record::cards(&config.networks);
+        let is_same = std::mem::replace(&mut vm.cards, cards) == cards;
         if vm.template.is_none() {
-            return Ok(());
+            return match is_same {
+                true => Ok(()),
+                false => files::write(&self.layout().sandbox_config(sandbox), &config),
+            };
         }
-        let current = template::path(self.root(), monitor, vm, config.network.is_some());
+        let current = template::path(self.root(), monitor, vm);
         let current = current.inspect_err(|error| {
             tracing::warn!(%error, "the VM's template has no name: it boots its kernel");
         });
         let current = current.ok();
-        if vm.template == current {
+        if is_same && vm.template == current {
             return Ok(());
         }
         vm.template = current;

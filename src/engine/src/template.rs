@@ -42,8 +42,8 @@ struct Shape<'a> {
     vcpus: u8,
     /// It has a writable disk, whose length is the same in every VM of this monitor's.
     writable: bool,
-    /// It has a network device, whose MTU and offloads are the same in every VM of this monitor's.
-    network: bool,
+    /// Network cards, whose MTU and offloads are the same in every VM of this monitor's.
+    cards: u8,
 }
 
 /// A file's content, without reading it.
@@ -69,7 +69,7 @@ impl FileIdentity {
 }
 
 /// The folder, in the state `root`, of the template for this VM, made or not. `monitor` is the program that starts it.
-pub fn path(root: &Path, monitor: &Path, vm: &Vm, network: bool) -> io::Result<PathBuf> {
+pub fn path(root: &Path, monitor: &Path, vm: &Vm) -> io::Result<PathBuf> {
     // Every field is named: one that a template depends on is not forgotten when it is added.
     let Vm {
         program,
@@ -78,6 +78,7 @@ pub fn path(root: &Path, monitor: &Path, vm: &Vm, network: bool) -> io::Result<P
         cmdline,
         memory_mib,
         vcpus,
+        cards,
         scratch,
         // The guest does not see these, or not before its template.
         fs: _,
@@ -101,7 +102,7 @@ pub fn path(root: &Path, monitor: &Path, vm: &Vm, network: bool) -> io::Result<P
         memory_mib: *memory_mib,
         vcpus: *vcpus,
         writable: scratch.is_some(),
-        network,
+        cards: *cards,
     };
     let key = format!(
         "{}-{}",
@@ -139,6 +140,7 @@ mod tests {
             cmdline: "quiet".into(),
             memory_mib: 568,
             vcpus: 1,
+            cards: 1,
             cpu_milli: None,
             cpu_shares: None,
             jail: JailPolicy::Full,
@@ -154,12 +156,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("hull-monitor");
         fs::write(&program, "").unwrap();
-        let key = |vm: &Vm, network| path(Path::new("/root"), &program, vm, network).unwrap();
-        let first = key(&vm(folder.path()), true);
-        assert_eq!(first, key(&vm(folder.path()), true));
+        let key = |vm: &Vm| path(Path::new("/root"), &program, vm).unwrap();
+        let first = key(&vm(folder.path()));
+        assert_eq!(first, key(&vm(folder.path())));
         assert_eq!(first.parent(), Some(Path::new("/root/templates")));
-        let mut all = vec![first, key(&vm(folder.path()), false)];
-        let changes: [fn(&mut Vm); 6] = [
+        let mut all = vec![first];
+        let changes: [fn(&mut Vm); 8] = [
+            |vm| vm.cards = 0,
+            |vm| vm.cards = 4,
             |vm| vm.memory_mib += 2,
             |vm| vm.vcpus += 1,
             |vm| vm.scratch = None,
@@ -170,13 +174,13 @@ mod tests {
         for change in changes {
             let mut other = vm(folder.path());
             change(&mut other);
-            all.push(key(&other, true));
+            all.push(key(&other));
         }
         let fraction = Vm {
             cpu_milli: Some(500),
             ..vm(folder.path())
         };
-        assert_eq!(all.last(), Some(&key(&fraction, true)));
+        assert_eq!(all.last(), Some(&key(&fraction)));
         let count = all.len();
         all.sort();
         all.dedup();
@@ -187,6 +191,6 @@ mod tests {
     fn a_vm_whose_parts_are_not_there_has_none() {
         let folder = tempfile::tempdir().unwrap();
         let nowhere = folder.path().join("nothing");
-        assert!(path(Path::new("/root"), &nowhere, &vm(folder.path()), true).is_err());
+        assert!(path(Path::new("/root"), &nowhere, &vm(folder.path())).is_err());
     }
 }

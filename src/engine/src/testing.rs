@@ -132,7 +132,7 @@ impl Fixture {
                 program: "/nowhere/hull-native".into(),
             },
             kind,
-            network: None,
+            networks: Vec::new(),
             net: None,
             measure: false,
         }
@@ -237,6 +237,7 @@ pub(crate) fn config(name: &str) -> ContainerConfig {
         log: LogConfig::default(),
         health: None,
         network: None,
+        networks: None,
         asked: RawValue::from_string("{}".into()).unwrap(),
     }
 }

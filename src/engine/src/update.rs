@@ -90,12 +90,12 @@ impl Engine {
         Ok(())
     }
 
-    fn lock_config(&self, id: &str, reference: &str) -> Result<std::fs::File, Error> {
+    pub(crate) fn lock_config(&self, id: &str, reference: &str) -> Result<std::fs::File, Error> {
         let lock = files::lock_folder(&self.layout().container(id))?;
         lock.ok_or_else(|| Error::not_found(Subject::Container, reference))
     }
 
-    fn config(&self, id: &str, reference: &str) -> Result<ContainerConfig, Error> {
+    pub(crate) fn config(&self, id: &str, reference: &str) -> Result<ContainerConfig, Error> {
         let config = read_config(self.layout(), id)?;
         config.ok_or_else(|| Error::not_found(Subject::Container, reference))
     }

@@ -141,7 +141,8 @@ pub const MAIN: Kind = Kind {
             // Of the file of an extent that is added to a disk.
             SYS_fstat,
             SYS_getrandom,
-            SYS_ioctl(OneOf(1, &[FIONBIO])),
+            // TUNSETOFFLOAD: of a tap that a running guest's network card is plugged into.
+            SYS_ioctl(OneOf(1, &[FIONBIO, TUNSETOFFLOAD])),
             SYS_pread64,
             SYS_read,
             SYS_readv,

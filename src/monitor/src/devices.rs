@@ -14,7 +14,7 @@ use protocol::fs::TAG;
 use protocol::record::{LayerFile, Vm};
 use protocol::vmm::{
     Boot, Descriptor, DiskConfig, DiskExtent, FsConfig, Kernel, NetConfig, Snapshot, VmConfig,
-    VsockConfig, Wire,
+    VsockConfig, Wire, card_mac,
 };
 
 use crate::scratch;
@@ -32,10 +32,16 @@ pub(crate) const SCRATCH_SERIAL: &str = "scratch";
 const SCRATCH_LEN_BYTES: u64 = protocol::record::MAX_SCRATCH_BYTES;
 /// The first context id that a guest may have (virtio 1.2, 5.10.4); each VM has a vsock of its own.
 const GUEST_CID: u32 = 3;
-/// The network device's MAC address until the container's takes its place: locally administered and unicast.
-const MAC: [u8; 6] = [0x02, 0x48, 0, 0, 0, 0];
-/// The largest packet of the network device: the most that a bridge of hull's takes. The container's interface may have less.
+/// The largest packet of a network card: the most that a bridge of hull's takes. The container's interface may have less.
 const MTU: u16 = 1500;
+
+/// What the networks of this user are to a VM.
+pub(crate) fn wire_of_this_user() -> Wire {
+    match Host::of_this_user() {
+        Host::Bridge => Wire::Tap,
+        Host::Switch => Wire::Switch,
+    }
+}
 
 /// The host's end of the VM's network device.
 #[derive(Debug)]
@@ -115,8 +121,12 @@ pub(crate) struct Own<'a> {
     pub(crate) console: OwnedFd,
     /// It may write to files that are shared with it.
     pub(crate) writes_shares: bool,
-    /// Its network device's other end.
+    /// The other end of its first network card.
     pub(crate) network: Option<NetworkEnd>,
+    /// How many network cards it has: the others lead nowhere yet.
+    pub(crate) cards: u8,
+    /// What they are made to lead to.
+    pub(crate) wire: Wire,
 }
 
 /// Whether these layers fit the layer device of a template.
@@ -188,10 +198,11 @@ fn assemble_on(kvm: OwnedFd, vm: &Vm, own: Own<'_>) -> Result<(VmConfig, Vec<Own
         });
     }
     let console = Some(pass(own.console));
-    let net = own.network.map(|end| NetConfig {
-        descriptor: pass(end.descriptor),
-        wire: end.wire,
-        mac: MAC,
+    let mut first = own.network.map(|end| pass(end.descriptor));
+    let nets = (0..own.cards).map(|slot| NetConfig {
+        descriptor: first.take(),
+        wire: own.wire,
+        mac: card_mac(slot),
         mtu: MTU,
     });
     let config = VmConfig {
@@ -202,7 +213,7 @@ fn assemble_on(kvm: OwnedFd, vm: &Vm, own: Own<'_>) -> Result<(VmConfig, Vec<Own
         boot,
         console,
         disks,
-        nets: net.into_iter().collect(),
+        nets: nets.collect(),
         vsock: Some(VsockConfig {
             guest_cid: GUEST_CID,
         }),
@@ -254,6 +265,7 @@ mod tests {
             cpu_shares: None,
             cpu_milli: None,
             vcpus: 1,
+            cards: 4,
             jail: Default::default(),
             scratch: Some(path.clone()),
             scratch_bytes: None,
@@ -279,6 +291,8 @@ mod tests {
                 descriptor: file().into(),
                 wire: Wire::Switch,
             }),
+            cards: 4,
+            wire: Wire::Switch,
         };
         let (config, descriptors) = assemble_on(file().into(), &vm, own).unwrap();
         assert_eq!(config.disks[0].extents.len(), MAX_LAYERS);

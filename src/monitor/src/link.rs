@@ -6,8 +6,9 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use protocol::agent::{ExitStatus, Failure};
+use protocol::agent::{ExitStatus, Failure, Interface};
 use protocol::record::HealthStatus;
+use protocol::vmm::Wire;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The largest message, in bytes: an error's text is the longest part of one.
@@ -48,6 +49,9 @@ pub(crate) enum ToWarden {
     Paused { container: String, paused: bool },
     /// Its record was rewritten: its policies are to be read again. Not answered.
     Reload { container: String },
+    /// The sandbox's record and the container's were rewritten: the sandbox is to be on the networks that it names now.
+    /// Answered by [`ToSpeaker::Networks`].
+    Networks { container: String },
     /// Its log is full: answered by [`ToSpeaker::Log`].
     Rotate { container: String },
     /// A check of its health has a result, which the speaker has written to the container's health file. Not answered.
@@ -92,12 +96,29 @@ pub(crate) enum ToSpeaker {
     },
     /// What was said of the container is on disk.
     Recorded { container: String, next: Next },
+    /// The networks of the sandbox are these, or are as they were. The container's config.json comes along, if it could be
+    /// read, and then the wires that were `plugged`.
+    Networks {
+        container: String,
+        result: Result<NewNetworks, Failure>,
+    },
     /// A new log file comes along, or none where it could not be made.
     Log { container: String },
     /// A connection to the host's socket comes along, or none where that cannot be reached.
     Connected { connection: u64 },
     /// Stop every container and end: hull itself is asked to end.
     Quit,
+}
+
+/// The networks of a sandbox that runs, after a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NewNetworks {
+    /// All of its interfaces.
+    pub(crate) interfaces: Vec<Interface>,
+    /// Network cards of a VM that lead nowhere any more.
+    pub(crate) unplugged: Vec<u8>,
+    /// Network cards of a VM that lead somewhere now, and what to.
+    pub(crate) plugged: Vec<(u8, Wire)>,
 }
 
 /// What becomes of a container after what was recorded.

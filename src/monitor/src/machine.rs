@@ -14,14 +14,14 @@ use std::time::Duration;
 use protocol::agent::{self, CONTROL_PORT, Failure, FailureKind, Interface};
 use protocol::monitor::Began;
 use protocol::record::{
-    LayerFile, Machine as Kind, Mount, Published, SandboxConfig, SandboxKind, Vm,
+    Attachment, LayerFile, Machine as Kind, Mount, Published, SandboxConfig, SandboxKind, Vm,
 };
 use protocol::timeline::Nanos;
 use sys::signalfd::SignalFd;
 
-use crate::attached::{self, Attached};
+use crate::attached::{self, Changed, Networks};
 use crate::console::Console;
-use crate::devices::{Begin, Own};
+use crate::devices::{Begin, Own, wire_of_this_user};
 use crate::native::{self, Native, Ports};
 use crate::process::{Ended, Process};
 use crate::shares::{self, NativeUse, Shares};
@@ -66,8 +66,8 @@ pub(crate) struct Machine {
     pub(crate) backend: Backend,
     /// The host's end of the agent's connection.
     pub(crate) control: OwnedFd,
-    pub(crate) interface: Option<Interface>,
-    network: Option<Attached>,
+    pub(crate) interfaces: Vec<Interface>,
+    networks: Networks,
     shares: Option<Shares>,
     native_use: Option<NativeUse>,
     layers: LayerTable,
@@ -112,7 +112,7 @@ pub(crate) struct HostSide {
     process: Process,
     /// Given up after the process has ended.
     _native_use: Option<NativeUse>,
-    network: Option<Attached>,
+    networks: Networks,
     /// The machine was ended because hull-fs had.
     without_shares: bool,
 }
@@ -149,7 +149,7 @@ impl Machine {
         };
         HostSide {
             process,
-            network: self.network,
+            networks: self.networks,
             shares: self.shares,
             _native_use: self.native_use,
             without_shares: false,
@@ -159,9 +159,7 @@ impl Machine {
     /// Leaves the warden's part to the warden, which writes to `status` how the process ended. Opens what measuring its
     /// memory needs only if the machine is `measured`: files of hull-vmm's memory, which other speakers do not hold.
     pub(crate) fn leave_host(&mut self, status: &OwnedFd, measured: bool) -> io::Result<()> {
-        if let Some(mut network) = self.network.take() {
-            network.part();
-        }
+        self.networks.part();
         self.native_use = None;
         if let Some(mut shares) = self.shares.take() {
             shares.part();
@@ -217,14 +215,24 @@ impl Machine {
 }
 
 impl HostSide {
-    /// The interface of the sandbox, if it has a network.
-    pub(crate) fn interface(&self) -> Option<Interface> {
-        self.network.as_ref().map(Attached::interface)
+    /// The interfaces of the sandbox.
+    pub(crate) fn attachments(&self) -> Vec<Attachment> {
+        self.networks.attachments()
     }
 
     /// The ports of the sandbox that are reached by the host's addresses.
-    pub(crate) fn ports(&self) -> &[Published] {
-        self.network.as_ref().map_or(&[], Attached::ports)
+    pub(crate) fn ports(&self) -> Vec<Published> {
+        self.networks.ports()
+    }
+
+    /// Has the sandbox, which runs, be on the networks that its record names.
+    pub(crate) fn bring_networks(
+        &mut self,
+        config: &SandboxConfig,
+    ) -> Result<Changed, attached::Error> {
+        let changed = self.networks.bring(config);
+        self.networks.release_ends();
+        changed
     }
 
     /// To be polled for its end, until it has been waited for.
@@ -257,7 +265,7 @@ impl HostSide {
     /// How long until [`HostSide::renew`] has something to do, if it ever has.
     pub(crate) fn next_renewal(&self) -> Option<Duration> {
         let leases = self.shares.as_ref().and_then(Shares::next_renewal);
-        let network = self.network.as_ref().and_then(Attached::next_join);
+        let network = self.networks.next_join();
         leases.into_iter().chain(network).min()
     }
 
@@ -266,21 +274,17 @@ impl HostSide {
         if let Some(shares) = &mut self.shares {
             shares.renew();
         }
-        if let Some(network) = &mut self.network {
-            network.join_again();
-        }
+        self.networks.join_again();
     }
 
-    /// To be polled for the end of the network's hull-net, where that is one.
-    pub(crate) fn network_descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.network.as_ref().and_then(Attached::membership)
+    /// To be polled for the ends of the networks' hull-nets, where they are networks, each with its slot.
+    pub(crate) fn network_descriptors(&self) -> impl Iterator<Item = (u8, BorrowedFd<'_>)> {
+        self.networks.memberships()
     }
 
-    /// The network's hull-net has ended.
-    pub(crate) fn network_ended(&mut self) {
-        if let Some(network) = &mut self.network {
-            network.expelled();
-        }
+    /// The hull-net of the network in this slot has ended.
+    pub(crate) fn network_ended(&mut self, slot: u8) {
+        self.networks.expelled(slot);
     }
 
     /// Shares no more than these.
@@ -331,7 +335,7 @@ fn start_vm(
     let mut table = LayerTable::default();
     table.place(layers)?;
     let mut beginning = Beginning::find(config, vm, folder, layers, quit)?;
-    let mut network = None;
+    let mut networks = Networks::none(config);
     let given = Given {
         config,
         vm,
@@ -339,7 +343,7 @@ fn start_vm(
         layers,
         mounts,
     };
-    let mut start = |begin| start_vmm(&given, begin, &mut network);
+    let mut start = |begin| start_vmm(&given, begin, &mut networks);
     let (vmm, shares, console, control) = match start(beginning.take()) {
         Err(Fault::Vmm(error)) if beginning.is_from_template() && error.is_refusal() => {
             beginning = beginning.without_template(&error);
@@ -348,9 +352,7 @@ fn start_vm(
         other => other,
     }?;
     let notice = beginning.finish();
-    if let Some(network) = &mut network {
-        network.release_end();
-    }
+    networks.release_ends();
     let side = VmSide {
         vmm,
         console,
@@ -362,8 +364,8 @@ fn start_vm(
     let machine = Machine {
         backend: Backend::Vm(Box::new(side)),
         control,
-        interface: network.as_ref().map(Attached::interface),
-        network,
+        interfaces: interfaces(&networks),
+        networks,
         shares,
         native_use: None,
         layers: table,
@@ -380,12 +382,12 @@ struct Given<'a> {
     mounts: &'a [Mount],
 }
 
-/// Starts hull-vmm and its guest. hull-vmm is spawned first, so that it starts while its files are opened. The network is
-/// attached unless it is.
+/// Starts hull-vmm and its guest. hull-vmm is spawned first, so that it starts while its files are opened. The networks are
+/// attached unless they are.
 fn start_vmm(
     given: &Given<'_>,
     begin: Begin,
-    network: &mut Option<Attached>,
+    networks: &mut Networks,
 ) -> Result<(Vmm, Option<Shares>, Console, OwnedFd), Fault> {
     let Given {
         config,
@@ -397,15 +399,9 @@ fn start_vmm(
     let is_pod = config.kind != SandboxKind::Single;
     let mut vmm = Vmm::spawn(&config.id, vm, is_pod || !mounts.is_empty())?;
     let (console, console_end) = Console::new()?;
-    if let Some(endpoint) = &config.network
-        && network.is_none()
-    {
-        *network = Some(Attached::new(config, endpoint)?);
-    }
-    let end = match network {
-        Some(network) => network.end()?,
-        None => None,
-    };
+    networks.bring(config)?;
+    let mut ends = networks.ends()?.into_iter();
+    let first = ends.next().map(|(_, end)| end);
     let own = Own {
         begin,
         layers,
@@ -414,9 +410,14 @@ fn start_vmm(
         // Nobody knows what containers enter a pod.
         writes_shares: is_pod || mounts.iter().any(|mount| !mount.read_only),
         console: console_end,
-        network: end,
+        network: first,
+        cards: vm.cards,
+        wire: wire_of_this_user(),
     };
     vmm.start(vm, own)?;
+    for (slot, end) in ends {
+        vmm.plug(slot, end)?;
+    }
     let shares = match mounts {
         [] => None,
         mounts => {
@@ -433,6 +434,11 @@ fn start_vmm(
         shares.wait();
     }
     Ok((vmm, shares, console, control))
+}
+
+fn interfaces(networks: &Networks) -> Vec<Interface> {
+    let attachments = networks.attachments().into_iter();
+    attachments.map(|it| it.interface).collect()
 }
 
 /// A sandbox whose only container is removed at its end needs no disk after it.
@@ -457,15 +463,13 @@ fn start_native(
         control,
         ports,
     } = native::start(program, folder)?;
-    let endpoint = config.network.as_ref();
-    let network = endpoint
-        .map(|endpoint| Attached::new_native(config, endpoint))
-        .transpose()?;
+    let mut networks = Networks::none(config);
+    networks.bring(config)?;
     Ok(Machine {
         backend: Backend::Native { process, ports },
         control,
-        interface: network.as_ref().map(Attached::interface),
-        network,
+        interfaces: interfaces(&networks),
+        networks,
         shares: None,
         native_use: Some(native_use),
         layers: LayerTable::default(),

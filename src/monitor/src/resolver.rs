@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use network::{Launch, Network, Service};
+use network::{Adjacent, Launch, Network, Service};
 use protocol::net::{Descriptor, FromNet, MAX_PACKET_LEN, ToNet};
 use protocol::record::JailPolicy;
 use rustix::process::{Pid, Signal, kill_process};
@@ -43,15 +43,16 @@ pub(crate) enum Error {
     Refused(String),
 }
 
-/// Has a hull-net answer the names of a network, on which this sandbox is already and which is called `domain`. This process
-/// has one thread only.
+/// Has a hull-net answer the names of a network, on which this sandbox is already and which is called `domain`, and those of
+/// the networks that it is on besides. This process has one thread only.
 pub fn ensure(
     network: &Network,
     domain: &str,
+    adjacent: &[Adjacent],
     program: Option<&Path>,
 ) -> Result<(), network::Error> {
     // A bridge is root's, which can do without user namespaces.
-    network.serve_names(domain, |launch| {
+    network.serve_names(domain, adjacent, |launch| {
         Ok(start(program, JailPolicy::Full, launch)?)
     })
 }

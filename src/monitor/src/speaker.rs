@@ -28,6 +28,7 @@ mod birth;
 mod client;
 mod log;
 mod machine;
+mod networks;
 mod poller;
 mod session;
 mod streams;
@@ -134,10 +135,10 @@ impl Speaker {
             }
             config
         });
-        let interface = machine
+        let interfaces = machine
             .as_ref()
-            .and_then(|machine| machine.interface.clone());
-        let setting = setting(&birth.config, single, birth.start, birth.failed, interface);
+            .map_or_else(Vec::new, |machine| machine.interfaces.clone());
+        let setting = setting(&birth.config, single, birth.start, birth.failed, interfaces);
         let speaker = Speaker {
             poller,
             link,
@@ -283,6 +284,9 @@ impl Speaker {
                 shares,
                 result,
             } => self.loaded(&container, log, shares, result, descriptors)?,
+            ToSpeaker::Networks { container, result } => {
+                self.networks_changed(&container, result, descriptors)?;
+            }
             ToSpeaker::Log { container } => {
                 if let Some(log) = self.streams.log_mut(&container) {
                     log.replace(descriptors.into_iter().next());

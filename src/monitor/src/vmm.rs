@@ -10,7 +10,7 @@ use protocol::record::Vm;
 use protocol::vmm::{Descriptor, DiskExtent, End, FromVmm, MAX_PACKET_LEN, PlacedExtent, ToVmm};
 
 use crate::cgroup::VmCgroup;
-use crate::devices::{self, Own};
+use crate::devices::{self, NetworkEnd, Own};
 use crate::jail;
 use crate::process::{Process, is_ready};
 
@@ -135,6 +135,18 @@ impl Vmm {
             socket: Descriptor(0),
         };
         self.send(&message, &[socket])
+    }
+
+    /// Has a network card lead there. (Not answered.)
+    pub(crate) fn plug(&mut self, slot: u8, end: NetworkEnd) -> Result<(), Error> {
+        let NetworkEnd { descriptor, wire } = end;
+        let wire = Some((Descriptor(0), wire));
+        self.send(&ToVmm::Plug { slot, wire }, &[descriptor])
+    }
+
+    /// Has a network card lead nowhere.
+    pub(crate) fn unplug(&mut self, slot: u8) -> Result<(), Error> {
+        self.send(&ToVmm::Plug { slot, wire: None }, &[])
     }
 
     /// Adds files to the layer device; hull-vmm answers with the number of the request.

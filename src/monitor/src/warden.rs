@@ -105,8 +105,22 @@ impl Warden {
         outcome
     }
 
+    /// Reads again which networks the sandbox is to be on.
+    fn reload_networks(&mut self) -> Result<(), members::Error> {
+        let config = members::read_sandbox(&self.folder)?;
+        (self.config.version, self.config.networks) = (config.version, config.networks);
+        // A network with a name is served by hull-net, which one on the default network did not need.
+        if self.config.net.is_none() {
+            self.config.net = config.net;
+        }
+        Ok(())
+    }
+
     /// One life: a machine, a speaker, and what they report.
     fn live(&mut self, start: Vec<String>) -> Result<After, Error> {
+        if let Err(error) = self.reload_networks() {
+            tracing::warn!(error = %crate::chain(&error), "the sandbox's networks are as they were");
+        }
         let (ours, theirs) = Link::pair().map_err(Error::Part)?;
         let (their_status, our_status) = io::pipe().map_err(Error::Part)?;
         let (our_words, their_words) = io::pipe().map_err(Error::Part)?;

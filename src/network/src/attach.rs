@@ -15,7 +15,9 @@ use crate::{Host, Interface, Network, OFFLOAD, bridge, names, ports, spoofing};
 /// What a sandbox asks for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Claim<'a> {
-    /// Its names for the network's DNS; what cannot be one is left out.
+    /// Of the sandbox's interfaces, which one it is.
+    pub slot: u8,
+    /// Its names for the network's DNS, and as `alias=name` what it alone calls another; what cannot be one is left out.
     pub names: &'a [String],
     /// The address that it wants; any otherwise.
     pub address: Option<Ipv4Addr>,
@@ -110,7 +112,7 @@ impl Network {
                 return Err(error);
             }
         };
-        let name = names::port(id);
+        let name = names::port(id, claim.slot);
         let taken = self
             .check_mac(claim.mac)
             .and_then(|()| check_address(&state, claim.address))

@@ -9,6 +9,7 @@
 //!  leases/10.213.0.2   hull0123456789a      the interface's name on the host
 //!                      web                  each further line: a name of the sandbox for the network's DNS
 //!                      0123456789ab
+//!                      db=postgres         or what it alone calls another
 //! ```
 //! Files are made and removed only under the network's [`Lock`](crate::state::Lock); the lock on a file says only
 //! whether its sandbox lives. A file is written and locked under another name (which begins with a dot) and then linked to
@@ -25,12 +26,12 @@ use protocol::record::Published;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::Network;
 use crate::error::Error;
 use crate::net::{Launch, Launched};
 use crate::ports::Held as Ports;
 use crate::state::State;
 use crate::switch::Member;
+use crate::{Adjacent, Network};
 
 /// Longest first line of a lease's file that is read: a name of an interface.
 const MAX_CONTENT: u64 = 64;
@@ -59,6 +60,14 @@ impl Lease {
     /// Where its network is a hull-net: readable when that has ended.
     pub fn membership(&self) -> Option<BorrowedFd<'_>> {
         self.member.as_ref().and_then(Member::connection)
+    }
+
+    /// Where its network is a hull-net: says which networks its sandbox is on besides, so that it is told their names.
+    pub fn tell_adjacent(&mut self, adjacent: Vec<Adjacent>) -> Result<(), Error> {
+        match &mut self.member {
+            Some(member) => member.tell_adjacent(adjacent),
+            None => Ok(()),
+        }
     }
 
     /// hull-net has ended: the sandbox is no member until it joins again.
@@ -215,7 +224,7 @@ impl Leases {
             _ => {}
         }
         let mut text = port.to_owned();
-        for name in names.iter().filter_map(|name| dns_name(name)) {
+        for name in names.iter().filter_map(|name| line(name)) {
             text.push('\n');
             text += &name;
         }
@@ -333,6 +342,14 @@ impl Leases {
     fn remember_last(&self, address: Ipv4Addr) -> Result<(), Error> {
         let path = self.dir.join("last");
         std::fs::write(&path, address.to_string()).map_err(Error::file(&path))
+    }
+}
+
+/// A line of a lease: a name, or a name that its holder alone has for another.
+fn line(name: &str) -> Option<String> {
+    match name.split_once('=') {
+        None => dns_name(name),
+        Some((alias, name)) => Some(format!("{}={}", dns_name(alias)?, dns_name(name)?)),
     }
 }
 

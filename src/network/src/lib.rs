@@ -164,6 +164,36 @@ pub struct Holder {
     pub port: String,
 }
 
+/// A network with a name that a sandbox is on besides another.
+#[derive(Debug, Clone)]
+pub struct Adjacent {
+    /// It.
+    pub network: Network,
+    /// Its name.
+    pub domain: String,
+}
+
+impl Adjacent {
+    /// For a hull-net; `None` if no sandbox is on it.
+    fn beside(&self) -> Result<Option<net::Beside>, Error> {
+        let dir = &self.network.dir;
+        let (Some(definition), Some(state)) = (&self.network.definition, State::load(dir)?) else {
+            return Ok(None);
+        };
+        Ok(Some(net::Beside {
+            adjacent: protocol::net::Adjacent {
+                id: definition.id.clone(),
+                leases: protocol::net::Descriptor(0),
+                network: state.subnet.network,
+                prefix_len: state.subnet.prefix_len,
+                gateway: state.gateway(),
+                domain: self.domain.clone(),
+            },
+            dir: dir.clone(),
+        }))
+    }
+}
+
 impl Network {
     /// The default network for sandboxes, remembered in the folder `network` of the home.
     pub fn new(home: &Home) -> Self {
@@ -240,6 +270,11 @@ impl Network {
         Ok(State::load(&self.dir)?.map(|state| state.subnet))
     }
 
+    /// Whether it has no way out.
+    pub fn is_internal(&self) -> bool {
+        self.definition.as_ref().is_some_and(|it| it.internal)
+    }
+
     /// The name of the bridge, whether it is there or not.
     pub fn bridge(&self) -> &str {
         &self.bridge
@@ -256,21 +291,24 @@ impl Network {
     }
 
     /// Has a hull-net answer the names of this network, which is called `domain`: `launch` starts one and gives its number,
-    /// unless one that knows the same lives. The caller's sandbox is on the network. Other names are asked of the host's
-    /// resolvers, unless the network is internal.
+    /// unless one that knows the same lives. The caller's sandbox is on the network, and on those that are `adjacent`, whose
+    /// names it is told as well. Other names are asked of the host's resolvers, unless the network is internal.
     ///
     /// # Errors
     /// Port 53 of the gateway is another server's; hull-net cannot be started.
     pub fn serve_names(
         &self,
         domain: &str,
+        adjacent: &[Adjacent],
         launch: impl FnOnce(&Launch<'_>) -> net::Launched,
     ) -> Result<(), Error> {
+        let adjacent = adjacent.iter().filter_map(|one| one.beside().transpose());
+        let adjacent = adjacent.collect::<Result<Vec<_>, _>>()?;
         let _lock = Lock::take(&self.dir)?;
         let state = State::load(&self.dir)?.ok_or(Error::Gone)?;
         let bridge = &self.bridge;
-        let wanted = wanted(domain, &state, net::Part::Names { bridge });
-        Ok(net::ensure(&self.dir, &wanted, launch)?)
+        let wanted = wanted(domain, &state, net::Part::Names { bridge, adjacent });
+        Ok(net::ensure(&self.dir, wanted, launch)?)
     }
 
     /// Removes what dead sandboxes have left, and what makes the network if no sandbox is left.

@@ -22,7 +22,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use protocol::net::{Descriptor, DnsServer, MAX_MEMBERS, Names, Switch};
+use protocol::net::{Adjacent, Descriptor, DnsServer, MAX_ADJACENT, MAX_MEMBERS, Names, Switch};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
@@ -106,14 +106,25 @@ pub(crate) struct Wanted<'a> {
 /// What of its network it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Part<'a> {
-    /// The DNS server of this bridge.
-    Names { bridge: &'a str },
+    /// The DNS server of this bridge, which knows the names of these networks as well.
+    Names {
+        bridge: &'a str,
+        adjacent: Vec<Beside>,
+    },
     /// All.
     Switch {
         mac: [u8; 6],
         mtu: u16,
         internal: bool,
     },
+}
+
+/// A network beside, and its folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Beside {
+    /// Its descriptor is of no meaning yet.
+    pub(crate) adjacent: Adjacent,
+    pub(crate) dir: PathBuf,
 }
 
 /// What a hull-net serves. The numbers of descriptors in it are places in [`Launch::descriptors`].
@@ -160,6 +171,8 @@ const LEASES: Descriptor = Descriptor(0);
 const LOCKED: Descriptor = Descriptor(1);
 const FIRST: Descriptor = Descriptor(2);
 const SECOND: Descriptor = Descriptor(3);
+/// Of the first network beside; the others follow.
+const BESIDE: u32 = 4;
 
 impl Wanted<'_> {
     fn service(&self) -> Service {
@@ -171,19 +184,26 @@ impl Wanted<'_> {
             domain: self.domain.clone(),
             resolvers: self.resolvers.clone(),
         };
-        match self.part {
-            Part::Names { .. } => Service::Names(DnsServer {
+        match &self.part {
+            Part::Names { adjacent, .. } => Service::Names(DnsServer {
                 datagrams: FIRST,
                 listener: SECOND,
                 names,
+                adjacent: (BESIDE..)
+                    .zip(adjacent)
+                    .map(|(number, beside)| Adjacent {
+                        leases: Descriptor(number),
+                        ..beside.adjacent.clone()
+                    })
+                    .collect(),
             }),
             Part::Switch { mac, mtu, internal } => Service::Switch {
                 names,
                 switch: Switch {
                     members: FIRST,
-                    mac,
-                    mtu,
-                    internal,
+                    mac: *mac,
+                    mtu: *mtu,
+                    internal: *internal,
                 },
             },
         }
@@ -191,12 +211,36 @@ impl Wanted<'_> {
 
     /// Whether a hull-net with this record may go on.
     fn is_served_by(&self, record: &Record) -> bool {
-        match self.part {
-            Part::Names { .. } => {
-                record.service.as_ref() == Some(&self.service()) && record.build == protocol::BUILD
+        match (self.service(), &record.service) {
+            (Service::Names(wanted), Some(Service::Names(known))) => {
+                let has = |one: &Adjacent| known.adjacent.iter().any(|it| it.id == one.id);
+                known.names == wanted.names
+                    && wanted.adjacent.iter().all(has)
+                    && record.build == protocol::BUILD
             }
-            Part::Switch { .. } => matches!(record.service, Some(Service::Switch { .. })),
+            (Service::Switch { .. }, known) => matches!(known, Some(Service::Switch { .. })),
+            _ => false,
         }
+    }
+
+    /// Keeps what the one before knew of networks beside: other members are on those.
+    fn add_adjacent_of(&mut self, record: &Record, dir: &Path) {
+        let (Part::Names { adjacent, .. }, Some(Service::Names(known))) =
+            (&mut self.part, &record.service)
+        else {
+            return;
+        };
+        for one in &known.adjacent {
+            let is_known = adjacent.iter().any(|it| it.adjacent.id == one.id);
+            let dir = dir.with_file_name(&one.id);
+            if !is_known && crate::names::is_id(&one.id) && dir.is_dir() {
+                adjacent.push(Beside {
+                    adjacent: one.clone(),
+                    dir,
+                });
+            }
+        }
+        adjacent.truncate(MAX_ADJACENT);
     }
 }
 
@@ -204,21 +248,24 @@ impl Wanted<'_> {
 /// has one.
 pub(crate) fn ensure(
     dir: &Path,
-    wanted: &Wanted<'_>,
+    mut wanted: Wanted<'_>,
     launch: impl FnOnce(&Launch<'_>) -> Launched,
 ) -> Result<(), Error> {
     let lock = match try_lock(dir)? {
         Some(lock) => lock,
         None => {
-            if record(dir)?.is_some_and(|it| wanted.is_served_by(&it)) {
-                return Ok(());
+            if let Some(record) = record(dir)? {
+                if wanted.is_served_by(&record) {
+                    return Ok(());
+                }
+                wanted.add_adjacent_of(&record, dir);
             }
             end(dir)?;
             try_lock(dir)?.ok_or_else(|| file(dir, LOCK)(Errno::AGAIN.into()))?
         }
     };
-    let sockets: Vec<OwnedFd> = match wanted.part {
-        Part::Names { bridge } => {
+    let sockets: Vec<OwnedFd> = match &wanted.part {
+        Part::Names { bridge, .. } => {
             let (datagrams, listener) = sockets(wanted.gateway, bridge)?;
             vec![datagrams.into(), listener.into()]
         }
@@ -228,9 +275,15 @@ pub(crate) fn ensure(
             vec![listener.map_err(file(dir, MEMBERS))?]
         }
     };
-    let leases = detached(&dir.join("leases"))?;
+    let leases = leases_of(dir)?;
+    let mut beside = Vec::new();
+    if let Part::Names { adjacent, .. } = &wanted.part {
+        for one in adjacent {
+            beside.push(leases_of(&one.dir)?);
+        }
+    }
     let mut descriptors = vec![leases.as_fd(), lock.as_fd()];
-    descriptors.extend(sockets.iter().map(AsFd::as_fd));
+    descriptors.extend(sockets.iter().chain(&beside).map(AsFd::as_fd));
     let service = wanted.service();
     let pid = launch(&Launch {
         service: service.clone(),
@@ -351,6 +404,11 @@ fn sockets(address: Ipv4Addr, bridge: &str) -> Result<(UdpSocket, TcpListener), 
     rustix::net::sockopt::set_socket_recv_buffer_size_force(&datagrams, RECEIVE_BUFFER)
         .map_err(|errno| failed(errno.into()))?;
     Ok((datagrams, listener))
+}
+
+/// The leases of the network with this folder, for a hull-net.
+pub(crate) fn leases_of(dir: &Path) -> Result<OwnedFd, Error> {
+    detached(&dir.join("leases"))
 }
 
 /// A read-only mount of the folder of leases that has no parent. Any user may read what is in it who has it.

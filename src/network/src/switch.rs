@@ -28,7 +28,7 @@ use crate::net::{self, Launch, Launched, Part};
 use crate::ports::Held;
 use crate::routes::Routes;
 use crate::state::{Lock, State};
-use crate::{Interface, Network, subnet};
+use crate::{Adjacent, Interface, Network, subnet};
 
 /// How long hull-net may take to answer: it only looks at what it is given.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,6 +57,8 @@ pub(crate) struct Member {
     wire: OwnedFd,
     /// It is one for as long as this is open.
     connection: Option<OwnedFd>,
+    /// What else its sandbox is on.
+    adjacent: Vec<Adjacent>,
 }
 
 impl Member {
@@ -66,6 +68,15 @@ impl Member {
 
     pub(crate) fn disconnect(&mut self) {
         self.connection = None;
+    }
+
+    /// Says which networks its sandbox is on besides, now and whenever it joins another hull-net.
+    pub(crate) fn tell_adjacent(&mut self, adjacent: Vec<Adjacent>) -> Result<(), Error> {
+        self.adjacent = adjacent;
+        match &self.connection {
+            Some(connection) => tell_adjacent(connection, &self.adjacent),
+            None => Ok(()),
+        }
     }
 }
 
@@ -89,6 +100,7 @@ impl Network {
                 interface: plug.interface,
                 wire: theirs,
                 connection: None,
+                adjacent: Vec::new(),
             };
             self.become_member(&mut member, plug.state, plug.ports, launch)?;
             Ok((wire, member))
@@ -126,7 +138,7 @@ impl Network {
         let part = Part::Switch { mac, mtu, internal };
         net::ensure(
             &self.dir,
-            &crate::wanted(&member.domain, state, part),
+            crate::wanted(&member.domain, state, part),
             launch,
         )?;
         let connection = sys::packet::connect_in(&self.dir, net::MEMBERS).map_err(Error::Talk)?;
@@ -146,6 +158,7 @@ impl Network {
             let ports = listening(part, &mut descriptors);
             ask(&connection, &ToSwitch::Ports { ports }, &descriptors)?;
         }
+        tell_adjacent(&connection, &member.adjacent)?;
         member.connection = Some(connection);
         Ok(())
     }
@@ -180,6 +193,21 @@ pub(crate) fn ensure(network: &Network, lock: &Lock) -> Result<State, Error> {
 pub(crate) fn remove(network: &Network, lock: &Lock) -> Result<(), Error> {
     net::end(&network.dir)?;
     State::remove(&network.dir, lock)
+}
+
+fn tell_adjacent(connection: &OwnedFd, all: &[Adjacent]) -> Result<(), Error> {
+    for one in all {
+        if let Some(beside) = one.beside()? {
+            let leases = net::leases_of(&beside.dir)?;
+            let adjacent = beside.adjacent;
+            ask(
+                connection,
+                &ToSwitch::Adjacent { adjacent },
+                &[leases.as_fd()],
+            )?;
+        }
+    }
+    Ok(())
 }
 
 fn wire() -> io::Result<(OwnedFd, OwnedFd)> {

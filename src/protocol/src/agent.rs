@@ -20,8 +20,8 @@ mod failure;
 mod usage;
 
 pub use container::{
-    Create, EtcFiles, Exec, Interface, Layer, LayerExtent, Mount, Network, PidNamespace, Root,
-    Share, Socket, Stdio, TerminalSize, Writable,
+    Create, EtcFiles, Exec, Interface, Layer, LayerExtent, Mount, Network, Networks, PidNamespace,
+    Root, Share, Socket, Stdio, TerminalSize, Writable,
 };
 pub use failure::{Failure, FailureKind};
 pub use usage::{FileStat, InterfaceStats, MAX_PROCESSES, ProcessEntry, Stats};
@@ -100,8 +100,8 @@ pub enum Request {
     /// What a machine cannot know that may have been saved and started many times since. The first request of all:
     /// before it the agent's clock and random numbers are those of every other VM of the same template.
     Wake(Wake),
-    /// Make the sandbox's own network namespace, with this interface, for containers that share it.
-    Network(Interface),
+    /// Make the sandbox's own network namespace, with these interfaces, for containers that share it.
+    Network(Vec<Interface>),
     /// What becomes of a connection to a socket of the host's ([`FromAgent::Connected`]).
     Forward {
         /// The connection.
@@ -114,6 +114,8 @@ pub enum Request {
     Mount(Mount),
     /// Make the container's namespaces and process, stopped before it executes. The reply comes when it is built.
     Create(Box<Create>),
+    /// Give a running container, whose network namespace is its own, other interfaces.
+    Networks(Box<Networks>),
     /// Let a created container's process execute. The reply comes when it has, or when it failed to.
     Start {
         /// The container.

@@ -132,6 +132,12 @@ pub enum Request {
         /// The new policy.
         restart: Option<RestartPolicy>,
     },
+    /// Be on the networks that the sandbox's record names. The client has rewritten it before, and the container's; if this
+    /// fails, it writes them as they were and asks again.
+    Networks {
+        /// The sandbox's only container.
+        container: String,
+    },
     /// What a container uses: answered by [`Answer::Stats`].
     Stats {
         /// The container.

@@ -35,6 +35,8 @@ pub const MAX_PACKET_LEN: usize = 16 << 10;
 pub const MAX_RESOLVERS: usize = 3;
 /// The most members of a switch: an epoll set and a table of theirs stay small, and no network of hull's has more.
 pub const MAX_MEMBERS: usize = 1024;
+/// The most networks whose names a network's DNS server knows besides its own: each is a folder that is looked at for a query.
+pub const MAX_ADJACENT: usize = 64;
 /// The most ports of one packet: with the wire, their descriptors stay below the kernel's limit for a packet
 /// (SCM_MAX_FD, 253), and the packet below [`MAX_PACKET_LEN`].
 pub const MAX_PORTS_PER_PACKET: usize = 128;
@@ -77,13 +79,34 @@ pub struct DnsServer {
     /// What it says.
     #[serde(flatten)]
     pub names: Names,
+    /// Networks that some of its clients are on as well, at most [`MAX_ADJACENT`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adjacent: Vec<Adjacent>,
+}
+
+/// A network that members of another one are on as well, and whose names those are told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adjacent {
+    /// Its identifier.
+    pub id: String,
+    /// The folder of its leases: see [`Names::leases`].
+    pub leases: Descriptor,
+    /// Its first address.
+    pub network: Ipv4Addr,
+    /// Bits of the address that are the network's.
+    pub prefix_len: u8,
+    /// The host's address on it.
+    pub gateway: Ipv4Addr,
+    /// Its name.
+    pub domain: String,
 }
 
 /// The names of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Names {
     /// The folder of the network's leases: a mount of its own without a parent. In it a file for each address, named
-    /// like it in decimal and locked (flock) while its sandbox lives; from its second line on, each line is a DNS name.
+    /// like it in decimal and locked (flock) while its sandbox lives. Its first line is the name of the sandbox's interface on
+    /// the host; from the second on, each is a DNS name, or a name that this sandbox alone has for another: `alias=name`.
     pub leases: Descriptor,
     /// The network's first address.
     pub network: Ipv4Addr,
@@ -126,6 +149,11 @@ pub enum ToSwitch {
         address: Ipv4Addr,
         /// Ports of its that the host's clients reach, at most [`MAX_PORTS_PER_PACKET`].
         ports: Vec<ListeningPort>,
+    },
+    /// Another network that this member is on. Answered as a join is.
+    Adjacent {
+        /// It.
+        adjacent: Adjacent,
     },
     /// More ports, at most [`MAX_PORTS_PER_PACKET`] a packet and [`MAX_PORTS`] of a member. Answered as a join is; what
     /// is refused ends the membership.

@@ -1,11 +1,11 @@
 //! What is on disk of a sandbox and of a container: plain, versioned data, written by the engine and by monitors.
 //!
 //! ```text
-//! ROOT/sandboxes/<id>/config.json     SandboxConfig: written once, when the sandbox is made
+//! ROOT/sandboxes/<id>/config.json     SandboxConfig: rewritten by the engine for its networks and its template alone
 //!                     lock            held (flock) for as long as a monitor lives
 //!                     socket          where the monitor listens
 //!                     scratch         the writable disk of a sandbox that outlives its first run
-//! ROOT/containers/<id>/config.json    ContainerConfig: rewritten by the engine for update and rename alone
+//! ROOT/containers/<id>/config.json    ContainerConfig: rewritten by the engine for update, rename and its networks alone
 //!                      state.json     State: written by the holder of the sandbox's lock
 //!                      health.json    Health: the speaker's
 //!                      log/           json-file: <id>-json.log, .1, .2, …
@@ -26,15 +26,22 @@ use serde_json::value::RawValue;
 
 use crate::agent::{EtcFiles, ExitStatus, Interface, PidNamespace, TerminalSize};
 
+mod health;
 mod mount;
 mod network;
+mod several;
 
+pub use health::{Health, HealthCheck, HealthResult, HealthStatus};
 pub use mount::{
     ANONYMOUS_LABEL, GUEST_SHARES, GUEST_SOCKETS, Mount, MountSource, SocketNode, Submounts, Volume,
 };
-pub use network::{DEFAULT_NETWORK, Endpoint, Network, Port, Publish, Published, Transport};
+pub use network::{
+    Attachment, DEFAULT_NETWORK, Endpoint, Link, MAX_NETWORKS, Network, Port, Publish, Published,
+    Transport, cards, way_out,
+};
 
-/// The version of everything here. A reader refuses a later one by name; earlier ones are read.
+/// The version of everything here. A reader refuses a later one by name; earlier ones are read: version 1 had seccomp
+/// programs as arrays of numbers, and one network at most.
 pub const VERSION: u32 = 2;
 /// The configuration's file name, of a sandbox and of a container.
 pub const CONFIG: &str = "config.json";
@@ -58,14 +65,34 @@ pub struct SandboxConfig {
     pub machine: Machine,
     /// How it holds its containers.
     pub kind: SandboxKind,
-    /// Its place on a network; without one it has loopback alone.
-    #[serde(default, alias = "bridge", deserialize_with = "Endpoint::read")]
-    pub network: Option<Endpoint>,
+    /// Its places on networks, at most [`MAX_NETWORKS`], each on another; without one it has loopback alone. Their order is that
+    /// of its interfaces at its next start.
+    #[serde(
+        default,
+        rename = "network",
+        alias = "bridge",
+        serialize_with = "several::write",
+        deserialize_with = "Endpoint::read"
+    )]
+    pub networks: Vec<Endpoint>,
     /// hull-net, which answers the names of a network that the user has made; a sandbox of an earlier version has none.
     #[serde(default)]
     pub net: Option<PathBuf>,
     /// Measure at the end of each container.
     pub measure: bool,
+}
+
+impl SandboxConfig {
+    /// Puts it on these networks.
+    pub fn set_networks(&mut self, networks: Vec<Endpoint>) {
+        self.version = VERSION;
+        self.networks = networks;
+    }
+
+    /// Its place on the network of this name.
+    pub fn endpoint(&self, network: &str) -> Option<&Endpoint> {
+        self.networks.iter().find(|it| it.network == network)
+    }
 }
 
 /// How a sandbox holds its containers.
@@ -125,6 +152,10 @@ pub struct Vm {
     pub cpu_shares: Option<u64>,
     /// What hull-vmm's jail may lack.
     pub jail: JailPolicy,
+    /// Network cards, whether there is a network for each or not: as [`cards`] says of the networks when the sandbox was
+    /// started last.
+    #[serde(default)]
+    pub cards: u8,
     /// Template of the writable disk; without one the root file system is read-only.
     pub scratch: Option<PathBuf>,
     /// Size of the writable disk's file system, to which it is grown from its template's; the template's without one.
@@ -174,9 +205,13 @@ pub struct ContainerConfig {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
-    /// The network that its sandbox is on; a container of an earlier version has the default one, or none.
+    /// The network that its sandbox was made on; a container of an earlier version has the default one, or none.
     #[serde(default)]
     pub network: Option<String>,
+    /// The names of those that it is on, as listings show them: what is true is in its sandbox's record. Without it, it is
+    /// on `network` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Vec<String>>,
     /// What the monitor makes of it.
     pub run: Run,
     /// When to start it again.
@@ -241,21 +276,25 @@ impl Run {
         mounts.cloned().collect()
     }
 
-    /// Its files in /etc, for a container with this interface or with loopback alone. As Docker has it, the container's
-    /// own names resolve only where it has an address besides loopback's.
-    pub fn etc_with(&self, interface: Option<&Interface>) -> EtcFiles {
+    /// Its files in /etc, for a container with these interfaces; without one it has loopback alone. As Docker has it, the
+    /// container's own names resolve only where it has an address besides loopback's, and to each of those.
+    pub fn etc_with(&self, interfaces: &[Interface]) -> EtcFiles {
         let mut etc = self.etc.clone();
-        if let (Some(hosts), Some(interface)) = (&mut etc.hosts, interface) {
-            let mut add = |address: Ipv4Addr, names: &[String]| {
-                if !names.is_empty() {
-                    hosts.push_str(&format!("{address}\t{}\n", names.join(" ")));
-                }
-            };
-            for name in &self.gateway_names {
-                if let Some(gateway) = interface.gateway {
-                    add(gateway, std::slice::from_ref(name));
-                }
+        let Some(hosts) = &mut etc.hosts else {
+            return etc;
+        };
+        let mut add = |address: Ipv4Addr, names: &[String]| {
+            if !names.is_empty() {
+                hosts.push_str(&format!("{address}\t{}\n", names.join(" ")));
             }
+        };
+        let gateway = interfaces.iter().find_map(Interface::way_out);
+        for name in &self.gateway_names {
+            if let Some(gateway) = gateway {
+                add(gateway, std::slice::from_ref(name));
+            }
+        }
+        for interface in interfaces {
             add(interface.address, &self.own_names);
         }
         etc
@@ -332,25 +371,6 @@ impl Default for LogConfig {
     }
 }
 
-/// How a container's health is checked: Docker's HEALTHCHECK.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealthCheck {
-    /// The command and its arguments, to be executed in the container. (`CMD-SHELL` is resolved by the engine.)
-    pub command: Vec<String>,
-    /// An OCI `process` document template for it: environment, working directory, capabilities.
-    pub document: Box<str>,
-    /// From one check's end to the next check.
-    pub interval_ms: u64,
-    /// A check that takes longer has failed.
-    pub timeout_ms: u64,
-    /// Failures in this time from the start do not count.
-    pub start_period_ms: u64,
-    /// Interval during the start period.
-    pub start_interval_ms: u64,
-    /// Failures in a row that make it unhealthy.
-    pub retries: u32,
-}
-
 /// What is true of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -376,9 +396,14 @@ pub struct State {
     pub restarts: u32,
     /// The user stopped it.
     pub stopped_by_user: bool,
-    /// Its network interface while it runs; `None` if it has loopback alone.
-    #[serde(default)]
-    pub interface: Option<Interface>,
+    /// Its network interfaces while it runs; without one it has loopback alone.
+    #[serde(
+        default,
+        rename = "interface",
+        serialize_with = "several::write",
+        deserialize_with = "several::read"
+    )]
+    pub interfaces: Vec<Attachment>,
     /// Its ports that are reached by the host's addresses while it runs, in order.
     #[serde(default)]
     pub ports: Vec<Published>,
@@ -399,7 +424,7 @@ impl Default for State {
             finished_ns: 0,
             restarts: 0,
             stopped_by_user: false,
-            interface: None,
+            interfaces: Vec::new(),
             ports: Vec::new(),
         }
     }
@@ -428,43 +453,6 @@ impl Status {
     pub fn is_alive(self) -> bool {
         matches!(self, Status::Running | Status::Paused | Status::Restarting)
     }
-}
-
-/// What the checks of a container's health have found: written by the speaker, so as hostile as a guest.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    /// What they say together.
-    pub status: HealthStatus,
-    /// Failures in a row.
-    pub failing_streak: u32,
-    /// The last five.
-    pub log: Vec<HealthResult>,
-}
-
-/// Docker's words.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HealthStatus {
-    /// No check has succeeded yet, and none has failed that counts.
-    #[default]
-    Starting,
-    /// The last check succeeded.
-    Healthy,
-    /// As many checks as `retries` have failed in a row.
-    Unhealthy,
-}
-
-/// One check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealthResult {
-    /// Nanoseconds since the epoch.
-    pub start_ns: u64,
-    /// Nanoseconds since the epoch.
-    pub end_ns: u64,
-    /// The command's code; -1 if it took too long or could not be executed.
-    pub exit_code: i32,
-    /// The first 4096 bytes of what it wrote.
-    pub output: String,
 }
 
 /// Something that happened, in Docker's words.

@@ -68,6 +68,14 @@ pub enum ToVmm {
         /// hull-vmm's end of a socketpair (SOCK_SEQPACKET).
         socket: Descriptor,
     },
+    /// Have a network card lead elsewhere, or nowhere: its link is down then, and what the guest sends is dropped. The guest is
+    /// told of the change. Not answered: what cannot be used changes nothing.
+    Plug {
+        /// Which of [`VmConfig::nets`].
+        slot: u8,
+        /// Where its packets go, and what that leads to: the kind that the card was made for.
+        wire: Option<(Descriptor, Wire)>,
+    },
     /// Send a [`FromVmm::Report`].
     Report,
     /// End the VM now.
@@ -182,11 +190,17 @@ pub enum Wire {
     Switch,
 }
 
+/// The MAC address of a VM's network card of this number, until the sandbox's takes its place: locally administered and
+/// unicast. The guest tells the cards apart by it.
+pub fn card_mac(slot: u8) -> [u8; 6] {
+    [0x02, 0x48, 0, 0, 0, slot]
+}
+
 /// A network device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetConfig {
-    /// Where its packets go.
-    pub descriptor: Descriptor,
+    /// Where its packets go; without it, nowhere until a [`ToVmm::Plug`].
+    pub descriptor: Option<Descriptor>,
     /// What that leads to.
     pub wire: Wire,
     /// The guest's MAC address.
@@ -346,12 +360,14 @@ mod tests {
             boot: Boot::Kernel(kernel),
             disks,
             console: Some(pass()),
-            nets: vec![NetConfig {
-                descriptor: pass(),
-                wire: Wire::Switch,
-                mac: [0xff; 6],
-                mtu: u16::MAX,
-            }],
+            nets: (0..4)
+                .map(|slot| NetConfig {
+                    descriptor: (slot == 0).then(&mut pass),
+                    wire: Wire::Switch,
+                    mac: [0xff; 6],
+                    mtu: u16::MAX,
+                })
+                .collect(),
             vsock: Some(VsockConfig {
                 guest_cid: u32::MAX,
             }),

@@ -5,17 +5,20 @@
 //! Deliberately absent: everything but links, IPv4 addresses and default routes; IPv6; monitoring.
 
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 // Numbers of linux/netlink.h, linux/rtnetlink.h, linux/if_link.h and linux/if_addr.h.
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
+const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_DUMP: u16 = 0x300;
@@ -29,7 +32,8 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_PID: u16 = 19;
-const IFLA_PARENT_DEV_NAME: u16 = 56;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_PERM_ADDRESS: u16 = 54;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
@@ -69,10 +73,19 @@ pub struct Change<'a> {
     pub mtu: Option<u32>,
     /// The hardware address. Many drivers take one only while the link is down.
     pub mac: Option<[u8; 6]>,
-    /// Bring it up.
-    pub up: bool,
-    /// Move it into the network namespace of this process.
-    pub namespace_of: Option<rustix::process::Pid>,
+    /// Bring it up, or take it down.
+    pub up: Option<bool>,
+    /// Move it into this network namespace.
+    pub namespace: Option<Namespace<'a>>,
+}
+
+/// A network namespace.
+#[derive(Debug, Clone, Copy)]
+pub enum Namespace<'a> {
+    /// That of a process.
+    Of(rustix::process::Pid),
+    /// That of a descriptor.
+    Open(BorrowedFd<'a>),
 }
 
 /// An rtnetlink socket.
@@ -95,16 +108,28 @@ impl Netlink {
         })
     }
 
+    /// A socket of another network namespace, which the calling thread enters and leaves again.
+    pub fn open_in(namespace: BorrowedFd<'_>) -> Result<Netlink, Errno> {
+        let kind = Some(LinkNameSpaceType::Network);
+        let own = own_namespace()?;
+        move_into_link_name_space(namespace, kind)?;
+        let opened = Netlink::open();
+        // Who could enter another one can come back: it is the thread's own.
+        assert_eq!(move_into_link_name_space(own.as_fd(), kind), Ok(()));
+        opened
+    }
+
     /// The first link with this hardware address.
     pub fn find(&mut self, mac: [u8; 6]) -> Result<Option<Link>, Errno> {
         let links = self.links(|kind, value| kind == IFLA_ADDRESS && value == mac)?;
         Ok(links.first().copied())
     }
 
-    /// The links that have a device of a bus behind them (since Linux 5.14), not those that the kernel makes of itself:
-    /// loopback, ifb, dummy, veth.
-    pub fn devices(&mut self) -> Result<Vec<Link>, Errno> {
-        self.links(|kind, _| kind == IFLA_PARENT_DEV_NAME)
+    /// The link of a device that was made with this hardware address (since Linux 5.6), whichever it has now. What a kernel
+    /// makes of itself (loopback, ifb, dummy, veth) has none.
+    pub fn find_device(&mut self, mac: [u8; 6]) -> Result<Option<Link>, Errno> {
+        let links = self.links(|kind, value| kind == IFLA_PERM_ADDRESS && value == mac)?;
+        Ok(links.first().copied())
     }
 
     /// The links with an attribute that `is_wanted`.
@@ -147,11 +172,12 @@ impl Netlink {
 
     /// Changes a link.
     pub fn change(&mut self, link: Link, change: &Change<'_>) -> Result<(), Errno> {
-        let flags = if change.up { IFF_UP } else { 0 };
+        let flags = if change.up == Some(true) { IFF_UP } else { 0 };
+        let mask = if change.up.is_some() { IFF_UP } else { 0 };
         let mut info = [0; IFINFO_LEN];
         info[4..8].copy_from_slice(&link.0.to_ne_bytes());
         info[8..12].copy_from_slice(&flags.to_ne_bytes());
-        info[12..16].copy_from_slice(&flags.to_ne_bytes());
+        info[12..16].copy_from_slice(&mask.to_ne_bytes());
         let mut message = Message::new(RTM_NEWLINK, NLM_F_ACK, &info);
         if let Some(name) = change.name {
             message.attribute(IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat());
@@ -162,8 +188,15 @@ impl Netlink {
         if let Some(mac) = change.mac {
             message.attribute(IFLA_ADDRESS, &mac);
         }
-        if let Some(pid) = change.namespace_of {
-            message.attribute(IFLA_NET_NS_PID, &pid.as_raw_pid().to_ne_bytes());
+        match change.namespace {
+            None => {}
+            Some(Namespace::Of(pid)) => {
+                message.attribute(IFLA_NET_NS_PID, &pid.as_raw_pid().to_ne_bytes());
+            }
+            Some(Namespace::Open(namespace)) => {
+                let number = namespace.as_raw_fd();
+                message.attribute(IFLA_NET_NS_FD, &number.to_ne_bytes());
+            }
         }
         self.request(message, |_, _| ())
     }
@@ -190,8 +223,8 @@ impl Netlink {
         self.request(message, |_, _| ())
     }
 
-    /// Routes everything without a better route to a gateway on a link.
-    pub fn add_default_route(&mut self, link: Link, gateway: Ipv4Addr) -> Result<(), Errno> {
+    /// Routes everything without a better route to a gateway on a link, and to no other.
+    pub fn set_default_route(&mut self, link: Link, gateway: Ipv4Addr) -> Result<(), Errno> {
         let body = [
             AF_INET,
             0,
@@ -206,7 +239,11 @@ impl Netlink {
             0,
             0,
         ];
-        let mut message = Message::new(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &body);
+        let mut message = Message::new(
+            RTM_NEWROUTE,
+            NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
+            &body,
+        );
         message.attribute(RTA_GATEWAY, &gateway.octets());
         message.attribute(RTA_OIF, &link.0.to_ne_bytes());
         self.request(message, |_, _| ())
@@ -249,6 +286,12 @@ impl Netlink {
             }
         }
     }
+}
+
+/// The network namespace of the calling thread.
+pub fn own_namespace() -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    openat(CWD, "/proc/thread-self/ns/net", flags, Mode::empty())
 }
 
 /// A request being put together.
@@ -321,19 +364,43 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_what_sysfs_knows_to_have_hardware() {
-        let mut expected: Vec<Link> = std::fs::read_dir("/sys/class/net")
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.join("device").exists())
-            .map(|path| std::fs::read_to_string(path.join("ifindex")).unwrap())
-            .map(|index| Link(index.trim().parse().unwrap()))
-            .collect();
-        let mut devices = Netlink::open().unwrap().devices().unwrap();
-        expected.sort_by_key(|link| link.0);
-        devices.sort_by_key(|link| link.0);
-        assert_eq!(devices, expected);
-        assert!(!devices.contains(&Link::LOOPBACK));
+    fn what_the_kernel_makes_of_itself_is_no_device() {
+        let mut netlink = Netlink::open().unwrap();
+        assert_eq!(netlink.find_device([0; 6]).unwrap(), None);
+        assert_eq!(netlink.find_device([0xfe, 0xff, 1, 2, 3, 4]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_device_is_found_by_the_address_that_it_was_made_with() {
+        let of = |path: &std::path::Path, file: &str| {
+            let text = std::fs::read_to_string(path.join(file)).unwrap();
+            text.trim().to_owned()
+        };
+        let entries = std::fs::read_dir("/sys/class/net").unwrap();
+        let entries = entries.map(|entry| entry.unwrap().path());
+        // NET_ADDR_PERM: it still has that address.
+        let devices = entries.filter(|path| path.join("device").exists());
+        for path in devices.filter(|path| of(path, "addr_assign_type") == "0") {
+            let address = of(&path, "address");
+            let bytes = address
+                .split(':')
+                .map(|it| u8::from_str_radix(it, 16).unwrap());
+            let mac: [u8; 6] = bytes.collect::<Vec<_>>().try_into().unwrap();
+            let found = Netlink::open().unwrap().find_device(mac).unwrap();
+            assert_eq!(found, Some(Link(of(&path, "ifindex").parse().unwrap())));
+        }
+    }
+
+    #[test]
+    fn a_namespace_that_is_entered_is_not_this_thread_s() {
+        let own = own_namespace().unwrap();
+        // Without root the kernel refuses even one's own.
+        if rustix::process::geteuid().is_root() {
+            let mut netlink = Netlink::open_in(own.as_fd()).unwrap();
+            assert_eq!(netlink.find([0; 6]).unwrap(), Some(Link::LOOPBACK));
+        }
+        let file = std::fs::File::open("/proc/self/status").unwrap();
+        assert!(Netlink::open_in(file.as_fd()).is_err());
     }
 
     #[test]

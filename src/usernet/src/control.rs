@@ -2,13 +2,15 @@
 
 use std::os::fd::OwnedFd;
 
-use protocol::net::{Descriptor, FromNet, MAX_PACKET_LEN, MAX_RESOLVERS, Names, Switch, ToNet};
+use protocol::net::{
+    Adjacent, Descriptor, FromNet, MAX_PACKET_LEN, MAX_RESOLVERS, Names, Switch, ToNet,
+};
 use protocol::{BUILD, chain};
 use rustix::process::Resource;
 use sys::packet::{self, Descriptors};
 
 use crate::confine;
-use crate::dns::{Dns, Forwarder, Leases, Name, Zone};
+use crate::dns::{Dns, Forwarder, Leases, Name, Part, Zone};
 use crate::frame::Mac;
 use crate::network::Config;
 use crate::network::policy::Policy;
@@ -101,7 +103,11 @@ fn start(socket: &OwnedFd) -> Result<(Server, Vec<OwnedFd>), Error> {
     let (dns, front, locks) = match message {
         ToNet::Start { dns, locks, .. } => {
             let (datagrams, listener) = (dns.datagrams, dns.listener);
-            let names = serve_names(dns.names, &mut descriptors)?;
+            let mut names = serve_names(dns.names, &mut descriptors)?;
+            for adjacent in dns.adjacent {
+                let leases = take(&mut descriptors, adjacent.leases)?;
+                names.add_adjacent(part_of(adjacent, leases).map_err(Error::Leases)?);
+            }
             let datagrams = take_socket(&mut descriptors, datagrams)?;
             let listener = take_socket(&mut descriptors, listener)?;
             (names, Front::Bridge(datagrams, listener), locks)
@@ -132,9 +138,26 @@ fn serve_names(names: Names, descriptors: &mut Descriptors) -> Result<Dns, Error
     let domain = Name::parse(&names.domain);
     let leases = Leases::open(take(descriptors, names.leases)?).map_err(Error::Leases)?;
     let subnet = (names.network, names.prefix_len);
-    let zone = Zone::new(leases, domain, subnet, names.gateway);
+    let zone = Zone::new(Part::new(
+        String::new(),
+        leases,
+        domain,
+        subnet,
+        names.gateway,
+    ));
     let forwarder = Forwarder::new(names.resolvers, random);
     Ok(Dns::new(zone, forwarder))
+}
+
+/// An adjacent network with this folder of leases.
+pub(crate) fn part_of(adjacent: Adjacent, leases: OwnedFd) -> std::io::Result<Part> {
+    Ok(Part::new(
+        adjacent.id,
+        Leases::open(leases)?,
+        Name::parse(&adjacent.domain),
+        (adjacent.network, adjacent.prefix_len),
+        adjacent.gateway,
+    ))
 }
 
 fn config(names: &Names, switch: Switch, descriptors: &mut Descriptors) -> Result<Config, Error> {

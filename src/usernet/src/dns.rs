@@ -33,7 +33,7 @@ pub use name::Name;
 pub use names::{Leases, Names, open_folder};
 pub use stream::{Incoming, TooLong, framed};
 pub use wire::{MAX_QUERY, Query, Rcode, Record, Unserved};
-pub use zone::{Answer, Zone};
+pub use zone::{Answer, Part, Zone};
 
 /// The longest message that there can be, in bytes.
 pub const MAX_MESSAGE: usize = u16::MAX as usize;
@@ -58,6 +58,11 @@ impl Dns {
     /// The server of a zone.
     pub fn new(zone: Zone, forwarder: Forwarder) -> Dns {
         Dns { zone, forwarder }
+    }
+
+    /// Has the names of an adjacent network be told to the clients that are on it too. False if there are too many.
+    pub fn add_adjacent(&mut self, part: Part) -> bool {
+        self.zone.add_adjacent(part)
     }
 
     /// Whether this client is one of the network's.
@@ -89,7 +94,7 @@ impl Dns {
             Client::Udp(_) => query.udp_limit(),
             Client::Tcp(..) => MAX_MESSAGE,
         };
-        let reply = match self.zone.answer(&query) {
+        let reply = match self.zone.answer(client.address(), &query) {
             Ok(answer) => answer.message(&query, limit),
             Err(error) => {
                 tracing::warn!(%error, "the folder of leases cannot be read: names of the network are unknown");

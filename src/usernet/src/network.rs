@@ -39,7 +39,7 @@ use std::time::Instant;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use crate::dns::MAX_QUERY;
+use crate::dns::{MAX_QUERY, Part};
 use crate::frame::{self, Echo, Frame, Link, MAX_FRAME, Mac, Payload, Segment, Udp, protocol};
 use crate::inbox::Datagram;
 use crate::poller::{Poller, Ready};
@@ -111,6 +111,8 @@ pub(crate) struct Network {
     /// Queries for the DNS server, and connections to it.
     queries: VecDeque<Datagram>,
     connections: VecDeque<(Ipv4Addr, OwnedFd)>,
+    /// What members are on besides, for the DNS server.
+    adjacent: Vec<Part>,
 }
 
 impl Network {
@@ -131,7 +133,13 @@ impl Network {
             buffer: vec![0; MAX_FRAME + 1].into(),
             queries: VecDeque::new(),
             connections: VecDeque::new(),
+            adjacent: Vec::new(),
         })
+    }
+
+    /// Networks that members have said they are on besides.
+    pub(crate) fn adjacent(&mut self) -> Vec<Part> {
+        std::mem::take(&mut self.adjacent)
     }
 
     /// A member's query for the DNS server.

@@ -186,6 +186,11 @@ impl Server {
     fn turn(&mut self, now: Instant) {
         if let Some(network) = &mut self.network {
             network.expire(&self.poller, now);
+            for part in network.adjacent() {
+                if !self.dns.add_adjacent(part) {
+                    tracing::warn!("too many adjacent networks: the names of one are not known");
+                }
+            }
             while let Some((from, message)) = network.query() {
                 self.inbox.push(from, message);
             }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use devices::virtio::Subscriber;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use protocol::chain;
-use protocol::vmm::{Descriptor, End, FromVmm, MAX_PACKET_LEN, PlacedExtent, ToVmm, VmConfig};
+use protocol::vmm::{
+    Descriptor, End, FromVmm, MAX_PACKET_LEN, PlacedExtent, ToVmm, VmConfig, Wire,
+};
 use sys::packet;
 
 use crate::confine;
@@ -277,6 +279,7 @@ impl Conversation {
             ToVmm::Report => send(&self.socket, &FromVmm::Report(self.sources.report())),
             ToVmm::OfferStream { port, stream } => self.offer(port, stream, descriptors),
             ToVmm::ServeFs { socket } => self.serve_fs(socket, descriptors),
+            ToVmm::Plug { slot, wire } => self.plug(slot, wire, descriptors),
             ToVmm::AddExtents {
                 request,
                 disk,
@@ -318,6 +321,13 @@ impl Conversation {
         };
         if let Err(error) = served {
             tracing::warn!(error, "hull-fs's socket cannot be used");
+        }
+    }
+
+    /// Has a network card lead elsewhere. Of what cannot be used the guest sees nothing.
+    fn plug(&self, slot: u8, wire: Option<(Descriptor, Wire)>, mut descriptors: Descriptors) {
+        if let Err(error) = self.backends.plug(slot, wire, &mut descriptors) {
+            tracing::warn!(error = %chain(&error), "a network card keeps its wire");
         }
     }
 

@@ -91,7 +91,7 @@ fn survives(what: &str, code: &Code, vcpus: u8) -> Outcome {
         });
         let tap = plan.pass(tap);
         plan.config.nets.push(NetConfig {
-            descriptor: tap,
+            descriptor: Some(tap),
             wire: Wire::Plain,
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,

@@ -142,7 +142,7 @@ fn net() -> (Box<dyn Device>, Subject) {
     tap.set_nonblocking(true).unwrap();
     wire.set_read_timeout(Some(PATIENCE)).unwrap();
     let net = Net::new(NetConfig {
-        descriptor: tap.into(),
+        descriptor: Some(tap.into()),
         wire: Wire::Plain,
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,

@@ -4,15 +4,19 @@
 //! segmentation are left to the side that can do them best, both ways. When the guest has no receive buffers, packets
 //! stay in the wire.
 //! A packet that is too short or too long to be one is dropped.
+//! A device may be without a wire: its link is down then, and what the guest sends is dropped. It can be given another
+//! wire, or none, while the guest runs ([`Handle`]).
 //! The saved state of a device is its queues: a packet in flight is lost, as on a wire.
 //! Deliberately absent: the control queue, several queue pairs, UDP segmentation.
 
+use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sys::tap::Offload;
 use virtio_queue::Queue;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use self::rx::Receiver;
 use self::spec::{RX, TX, config, feature};
@@ -57,9 +61,9 @@ pub enum Wire {
 /// A network device to make.
 #[derive(Debug)]
 pub struct NetConfig {
-    /// Its packets, one a call, each with a vnet header of 12 bytes, non-blocking.
-    pub descriptor: OwnedFd,
-    /// What that leads to.
+    /// Its packets, one a call, each with a vnet header of 12 bytes, non-blocking; `None` for a device without a wire.
+    pub descriptor: Option<OwnedFd>,
+    /// What that leads to, or will.
     pub wire: Wire,
     /// The guest's MAC address.
     pub mac: [u8; 6],
@@ -73,11 +77,14 @@ pub enum Error {
     /// The MTU is too small.
     #[error("an MTU of {0} bytes is less than {MIN_MTU}")]
     Mtu(u16),
+    /// No descriptor is left.
+    #[error("there is no descriptor for it")]
+    Descriptor(#[source] io::Error),
 }
 
 /// The network device.
 pub struct Net {
-    descriptor: Arc<OwnedFd>,
+    plug: Arc<Plug>,
     wire: Wire,
     mac: [u8; 6],
     mtu: u16,
@@ -86,7 +93,58 @@ pub struct Net {
     running: Option<Scheduled<Worker>>,
 }
 
+/// Where a device's wire is, for its worker and whoever changes it.
+#[derive(Debug)]
+struct Plug {
+    wire: Mutex<Option<Arc<OwnedFd>>>,
+    /// Readable when the wire may be another than the worker knows.
+    changed: EventFd,
+}
+
+impl Plug {
+    fn wire(&self) -> Option<Arc<OwnedFd>> {
+        let wire = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
+        wire.clone()
+    }
+}
+
+/// A device's other side: any thread may hold it.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    plug: Arc<Plug>,
+    wire: Wire,
+}
+
+impl Handle {
+    /// Gives the device another wire, of the kind that it was made for, or none; the guest is told. False if the wire is of
+    /// another kind: nothing has changed then.
+    pub fn plug(&self, wire: Option<(OwnedFd, Wire)>) -> bool {
+        let descriptor = match wire {
+            Some((_, kind)) if kind != self.wire => return false,
+            other => other.map(|(descriptor, _)| Arc::new(descriptor)),
+        };
+        let mut wire = self
+            .plug
+            .wire
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *wire = descriptor;
+        drop(wire);
+        // Fails only when the counter is full, and then the change is pending anyway.
+        let _ = self.plug.changed.write(1);
+        true
+    }
+}
+
 impl Net {
+    /// A way to change the device's wire later, when a transport owns the device.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            plug: self.plug.clone(),
+            wire: self.wire,
+        }
+    }
+
     /// A device on this wire.
     pub fn new(config: NetConfig) -> Result<Self, Error> {
         let NetConfig {
@@ -98,8 +156,13 @@ impl Net {
         if mtu < MIN_MTU {
             return Err(Error::Mtu(mtu));
         }
+        let changed = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(Error::Descriptor)?;
+        let plug = Plug {
+            wire: Mutex::new(descriptor.map(Arc::new)),
+            changed,
+        };
         Ok(Self {
-            descriptor: Arc::new(descriptor),
+            plug: Arc::new(plug),
             wire,
             mac,
             mtu,
@@ -129,7 +192,11 @@ impl Device for Net {
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let mut space = [0; config::LEN];
         space[config::MAC..config::MAC + 6].copy_from_slice(&self.mac);
-        space[config::STATUS..config::STATUS + 2].copy_from_slice(&config::S_LINK_UP.to_le_bytes());
+        let status = match self.plug.wire() {
+            Some(_) => config::S_LINK_UP,
+            None => 0,
+        };
+        space[config::STATUS..config::STATUS + 2].copy_from_slice(&status.to_le_bytes());
         space[config::MTU..config::MTU + 2].copy_from_slice(&self.mtu.to_le_bytes());
         super::config_space::read(&space, offset, data);
     }
@@ -148,15 +215,21 @@ impl Device for Net {
                 queues.len()
             )
         });
-        match self.wire {
-            Wire::Plain => {}
-            Wire::Tap => sys::tap::set_offload(&*self.descriptor, accepted(features))
-                .map_err(StartError::Offload)?,
-            Wire::Switch if features & NEEDED == NEEDED => {}
+        let wire = self.plug.wire();
+        let offload = match self.wire {
+            Wire::Plain => None,
+            Wire::Tap => Some(accepted(features)),
+            Wire::Switch if features & NEEDED == NEEDED => None,
             Wire::Switch => return Err(StartError::NoOffload),
+        };
+        if let (Some(offload), Some(tap)) = (offload, &wire) {
+            sys::tap::set_offload(&**tap, offload).map_err(StartError::Offload)?;
         }
         let worker = Worker {
-            wire: self.descriptor.clone(),
+            wire,
+            plug: self.plug.clone(),
+            offload,
+            interrupt: interrupt.clone(),
             memory,
             rx: Ring::new(RX, rx, Shape::Writable, &interrupt),
             tx: Ring::new(TX, tx, Shape::Readable, &interrupt),

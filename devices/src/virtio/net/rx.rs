@@ -62,6 +62,11 @@ impl Receiver {
         }
     }
 
+    /// Forgets a packet that was read from a wire that is gone.
+    pub(super) fn forget(&mut self) {
+        self.held = None;
+    }
+
     /// Moves one packet from the wire to the guest.
     pub(super) fn deliver(
         &mut self,

@@ -16,7 +16,7 @@ fn wired(mtu: u16) -> (Net, UnixDatagram) {
     tap.set_nonblocking(true).unwrap();
     wire.set_read_timeout(Some(PATIENCE)).unwrap();
     let config = NetConfig {
-        descriptor: tap.into(),
+        descriptor: Some(tap.into()),
         wire: Wire::Plain,
         mac: MAC,
         mtu,
@@ -229,7 +229,7 @@ fn saved_queues_are_finished_by_a_rebuilt_device() {
     driver.queues[TX].add(&[second]);
     wire.send(&packet(140, 4)).unwrap();
     driver.device = Net::new(NetConfig {
-        descriptor: driver.device.descriptor.try_clone().unwrap(),
+        descriptor: Some(driver.device.plug.wire().unwrap().try_clone().unwrap()),
         wire: Wire::Plain,
         mac: MAC,
         mtu: 1500,
@@ -256,7 +256,7 @@ fn the_configuration_says_what_was_asked_for() {
     );
     let (tap, _wire) = UnixDatagram::pair().unwrap();
     let small = NetConfig {
-        descriptor: tap.into(),
+        descriptor: Some(tap.into()),
         wire: Wire::Tap,
         mac: MAC,
         mtu: 67,
@@ -282,7 +282,7 @@ fn a_real_tap_takes_and_gives_packets_with_offloads() {
     let name = format!("hulltest{}", std::process::id());
     let tap = sys::tap::create(&name[..name.len().min(15)]).unwrap();
     let net = Net::new(NetConfig {
-        descriptor: tap,
+        descriptor: Some(tap),
         wire: Wire::Tap,
         mac: MAC,
         mtu: 1500,
@@ -295,4 +295,59 @@ fn a_real_tap_takes_and_gives_packets_with_offloads() {
     for _ in 0..3 {
         assert_eq!(driver.submit(TX, &[out]).len, 0);
     }
+}
+
+#[test]
+fn a_device_without_a_wire_drops_what_the_guest_sends() {
+    let net = Net::new(NetConfig {
+        descriptor: None,
+        wire: Wire::Plain,
+        mac: MAC,
+        mtu: 1500,
+    })
+    .unwrap();
+    let mut driver = Driver::new(net);
+    let [_, _, _, _, _, _, s0, s1, ..]: [u8; config::LEN] = driver.config();
+    assert_eq!([s0, s1], [0, 0], "the link is down");
+    let buffers = add_rx(&mut driver, &[1600]);
+    let out = driver.readable(&packet(100, 1));
+    for _ in 0..300 {
+        assert_eq!(driver.submit(TX, &[out]).len, 0);
+    }
+    assert_eq!(driver.queues[RX].next_used(), None);
+    drop(buffers);
+}
+
+#[test]
+fn a_wire_can_be_changed_while_the_guest_runs() {
+    let (net, first) = wired(1500);
+    let handle = net.handle();
+    let mut driver = Driver::new(net);
+    let buffers = add_rx(&mut driver, &[1600; 3]);
+    first.send(&packet(60, 1)).unwrap();
+    assert_eq!(received(&mut driver, &buffers).0, packet(60, 1));
+    // Taken away: once the device has let go of it, nobody listens there.
+    assert!(handle.plug(None));
+    while first.send(&packet(60, 2)).is_ok() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let [_, _, _, _, _, _, s0, ..]: [u8; config::LEN] = driver.config();
+    assert_eq!(s0, 0);
+    let out = driver.readable(&packet(100, 3));
+    driver.submit(TX, &[out]);
+    // Another one in its place.
+    let (tap, second) = UnixDatagram::pair().unwrap();
+    tap.set_nonblocking(true).unwrap();
+    second.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(!handle.plug(Some((tap.try_clone().unwrap().into(), Wire::Switch))));
+    assert!(handle.plug(Some((tap.into(), Wire::Plain))));
+    let [_, _, _, _, _, _, s0, ..]: [u8; config::LEN] = driver.config();
+    assert_eq!(s0, 1);
+    second.send(&packet(60, 4)).unwrap();
+    let buffer = driver.wait_used(RX);
+    assert_eq!(buffer.len, 60);
+    driver.submit(TX, &[out]);
+    let mut bytes = [0; 200];
+    assert_eq!(second.recv(&mut bytes).unwrap(), 100);
+    assert_eq!(bytes[..100], packet(100, 3));
 }

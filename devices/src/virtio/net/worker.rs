@@ -9,8 +9,12 @@ use event_manager::{EventOps, Events, MutEventSubscriber};
 use memory::{GuestMemoryMmap, Memory};
 use vmm_sys_util::epoll::EventSet;
 
+use sys::tap::Offload;
+
+use super::Plug;
 use super::rx::{Delivered, Receiver};
 use super::spec::{MAX_PACKET, MIN_PACKET};
+use crate::virtio::Interrupt;
 use crate::virtio::ring::{Chain, Ring};
 
 /// The most packets of a queue in one turn of the main loop.
@@ -19,9 +23,15 @@ const BUDGET: usize = 64;
 /// Tokens of the main loop.
 const KICK: u32 = 0;
 const WIRE: u32 = 1;
+const PLUG: u32 = 2;
 
 pub(super) struct Worker {
-    pub(super) wire: Arc<OwnedFd>,
+    /// Without one, the link is down.
+    pub(super) wire: Option<Arc<OwnedFd>>,
+    pub(super) plug: Arc<Plug>,
+    /// What the driver leaves to a tap.
+    pub(super) offload: Option<Offload>,
+    pub(super) interrupt: Interrupt,
     pub(super) memory: Memory,
     pub(super) rx: Ring,
     pub(super) tx: Ring,
@@ -40,7 +50,8 @@ impl MutEventSubscriber for Worker {
     fn init(&mut self, ops: &mut EventOps) {
         let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
         let rings = [&self.rx, &self.tx].map(|ring| Events::with_data(&*ring.kick, KICK, edge));
-        for events in rings.into_iter().chain([self.wire_events()]) {
+        let plug = Events::with_data(&self.plug.changed, PLUG, edge);
+        for events in rings.into_iter().chain([plug]).chain(self.wire_events()) {
             if let Err(error) = ops.add(events) {
                 // For want of kernel memory only. The device stays silent; the VM goes on.
                 tracing::warn!(%error, "the main loop cannot watch a network device");
@@ -51,6 +62,9 @@ impl MutEventSubscriber for Worker {
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps) {
+        if events.data() == PLUG {
+            self.replug(ops);
+        }
         if events.data() == WIRE {
             let failed = EventSet::ERROR | EventSet::HANG_UP;
             self.readable |= events.event_set().intersects(EventSet::IN | failed);
@@ -61,6 +75,33 @@ impl MutEventSubscriber for Worker {
 }
 
 impl Worker {
+    /// Takes the wire that there is now, and tells the driver if it is another.
+    fn replug(&mut self, ops: &mut EventOps) {
+        let _ = self.plug.changed.read();
+        let wire = self.plug.wire();
+        if wire.as_ref().map(Arc::as_ptr) == self.wire.as_ref().map(Arc::as_ptr) {
+            return;
+        }
+        if let Some(events) = self.wire_events() {
+            // It fails where the wire could not be watched either.
+            let _ = ops.remove(events);
+        }
+        self.wire = wire;
+        (self.readable, self.writable, self.starved) = (true, true, false);
+        self.receiver.forget();
+        if let (Some(offload), Some(tap)) = (self.offload, &self.wire)
+            && let Err(error) = sys::tap::set_offload(&**tap, offload)
+        {
+            tracing::warn!(%error, "a tap does not take what the guest's driver leaves to it");
+        }
+        if let Some(events) = self.wire_events()
+            && let Err(error) = ops.add(events)
+        {
+            tracing::warn!(%error, "the main loop cannot watch a wire");
+        }
+        self.interrupt.config_changed();
+    }
+
     fn turn(&mut self, ops: &mut EventOps) {
         let memory = self.memory.clone();
         let more = self.transmit(&memory) | self.receive(&memory, ops);
@@ -90,7 +131,12 @@ impl Worker {
             };
             // What cannot be a packet is dropped here; what the kernel refuses, it drops itself.
             if (MIN_PACKET..=MAX_PACKET).contains(&readable.len()) {
-                match readable.write_to(self.wire.as_fd()) {
+                let sent = match &self.wire {
+                    Some(wire) => readable.write_to(wire.as_fd()),
+                    // Dropped, as on a cable that is not plugged in.
+                    None => Ok(readable.len()),
+                };
+                match sent {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.tx.unpop(1);
                         self.writable = false;
@@ -110,15 +156,15 @@ impl Worker {
 
     /// Delivers what the wire has. `true` if there is more than one turn delivers.
     fn receive(&mut self, memory: &GuestMemoryMmap, ops: &mut EventOps) -> bool {
+        let Some(wire) = self.wire.clone() else {
+            return false;
+        };
         self.rx.disable_kicks(memory);
         for _ in 0..BUDGET {
             if !self.readable && !self.starved {
                 return false;
             }
-            match self
-                .receiver
-                .deliver(self.wire.as_fd(), &mut self.rx, memory)
-            {
+            match self.receiver.deliver(wire.as_fd(), &mut self.rx, memory) {
                 Delivered::Packet => {}
                 Delivered::NothingToRead => {
                     self.readable = false;
@@ -147,18 +193,21 @@ impl Worker {
     /// Stops and resumes listening to the wire. Resuming finds out at once whether it has packets.
     fn set_starved(&mut self, starved: bool, ops: &EventOps) {
         if std::mem::replace(&mut self.starved, starved) != starved
-            && let Err(error) = ops.modify(self.wire_events())
+            && let Some(events) = self.wire_events()
+            && let Err(error) = ops.modify(events)
         {
             tracing::warn!(%error, "the main loop cannot watch a wire");
         }
     }
 
-    fn wire_events(&self) -> Events {
+    fn wire_events(&self) -> Option<Events> {
         let direction = if self.starved {
             EventSet::OUT
         } else {
             EventSet::OUT | EventSet::IN
         };
-        Events::with_data(&*self.wire, WIRE, direction | EventSet::EDGE_TRIGGERED)
+        let wire = self.wire.as_deref()?;
+        let events = direction | EventSet::EDGE_TRIGGERED;
+        Some(Events::with_data(wire, WIRE, events))
     }
 }

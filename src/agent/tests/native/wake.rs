@@ -142,17 +142,21 @@ fn an_interface_that_no_hardware_is_behind_is_not_given_away() {
     let mut host = Host::start();
     host.mount("box").unwrap();
     let mut request = create("box", &["true"], NO_STREAMS);
-    request.network = Network::Own(Interface {
-        mac: [2, 0, 0, 0, 0, 1],
-        address: Ipv4Addr::new(10, 0, 0, 2),
-        prefix_len: 24,
-        gateway: None,
-        mtu: 1500,
-    });
+    request.network = Network::Own {
+        interfaces: vec![Interface {
+            mac: [2, 0, 0, 0, 0, 1],
+            address: Ipv4Addr::new(10, 0, 0, 2),
+            prefix_len: 24,
+            gateway: None,
+            mtu: 1500,
+            slot: 0,
+            is_way_out: false,
+        }],
+    };
     // The agent's network namespace has loopback, and what the kernel makes in each (ifb0, sit0).
     let failure = host.ask(Request::Create(Box::new(request))).unwrap_err();
     assert_eq!(
         failure.message,
-        "cannot set up the network interface eth0: the machine has no network device"
+        "cannot set up the network interface eth0: the machine has no free network device for it"
     );
 }

@@ -178,7 +178,7 @@ pub(crate) fn row(one: &Listed, now_ns: u64, whole: bool, image_bytes: Option<u6
         ("Size", size_text(one.size_bytes, image_bytes)),
         ("Mounts", mounts(&summary.mounts, whole)),
         ("LocalVolumes", volumes.count().to_string()),
-        ("Networks", summary.network().to_owned()),
+        ("Networks", summary.networks().join(",")),
         ("Platform", "linux".to_owned()),
     ])
     .labelled(&summary.labels)

@@ -258,12 +258,12 @@ fn make(engine: &Engine, request: CreateRequest) -> anyhow::Result<String> {
         Isolation::Pod(pod) => Some(engine.pod_sandbox(pod)?),
         _ => None,
     };
-    let network = match &pod {
-        Some(pod) => engine.network_of(pod)?,
-        None => engine.chosen_network(options.network.as_ref())?,
+    let networks = match &pod {
+        Some(pod) => engine.networks_of(pod)?,
+        None => engine.chosen_networks(&options)?,
     };
     let inputs = ContainerInputs {
-        network: network.as_ref(),
+        networks: &networks,
         mounts: &mounts,
         options: &options,
         image: &image,

@@ -177,7 +177,7 @@ impl ContainerArgs {
             ..Options::default()
         };
         self.names.set(&mut options);
-        self.network.set(&mut options);
+        self.network.set(&mut options)?;
         self.resources.set(&mut options);
         self.mounts.set(&mut options);
         self.security.set(&mut options)?;

@@ -1,13 +1,13 @@
-//! What of a container touches its machine: isolation, network, devices, mounts, namespaces, kernel.
+//! What of a container touches its machine: isolation, devices, mounts, namespaces, kernel.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use engine::options::{Boot, Device, Ipc, Isolation, Network, Options, Tmpfs};
+use engine::options::{Boot, Device, Ipc, Isolation, Options, Tmpfs};
 
+use crate::values::environment;
 use crate::values::machine as values;
-use crate::values::{OrDefault, environment, or_default, value};
 
 /// The default of `--isolation`, for a shell.
 const ISOLATION_VARIABLE: &str = "HULL_ISOLATION";
@@ -18,9 +18,6 @@ pub(super) struct MachineArgs {
     /// What stands between the container and the host: vm, pod:NAME or native [default: vm, or HULL_ISOLATION]
     #[arg(long, value_name = "KIND", value_parser = values::isolation)]
     isolation: Option<Isolation>,
-    /// Network: none, bridge, or the name of one of one's own [default: bridge]
-    #[arg(long, alias = "net", value_name = "NETWORK", value_parser = or_default(values::network))]
-    network: Option<OrDefault<Network>>,
     /// Mount the container's root file system read-only
     #[arg(long)]
     read_only: bool,
@@ -83,7 +80,6 @@ impl MachineArgs {
                 values::isolation(&text).context(ISOLATION_VARIABLE)?
             }
         };
-        options.network = value(self.network);
         options.read_only = self.read_only;
         options.tmpfs = self.tmpfs;
         options.devices = self.device;

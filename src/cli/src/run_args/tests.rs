@@ -57,7 +57,6 @@ fn a_double_dash_before_the_command_is_the_command_s_own() {
 fn what_is_not_built_is_named() {
     for (words, name) in [
         (&["--cgroup-parent", "x", "demo"][..], "--cgroup-parent"),
-        (&["--link=db", "demo"], "--link"),
         (&["--runtime", "x", "demo"], "--runtime"),
     ] {
         let message = options(words).unwrap_err().to_string();
@@ -88,6 +87,35 @@ fn ports_and_places_on_networks_are_read() {
     );
     assert!(options.publish_all);
     assert_eq!(options.exposed.len(), 2);
+}
+
+#[test]
+fn several_networks_are_read_in_their_order() {
+    let words = "--network web --network name=app,alias=a,ip=10.1.0.9 --network-alias w --link db:postgres demo";
+    let given = options(&words.split_whitespace().collect::<Vec<_>>()).unwrap();
+    assert_eq!(
+        given.network,
+        Some(engine::options::Network::Named("web".into()))
+    );
+    assert_eq!(given.place.aliases, ["w"]);
+    assert_eq!(given.place.links[0].alias, "postgres");
+    let [further] = &*given.further_networks else {
+        panic!("{:?}", given.further_networks);
+    };
+    assert_eq!(further.network, "app");
+    assert_eq!(further.place.aliases, ["a"]);
+    assert_eq!(further.place.address, Some([10, 1, 0, 9].into()));
+    // Docker's rules.
+    for words in [
+        ["--network", "app", "--network", "bridge"],
+        ["--network", "name=app,alias=a", "--network-alias", "b"],
+    ] {
+        let message = options(&[&words[..], &["demo"]].concat()).unwrap_err();
+        assert!(
+            message.to_string().starts_with("conflicting options"),
+            "{message}"
+        );
+    }
 }
 
 #[test]
@@ -348,7 +376,7 @@ fn what_cannot_be_shared_with_the_host_is_refused_by_name() {
         ["--platform", "linux/arm64"],
         ["--log-driver", "syslog"],
         ["--pid", "container:x"],
-        ["--network", "name=mine"],
+        ["--network", "alias=mine"],
         ["--group-add", ""],
     ] {
         let message = options(&[&words[..], &["demo"]].concat())

@@ -31,7 +31,7 @@ pub(crate) enum Error {
     /// Not a network.
     #[error(
         "{0:?} is not a network: none, bridge or the name of one of your own (hull network ls); what goes with it are options \
-         of the container: --ip, --mac-address, --network-alias"
+         of the container (--ip, --mac-address, --network-alias) or follow it: name=NETWORK,alias=NAME,ip=ADDRESS"
     )]
     Network(String),
     /// The host's network.

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use engine::options::{ExtraHost, HostAddress};
+use engine::protocol::record::Link;
 
 /// Why a value is none.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,6 +104,15 @@ pub(crate) fn alias(text: &str) -> Result<String, Error> {
     }
 }
 
+/// `--link NAME[:ALIAS]`
+pub(crate) fn link(text: &str) -> Result<Link, Error> {
+    let (name, other) = text.split_once(':').unwrap_or((text, text));
+    Ok(Link {
+        name: alias(name)?,
+        alias: alias(other)?,
+    })
+}
+
 /// `--dns-search`
 pub(crate) fn search(text: &str) -> Result<String, Error> {
     /// RFC 1035, 2.3.4.
@@ -160,6 +170,19 @@ mod tests {
         }
         for bad in ["db=", "db:x", "db=1.2.3", "db=[::1"] {
             assert!(matches!(host(bad), Err(Error::Address(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_link_has_a_name_and_perhaps_an_alias() {
+        let of = |name: &str, alias: &str| {
+            let (name, alias) = (name.to_owned(), alias.to_owned());
+            Ok(Link { name, alias })
+        };
+        assert_eq!(link("db"), of("db", "db"));
+        assert_eq!(link("db:postgres"), of("db", "postgres"));
+        for bad in ["", ":x", "db:", "a b", "db:a:b", "db:a=b"] {
+            assert!(link(bad).is_err(), "{bad}");
         }
     }
 

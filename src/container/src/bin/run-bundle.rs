@@ -151,7 +151,7 @@ fn request() -> Result<Request, Box<dyn std::error::Error>> {
             }
             "--resolv-conf" => request.etc.resolv_conf = Some(value),
             "--hosts" => request.etc.hosts = Some(value),
-            "--interface" => request.network = Network::Interface(interface(&value)?),
+            "--interface" => request.network = Network::Interfaces(vec![interface(&value)?]),
             "--group" => request.groups.push(value),
             "--volume" => request.volumes.push(value.into()),
             "--share" | "--fill" => request.shares.push(Share {
@@ -181,6 +181,7 @@ fn interface(text: &str) -> Result<Interface, Box<dyn std::error::Error>> {
     let (address, prefix_len) = network.split_once('/').ok_or("want ADDRESS/PREFIX")?;
     Ok(Interface {
         which: Which::WithMac(hardware_address(old_mac)?),
+        slot: 0,
         mac: hardware_address(new_mac)?,
         address: address.parse()?,
         prefix_len: prefix_len.parse()?,

@@ -15,7 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 fn network() {
-    let namespace = network_namespace(None).unwrap();
+    let namespace = network_namespace(&[]).unwrap();
     let start = || {
         let bundle =
             Bundle::new("exec sleep 1000").set("/linux/sysctl/net.ipv4.ip_forward", json!("1"));

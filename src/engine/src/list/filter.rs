@@ -196,7 +196,7 @@ impl Filters {
                 }
                 Filter::Before(name) => summary.created_ns < bounds.0[name],
                 Filter::Since(name) => summary.created_ns > bounds.0[name],
-                Filter::Network(name) => summary.network() == name,
+                Filter::Network(name) => summary.networks().contains(&name.as_str()),
                 Filter::Volume(wanted) => summary.mounts.iter().any(|mount| {
                     let named = match &mount.volume {
                         Some(name) => name == wanted,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::agent::Interface;
-use protocol::record::{DEFAULT_NETWORK, Network};
+use protocol::record::{Attachment, DEFAULT_NETWORK, Network};
 use sha2::{Digest, Sha256};
 
 use super::{DRIVER, PREDEFINED};
@@ -152,11 +152,15 @@ impl Engine {
     pub fn network_members(&self, name: &str) -> Result<Vec<Member>, Error> {
         let mut members = Vec::new();
         for one in self.list(&ListOptions::default())? {
-            if let (true, Some(interface)) = (one.summary.network() == name, one.state.interface) {
+            let names = one.summary.networks();
+            // An earlier version did not say which: it was the only one.
+            let is_on =
+                |at: &Attachment| at.network == name || (at.network.is_empty() && names == [name]);
+            if let Some(at) = one.state.interfaces.iter().find(|at| is_on(at)) {
                 members.push(Member {
+                    interface: at.interface.clone(),
                     id: one.summary.id,
                     name: one.summary.name,
-                    interface,
                 });
             }
         }
@@ -188,11 +192,13 @@ impl Engine {
     fn network_users(&self) -> Result<BTreeMap<String, usize>, Error> {
         let mut users = BTreeMap::new();
         for summary in self.summaries()? {
-            *users.entry(summary.network().to_owned()).or_default() += 1;
+            for network in summary.networks() {
+                *users.entry(network.to_owned()).or_default() += 1;
+            }
         }
         for pod in self.pods()? {
             let sandbox = self.pod_config(&pod.id)?;
-            if let Some(endpoint) = sandbox.and_then(|sandbox| sandbox.network) {
+            for endpoint in sandbox.into_iter().flat_map(|sandbox| sandbox.networks) {
                 *users.entry(endpoint.network).or_default() += 1;
             }
         }

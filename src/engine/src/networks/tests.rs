@@ -1,5 +1,6 @@
 use super::*;
 use crate::error::Kind;
+use crate::options::Place;
 use crate::testing::Fixture;
 
 fn new(name: &str, subnet: &str) -> NewNetwork {
@@ -145,4 +146,111 @@ fn networks_are_given_addresses_apart_and_pruned_when_nothing_uses_them() {
     assert_eq!(names(engine, custom), ["a"]);
     // A container that does not run keeps a network from being pruned, and not from being removed.
     engine.network_remove("a", false).unwrap();
+}
+
+#[test]
+fn a_container_that_does_not_run_is_connected_and_disconnected_by_its_records() {
+    let fixture = Fixture::new();
+    let engine = &fixture.engine;
+    std::fs::create_dir_all(fixture.engine.root()).unwrap();
+    let a = engine.network_create(new("a", "10.242.1.0/24")).unwrap();
+    let b = engine.network_create(new("b", "10.242.2.0/24")).unwrap();
+    let id = fixture.create_with("web", |config| {
+        config.run.network = true;
+        config.network = Some("a".into());
+    });
+    let place = Place {
+        aliases: vec!["www".into()],
+        address: Some(Ipv4Addr::new(10, 242, 1, 9)),
+        ..Place::default()
+    };
+    let resolver = || {
+        let config = engine.container("web").unwrap().config;
+        config.run.etc.resolv_conf.unwrap()
+    };
+    let on = || -> Vec<String> {
+        let endpoints = engine.endpoints(&id).unwrap();
+        let on = endpoints.into_iter().map(|it| it.network).collect();
+        let config = engine.container("web").unwrap().config;
+        assert_eq!(config.networks.as_ref(), Some(&on));
+        on
+    };
+    engine.network_connect("a", "web", &place).unwrap();
+    engine
+        .network_connect(&b.id[..12], "web", &Place::default())
+        .unwrap();
+    assert_eq!(on(), ["a", "b"]);
+    assert_eq!(engine.endpoints(&id).unwrap()[0].aliases, ["www"]);
+    assert!(resolver().starts_with(&format!("nameserver {}\n", a.gateway)));
+    let again = engine.network_connect("b", "web", &Place::default());
+    assert_eq!(
+        again.unwrap_err().to_string(),
+        "endpoint with name web already exists in network b"
+    );
+    // Not an address of that network; nothing has changed.
+    engine.network_disconnect("b", "web", false).unwrap();
+    let outside = engine.network_connect("b", "web", &place).unwrap_err();
+    assert!(
+        outside
+            .to_string()
+            .contains("no configured subnet contains")
+    );
+    assert_eq!(on(), ["a"]);
+    engine
+        .network_connect("b", "web", &Place::default())
+        .unwrap();
+    engine.network_disconnect("a", "web", false).unwrap();
+    assert_eq!(on(), ["b"]);
+    assert!(resolver().starts_with(&format!("nameserver {}\n", b.gateway)));
+    let absent = engine.network_disconnect("a", "web", false).unwrap_err();
+    assert_eq!(
+        absent.to_string(),
+        format!("container {id} is not connected to the network a")
+    );
+    // One that has been removed is left by force.
+    engine.network_remove("b", false).unwrap();
+    assert!(engine.network_disconnect("b", "web", false).is_err());
+    engine.network_disconnect("b", "web", true).unwrap();
+    assert!(on().is_empty());
+}
+
+#[test]
+fn containers_that_keep_to_themselves_are_not_connected() {
+    let fixture = Fixture::new();
+    let engine = &fixture.engine;
+    std::fs::write(engine.root().join("libexec/hull-net"), "").unwrap();
+    engine.network_create(new("a", "10.242.1.0/24")).unwrap();
+    fixture.create("alone");
+    let alone = engine.network_connect("a", "alone", &Place::default());
+    assert!(
+        alone
+            .unwrap_err()
+            .to_string()
+            .contains("private (none) mode")
+    );
+    fixture.create_with("web", |config| config.run.network = true);
+    for number in 0..4 {
+        let name = format!("n{number}");
+        engine
+            .network_create(new(&name, &format!("10.243.{number}.0/24")))
+            .unwrap();
+        engine
+            .network_connect(&name, "web", &Place::default())
+            .unwrap();
+    }
+    let fifth = engine.network_connect("a", "web", &Place::default());
+    assert!(
+        fifth
+            .unwrap_err()
+            .to_string()
+            .contains("on 4 networks already")
+    );
+    let none = engine.network_connect("none", "web", &Place::default());
+    assert!(
+        none.unwrap_err()
+            .to_string()
+            .contains("private (none) mode")
+    );
+    let absent = engine.network_connect("nosuch", "web", &Place::default());
+    assert_eq!(absent.unwrap_err().to_string(), "network nosuch not found");
 }

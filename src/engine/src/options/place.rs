@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use protocol::record::Publish;
+use protocol::record::{Link, Publish};
 use serde::{Deserialize, Serialize};
 
 /// Which network.
@@ -29,4 +29,17 @@ pub struct Place {
     pub mac: Option<[u8; 6]>,
     /// Further names on the network.
     pub aliases: Vec<String>,
+    /// What others on the network are called: `--link`.
+    pub links: Vec<Link>,
+    /// Of several networks, the way out is that with the highest.
+    pub gw_priority: i32,
+}
+
+/// A network besides the first one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Further {
+    /// The user's own, by its name or identifier.
+    pub network: String,
+    /// What is asked for there; it publishes nothing.
+    pub place: Place,
 }

@@ -59,7 +59,7 @@ struct Wanted<'a> {
 pub(super) fn of_container(
     options: &Options,
     root: &Path,
-    bridge: bool,
+    cards: u8,
     installation: &Installation,
 ) -> Result<Machine, super::Error> {
     let memory_bytes = options.memory_bytes.unwrap_or(size::DEFAULT_MEMORY_BYTES);
@@ -79,14 +79,14 @@ pub(super) fn of_container(
         kernel: options.kernel.as_deref(),
         console: options.console,
     };
-    machine(&wanted, root, bridge, installation)
+    machine(&wanted, root, cards, installation)
 }
 
 /// The VM of a pod.
 pub(super) fn of_pod(
     options: &PodOptions,
     root: &Path,
-    bridge: bool,
+    cards: u8,
     installation: &Installation,
 ) -> Result<Machine, super::Error> {
     let memory_bytes = options.memory_bytes.unwrap_or(size::DEFAULT_MEMORY_BYTES);
@@ -100,13 +100,13 @@ pub(super) fn of_pod(
         kernel: options.kernel.as_deref(),
         console: false,
     };
-    machine(&wanted, root, bridge, installation)
+    machine(&wanted, root, cards, installation)
 }
 
 fn machine(
     wanted: &Wanted<'_>,
     root: &Path,
-    bridge: bool,
+    cards: u8,
     installation: &Installation,
 ) -> Result<Machine, super::Error> {
     let boot = boot(wanted.boot, wanted.kernel.is_some(), wanted.console)?;
@@ -136,6 +136,7 @@ fn machine(
         cmdline: format!("{quiet}{CMDLINE} {}", caches(memory_mib)),
         memory_mib,
         vcpus: wanted.size.vcpus,
+        cards,
         cpu_milli: wanted.cpus.map(|cpus| cpus.0.max(size::MIN_VM_MILLI_CPUS)),
         cpu_shares: wanted.cpu_shares,
         jail: jail_policy(std::env::var_os(JAIL_VARIABLE.0))?,
@@ -145,7 +146,7 @@ fn machine(
         show_console: wanted.console,
     };
     if boot == Boot::Template {
-        match template::path(root, &installation.monitor()?, &vm, bridge) {
+        match template::path(root, &installation.monitor()?, &vm) {
             Ok(path) => vm.template = Some(path),
             // A part of the installation that cannot be used is reported when it is opened.
             Err(error) => {

@@ -1,35 +1,80 @@
 //! Where a sandbox is on which network, and which of its ports are published.
 
 use image::Image;
-use protocol::record::{self, DEFAULT_NETWORK, Endpoint, Port, Publish, Transport};
+use protocol::record::{self, DEFAULT_NETWORK, Endpoint, MAX_NETWORKS, Port, Publish, Transport};
 
 use super::Error;
-use crate::options::{Network, Options, Place};
+use crate::asked::Asked;
+use crate::options::{Further, Network, Options, Place};
 
-/// The sandbox's place on its network, `None` if it has none. `network` is the record of one of the user's.
-pub(super) fn endpoint(
+/// The sandbox's places on its networks, in the order in which they were named. `networks` are the records of the user's.
+pub(super) fn endpoints(
     choice: Option<&Network>,
+    place: &Place,
+    further: &[Further],
+    networks: &[record::Network],
+) -> Result<Vec<Endpoint>, Error> {
+    let choice = choice.unwrap_or(&Network::Bridge);
+    if !further.is_empty() && !matches!(choice, Network::Named(_)) {
+        return Err(Error::MixedNetworks);
+    }
+    if *choice == Network::None {
+        let of_networks = [
+            (!place.publish.is_empty(), "--publish"),
+            (place.address.is_some(), "--ip"),
+            (place.mac.is_some(), "--mac-address"),
+            (!place.aliases.is_empty(), "--network-alias"),
+            (!place.links.is_empty(), "--link"),
+        ];
+        return match of_networks.into_iter().find(|(given, _)| *given) {
+            Some((_, option)) => Err(Error::NeedsNetwork(option)),
+            None => Ok(Vec::new()),
+        };
+    }
+    let first = match choice {
+        Network::Named(name) => Some(name),
+        _ => None,
+    };
+    let mut endpoints = Vec::new();
+    let named = further.iter().map(|it| (Some(&it.network), &it.place));
+    for (name, place) in std::iter::once((first, place)).chain(named) {
+        let network = match name {
+            None => None,
+            Some(name) => Some(find(networks, name).ok_or_else(|| Error::NoNetwork(name.clone()))?),
+        };
+        let endpoint = endpoint(network, place)?;
+        if endpoints
+            .iter()
+            .any(|it: &Endpoint| it.network == endpoint.network)
+        {
+            return Err(Error::NetworkTwice(endpoint.network));
+        }
+        endpoints.push(endpoint);
+    }
+    if endpoints.len() > MAX_NETWORKS {
+        return Err(Error::TooManyNetworks(endpoints.len()));
+    }
+    let is_way_in = |it: &Endpoint| !find(networks, &it.network).is_some_and(|it| it.internal);
+    if !place.publish.is_empty() && !endpoints.iter().any(is_way_in) {
+        return Err(Error::PublishOnInternal(endpoints.remove(0).network));
+    }
+    Ok(endpoints)
+}
+
+/// The record of the network of this name, identifier or beginning of one.
+fn find<'a>(networks: &'a [record::Network], name: &str) -> Option<&'a record::Network> {
+    let by_name = networks.iter().find(|network| network.name == name);
+    by_name.or_else(|| networks.iter().find(|it| it.id.starts_with(name)))
+}
+
+/// A place on one of the user's networks, or on the default one.
+pub(crate) fn endpoint(
     network: Option<&record::Network>,
     place: &Place,
-) -> Result<Option<Endpoint>, Error> {
-    match choice.unwrap_or(&Network::Bridge) {
-        Network::None => {
-            let of_networks = [
-                (!place.publish.is_empty(), "--publish"),
-                (place.address.is_some(), "--ip"),
-                (place.mac.is_some(), "--mac-address"),
-                (!place.aliases.is_empty(), "--network-alias"),
-            ];
-            match of_networks.into_iter().find(|(given, _)| *given) {
-                Some((_, option)) => Err(Error::NeedsNetwork(option)),
-                None => Ok(None),
-            }
-        }
-        Network::Bridge => on_default(place).map(Some),
-        Network::Named(name) => match network {
-            Some(network) => on_named(network, place).map(Some),
-            None => Err(Error::NoNetwork(name.clone())),
-        },
+) -> Result<Endpoint, Error> {
+    match network {
+        None => on_default(place),
+        Some(network) => on_named(network, place),
     }
 }
 
@@ -39,6 +84,9 @@ fn on_default(place: &Place) -> Result<Endpoint, Error> {
     }
     if !place.aliases.is_empty() {
         return Err(Error::AliasOnDefault);
+    }
+    if !place.links.is_empty() {
+        return Err(Error::LinkOnDefault);
     }
     Ok(of(DEFAULT_NETWORK, place))
 }
@@ -51,19 +99,18 @@ fn on_named(network: &record::Network, place: &Place) -> Result<Endpoint, Error>
             subnet: network.subnet,
         });
     }
-    if network.internal && !place.publish.is_empty() {
-        return Err(Error::PublishOnInternal(network.name.clone()));
-    }
     Ok(of(&network.name, place))
 }
 
 fn of(network: &str, place: &Place) -> Endpoint {
     Endpoint {
+        network: network.to_owned(),
         address: place.address,
         mac: place.mac,
         aliases: place.aliases.clone(),
         publish: place.publish.clone(),
-        ..Endpoint::on(network)
+        gw_priority: place.gw_priority,
+        links: place.links.clone(),
     }
 }
 
@@ -92,6 +139,25 @@ pub(super) fn published(options: &Options, image: &Image) -> Result<Vec<Publish>
         }
     }
     Ok(publish)
+}
+
+/// The same of a container that was made before.
+pub(crate) fn publish_of(asked: &Asked) -> Vec<Publish> {
+    let mut publish = asked.options.place.publish.clone();
+    let exposed = asked
+        .exposed_ports
+        .iter()
+        .filter(|_| asked.options.publish_all);
+    for port in exposed.filter_map(|text| exposed_ports(text)).flatten() {
+        if !publish.iter().any(|known| known.port == port) {
+            publish.push(Publish {
+                port,
+                host_address: None,
+                host_ports: None,
+            });
+        }
+    }
+    publish
 }
 
 /// `80`, `80/udp`, `8000-8010/tcp`

@@ -65,7 +65,7 @@ impl Fixture {
             root: self.root.path(),
             installation: &self.installation,
             mounts: &[],
-            network: None,
+            networks: &[],
         }
     }
 
@@ -85,7 +85,7 @@ impl Fixture {
             created_ns: 1,
             root: self.root.path(),
             installation: &self.installation,
-            network: None,
+            networks: &[],
         })
         .unwrap()
     }
@@ -374,7 +374,7 @@ fn exposed_ports_are_the_images_the_users_and_those_that_are_published() {
     );
     let summary = crate::container::Summary::of(&config);
     assert_eq!(
-        (summary.network(), summary.exposed_ports.len()),
-        ("none", 3)
+        (summary.networks(), summary.exposed_ports.len()),
+        (vec!["none"], 3)
     );
 }

@@ -84,7 +84,7 @@ fn names(folder: &str, subnet: &str, id: &str, program: &str) -> Result<(), Fail
     std::fs::write(&record, "")?;
     let network = Network::named(&Home::bridges(folder), &definition, &record);
     let attachment = network.attach(id, &Claim::default())?;
-    match resolver::ensure(&network, &definition.name, Some(Path::new(program))) {
+    match resolver::ensure(&network, &definition.name, &[], Some(Path::new(program))) {
         Ok(()) => println!("bridge {}", network.bridge()),
         Err(error) => println!("refused {}", monitor::chain(&error)),
     }

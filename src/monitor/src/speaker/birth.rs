@@ -75,7 +75,7 @@ pub(super) fn setting(
     single: Option<ContainerConfig>,
     start: Vec<String>,
     failed: Option<Failure>,
-    interface: Option<protocol::agent::Interface>,
+    interfaces: Vec<protocol::agent::Interface>,
 ) -> Setting {
     let writes = match &config.machine {
         protocol::record::Machine::Native { .. } => {
@@ -102,7 +102,7 @@ pub(super) fn setting(
         keeps_disk: !single.as_ref().is_some_and(|single| single.auto_remove),
         writes,
         single,
-        interface,
+        interfaces,
         measure: config.measure,
         start,
         failed,

@@ -31,6 +31,7 @@ mod exit;
 mod files;
 mod forward;
 mod health;
+mod networks;
 mod process;
 mod requests;
 #[cfg(test)]
@@ -151,8 +152,8 @@ pub(crate) struct Setting {
     pub(crate) shared_pid: bool,
     /// The agent is to shut the machine down at its end: its writable disk outlives it.
     pub(crate) keeps_disk: bool,
-    /// What the containers' network interface is.
-    pub(crate) interface: Option<protocol::agent::Interface>,
+    /// What the containers' network interfaces are.
+    pub(crate) interfaces: Vec<protocol::agent::Interface>,
     /// Measure at the end of each container.
     pub(crate) measure: bool,
     /// Started without a client's asking: what ran before.
@@ -175,6 +176,8 @@ pub(crate) struct Session {
     awaited: BTreeMap<u64, Awaited>,
     deferred: BTreeMap<String, VecDeque<(Ask, Request, Option<ExecConfig>)>>,
     measuring: Vec<Ask>,
+    /// Clients that have the sandbox's networks changed, in the order in which the warden answers.
+    changing_networks: VecDeque<Ask>,
     /// Connections to sockets of the host's that are being made, by the agent's numbers.
     connecting: BTreeSet<u64>,
     next_seq: u64,
@@ -207,6 +210,7 @@ impl Session {
             awaited: BTreeMap::new(),
             deferred: BTreeMap::new(),
             measuring: Vec::new(),
+            changing_networks: VecDeque::new(),
             connecting: BTreeSet::new(),
             next_seq: 1,
             next_port: FIRST_PORT,

@@ -250,9 +250,9 @@ fn save(
 ) -> Result<(), Error> {
     let mut vmm = Vmm::spawn(&config.id, vm, false)?;
     let (mut console, console_end) = Console::new()?;
-    let network = match config.network {
-        Some(_) => Some(NetworkEnd::unattached(&config.id, Host::of_this_user())?),
-        None => None,
+    let network = match vm.cards {
+        0 => None,
+        _ => Some(NetworkEnd::unattached(&config.id, Host::of_this_user())?),
     };
     vmm.start(
         vm,
@@ -264,6 +264,8 @@ fn save(
             writes_shares: false,
             console: console_end,
             network,
+            cards: vm.cards,
+            wire: devices::wire_of_this_user(),
         },
     )?;
     loop {

@@ -37,7 +37,8 @@ impl Warden {
             } else {
                 Status::Exited
             };
-            (state.pid, state.interface) = (0, None);
+            state.pid = 0;
+            state.interfaces.clear();
             state.ports.clear();
             state.exit = Some(status);
             state.exit_code = status.code();

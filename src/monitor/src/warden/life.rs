@@ -14,6 +14,8 @@ use crate::link::{MAX_ERROR_LEN, Next};
 use crate::process::wait_for_end;
 use crate::{chain, events, shares, sockets};
 
+mod ended;
+mod networks;
 mod unsaved;
 
 /// Why a speaker is ended: it broke the protocol.
@@ -59,7 +61,8 @@ struct Ready {
     client: bool,
     machine: bool,
     shares: bool,
-    network: bool,
+    /// Slots of networks whose hull-net has ended.
+    networks: Vec<u8>,
 }
 
 impl Life {
@@ -90,8 +93,8 @@ impl Life {
                 if ready.shares {
                     host.shares_ended();
                 }
-                if ready.network {
-                    host.network_ended();
+                for slot in ready.networks {
+                    host.network_ended(slot);
                 }
                 host.renew();
             }
@@ -141,16 +144,17 @@ impl Life {
             PollFd::new(&warden.listener, PollFlags::IN),
         ];
         let host = self.host.as_ref();
-        let ends = [
-            HostSide::end_descriptor,
-            HostSide::shares_descriptor,
-            HostSide::network_descriptor,
-        ];
-        let [machine, shares, network] = ends.map(|end| {
+        let ends = [HostSide::end_descriptor, HostSide::shares_descriptor];
+        let [machine, shares] = ends.map(|end| {
             let fd = end(host?)?;
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             Some(fds.len() - 1)
         });
+        let mut networks = Vec::new();
+        for (slot, fd) in host.into_iter().flat_map(HostSide::network_descriptors) {
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            networks.push((slot, fds.len() - 1));
+        }
         let retry = (!self.unsaved.is_empty()).then_some(Duration::from_millis(500));
         let quit = self
             .quit_by
@@ -165,7 +169,10 @@ impl Life {
             client: ready(3),
             machine: machine.is_some_and(ready),
             shares: shares.is_some_and(ready),
-            network: network.is_some_and(ready),
+            networks: networks
+                .into_iter()
+                .filter_map(|(slot, at)| ready(at).then_some(slot))
+                .collect(),
         })
     }
 
@@ -221,10 +228,10 @@ impl Life {
                 let now = sys::clock::realtime_ns();
                 let has_network = member(warden, &container)?.config.run.network;
                 let host = self.host.as_ref().filter(|_| has_network);
-                let interface = host.and_then(HostSide::interface);
-                let ports = host.map_or_else(Vec::new, |host| host.ports().to_vec());
+                let interfaces = host.map_or_else(Vec::new, HostSide::attachments);
+                let ports = host.map_or_else(Vec::new, HostSide::ports);
                 self.record(warden, &container, "start", &[], |state| {
-                    (state.interface, state.ports) = (interface, ports);
+                    (state.interfaces, state.ports) = (interfaces, ports);
                     let restarted = state.status == Status::Restarting;
                     state.restarts = if restarted { state.restarts + 1 } else { 0 };
                     state.status = Status::Running;
@@ -269,6 +276,7 @@ impl Life {
                 }
                 Ok(())
             }
+            ToWarden::Networks { container } => self.change_networks(warden, container),
             ToWarden::Rotate { container } => {
                 let log = member(warden, &container)?.rotate_log();
                 let log = log.unwrap_or_else(|error| {
@@ -390,7 +398,8 @@ impl Life {
                 0 => Status::Created,
                 _ => Status::Exited,
             };
-            (state.pid, state.interface) = (0, None);
+            state.pid = 0;
+            state.interfaces.clear();
             state.ports.clear();
             state.exit_code = code;
             state.error = error;
@@ -453,23 +462,6 @@ impl Life {
     ) -> Result<(), Breach> {
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.into_iter().collect();
         Ok(self.link.send(message, &descriptors)?)
-    }
-
-    /// Why the speaker ended, if not by itself: refused a system call, panicked, or killed.
-    fn reason(&self, ended: Option<ExitStatus>) -> Option<String> {
-        let words = jail::explain("hull-monitor", self.words.as_fd()).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the speaker's last words cannot be read");
-            None
-        });
-        words.or_else(|| {
-            let ended = ended.filter(|ended| !ended.success())?;
-            Some(match ended.signal() {
-                Some(_) => {
-                    format!("the monitor's process that talks to the guest was ended ({ended})")
-                }
-                None => format!("the monitor's process that talks to the guest failed ({ended})"),
-            })
-        })
     }
 }
 

@@ -10,7 +10,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use protocol::record::{
-    self, ContainerConfig, LayerFile, LogConfig, Mount, RestartPolicy, State, VERSION,
+    self, ContainerConfig, LayerFile, LogConfig, Mount, RestartPolicy, SandboxConfig, State,
+    VERSION,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::de::DeserializeOwned;
@@ -173,11 +174,12 @@ impl Member {
         Ok(())
     }
 
-    /// Reads its policies again.
+    /// Reads its record again, but for what its processes were made of.
     pub(crate) fn reload(&mut self) -> Result<RestartPolicy, Error> {
         let config = read_config(&self.folder, &self.config.id)?;
         self.config.restart = config.restart;
         self.config.name = config.name;
+        self.config.run.etc = config.run.etc;
         Ok(config.restart)
     }
 
@@ -264,6 +266,16 @@ impl Member {
     pub(crate) fn remove(&self) -> Result<(), Error> {
         remove_folder(&self.folder)
     }
+}
+
+/// The record of the sandbox in this folder.
+pub(crate) fn read_sandbox(folder: &Path) -> Result<SandboxConfig, Error> {
+    let path = folder.join(record::CONFIG);
+    let config: Option<SandboxConfig> = read(&path)?;
+    let name = || folder.file_name().unwrap_or_default();
+    let config = config.ok_or_else(|| Error::Absent(name().to_string_lossy().into_owned()))?;
+    check_version(&path, config.version)?;
+    Ok(config)
 }
 
 /// Removes a folder of hull's state: renamed to a hidden name first, which the next command's sweep removes if this one

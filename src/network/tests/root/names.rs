@@ -33,7 +33,7 @@ fn stand_in(launch: &Launch<'_>) -> Launched {
 /// Serves the network; the number of the process, if one was started.
 fn serve(host: &Host, domain: &str) -> Result<Option<Pid>, Error> {
     let mut started = None;
-    host.network().serve_names(domain, |launch| {
+    host.network().serve_names(domain, &[], |launch| {
         let pid = stand_in(launch)?;
         started = Some(pid);
         Ok(pid)
@@ -109,7 +109,7 @@ fn a_server_gets_sockets_of_the_bridge_and_the_leases_to_read() {
         .unwrap();
     let gateway = attachment.interface.gateway.unwrap();
     host.network()
-        .serve_names("backend", |launch| {
+        .serve_names("backend", &[], |launch| {
             let Service::Names(dns) = &launch.service else {
                 panic!("a bridge has names alone: {:?}", launch.service);
             };
@@ -157,7 +157,7 @@ fn a_port_that_another_server_has_is_named() {
     // Not started: nothing is left of the attempt.
     let failed = host
         .network()
-        .serve_names("other", |_| Err("no program".into()));
+        .serve_names("other", &[], |_| Err("no program".into()));
     assert!(failed.is_err());
     assert!(serve(&host, "other").unwrap().is_some());
     attachment.lease.release().unwrap();

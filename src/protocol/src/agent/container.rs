@@ -145,10 +145,26 @@ pub struct Share {
 pub enum Network {
     /// A namespace of its own with loopback alone.
     None,
-    /// A namespace of its own, with this interface.
-    Own(Interface),
+    /// A namespace of its own, with these interfaces.
+    Own {
+        /// Each with another slot.
+        interfaces: Vec<Interface>,
+    },
     /// The sandbox's, which all its containers share: made by [`Request::Network`](super::Request), or with loopback alone.
     Sandbox,
+}
+
+/// What a running container's network is to be. Everything that it says is true afterwards, whatever was before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Networks {
+    /// The container.
+    pub container: String,
+    /// All interfaces, as in [`Network::Own`].
+    pub interfaces: Vec<Interface>,
+    /// The files in /etc that it was told of last.
+    pub before: EtcFiles,
+    /// What they are to be: lines that are not in `before` are added, lines that are in `before` alone are removed.
+    pub after: EtcFiles,
 }
 
 /// A container's PID namespace.
@@ -189,8 +205,8 @@ pub struct EtcFiles {
     pub resolv_conf: Option<String>,
 }
 
-/// A network interface: in a VM the one network device, natively the one with this MAC address. It gets this address and
-/// is called eth0 inside.
+/// A network interface: in a VM the network card of its slot, natively the one with this MAC address. It gets this address and
+/// is called eth and its slot's number inside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
     /// MAC address.
@@ -199,10 +215,28 @@ pub struct Interface {
     pub address: std::net::Ipv4Addr,
     /// Bits of the network's prefix.
     pub prefix_len: u8,
-    /// Default gateway.
+    /// The network's gateway, if it leads out.
     pub gateway: Option<std::net::Ipv4Addr>,
     /// Largest packet, in bytes.
     pub mtu: u16,
+    /// Its number: less than [`crate::record::MAX_NETWORKS`].
+    #[serde(default)]
+    pub slot: u8,
+    /// The default route goes by its gateway.
+    #[serde(default = "yes")]
+    pub is_way_out: bool,
+}
+
+/// Of earlier versions, whose sandboxes had one interface.
+fn yes() -> bool {
+    true
+}
+
+impl Interface {
+    /// The gateway of the default route, if that goes by this interface.
+    pub fn way_out(&self) -> Option<std::net::Ipv4Addr> {
+        self.gateway.filter(|_| self.is_way_out)
+    }
 }
 
 /// Where a process's standard streams go.

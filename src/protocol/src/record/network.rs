@@ -6,10 +6,14 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::several;
+use crate::agent::Interface;
 use crate::subnet::Subnet;
 
 /// The network that every user of the host has, without having made it.
 pub const DEFAULT_NETWORK: &str = "bridge";
+/// The most networks that a sandbox is on at once: a VM has as many network cards from its start.
+pub const MAX_NETWORKS: usize = 4;
 
 /// A network of the user's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +53,54 @@ pub struct Endpoint {
     pub mac: Option<[u8; 6]>,
     /// Names for the network's DNS besides the container's own.
     pub aliases: Vec<String>,
-    /// Ports that are reached by the host's addresses.
+    /// Ports of the sandbox's that are reached by the host's addresses. They are reached through the network that is its way
+    /// out, whichever endpoint names them.
     pub publish: Vec<Publish>,
+    /// Of several networks, the sandbox's way out is that with the highest priority: see [`way_out`].
+    #[serde(default)]
+    pub gw_priority: i32,
+    /// What it calls others on the network.
+    #[serde(default)]
+    pub links: Vec<Link>,
+}
+
+/// A name for another container, for this one alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// A name of the other's on a network that both are on.
+    pub name: String,
+    /// What this one calls it.
+    pub alias: String,
+}
+
+/// A sandbox's interface, and the network that it is on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The network's name; empty where an earlier version wrote it, whose sandboxes were on one.
+    #[serde(default)]
+    pub network: String,
+    /// The interface.
+    #[serde(flatten)]
+    pub interface: Interface,
+}
+
+/// How many network cards the VM of a sandbox on these networks has from its start. One on the default network alone is
+/// hardly ever given another network while it runs, and spared what cards cost.
+pub fn cards(networks: &[Endpoint]) -> u8 {
+    match networks {
+        [] => 0,
+        [one] if one.network == DEFAULT_NETWORK => 1,
+        _ => MAX_NETWORKS as u8,
+    }
+}
+
+/// Which of these places is a sandbox's way out: of those with a gateway that with the highest priority, and of several such
+/// the first by the network's name. (Docker 28 chooses so.)
+pub fn way_out<'a>(places: impl IntoIterator<Item = (&'a Endpoint, bool)>) -> Option<&'a Endpoint> {
+    places
+        .into_iter()
+        .filter_map(|(endpoint, has_gateway)| has_gateway.then_some(endpoint))
+        .min_by_key(|endpoint| (std::cmp::Reverse(endpoint.gw_priority), &endpoint.network))
 }
 
 impl Endpoint {
@@ -62,21 +112,33 @@ impl Endpoint {
             mac: None,
             aliases: Vec::new(),
             publish: Vec::new(),
+            gw_priority: 0,
+            links: Vec::new(),
         }
     }
 
-    /// Reads a place. Earlier versions had the default network alone, and a boolean for it.
-    pub(super) fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Endpoint>, D::Error> {
+    /// Whether it is the same place, whichever ports are published there.
+    pub fn is_same_place(&self, other: &Endpoint) -> bool {
+        let publish = self.publish.clone();
+        *self
+            == Endpoint {
+                publish,
+                ..other.clone()
+            }
+    }
+
+    /// Reads places. Earlier versions had one at most, and the first ones the default network alone and a boolean for it.
+    pub(super) fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Endpoint>, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Either {
             Bridge(bool),
-            Endpoint(Option<Endpoint>),
+            Endpoints(#[serde(deserialize_with = "several::read")] Vec<Endpoint>),
         }
         Ok(match Either::deserialize(from)? {
-            Either::Bridge(false) => None,
-            Either::Bridge(true) => Some(Endpoint::on(DEFAULT_NETWORK)),
-            Either::Endpoint(endpoint) => endpoint,
+            Either::Bridge(false) => Vec::new(),
+            Either::Bridge(true) => vec![Endpoint::on(DEFAULT_NETWORK)],
+            Either::Endpoints(endpoints) => endpoints,
         })
     }
 }

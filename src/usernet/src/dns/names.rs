@@ -1,6 +1,8 @@
 //! The names of each address of the network, from the folder of its leases.
 //!
-//! A lease is a file called like the address, of which the first line is for others and each further line is a name.
+//! A lease is a file called like the address. Its first line is the name of the sandbox's interface on the host, by which
+//! the sandbox is known on its other networks; each further line is a name of the sandbox, or `alias=name`: what it alone
+//! calls another.
 //! Its sandbox holds a lock on it as long as it lives. The folder is read again when its modification time has changed,
 //! which is looked at for each query: nothing polls, and no message is needed.
 
@@ -34,13 +36,42 @@ pub struct Names {
     addresses: HashMap<Name, Vec<Ipv4Addr>>,
     /// The first name of each address.
     names: HashMap<Ipv4Addr, Name>,
+    /// What each address calls others.
+    links: HashMap<Ipv4Addr, Vec<(Name, Name)>>,
+    /// Which sandbox has each address.
+    sandboxes: HashMap<Ipv4Addr, Sandbox>,
+}
+
+/// A sandbox, as the name of any of its interfaces on the host says it: what all of them begin with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sandbox(String);
+
+impl Sandbox {
+    /// How much that is, in bytes: 15 are a whole name, of which the last one tells a sandbox's interfaces apart.
+    const LEN: usize = 14;
+
+    fn of(interface: &str) -> Option<Sandbox> {
+        interface.get(..Self::LEN).map(|it| Sandbox(it.to_owned()))
+    }
 }
 
 impl Names {
     /// Adds what a lease says. What is no name is left out.
     pub fn add(&mut self, address: Ipv4Addr, lease: &str) {
-        let names = lease.lines().skip(1).filter_map(Name::parse);
-        for name in names.take(MAX_NAMES) {
+        let mut lines = lease.lines();
+        if let Some(sandbox) = lines.next().and_then(Sandbox::of) {
+            self.sandboxes.insert(address, sandbox);
+        }
+        for line in lines.take(MAX_NAMES) {
+            if let Some((alias, name)) = line.split_once('=') {
+                if let (Some(alias), Some(name)) = (Name::parse(alias), Name::parse(name)) {
+                    self.links.entry(address).or_default().push((alias, name));
+                }
+                continue;
+            }
+            let Some(name) = Name::parse(line) else {
+                continue;
+            };
             self.names.entry(address).or_insert_with(|| name.clone());
             let addresses = self.addresses.entry(name).or_default();
             // Two names of one lease may differ in case alone.
@@ -53,6 +84,23 @@ impl Names {
     /// The addresses of a name.
     pub(super) fn addresses(&self, name: &Name) -> &[Ipv4Addr] {
         self.addresses.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// What the holder of an address calls by another name.
+    pub(super) fn linked(&self, address: Ipv4Addr, alias: &Name) -> Option<&Name> {
+        let links = self.links.get(&address)?;
+        links.iter().find(|(it, _)| it == alias).map(|(_, it)| it)
+    }
+
+    /// The sandbox that has an address.
+    pub(super) fn sandbox(&self, address: Ipv4Addr) -> Option<&Sandbox> {
+        self.sandboxes.get(&address)
+    }
+
+    /// The addresses that a sandbox has.
+    pub(super) fn addresses_of(&self, sandbox: &Sandbox) -> impl Iterator<Item = Ipv4Addr> {
+        let all = self.sandboxes.iter();
+        all.filter_map(move |(address, it)| (it == sandbox).then_some(*address))
     }
 
     /// The name of an address: the first that its lease says.

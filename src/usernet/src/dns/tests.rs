@@ -83,7 +83,8 @@ impl Network {
         let folder = tempfile::tempdir().unwrap();
         let leases = Leases::open(open_folder(folder.path()).unwrap()).unwrap();
         let domain = Name::parse("backend");
-        let zone = Zone::new(leases, domain, (host(0), 24), host(1));
+        let part = Part::new(String::new(), leases, domain, (host(0), 24), host(1));
+        let zone = Zone::new(part);
         let upstreams = (1..=count).map(upstream).collect();
         Network {
             dns: Dns::new(zone, Forwarder::new(upstreams, random)),

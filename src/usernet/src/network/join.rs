@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use protocol::BUILD;
 use protocol::net::{
-    Descriptor, FromSwitch, ListeningPort, MAX_PACKET_LEN, MAX_PORTS, MAX_PORTS_PER_PACKET,
-    ToSwitch,
+    Descriptor, FromSwitch, ListeningPort, MAX_ADJACENT, MAX_PACKET_LEN, MAX_PORTS,
+    MAX_PORTS_PER_PACKET, ToSwitch,
 };
 use rustix::io::Errno;
 use sys::packet::{self, Descriptors};
@@ -27,9 +27,9 @@ enum Refusal {
     Descriptor,
     #[error("it has joined already")]
     Twice,
-    #[error("it has ports and has not joined")]
+    #[error("it has ports or other networks and has not joined")]
     Ports,
-    #[error("it has more ports than there can be")]
+    #[error("it has more ports, or other networks, than there can be")]
     TooMany,
     #[error("{0:?} cannot be a member's address")]
     Mac(Mac),
@@ -109,8 +109,17 @@ impl Network {
                 self.join(poller, now, number, Mac(mac), address, wire)?;
                 ports
             }
+            ToSwitch::Adjacent { adjacent } if joined => {
+                let leases = descriptor(&mut descriptors, adjacent.leases)?;
+                let part = crate::control::part_of(adjacent, leases)?;
+                if self.adjacent.len() >= MAX_ADJACENT {
+                    return Err(Refusal::TooMany);
+                }
+                self.adjacent.push(part);
+                return Ok(());
+            }
             ToSwitch::Ports { ports } if joined => ports,
-            ToSwitch::Ports { .. } => return Err(Refusal::Ports),
+            ToSwitch::Ports { .. } | ToSwitch::Adjacent { .. } => return Err(Refusal::Ports),
         };
         if ports.len() > MAX_PORTS_PER_PACKET || self.ports.of(number) + ports.len() > MAX_PORTS {
             return Err(Refusal::TooMany);

@@ -82,6 +82,7 @@ impl Process {
         let start = ToNet::Start {
             build: build.to_owned(),
             dns: DnsServer {
+                adjacent: Vec::new(),
                 datagrams: Descriptor(0),
                 listener: Descriptor(1),
                 names: Names {

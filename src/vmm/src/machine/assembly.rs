@@ -17,7 +17,9 @@ use devices::virtio::vsock::{Offers, Vsock};
 use devices::virtio::{Device, Reactor};
 use memory::Ram;
 use protocol::timeline::control;
-use protocol::vmm::{DiskConfig, DiskExtent, End, NetConfig, PlacedExtent, VmConfig};
+use protocol::vmm::{
+    Descriptor, DiskConfig, DiskExtent, End, NetConfig, PlacedExtent, VmConfig, Wire,
+};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{Descriptors, Error};
@@ -38,6 +40,8 @@ pub struct Backends {
     disks: Vec<block::Handle>,
     /// Streams for the vsock device, if there is one.
     pub offers: Option<Offers>,
+    /// Network cards, by their slots.
+    nets: Vec<net::Handle>,
     /// Where the file system device, if there is one, gets its hull-fs.
     pub fs: Option<fs::Handle>,
 }
@@ -70,6 +74,27 @@ impl Backends {
     }
 }
 
+impl Backends {
+    /// Has a network card lead to another wire, or to none.
+    pub fn plug(
+        &self,
+        slot: u8,
+        wire: Option<(Descriptor, Wire)>,
+        descriptors: &mut Descriptors,
+    ) -> Result<(), Error> {
+        let no_card = || Error::NoCard { slot };
+        let card = self.nets.get(usize::from(slot)).ok_or_else(no_card)?;
+        let wire = match wire {
+            Some((descriptor, kind)) => Some((descriptors.take(descriptor)?, kind_of(kind))),
+            None => None,
+        };
+        match card.plug(wire) {
+            true => Ok(()),
+            false => Err(no_card()),
+        }
+    }
+}
+
 /// A machine's devices while they are put onto its bus.
 pub(super) struct Assembly<'a> {
     pub(super) bus: Bus,
@@ -93,7 +118,9 @@ impl Assembly<'_> {
             self.add("blk", device)?;
         }
         for net in &config.nets {
-            self.add("net", net_device(net, descriptors)?)?;
+            let device = net_device(net, descriptors)?;
+            backends.nets.push(device.handle());
+            self.add("net", device)?;
         }
         if let Some(vsock) = &config.vsock {
             let (device, offers) = Vsock::new(vsock.guest_cid);
@@ -193,15 +220,22 @@ fn block_device(config: &DiskConfig, descriptors: &mut Descriptors) -> Result<Bl
 fn net_device(config: &NetConfig, descriptors: &mut Descriptors) -> Result<Net, Error> {
     let NetConfig { mac, mtu, .. } = *config;
     Ok(Net::new(net::NetConfig {
-        descriptor: descriptors.take(config.descriptor)?,
-        wire: match config.wire {
-            protocol::vmm::Wire::Plain => net::Wire::Plain,
-            protocol::vmm::Wire::Tap => net::Wire::Tap,
-            protocol::vmm::Wire::Switch => net::Wire::Switch,
+        descriptor: match config.descriptor {
+            Some(descriptor) => Some(descriptors.take(descriptor)?),
+            None => None,
         },
+        wire: kind_of(config.wire),
         mac,
         mtu,
     })?)
+}
+
+fn kind_of(wire: Wire) -> net::Wire {
+    match wire {
+        Wire::Plain => net::Wire::Plain,
+        Wire::Tap => net::Wire::Tap,
+        Wire::Switch => net::Wire::Switch,
+    }
 }
 
 pub(super) fn device(device: &'static str) -> impl FnOnce(io::Error) -> Error {

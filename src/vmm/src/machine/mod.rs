@@ -103,6 +103,12 @@ pub enum Error {
         #[source]
         source: block::Error,
     },
+    /// A network card that there is not, or not for such a wire.
+    #[error("there is no network card {slot} for this wire")]
+    NoCard {
+        /// Its number.
+        slot: u8,
+    },
     /// A network device.
     #[error("a network device could not be made")]
     Net(#[from] net::Error),

@@ -1,9 +1,12 @@
 //! A container's document, in the shape of Docker's API.
 
 use engine::asked::Asked;
-use engine::container::network_name;
+use engine::container::network_names;
 use engine::list::{Filter, Filters, ListOptions};
-use engine::protocol::record::{ContainerConfig, Health, HealthStatus, State, Status, Stdio};
+use engine::protocol::agent::Interface;
+use engine::protocol::record::{
+    Attachment, ContainerConfig, Endpoint, Health, HealthStatus, State, Status, Stdio,
+};
 use engine::{Container, Engine, signals, time};
 use serde_json::{Map, Value, json};
 
@@ -19,7 +22,7 @@ pub(crate) fn document(
 ) -> Result<Value, engine::Error> {
     let layout = engine.layout();
     let config = &container.config;
-    let mut document = of(container)?;
+    let mut document = of(container, &engine.endpoints(&config.sandbox)?)?;
     document["LogPath"] = match config.log {
         engine::protocol::record::LogConfig::JsonFile { .. } => {
             json!(layout.log(&config.id).display().to_string())
@@ -47,7 +50,7 @@ pub(crate) fn document(
 }
 
 /// What the container's records say.
-pub(super) fn of(container: &Container) -> Result<Value, engine::Error> {
+pub(super) fn of(container: &Container, endpoints: &[Endpoint]) -> Result<Value, engine::Error> {
     let Container {
         config,
         state,
@@ -87,7 +90,7 @@ pub(super) fn of(container: &Container) -> Result<Value, engine::Error> {
         },
         "Mounts": mounts::of(config, &asked),
         "Config": config_document(config, &asked),
-        "NetworkSettings": network(config, state, &asked),
+        "NetworkSettings": network(config, state, &asked, endpoints),
         "Sandbox": config.sandbox,
     }))
 }
@@ -195,38 +198,78 @@ fn list_or_null(words: &[String]) -> Value {
     }
 }
 
-/// Its place on the network, with addresses while it runs.
-fn network(config: &ContainerConfig, state: &State, asked: &Asked) -> Value {
-    let name = network_name(config);
-    let ports = match state.status.is_alive() {
+/// Its places on networks, with addresses while it runs.
+fn network(
+    config: &ContainerConfig,
+    state: &State,
+    asked: &Asked,
+    endpoints: &[Endpoint],
+) -> Value {
+    let is_alive = state.status.is_alive();
+    let ports = match is_alive {
         true => ports::settings(&asked.exposed_ports, &state.ports),
         false => json!({}),
     };
-    let address = match state.interface.as_ref().filter(|_| state.status.is_alive()) {
-        None => json!({"Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "MacAddress": ""}),
-        Some(interface) => json!({
-            "Gateway": interface.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
-            "IPAddress": interface.address.to_string(),
-            "IPPrefixLen": interface.prefix_len,
-            "MacAddress": interface.mac.map(|byte| format!("{byte:02x}")).join(":"),
-        }),
-    };
-    let with = |mut document: Value| {
-        for (key, value) in address.as_object().into_iter().flatten() {
-            document[key] = value.clone();
-        }
-        document
-    };
-    let endpoint = with(json!({
-        "NetworkID": name,
-        "EndpointID": "",
-        "Aliases": host_config::list(&asked.options.place.aliases),
-    }));
-    with(json!({
+    let interfaces = state.interfaces.iter().filter(|_| is_alive);
+    let interfaces: Vec<&Attachment> = interfaces.collect();
+    let names = network_names(config);
+    let mut networks = Map::new();
+    for name in &names {
+        // An earlier version did not say which network an interface is on: it was the only one.
+        let is_there = |it: &&&Attachment| it.network == *name || it.network.is_empty();
+        let interface = interfaces.iter().find(is_there).map(|it| &it.interface);
+        let endpoint = endpoints.iter().find(|it| it.network == *name);
+        networks.insert(
+            (*name).to_owned(),
+            endpoint_document(name, endpoint, interface),
+        );
+    }
+    let mut document = json!({
         "Bridge": "",
         "SandboxID": config.sandbox,
         "SandboxKey": "",
         "Ports": ports,
-        "Networks": Map::from_iter([(name.to_owned(), endpoint)]),
-    }))
+        "Networks": networks,
+    });
+    // Docker's older members: of the first network.
+    add_address(&mut document, interfaces.first().map(|it| &it.interface));
+    document
+}
+
+fn endpoint_document(
+    network: &str,
+    endpoint: Option<&Endpoint>,
+    interface: Option<&Interface>,
+) -> Value {
+    let empty = Endpoint::on(network);
+    let endpoint = endpoint.unwrap_or(&empty);
+    let links: Vec<String> = endpoint
+        .links
+        .iter()
+        .map(|link| format!("{}:{}", link.name, link.alias))
+        .collect();
+    let mut document = json!({
+        "IPAMConfig": endpoint.address.map(|address| json!({"IPv4Address": address.to_string()})),
+        "Links": host_config::list(&links),
+        "Aliases": host_config::list(&endpoint.aliases),
+        "DriverOpts": null,
+        "GwPriority": endpoint.gw_priority,
+        "NetworkID": network,
+        "EndpointID": "",
+    });
+    add_address(&mut document, interface);
+    document
+}
+
+fn add_address(document: &mut Value, interface: Option<&Interface>) {
+    let gateway = interface.and_then(|it| it.gateway);
+    let mac = interface.map(|it| it.mac.map(|byte| format!("{byte:02x}")).join(":"));
+    document["Gateway"] = json!(gateway.map(|it| it.to_string()).unwrap_or_default());
+    document["IPAddress"] = json!(
+        interface
+            .map(|it| it.address.to_string())
+            .unwrap_or_default()
+    );
+    document["IPPrefixLen"] = json!(interface.map_or(0, |it| it.prefix_len));
+    document["MacAddress"] = json!(mac.unwrap_or_default());
 }

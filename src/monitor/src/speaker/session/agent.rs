@@ -53,8 +53,9 @@ impl Session {
             Err(failure) => return self.machine_ended(super::Broken::of(failure)),
         }
         self.ready = true;
-        if let (true, Some(interface)) = (self.setting.pod, self.setting.interface.clone()) {
-            self.ask_agent(Request::Network(interface), Awaited::Machine);
+        if self.setting.pod && !self.setting.interfaces.is_empty() {
+            let interfaces = self.setting.interfaces.clone();
+            self.ask_agent(Request::Network(interfaces), Awaited::Machine);
         }
         let ids: Vec<String> = self.containers.keys().cloned().collect();
         for id in ids {

@@ -232,7 +232,7 @@ impl Session {
         };
         let (network, pid) = (self.network_of(id), self.setting.shared_pid);
         let forwards = self.setting.writes.are_of_a_vm();
-        let interface = self.setting.interface.clone();
+        let interfaces = self.setting.interfaces.clone();
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
@@ -242,7 +242,10 @@ impl Session {
         container.first.lost = None;
         container.measured = None;
         let run = &container.config.run;
-        let etc = run.etc_with(interface.as_ref().filter(|_| run.network));
+        let etc = match run.network {
+            true => run.etc_with(&interfaces),
+            false => run.etc_with(&[]),
+        };
         let create = Create {
             container: id.to_owned(),
             spec: run.spec.clone(),
@@ -297,10 +300,13 @@ impl Session {
             .containers
             .get(id)
             .is_some_and(|container| container.config.run.network);
-        match (wanted, self.setting.pod, &self.setting.interface) {
-            (true, true, _) => Network::Sandbox,
-            (true, false, Some(interface)) => Network::Own(interface.clone()),
-            _ => Network::None,
+        match (wanted, self.setting.pod) {
+            (true, true) => Network::Sandbox,
+            // Perhaps none: it can be connected while it runs.
+            (true, false) => Network::Own {
+                interfaces: self.setting.interfaces.clone(),
+            },
+            (false, _) => Network::None,
         }
     }
 

@@ -112,6 +112,7 @@ impl Session {
                 resources,
                 restart,
             } => self.update(ask, container, resources, restart),
+            Request::Networks { container } => self.change_networks(ask, container),
             Request::InspectExec { process } => self.inspect_exec(ask, &process),
             Request::Stats { container } => {
                 let request = ToAgent::Stats {
@@ -433,6 +434,7 @@ fn subject(request: &Request) -> &str {
         | Request::Stop { container, .. }
         | Request::Pause { container }
         | Request::Resume { container }
+        | Request::Networks { container }
         | Request::Update { container, .. }
         | Request::Stats { container }
         | Request::Processes { container }

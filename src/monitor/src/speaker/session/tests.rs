@@ -12,6 +12,7 @@ use super::*;
 mod forward;
 mod hazards;
 mod health;
+mod networks;
 mod order;
 
 /// A session whose surroundings are written down.
@@ -76,6 +77,7 @@ fn config(id: &str, restart: RestartPolicy) -> ContainerConfig {
         stop_timeout_s: 10,
         log: LogConfig::None,
         network: None,
+        networks: None,
         health: None,
         asked: document("{}"),
     }
@@ -87,7 +89,7 @@ fn setting(single: Option<ContainerConfig>) -> Setting {
         writes: Writes::Disk { bytes: None },
         shared_pid: false,
         keeps_disk: true,
-        interface: None,
+        interfaces: Vec::new(),
         measure: false,
         start: Vec::new(),
         failed: None,

@@ -131,3 +131,70 @@ fn who_is_not_on_the_network_is_not_answered() {
     assert_eq!(network.dns.datagram(network.now, stranger, &message), []);
     assert!(!network.dns.serves(*stranger.ip()) && network.dns.serves(host(255)));
 }
+
+/// A lease in this folder, held as long as the value lives.
+fn lease_in(folder: &std::path::Path, address: &str, text: &str) -> File {
+    let new = folder.join(".new");
+    fs::write(&new, text).unwrap();
+    let file = File::open(&new).unwrap();
+    flock(&file, FlockOperation::LockExclusive).unwrap();
+    fs::rename(new, folder.join(address)).unwrap();
+    file
+}
+
+#[test]
+fn names_of_an_adjacent_network_are_told_to_those_who_are_on_it() {
+    let mut network = Network::with_upstreams(0);
+    let beside = tempfile::tempdir().unwrap();
+    let leases = Leases::open(open_folder(beside.path()).unwrap()).unwrap();
+    let (subnet, gateway) = (
+        (Ipv4Addr::new(10, 214, 0, 0), 24),
+        Ipv4Addr::new(10, 214, 0, 1),
+    );
+    let part = Part::new("b".into(), leases, Name::parse("back"), subnet, gateway);
+    assert!(network.dns.add_adjacent(part));
+    let own = network.folder.path().to_owned();
+    let _web = lease_in(&own, "10.213.0.8", "hull0000000000a\nweb\n");
+    let _client = lease_in(&own, "10.213.0.9", "hull0123456789a\nme\n");
+    let _db = lease_in(beside.path(), "10.214.0.5", "hull9999999999a\ndb\nweb\n");
+    // Its sandbox is not on the other network yet.
+    assert_eq!(network.look_up("db"), Err(3));
+    let there = lease_in(
+        beside.path(),
+        "10.214.0.6",
+        "hull0123456789g\nme-there\npostgres=db\n",
+    );
+    assert_eq!(
+        network.look_up("postgres"),
+        Ok(vec![5]),
+        "a link over there"
+    );
+    assert_eq!(network.look_up("db"), Ok(vec![5]));
+    assert_eq!(network.look_up("db.back"), Ok(vec![5]));
+    assert_eq!(
+        network.look_up("web"),
+        Ok(vec![8]),
+        "its own network's first"
+    );
+    // It has left, or died without a word.
+    drop(there);
+    assert_eq!(network.look_up("db"), Err(3));
+}
+
+#[test]
+fn a_link_is_a_name_for_its_holder_alone() {
+    let mut network = Network::with_upstreams(0);
+    let own = network.folder.path().to_owned();
+    let _db = lease_in(&own, "10.213.0.5", "hull9999999999a\ndb\n");
+    let other = lease_in(&own, "10.213.0.7", "hull0000000000a\nother\npostgres=db\n");
+    assert_eq!(network.look_up("postgres"), Err(3));
+    let _client = lease_in(
+        &own,
+        "10.213.0.9",
+        "hull0123456789a\nme\npostgres=db\nother=nosuch\n=\na b=db\n",
+    );
+    assert_eq!(network.look_up("postgres"), Ok(vec![5]));
+    // What it calls so is what it means, there or not.
+    assert_eq!(network.look_up("other"), Err(3));
+    drop(other);
+}
