@@ -6,8 +6,6 @@ use clap::builder::ValueParser;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Arg, ArgAction, Command, Parser};
 
-use crate::values;
-
 /// Reads a command line as Docker would.
 pub(crate) fn parse<C: Parser>(
     words: impl IntoIterator<Item = OsString> + Clone,

@@ -7,7 +7,8 @@ use engine::images::Error;
 
 use super::{reference, store};
 use crate::output::{self, Columns, Row};
-use crate::{moments, out, prune};
+use crate::{out, prune};
+use values::moments;
 
 /// Give an image another name
 #[derive(Debug, Args)]
@@ -28,7 +29,7 @@ pub(crate) struct HistoryArgs {
     format: Option<String>,
     /// Show sizes and times for people (--human=false shows bytes and dates) [default: true]
     #[arg(short = 'H', long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_parser = crate::values::boolean)]
+        value_parser = values::boolean)]
     human: Option<bool>,
     /// Cut nothing short
     #[arg(long)]

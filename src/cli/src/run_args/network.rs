@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 use clap::Args;
 use engine::options::{Options, Place};
 
-use crate::values::ports::{self, Exposed, Ports};
-use crate::values::{OrDefault, or_default};
-use crate::values::{names, value};
+use values::ports::{self, Exposed, Ports};
+use values::{OrDefault, or_default};
+use values::{names, value};
 
 /// Ports, addresses and names on the network: of a container, and of a pod.
 #[derive(Debug, Clone, Args)]
