@@ -34,9 +34,14 @@ impl Failure {
         Failure::new(501, format!("{what} is not built yet"))
     }
 
-    /// There is no such image.
+    /// There is no such image. As Docker has it, a name without a tag means `latest`.
     pub fn no_image(name: &str) -> Failure {
-        Failure::new(404, format!("No such image: {name}"))
+        let last = name.rsplit('/').next().unwrap_or_default();
+        let tag = match last.contains([':', '@']) {
+            true => "",
+            false => ":latest",
+        };
+        Failure::new(404, format!("No such image: {name}{tag}"))
     }
 
     /// The body.
@@ -66,7 +71,15 @@ impl From<engine::Error> for Failure {
             engine::Error::Image(error) => return image(error),
             error => error.kind().http_status(),
         };
-        Failure::new(status, chain(&error))
+        let message = match error.kind() {
+            // Clients make 126 of Go's words for these.
+            Kind::CommandNotExecutable => chain(&error)
+                .replace("Permission denied", "permission denied")
+                .replace("Is a directory", "is a directory")
+                .replace("Not a directory", "not a directory"),
+            _ => chain(&error),
+        };
+        Failure::new(status, message)
     }
 }
 

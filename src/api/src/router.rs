@@ -192,6 +192,9 @@ fn handler(method: &str, parts: &[&str]) -> Option<(Handler, String)> {
                 ..,
             ],
         ) => (refused::swarm, ""),
+        ("GET", ["plugins", name @ .., "json"]) if !name.is_empty() => {
+            return Some((refused::plugin, name.join("/")));
+        }
         (_, ["plugins", ..]) => (refused::plugins, ""),
         _ => return None,
     };

@@ -197,10 +197,15 @@ fn pump(
         if ready[0] {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        for index in (0..outputs.len()).rev() {
-            if ready[first + index] && !send(&mut outputs[index], client, &mut buffer)? {
-                outputs.remove(index);
+        // What was written to both is sent in this order.
+        let mut over = Vec::new();
+        for (index, output) in outputs.iter_mut().enumerate() {
+            if ready[first + index] && !send(output, client, &mut buffer)? {
+                over.push(index);
             }
+        }
+        for index in over.into_iter().rev() {
+            outputs.remove(index);
         }
         if let (Some(at), Some(reader)) = (left_at, &mut left)
             && ready[at]

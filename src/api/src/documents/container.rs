@@ -91,6 +91,11 @@ pub(crate) fn of(container: &Container) -> Result<Value, engine::Error> {
         Some((path, arguments)) => (path.clone(), arguments.to_vec()),
         None => (json!(""), Vec::new()),
     };
+    // As Docker has it, the data of a driver are texts.
+    let layers = config.run.layers.iter();
+    let layers: Vec<String> = layers
+        .map(|layer| layer.path.display().to_string())
+        .collect();
     Ok(json!({
         "Id": config.id,
         "Created": time::format(config.created_ns),
@@ -111,7 +116,7 @@ pub(crate) fn of(container: &Container) -> Result<Value, engine::Error> {
         "HostConfig": host_config::of(config, &asked, &spec),
         "GraphDriver": {
             "Name": "erofs",
-            "Data": {"Layers": config.run.layers.iter().map(|layer| layer.path.display().to_string()).collect::<Vec<_>>()},
+            "Data": {"Layers": layers.join(":")},
         },
         "Mounts": mounts::of(config, &asked),
         "Config": config_document(config, &asked),

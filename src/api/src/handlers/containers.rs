@@ -27,7 +27,15 @@ impl From<MakeError> for Failure {
 
 pub(crate) fn create(call: Call) -> Answer {
     let options: Options = convert::create(&call.body, &call.query, &call.isolation)?;
-    let id = call.engine.make(&options, &())?;
+    let id = call.engine.make(&options, &()).map_err(|error| {
+        let is_image = matches!(error, MakeError::Image(_));
+        let failure = Failure::from(error);
+        // Of 404 clients make that the image is not here, and fetch it.
+        match failure.status {
+            404 if !is_image => Failure::invalid(failure.message),
+            _ => failure,
+        }
+    })?;
     json(201, &json!({"Id": id, "Warnings": []}))
 }
 

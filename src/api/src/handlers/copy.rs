@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use engine::copy::{ChangeKind, Transfer};
-use engine::protocol::agent::FileStat;
+use engine::protocol::agent::{FailureKind, FileStat};
 use engine::{Engine, time};
 use serde_json::json;
 
@@ -15,6 +15,8 @@ use crate::error::Failure;
 
 /// What is moved at once.
 const CHUNK_BYTES: usize = 64 << 10;
+/// The most that is read of an archive that was refused.
+const MAX_DRAINED_BYTES: u64 = 16 << 20;
 /// Where a stat is, beside or in the place of an archive.
 const STAT_HEADER: &str = "x-docker-container-path-stat";
 
@@ -29,22 +31,19 @@ fn path(call: &Call) -> Result<String, Failure> {
 }
 
 fn found(engine: &Engine, call: &Call, path: &str) -> Result<FileStat, Failure> {
-    engine
-        .stat(&call.target, path, false)
-        .map_err(|error| match error {
-            engine::Error::Failure(failure)
-                if failure.kind == engine::protocol::agent::FailureKind::NotFound =>
-            {
-                Failure::new(
-                    404,
-                    format!(
-                        "Could not find the file {path} in container {}",
-                        call.target
-                    ),
-                )
-            }
-            error => error.into(),
-        })
+    let found = engine.stat(&call.target, path, false);
+    found.map_err(|error| absent(error, path, &call.target))
+}
+
+/// What there is not, in Docker's words.
+fn absent(error: engine::Error, path: &str, container: &str) -> Failure {
+    match error {
+        engine::Error::Failure(failure) if failure.kind == FailureKind::NotFound => Failure::new(
+            404,
+            format!("Could not find the file {path} in container {container}"),
+        ),
+        error => error.into(),
+    }
 }
 
 /// Go's os.FileMode: permissions, and bits of its own for the kind.
@@ -139,16 +138,35 @@ pub(crate) fn put(mut call: Call) -> Answer {
     let mut upload = upload.ok_or_else(|| Failure::invalid("the archive is missing"))?;
     let kept = call.query.flag("noOverwriteDirNonDir");
     let owners = call.query.flag("copyUIDGID");
-    let mut transfer = call.engine.copy_in(&call.target, &path, owners, kept)?;
+    let unpacked = unpack(&call, &path, owners, kept, &mut upload);
+    if unpacked.is_err() {
+        // Clients that still send when the answer comes take it for a broken connection.
+        let _ = io::copy(&mut upload.take(MAX_DRAINED_BYTES), &mut io::sink());
+    }
+    unpacked?;
+    empty(200)
+}
+
+fn unpack(
+    call: &Call,
+    path: &str,
+    owners: bool,
+    kept: bool,
+    upload: &mut impl Read,
+) -> Result<(), Failure> {
+    let absent = |error| absent(error, path, &call.target);
+    let copy = call.engine.copy_in(&call.target, path, owners, kept);
+    let mut transfer = copy.map_err(absent)?;
     let stream = transfer.take_stream();
-    let mut stream =
-        File::from(stream.ok_or_else(|| Failure::new(500, "the archive has no stream"))?);
-    let copied = io::copy(&mut upload, &mut stream);
+    let stream = stream.ok_or_else(|| Failure::new(500, "the archive has no stream"))?;
+    let mut stream = File::from(stream);
+    let copied = io::copy(upload, &mut stream);
     drop(stream);
     // Why it was not read to its end says more than that.
-    transfer.finish()?;
-    copied.map_err(|error| Failure::invalid(format!("the archive has not come whole: {error}")))?;
-    empty(200)
+    transfer.finish().map_err(absent)?;
+    copied
+        .map(drop)
+        .map_err(|error| Failure::invalid(format!("the archive has not come whole: {error}")))
 }
 
 pub(crate) fn changes(call: Call) -> Answer {

@@ -3,7 +3,7 @@
 use engine::Streams;
 use engine::exec::{self, ExecOptions};
 use engine::protocol::agent::{Failure as Refused, TerminalSize};
-use engine::protocol::record::Stdio;
+use engine::protocol::record::{Status, Stdio};
 use engine::session::Event;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -31,6 +31,13 @@ struct Asked {
 
 pub(crate) fn create(call: Call) -> Answer {
     let container = call.engine.container(&call.target)?;
+    if container.state.status == Status::Paused {
+        let name = &call.target;
+        return Err(Failure::new(
+            409,
+            format!("container {name} is paused, unpause the container before exec"),
+        ));
+    }
     let mut fields = Fields::parse(&call.body)?;
     let size = fields.take::<[u16; 2]>("ConsoleSize")?.unwrap_or_default();
     let size = match size {

@@ -29,6 +29,14 @@ pub(crate) fn connect(_: Call) -> Answer {
     ))
 }
 
+/// `docker inspect` looks for a plugin, too.
+pub(crate) fn plugin(call: Call) -> Answer {
+    Err(Failure::new(
+        404,
+        format!("plugin {:?} not found", call.target),
+    ))
+}
+
 pub(crate) fn plugins(_: Call) -> Answer {
     Err(Failure::new(501, "hull has no plugins"))
 }

@@ -212,10 +212,8 @@ fn await_end(mut session: Session<'static>, sink: &Sink) -> Result<Value, Gone> 
             ),
             Ok(Some(Event::Failed(failure))) => {
                 let error = engine::Error::Failure(failure);
-                ended(
-                    crate::error::start_code(error.kind()).into(),
-                    &error.to_string(),
-                )
+                // Why, the start has said.
+                ended(crate::error::start_code(error.kind()).into(), "")
             }
             // It went before it was started, or with its start that failed.
             Err(error) if error.kind() == Kind::NotFound => ended(0, ""),
