@@ -29,6 +29,10 @@ fio jq strace         # load, JSON and system calls, for tests
 linux-source-6.12     # the guest kernel's source
 "
 
+# Docker's command line, a client of `hull serve` in its tests: any version does.
+command -v docker >/dev/null || packages="$packages
+docker.io"
+
 # shellcheck disable=SC2086
 wanted=$(printf '%s\n' "$packages" | sed 's/#.*//')
 missing=

@@ -9,6 +9,7 @@ pub mod kills;
 pub mod output;
 mod process;
 pub mod registry;
+pub mod serve;
 mod terminal;
 
 pub use process::{Running, is_alive, wait_until};

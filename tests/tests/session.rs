@@ -10,9 +10,12 @@
 #[path = "session/script.rs"]
 mod script;
 
+use std::process::Command;
+
 use anyhow::{Context, Result};
 use script::{Subject, play};
 use tests::Hull;
+use tests::serve::Serve;
 
 const LIVES: &str = include_str!("session/lives.session");
 const RUNS: &str = include_str!("session/runs.session");
@@ -114,6 +117,50 @@ fn volumes_without_a_name_go_with_their_containers() -> Result<()> {
 #[test]
 fn a_pod_s_containers_share_its_network_and_die_alone() -> Result<()> {
     session(PODS, "vm")
+}
+
+/// Types a transcript to Docker's command line, with hull's service in the place of Docker's.
+fn docker_session(transcript: &str, isolation: &str) -> Result<()> {
+    Command::new("docker")
+        .arg("--version")
+        .output()
+        .context("Docker's command line is not on the PATH: resources/setup.sh installs it")?;
+    let hull = Hull::new()?;
+    hull.run("create -q --network none --name first --isolation native demo true".split(' '))?
+        .expect_code(0);
+    hull.run(["rm", "first"])?.expect_code(0);
+    let folder = tempfile::tempdir()?;
+    let serve = Serve::start(&hull, isolation)?;
+    let host = serve.address();
+    play(&Subject::Serve { host }, transcript, folder.path())?;
+    serve.stop()?;
+    hull.expect_nothing_left()
+}
+
+#[test]
+fn docker_s_command_line_runs_native_containers() -> Result<()> {
+    docker_session(LIVES, "native")?;
+    docker_session(RUNS, "native")?;
+    docker_session(FILES, "native")
+}
+
+#[test]
+fn docker_s_command_line_has_images_volumes_and_networks() -> Result<()> {
+    docker_session(IMAGES, "native")?;
+    docker_session(VOLUMES, "native")?;
+    docker_session(ANONYMOUS, "native")?;
+    docker_session(NETWORKS, "native")
+}
+
+#[test]
+fn docker_s_command_line_is_told_of_mistakes() -> Result<()> {
+    docker_session(MISTAKES, "native")
+}
+
+#[test]
+fn docker_s_command_line_runs_containers_in_vms() -> Result<()> {
+    docker_session(LIVES, "vm")?;
+    docker_session(RUNS, "vm")
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::prune::{self, PruneArgs, SystemPruneArgs};
 use crate::run_args::{CreateArgs, RunArgs};
 use crate::system::{self, DfArgs, InfoArgs, VersionArgs};
 use crate::volumes::{self, VolumeCommand};
-use crate::{FAILED, completion, doctor, events, images, man, service};
+use crate::{FAILED, completion, doctor, events, images, man, serve, service};
 
 /// Containers, each in a virtual machine of its own
 #[derive(Debug, Parser)]
@@ -72,6 +72,7 @@ pub(crate) enum Command {
     /// Look after hull as a whole
     #[command(subcommand)]
     System(SystemCommand),
+    Serve(serve::ServeArgs),
     Doctor(doctor::DoctorArgs),
     Completion(completion::CompletionArgs),
     #[command(hide = true)]
@@ -192,7 +193,10 @@ const GROUPS: [(&str, &[&str]); 5] = [
             "push", "save", "load", "import", "tag", "history", "rmi", "login", "logout",
         ],
     ),
-    ("This Host", &["events", "doctor", "completion", "bench"]),
+    (
+        "This Host",
+        &["events", "serve", "doctor", "completion", "bench"],
+    ),
 ];
 
 /// The definition of the whole command line: for man pages and completions.
@@ -278,6 +282,7 @@ pub(crate) fn execute(command: Command, started: u64) -> anyhow::Result<u8> {
             SystemCommand::Start(args) => service::start(args),
             SystemCommand::Uninstall(args) => service::uninstall(args),
         },
+        Command::Serve(args) => serve::serve(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Completion(args) => completion::completion(args),
         Command::Man(args) => man::man(args),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::containers::logs::is_closed;
 use crate::format::Template;
-use crate::moments;
+use values::moments;
 
 /// Show what happens, as it happens
 #[derive(Debug, Args)]

@@ -7,8 +7,6 @@ use clap::builder::ValueParser;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Arg, ArgAction, Command, Parser};
 
-use crate::values;
-
 /// Reads a command line as Docker would. Called once in a process: the definition of all commands, which takes as long to
 /// free as to make, is left to the process's end.
 pub(crate) fn parse<C: Parser>(

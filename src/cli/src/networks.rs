@@ -12,10 +12,11 @@ use serde_json::{Map, Value, json};
 
 use crate::containers::each;
 use crate::containers::inspect::print_found;
+use crate::out;
 use crate::output::{self, Columns, Row};
 use crate::prune::agreed;
-use crate::values::{self, OrDefault, attachments, environment, names, or_default, value};
-use crate::{moments, out};
+use values::moments;
+use values::{self, OrDefault, attachments, environment, names, or_default, value};
 
 /// Networks: containers on one reach each other, and nothing else but by published ports
 #[derive(Debug, Subcommand)]

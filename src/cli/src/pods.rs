@@ -9,11 +9,12 @@ use engine::{Engine, Stop, time};
 use serde_json::{Value, json};
 
 use crate::containers::inspect::{self, Type};
-use crate::containers::{each, ports, ps, stats};
+use crate::containers::{each, stats};
+use crate::out;
 use crate::output::{self, Columns, Row};
 use crate::run_args::PlaceArgs;
-use crate::values::{self, OrDefault, environment, or_default, value};
-use crate::{moments, out};
+use values::moments;
+use values::{OrDefault, environment, or_default, value};
 
 /// Pods: virtual machines that several containers share
 #[derive(Debug, Subcommand)]
@@ -282,7 +283,7 @@ pub(crate) fn document(engine: &Engine, pod: &Pod) -> Result<Value, engine::Erro
         json!({
             "Id": one.summary.id,
             "Name": format!("/{}", one.summary.name),
-            "Status": ps::state_word(one.state.status),
+            "Status": api::documents::container::state_word(one.state.status),
         })
     });
     let machine = match &sandbox.machine {
@@ -301,7 +302,7 @@ pub(crate) fn document(engine: &Engine, pod: &Pod) -> Result<Value, engine::Erro
         "Running": pod.running,
         "SharedPid": pod.shared_pid,
         "NetworkMode": sandbox.networks.first().map_or("none", |endpoint| &*endpoint.network),
-        "PortBindings": ports::bindings(sandbox.networks.iter().flat_map(|endpoint| &endpoint.publish)),
+        "PortBindings": api::documents::ports::bindings(sandbox.networks.iter().flat_map(|endpoint| &endpoint.publish)),
         "Machine": machine,
         "Labels": pod.labels,
         "Containers": containers.collect::<Vec<_>>(),

@@ -9,7 +9,8 @@ use engine::prune::PruneFilters;
 use engine::volumes::{PrunedVolumes, VolumeFilters};
 
 use crate::images::manage;
-use crate::{moments, out, output};
+use crate::{out, output};
+use values::moments;
 
 /// Remove all containers that do not run
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use engine::options::Options;
 
-use crate::values::lifecycle::{self, DetachKeys};
+use values::lifecycle::{self, DetachKeys};
 
 mod container;
 mod health;
@@ -21,6 +21,7 @@ mod security;
 
 use container::ContainerArgs;
 pub(crate) use container::variables;
+pub(crate) use machine::default_isolation;
 pub(crate) use network::PlaceArgs;
 
 /// Run a command in a new container, in a virtual machine of its own
@@ -48,7 +49,7 @@ pub(crate) struct RunArgs {
     detach_keys: Option<DetachKeys>,
     /// Pass signals on to the container's process (--sig-proxy=false does not) [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_parser = crate::values::boolean)]
+        value_parser = values::boolean)]
     sig_proxy: Option<bool>,
     /// Show where the time and the memory went, on standard error
     #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text")]

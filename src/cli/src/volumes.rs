@@ -2,16 +2,15 @@
 
 use clap::{Args, Subcommand};
 use engine::Engine;
-use engine::protocol::record::Volume;
 use engine::volumes::{DRIVER, ListedVolume, NewVolume, VolumeFilters};
-use serde_json::{Value, json};
 
 use crate::containers::each;
 use crate::containers::inspect::print_found;
+use crate::out;
 use crate::output::{self, Columns, Row};
 use crate::prune::{agreed, report};
-use crate::values::environment;
-use crate::{moments, out, values};
+use values::environment;
+use values::moments;
 
 /// Volumes: directories that outlive containers
 #[derive(Debug, Subcommand)]
@@ -107,8 +106,6 @@ pub(crate) struct PruneArgs {
     force: bool,
 }
 
-const NANOS_PER_SEC: u64 = 1_000_000_000;
-
 const COLUMNS: Columns = Columns {
     table: "{{.Driver}}\t{{.Name}}",
     quiet: "{{.Name}}",
@@ -143,7 +140,10 @@ pub(crate) fn volume(command: VolumeCommand) -> anyhow::Result<u8> {
         VolumeCommand::Ls(args) => ls(&engine, &args),
         VolumeCommand::Inspect(args) => {
             print_found(&args.volumes, args.format.as_deref(), |name| {
-                Ok(document(&engine, &engine.volume(name)?))
+                Ok(api::documents::volume::document(
+                    &engine,
+                    &engine.volume(name)?,
+                ))
             })
         }
         VolumeCommand::Rm(args) => {
@@ -207,23 +207,6 @@ pub(crate) fn row(engine: &Engine, one: &ListedVolume) -> Row {
         ("Status", unknown()),
     ])
     .labelled(&one.volume.labels)
-}
-
-/// Everything that is known of a volume.
-pub(crate) fn document(engine: &Engine, volume: &Volume) -> Value {
-    let map = |map: &std::collections::BTreeMap<String, String>| match map.is_empty() {
-        true => Value::Null,
-        false => json!(map),
-    };
-    json!({
-        "CreatedAt": engine::time::format(volume.created_ns / NANOS_PER_SEC * NANOS_PER_SEC),
-        "Driver": DRIVER,
-        "Labels": map(&volume.labels),
-        "Mountpoint": engine.mountpoint(volume).display().to_string(),
-        "Name": volume.name,
-        "Options": map(&volume.options),
-        "Scope": "local",
-    })
 }
 
 fn prune(engine: &Engine, args: &PruneArgs) -> anyhow::Result<u8> {
@@ -296,7 +279,7 @@ mod tests {
             ..NewVolume::default()
         };
         let volume = engine.volume_create(new).unwrap();
-        let document = document(&engine, &volume);
+        let document = api::documents::volume::document(&engine, &volume);
         assert_eq!(
             document["Mountpoint"],
             root.path().join("volumes/data/_data").display().to_string()

@@ -159,9 +159,12 @@ mod tests {
 
     #[test]
     fn a_document_of_an_earlier_version_is_read_with_defaults() {
-        let asked: Asked =
-            serde_json::from_str(r#"{"options": {"image": "demo"}, "of_tomorrow": 1}"#).unwrap();
+        let asked: Asked = serde_json::from_str(
+            r#"{"options": {"image": "demo", "entrypoint": "sh"}, "of_tomorrow": 1}"#,
+        )
+        .unwrap();
         assert_eq!(asked.options.image, "demo");
+        assert_eq!(asked.options.entrypoint, Some(vec!["sh".to_owned()]));
         let text = serde_json::to_string(&asked).unwrap();
         assert_eq!(serde_json::from_str::<Asked>(&text).unwrap(), asked);
     }

@@ -50,6 +50,9 @@ pub struct CreatedExec {
     pub config: ExecConfig,
     /// What the front end was asked for, for `inspect`: its own document.
     pub asked: Box<RawValue>,
+    /// The code that its start failed with; `None` if it did not.
+    #[serde(default)]
+    pub failed: Option<u8>,
 }
 
 /// An exec, for `inspect`.
@@ -106,6 +109,7 @@ impl Engine {
             container: container.config.id.clone(),
             config,
             asked,
+            failed: None,
         };
         let folder = self.layout().execs(&created.container);
         let path = in_folder(&folder, &format!("{}.json", created.id))?;
@@ -130,6 +134,14 @@ impl Engine {
         let id = created.id;
         let container = self.container(&created.container)?;
         self.begin_exec(&container, NewExec { id, config }, &["exec_start"])
+    }
+
+    /// Keeps the code that an exec's start has failed with, for `inspect`.
+    pub fn exec_failed(&self, exec: &str, code: u8) -> Result<(), Error> {
+        let mut created = self.created_exec(exec)?;
+        created.failed = Some(code);
+        let folder = self.layout().execs(&created.container);
+        files::write(&folder.join(format!("{exec}.json")), &created)
     }
 
     /// An exec that was created.

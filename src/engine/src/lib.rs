@@ -38,6 +38,7 @@ pub mod layout;
 pub mod list;
 mod lock;
 pub mod logs;
+mod make;
 mod memory;
 pub mod mounts;
 pub mod names;
@@ -70,6 +71,7 @@ pub use control::{Ended, Stop, WaitCondition};
 pub use create::NewContainer;
 pub use engine::Engine;
 pub use error::{Error, Kind, Refusal, Subject};
+pub use make::MakeError;
 pub use remove::Remove;
 pub use repair::SystemStart;
 

@@ -9,6 +9,7 @@
 //! one that was rotated away while it read (up to the files that it holds open), and gives none twice; it ends when the container has ended and everything was read. Deliberately absent: how lines are shown.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -159,6 +160,15 @@ impl LogReader<'_> {
         reason = "not an iterator: every line may be an error"
     )]
     pub fn next(&mut self) -> Result<Option<LogLine>, Error> {
+        self.next_for(None)
+    }
+
+    /// The same, for a reader that may go meanwhile: `None` as well when this descriptor becomes readable or hangs up.
+    pub fn next_while(&mut self, there: BorrowedFd<'_>) -> Result<Option<LogLine>, Error> {
+        self.next_for(Some(there))
+    }
+
+    fn next_for(&mut self, there: Option<BorrowedFd<'_>>) -> Result<Option<LogLine>, Error> {
         loop {
             if let Some(line) = self.next_now()? {
                 return Ok(Some(line));
@@ -171,26 +181,29 @@ impl LogReader<'_> {
                 self.has_ended = true;
                 continue;
             }
-            self.wait()?;
+            if self.wait(there)? {
+                return Ok(None);
+            }
         }
     }
 
-    fn wait(&mut self) -> Result<(), Error> {
+    /// Whether the reader has gone.
+    fn wait(&mut self, there: Option<BorrowedFd<'_>>) -> Result<bool, Error> {
         let left = self
             .options
             .until_ns
             .map(|until| Duration::from_nanos(until.saturating_sub(time::now_ns())));
         let failed = self.failed();
         let Some(waiting) = &self.waiting else {
-            return Ok(());
+            return Ok(false);
         };
-        let closed = waiting.wait(left).map_err(failed)?;
+        let woken = waiting.wait(left, there).map_err(failed)?;
         let lock = self.engine.layout().sandbox_lock(&self.sandbox);
         // The kernel says that a file is closed just before it drops the lock.
-        if closed && lock::is_free_within(&lock, RELEASE_LIMIT).map_err(self.failed())? {
+        if woken.closed && lock::is_free_within(&lock, RELEASE_LIMIT).map_err(self.failed())? {
             self.has_ended = true;
         }
-        Ok(())
+        Ok(woken.left)
     }
 
     fn is_alive(&self) -> Result<bool, Error> {

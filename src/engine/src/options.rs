@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use protocol::agent::TerminalSize;
 use protocol::record::{LogConfig, Port, RestartPolicy};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::size::MilliCpus;
 
@@ -58,8 +58,9 @@ pub struct Options {
     pub user: Option<String>,
     /// Supplementary groups, by name or number.
     pub groups: Vec<String>,
-    /// Instead of the image's entrypoint (whose Cmd is then dropped); an empty string means none.
-    pub entrypoint: Option<String>,
+    /// Instead of the image's entrypoint (whose Cmd is then dropped); no word, or a single empty one, means none.
+    #[serde(deserialize_with = "entrypoint")]
+    pub entrypoint: Option<Vec<String>>,
 
     /// Instead of the identifier's first digits.
     pub hostname: Option<String>,
@@ -168,3 +169,19 @@ pub struct Options {
 
 /// Seconds from the stop signal to SIGKILL, as in Docker.
 pub const DEFAULT_STOP_TIMEOUT_S: i64 = 10;
+
+/// Earlier versions had a single word.
+fn entrypoint<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Word(String),
+        Words(Vec<String>),
+    }
+    Ok(
+        Option::<Either>::deserialize(from)?.map(|either| match either {
+            Either::Word(word) => vec![word],
+            Either::Words(words) => words,
+        }),
+    )
+}

@@ -49,6 +49,11 @@ enum Purpose {
     Start { attach: Option<[bool; 3]> },
     /// Attach to the running container.
     Attach { streams: [bool; 3] },
+    /// Wait for the container's end, whoever starts it.
+    Await {
+        attach: Option<[bool; 3]>,
+        until: WaitUntil,
+    },
     /// Execute a process in the running container.
     Exec(NewExec),
 }
@@ -144,6 +149,26 @@ impl Engine {
         )
     }
 
+    /// Waits for a container's end, attached to these of its streams or to none, also if another client has yet to start it:
+    /// of a container that is started after this has returned, neither output nor end is missed. [`Event::Attached`] comes
+    /// if it has streams, then [`Event::Exited`], or [`Event::Failed`] if its start fails.
+    pub fn begin_wait(
+        &self,
+        reference: &str,
+        attach: Option<[bool; 3]>,
+        until: WaitUntil,
+    ) -> Result<Session<'_>, Error> {
+        let container = self.container(reference)?;
+        let process = ProcessId::first(&container.config.id);
+        Session::begin(
+            self,
+            container.config.sandbox,
+            process,
+            Purpose::Await { attach, until },
+            container.config.auto_remove,
+        )
+    }
+
     /// Executes a process in a container that was running when it was looked at. [`Event::Attached`] comes if it has
     /// streams, then [`Event::Started`] or [`Event::Failed`], then [`Event::Exited`].
     pub fn exec(&self, container: &Container, exec: NewExec) -> Result<Session<'_>, Error> {
@@ -201,7 +226,7 @@ impl<'a> Session<'a> {
         purpose: &Purpose,
     ) -> Result<Link, Error> {
         match purpose {
-            Purpose::Start { .. } => engine.reach(sandbox),
+            Purpose::Start { .. } | Purpose::Await { .. } => engine.reach(sandbox),
             Purpose::Attach { .. } | Purpose::Exec(_) => match engine.connect(sandbox)? {
                 Some(link) => Ok(link),
                 None => Err(Error::refused(&process.container, Refusal::NotRunning)),
@@ -228,6 +253,16 @@ impl<'a> Session<'a> {
                     })?);
                     let container = self.process.container.clone();
                     sent.start = Some(connection.send(Request::Start { container })?);
+                }
+                Purpose::Await { attach, until } => {
+                    if let Some(streams) = *attach {
+                        let process = process();
+                        sent.attach = Some(connection.send(Request::Attach { process, streams })?);
+                    }
+                    sent.wait = Some(connection.send(Request::Wait {
+                        process: process(),
+                        until: *until,
+                    })?);
                 }
                 Purpose::Attach { streams } => {
                     sent.attach = Some(connection.send(Request::Attach {
@@ -361,7 +396,7 @@ impl<'a> Session<'a> {
             self.engine.adopt(monitor);
         }
         let may_repeat = match self.purpose {
-            Purpose::Start { .. } | Purpose::Attach { .. } => true,
+            Purpose::Start { .. } | Purpose::Attach { .. } | Purpose::Await { .. } => true,
             // It may have been executed.
             Purpose::Exec(_) => has_ended,
         };

@@ -14,7 +14,8 @@
 //!   `{date}` moments as logs and as listings have them, `{name}` a name that was made up, `{size}` a size, `{n}` a number and
 //!   `{any}` any text;
 //! - `{error}` is how an error begins: `hull: `, or what Docker has in its place;
-//! - lines that begin with `hull| ` or `docker| ` are expected of this one alone.
+//! - lines that begin with `hull| ` or `docker| ` are expected of this one alone; those that begin with `serve| ` of Docker's
+//!   command line with hull's service, in the place of `docker| `.
 
 use std::io::Read;
 use std::path::Path;
@@ -36,6 +37,8 @@ pub(crate) enum Subject<'a> {
     },
     /// Docker's command line, with this service.
     Docker { host: String },
+    /// Docker's command line, with hull's service.
+    Serve { host: String },
 }
 
 /// A command and what it is to print.
@@ -62,10 +65,12 @@ impl Step {
 }
 
 impl Subject<'_> {
-    fn prefix(&self) -> &'static str {
+    /// Whose lines are expected: of a step that has some of the first's, these.
+    fn prefixes(&self) -> &'static [&'static str] {
         match self {
-            Subject::Hull { .. } => "hull| ",
-            Subject::Docker { .. } => "docker| ",
+            Subject::Hull { .. } => &["hull| "],
+            Subject::Docker { .. } => &["docker| "],
+            Subject::Serve { .. } => &["serve| ", "docker| "],
         }
     }
 
@@ -73,7 +78,7 @@ impl Subject<'_> {
     fn shell(&self, command: &str) -> Command {
         let program = match self {
             Subject::Hull { .. } => "hull",
-            Subject::Docker { .. } => "command docker",
+            Subject::Docker { .. } | Subject::Serve { .. } => "command docker",
         };
         let mut shell = Command::new("sh");
         let line = format!("docker() {{ {program} \"$@\"; }}\n{{ {command}\n}} 2>&1");
@@ -82,7 +87,7 @@ impl Subject<'_> {
             Subject::Hull { root, isolation } => shell
                 .env("HULL_ROOT", root)
                 .env("HULL_ISOLATION", isolation),
-            Subject::Docker { host } => shell
+            Subject::Docker { host } | Subject::Serve { host } => shell
                 .env("DOCKER_HOST", host)
                 .env("DOCKER_CLI_HINTS", "false"),
         };
@@ -92,7 +97,7 @@ impl Subject<'_> {
     /// What it has printed, without what Docker adds to every error.
     fn lines(&self, output: &str) -> Vec<String> {
         let mut lines: Vec<&str> = output.lines().map(str::trim_end).collect();
-        if let Subject::Docker { .. } = self {
+        if let Subject::Docker { .. } | Subject::Serve { .. } = self {
             lines.retain(|line| {
                 !line.starts_with("Run 'docker ") && !line.starts_with("See 'docker ")
             });
@@ -105,7 +110,7 @@ impl Subject<'_> {
 /// Types a transcript in this folder; fails with all commands that have not printed what they were to print.
 pub(crate) fn play(subject: &Subject<'_>, transcript: &str, folder: &Path) -> Result<()> {
     let mut wrong = Vec::new();
-    for step in parse(transcript, subject.prefix())? {
+    for step in parse(transcript, subject.prefixes())? {
         let (code, output) = run(subject.shell(&step.command).current_dir(folder), &step)?;
         let lines = subject.lines(&output);
         if code != Some(step.code) || !step.expects(&lines)? {
@@ -154,7 +159,22 @@ fn wait(child: &mut Child) -> Result<Option<i32>> {
     }
 }
 
-fn parse(transcript: &str, own: &str) -> Result<Vec<Step>> {
+/// Who lines may be of.
+const ALL: [&str; 3] = ["hull| ", "docker| ", "serve| "];
+
+fn parse(transcript: &str, own: &[&'static str]) -> Result<Vec<Step>> {
+    // For each step, the first of its owners that has a line in it.
+    let mut owners: Vec<Option<&'static str>> = Vec::new();
+    for line in transcript.lines() {
+        if line.starts_with("$ ") {
+            owners.push(None);
+        } else if let Some(owner) = owners.last_mut() {
+            let rank = |prefix: &str| own.iter().position(|one| *one == prefix);
+            let found = own.iter().copied().find(|prefix| line.starts_with(prefix));
+            let is_better = |found: &str| owner.is_none_or(|known| rank(found) < rank(known));
+            *owner = found.filter(|found| is_better(found)).or(*owner);
+        }
+    }
     let mut steps: Vec<Step> = Vec::new();
     for (index, line) in transcript.lines().enumerate() {
         if line.starts_with('#') || line.trim().is_empty() {
@@ -168,12 +188,13 @@ fn parse(transcript: &str, own: &str) -> Result<Vec<Step>> {
             });
             continue;
         }
+        let owner = steps.len().checked_sub(1).and_then(|at| owners[at]);
         let step = steps
             .last_mut()
             .context("a transcript begins with a command")?;
-        let line = match line.strip_prefix(own) {
+        let line = match owner.and_then(|owner| line.strip_prefix(owner)) {
             Some(line) => line,
-            None if line.starts_with("hull| ") || line.starts_with("docker| ") => continue,
+            None if ALL.iter().any(|prefix| line.starts_with(prefix)) => continue,
             None => line,
         };
         match line
@@ -239,7 +260,7 @@ fn pattern(expected: &str) -> Result<Regex> {
 #[test]
 fn a_transcript_is_what_is_typed_and_what_is_printed() {
     let text = "# c\n$ docker ps\nhull| A\ndocker| B\nC     D\n[3]\n$ true\n";
-    let steps = parse(text, "hull| ").unwrap();
+    let steps = parse(text, &["hull| "]).unwrap();
     assert_eq!(steps.len(), 2);
     assert_eq!(steps[0].expected, ["A", "C   D"]);
     assert_eq!((steps[0].code, steps[1].code), (3, 0));

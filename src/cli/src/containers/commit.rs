@@ -4,7 +4,7 @@ use clap::Args;
 use engine::image::Reference;
 use engine::{CommitOptions, Engine};
 
-use crate::{out, values};
+use crate::out;
 
 /// Make an image of a container: its image, and what it has changed
 #[derive(Debug, Args)]

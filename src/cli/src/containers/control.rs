@@ -4,7 +4,7 @@ use clap::Args;
 use engine::{Engine, Remove, Stop, WaitCondition};
 
 use super::each;
-use crate::{complain, out, values};
+use crate::{complain, out};
 
 /// Stop containers: their stop signal, and SIGKILL when their time is over
 #[derive(Debug, Args)]

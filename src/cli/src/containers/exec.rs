@@ -11,7 +11,7 @@ use super::failed;
 use crate::run_args::variables;
 use crate::say;
 use crate::session::{self, End, Manner};
-use crate::values::lifecycle::{self, DetachKeys};
+use values::lifecycle::{self, DetachKeys};
 
 /// Execute a command in a running container
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use engine::Engine;
 use engine::logs::{LogOptions, LogReader, OutputStream};
 use engine::time;
 
-use crate::moments;
+use values::moments;
 
 /// Show what a container has written
 #[derive(Debug, Args)]

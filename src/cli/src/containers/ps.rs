@@ -9,8 +9,9 @@ use engine::list::{Filter, Filters, ListOptions, Listed};
 use engine::time;
 
 use super::ports;
+use crate::out;
 use crate::output::{self, Columns, Row};
-use crate::{moments, out};
+use values::moments;
 
 /// List containers
 #[derive(Debug, Args)]
@@ -171,7 +172,10 @@ pub(crate) fn row(one: &Listed, now_ns: u64, whole: bool, image_bytes: Option<u6
         ("Command", output::quoted(&command)),
         ("CreatedAt", output::moment(summary.created_ns)),
         ("RunningFor", output::ago(summary.created_ns, now_ns)),
-        ("State", state_word(one.state.status).to_owned()),
+        (
+            "State",
+            api::documents::container::state_word(one.state.status).to_owned(),
+        ),
         ("Status", one.status_text(now_ns)),
         ("Ports", ports(one)),
         ("Names", summary.name.clone()),
@@ -218,19 +222,6 @@ fn size_text(own: Option<u64>, image: Option<u64>) -> String {
             output::size(own + image)
         ),
         None => output::size(own),
-    }
-}
-
-/// Docker's word for a state.
-pub(crate) fn state_word(status: engine::protocol::record::Status) -> &'static str {
-    use engine::protocol::record::Status;
-    match status {
-        Status::Created => "created",
-        Status::Running => "running",
-        Status::Paused => "paused",
-        Status::Restarting => "restarting",
-        Status::Exited => "exited",
-        Status::Dead => "dead",
     }
 }
 

@@ -2,18 +2,18 @@
 
 use clap::Args;
 use engine::options::{Isolation, Options};
-use engine::prepare::{self, ContainerInputs};
+use engine::prepare;
 use engine::protocol::agent::{Failure, FailureKind};
 use engine::protocol::monitor::Exit;
 use engine::protocol::timeline::Timeline;
-use engine::{Engine, images};
+use engine::{Engine, MakeError, images};
 
 use super::{RUN_FAILED, failed, write_cid};
 use crate::run_args::{CreateArgs, CreateRequest, RunArgs, RunRequest, TimingFormat};
 use crate::session::{self, End, Manner};
 use crate::timing::{self, Timing};
-use crate::values::lifecycle::{self, DetachKeys};
 use crate::{complain, err, out, progress, say};
+use values::lifecycle::{self, DetachKeys};
 
 /// Start containers that do not run
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ pub(crate) struct AttachArgs {
     no_stdin: bool,
     /// Pass signals on to its process (--sig-proxy=false does not) [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_parser = crate::values::boolean)]
+        value_parser = values::boolean)]
     sig_proxy: Option<bool>,
     /// The container
     container: String,
@@ -237,54 +237,18 @@ fn make(engine: &Engine, request: CreateRequest) -> anyhow::Result<String> {
         );
     }
     options.console_size = session::terminal::size();
-    engine.sweep()?;
     let reporter = progress::Reporter::new();
     let progress: &dyn engine::image::Progress = match quiet {
         true => &(),
         false => &reporter,
     };
-    let store = engine.images()?;
-    let image = images::resolve(
-        &store,
-        engine.installation(),
-        &options.image,
-        options.pull,
-        progress,
-    )?;
-    let lease = store.lease(&image).map_err(images::Error::from)?;
-    let id = engine::id::new_id();
-    let mounts = engine.resolve_mounts(&options, &image)?;
-    let pod = match &options.isolation {
-        Isolation::Pod(pod) => Some(engine.pod_sandbox(pod)?),
-        _ => None,
-    };
-    let networks = match &pod {
-        Some(pod) => engine.networks_of(pod)?,
-        None => engine.chosen_networks(&options)?,
-    };
-    let inputs = ContainerInputs {
-        networks: &networks,
-        mounts: &mounts,
-        options: &options,
-        image: &image,
-        id: &id,
-        name: options.name.as_deref().unwrap_or_default(),
-        created_ns: engine::time::now_ns(),
-        root: engine.root(),
-        installation: engine.installation(),
-    };
-    let (sandbox, config) = match &pod {
-        Some(pod) => (None, prepare::prepare_in_pod(&inputs, pod)?),
-        None => {
-            let (sandbox, config) = prepare::prepare(&inputs)?;
-            (Some(sandbox), config)
-        }
-    };
-    engine.create(engine::NewContainer {
-        config,
-        sandbox,
-        lease: Some(lease),
-    })?;
+    let id = engine
+        .make(&options, progress)
+        .map_err(|error| match error {
+            MakeError::Image(error) => anyhow::Error::from(error),
+            MakeError::Prepare(error) => error.into(),
+            MakeError::Engine(error) => error.into(),
+        })?;
     if let Some(path) = cid_file {
         write_cid(&path, &id)?;
     }

@@ -9,7 +9,7 @@ use engine::update::Update;
 use serde_json::{Map, Value, json};
 
 use super::each;
-use crate::values::{self, OrDefault, lifecycle, or_default, value};
+use values::{OrDefault, lifecycle, or_default, value};
 
 /// Change limits and restart policies of containers, at once if they run
 #[derive(Debug, Args)]

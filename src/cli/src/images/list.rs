@@ -7,8 +7,9 @@ use engine::image::{Image, Reference};
 
 use super::manage::label;
 use super::store;
+use crate::out;
 use crate::output::{self, Columns, Row};
-use crate::{moments, out, values};
+use values::moments;
 
 /// List images
 #[derive(Debug, Args)]

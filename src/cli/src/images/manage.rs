@@ -6,7 +6,8 @@ use engine::image::store::{Deletion, HistoryEntry, LabelFilter};
 
 use super::{reference, store};
 use crate::output::{self, Columns, Row};
-use crate::{moments, out, prune};
+use crate::{out, prune};
+use values::moments;
 
 /// Give an image another name
 #[derive(Debug, Args)]
@@ -27,7 +28,7 @@ pub(crate) struct HistoryArgs {
     format: Option<String>,
     /// Show sizes and times for people (--human=false shows bytes and dates) [default: true]
     #[arg(short = 'H', long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_parser = crate::values::boolean)]
+        value_parser = values::boolean)]
     human: Option<bool>,
     /// Cut nothing short
     #[arg(long)]

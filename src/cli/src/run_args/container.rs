@@ -18,8 +18,8 @@ use super::network::NetworkArgs;
 use super::resources::ResourceArgs;
 use super::security::SecurityArgs;
 use crate::not_built::NotBuilt;
-use crate::values::lifecycle::{self, Stream};
-use crate::values::{self, OrDefault, environment, or_default, value};
+use values::lifecycle::{self, Stream};
+use values::{OrDefault, environment, or_default, value};
 
 /// The arguments that make a container.
 #[derive(Debug, Args)]
@@ -161,7 +161,7 @@ impl ContainerArgs {
             annotations: self.annotation.into_iter().collect(),
             env: variables(&self.env_file, &self.env)?,
             workdir: given(self.workdir),
-            entrypoint: self.entrypoint,
+            entrypoint: self.entrypoint.map(|word| vec![word]),
             auto_remove: self.rm,
             restart: self.restart.unwrap_or_default(),
             stop_signal: value(self.stop_signal),

@@ -4,7 +4,7 @@ use clap::Args;
 use engine::options::Health;
 
 use super::container::given;
-use crate::values::{self, OrDefault, or_default, value};
+use values::{OrDefault, or_default, value};
 
 /// Changes to the image's HEALTHCHECK.
 #[derive(Debug, Args)]
@@ -37,6 +37,7 @@ impl HealthArgs {
         Health {
             disabled: self.no_healthcheck,
             command: given(self.health_cmd),
+            words: Vec::new(),
             interval_ms: value(self.health_interval),
             timeout_ms: value(self.health_timeout),
             start_period_ms: value(self.health_start_period),

@@ -6,8 +6,8 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use engine::options::{Boot, Device, Ipc, Isolation, Options, Tmpfs};
 
-use crate::values::environment;
-use crate::values::machine as values;
+use ::values::environment;
+use ::values::machine as values;
 
 /// The default of `--isolation`, for a shell.
 const ISOLATION_VARIABLE: &str = "HULL_ISOLATION";
@@ -22,7 +22,7 @@ pub(super) struct MachineArgs {
     #[arg(long)]
     read_only: bool,
     /// Mount a tmpfs
-    #[arg(long, value_name = "DIR[:OPTIONS]", value_parser = crate::values::tmpfs)]
+    #[arg(long, value_name = "DIR[:OPTIONS]", value_parser = ::values::tmpfs)]
     tmpfs: Vec<Tmpfs>,
     /// Add a device of the VM, such as /dev/fuse or /dev/net/tun
     #[arg(long, value_name = "PATH[:INSIDE][:rwm]", value_parser = values::device)]
@@ -66,6 +66,14 @@ enum BootWay {
     Kernel,
 }
 
+/// What [`ISOLATION_VARIABLE`] says; `variable` looks the environment up.
+pub(crate) fn default_isolation(
+    variable: impl Fn(&str) -> Result<Option<String>, environment::Error>,
+) -> anyhow::Result<Isolation> {
+    let text = variable(ISOLATION_VARIABLE)?.unwrap_or_default();
+    values::isolation(&text).context(ISOLATION_VARIABLE)
+}
+
 impl MachineArgs {
     /// `variable` looks the environment up.
     pub(super) fn set(
@@ -75,10 +83,7 @@ impl MachineArgs {
     ) -> anyhow::Result<()> {
         options.isolation = match self.isolation {
             Some(isolation) => isolation,
-            None => {
-                let text = variable(ISOLATION_VARIABLE)?.unwrap_or_default();
-                values::isolation(&text).context(ISOLATION_VARIABLE)?
-            }
+            None => default_isolation(variable)?,
         };
         options.read_only = self.read_only;
         options.tmpfs = self.tmpfs;

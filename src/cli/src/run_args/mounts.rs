@@ -3,7 +3,7 @@
 use clap::Args;
 use engine::options::{Mount, Options, VolumesFrom};
 
-use crate::values::mounts as values;
+use ::values::mounts as values;
 
 /// Mounts.
 #[derive(Debug, Args)]

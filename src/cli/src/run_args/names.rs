@@ -6,7 +6,7 @@ use clap::Args;
 use engine::options::{Dns, ExtraHost, Options};
 
 use super::container::given;
-use crate::values::names;
+use values::names;
 
 /// What the container is called, and how it resolves names.
 #[derive(Debug, Args)]

@@ -6,10 +6,10 @@ use clap::Args;
 use engine::options::{Further, Network, Options, Place};
 use engine::protocol::record::Link;
 
-use crate::values::attachments::{self, Attachment};
-use crate::values::ports::{self, Exposed, Ports};
-use crate::values::{OrDefault, or_default};
-use crate::values::{names, value};
+use values::attachments::{self, Attachment};
+use values::ports::{self, Exposed, Ports};
+use values::{OrDefault, or_default};
+use values::{names, value};
 
 /// Ports, addresses and names on the network: of a container, and of a pod.
 #[derive(Debug, Clone, Args)]

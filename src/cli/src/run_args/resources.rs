@@ -4,7 +4,7 @@ use clap::Args;
 use engine::options::{CpuSet, Options, Swap, Ulimit};
 use engine::size::MilliCpus;
 
-use crate::values::{self, OrDefault, or_default, value};
+use values::{OrDefault, or_default, value};
 
 /// What the container may use.
 #[derive(Debug, Args)]

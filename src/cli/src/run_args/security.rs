@@ -4,7 +4,7 @@ use clap::Args;
 use engine::options::Options;
 
 use super::container::given;
-use crate::values::{self, SecurityOption};
+use values::SecurityOption;
 
 /// User, groups, capabilities and profiles.
 #[derive(Debug, Args)]

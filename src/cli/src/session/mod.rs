@@ -19,10 +19,9 @@ use rustix::stdio;
 use rustix::termios::isatty;
 use sys::signalfd::SignalFd;
 
-use crate::values::lifecycle::DetachKeys;
+use values::lifecycle::DetachKeys;
 
 mod end;
-mod keys;
 mod pump;
 pub(crate) mod terminal;
 

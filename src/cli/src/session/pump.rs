@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::keys::Filter;
-use crate::values::lifecycle::DetachKeys;
+use api::keys::Filter;
 use rustix::fs::{FileType, fstat};
 use rustix::net::{Shutdown, shutdown};
+use values::lifecycle::DetachKeys;
 
 /// Moved at once.
 const CHUNK_BYTES: usize = 64 << 10;

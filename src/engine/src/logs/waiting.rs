@@ -1,6 +1,7 @@
 //! What a reader that follows waits for: a longer log, another state, the end of the monitor.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +15,15 @@ use crate::watch::Watch;
 pub(super) struct Waiting {
     files: Watch,
     lock: Watch,
+}
+
+/// Why a wait has ended, if not for its limit or a change of a file.
+#[derive(Debug)]
+pub(super) struct Woken {
+    /// A holder has closed the lock.
+    pub(super) closed: bool,
+    /// The reader has gone.
+    pub(super) left: bool,
 }
 
 impl Waiting {
@@ -34,23 +44,32 @@ impl Waiting {
         Ok(waiting)
     }
 
-    /// Waits for a change, or for `limit`. Whether a holder has closed the lock.
-    pub(super) fn wait(&self, limit: Option<Duration>) -> io::Result<bool> {
+    /// Waits for a change, for `limit`, or until the reader, if it may go, has gone.
+    pub(super) fn wait(
+        &self,
+        limit: Option<Duration>,
+        there: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Woken> {
         let limit = limit.map(|limit| Timespec {
             tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: limit.subsec_nanos().into(),
         });
-        let mut fds = [
+        let mut fds = vec![
             PollFd::new(&self.files, PollFlags::IN),
             PollFd::new(&self.lock, PollFlags::IN),
         ];
+        fds.extend(there.map(|there| PollFd::from_borrowed_fd(there, PollFlags::IN)));
         match poll(&mut fds, limit.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let closed = !fds[1].revents().is_empty();
+        let woken = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+        let woken = Woken {
+            closed: woken(1),
+            left: woken(2),
+        };
         self.files.clear()?;
         self.lock.clear()?;
-        Ok(closed)
+        Ok(woken)
     }
 }

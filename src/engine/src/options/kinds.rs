@@ -96,6 +96,8 @@ pub struct Health {
     pub disabled: bool,
     /// A command line for the image's shell.
     pub command: Option<String>,
+    /// A command and its arguments, executed without a shell; not together with `command`.
+    pub words: Vec<String>,
     /// From one check's end to the next check.
     pub interval_ms: Option<u64>,
     /// A check that takes longer has failed.

@@ -55,6 +55,10 @@ fn merge(options: &Health, image: Option<&Healthcheck>) -> Option<Healthcheck> {
     let merged = Healthcheck {
         test: match &options.command {
             Some(command) => vec!["CMD-SHELL".into(), command.clone()],
+            None if !options.words.is_empty() => {
+                let words = options.words.iter().cloned();
+                std::iter::once("CMD".to_owned()).chain(words).collect()
+            }
             None => image.test,
         },
         interval: nanoseconds(options.interval_ms, image.interval),

@@ -118,7 +118,7 @@ fn refuse_zero_bytes<'a>(
     }
 }
 
-/// Docker's rule: an entrypoint of the user's drops the image's Cmd; one that is a single empty word is none.
+/// Docker's rule: an entrypoint of the user's drops the image's Cmd unless it has no word; one that is a single empty word is none.
 pub(crate) fn words(options: &Options, image: Option<&Config>) -> (Vec<String>, Vec<String>) {
     let of_image = |part: fn(&Config) -> &Option<Vec<String>>| {
         image
@@ -126,7 +126,7 @@ pub(crate) fn words(options: &Options, image: Option<&Config>) -> (Vec<String>, 
             .unwrap_or_default()
     };
     let mut entrypoint = match &options.entrypoint {
-        Some(entrypoint) => vec![entrypoint.clone()],
+        Some(entrypoint) => entrypoint.clone(),
         None => of_image(Config::entrypoint),
     };
     if entrypoint == [""] {
@@ -134,7 +134,7 @@ pub(crate) fn words(options: &Options, image: Option<&Config>) -> (Vec<String>, 
     }
     let command = if !options.command.is_empty() {
         options.command.clone()
-    } else if options.entrypoint.is_none() {
+    } else if options.entrypoint.as_ref().is_none_or(Vec::is_empty) {
         of_image(Config::cmd)
     } else {
         Vec::new()

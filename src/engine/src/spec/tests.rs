@@ -40,12 +40,12 @@ fn a_command_replaces_cmd_and_follows_the_entrypoint() {
     };
     assert_eq!(args(&options), words(&["/enter", "c"]));
     let options = Options {
-        entrypoint: Some("/mine".into()),
+        entrypoint: Some(vec!["/mine".into()]),
         ..Options::default()
     };
     assert_eq!(args(&options), words(&["/mine"]));
     let options = Options {
-        entrypoint: Some(String::new()),
+        entrypoint: Some(vec![String::new()]),
         command: words(&["x"]),
         ..Options::default()
     };

@@ -1,15 +1,11 @@
 //! `inspect`: everything that is known of containers, images, volumes, networks and pods, as Docker's documents.
 
+use api::documents::{container, image};
 use clap::{Args, ValueEnum};
 use engine::{Engine, Kind};
 use serde_json::Value;
 
 use crate::{complain, out, output, say};
-
-pub(crate) mod container;
-mod host_config;
-pub(crate) mod image;
-mod mounts;
 
 /// Show everything that is known of containers or images
 #[derive(Debug, Args)]
@@ -146,7 +142,7 @@ fn find(
     if wants(Type::Volume)
         && let Some(volume) = unless_absent(engine.volume(name))?
     {
-        return Ok(Some(crate::volumes::document(engine, &volume)));
+        return Ok(Some(api::documents::volume::document(engine, &volume)));
     }
     if wants(Type::Network)
         && let Some(network) = unless_absent(engine.any_network(name))?
