@@ -19,6 +19,7 @@ use protocol::net::{
 };
 use protocol::record::Published;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::net::sockopt::set_socket_send_buffer_size;
 
 use crate::attach::{self, Claim};
@@ -198,7 +199,7 @@ pub(crate) fn remove(network: &Network, lock: &Lock) -> Result<(), Error> {
 fn tell_adjacent(connection: &OwnedFd, all: &[Adjacent]) -> Result<(), Error> {
     for one in all {
         if let Some(beside) = one.beside()? {
-            let leases = net::leases_of(&beside.dir)?;
+            let leases = readable(&net::leases_of(&beside.dir)?).map_err(Error::Talk)?;
             let adjacent = beside.adjacent;
             ask(
                 connection,
@@ -208,6 +209,12 @@ fn tell_adjacent(connection: &OwnedFd, all: &[Adjacent]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The same folder, open to be read: a hull-net that serves opens none.
+fn readable(folder: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(folder, ".", flags, Mode::empty())?)
 }
 
 fn wire() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -150,7 +150,7 @@ pub enum ToSwitch {
         /// Ports of its that the host's clients reach, at most [`MAX_PORTS_PER_PACKET`].
         ports: Vec<ListeningPort>,
     },
-    /// Another network that this member is on. Answered as a join is.
+    /// Another network that this member is on, whose folder of leases is open to be read. Answered as a join is.
     Adjacent {
         /// It.
         adjacent: Adjacent,

@@ -106,7 +106,8 @@ fn start(socket: &OwnedFd) -> Result<(Server, Vec<OwnedFd>), Error> {
             let mut names = serve_names(dns.names, &mut descriptors)?;
             for adjacent in dns.adjacent {
                 let leases = take(&mut descriptors, adjacent.leases)?;
-                names.add_adjacent(part_of(adjacent, leases).map_err(Error::Leases)?);
+                let leases = Leases::open(leases).map_err(Error::Leases)?;
+                names.add_adjacent(part_of(adjacent, leases));
             }
             let datagrams = take_socket(&mut descriptors, datagrams)?;
             let listener = take_socket(&mut descriptors, listener)?;
@@ -149,15 +150,15 @@ fn serve_names(names: Names, descriptors: &mut Descriptors) -> Result<Dns, Error
     Ok(Dns::new(zone, forwarder))
 }
 
-/// An adjacent network with this folder of leases.
-pub(crate) fn part_of(adjacent: Adjacent, leases: OwnedFd) -> std::io::Result<Part> {
-    Ok(Part::new(
+/// An adjacent network with these leases.
+pub(crate) fn part_of(adjacent: Adjacent, leases: Leases) -> Part {
+    Part::new(
         adjacent.id,
-        Leases::open(leases)?,
+        leases,
         Name::parse(&adjacent.domain),
         (adjacent.network, adjacent.prefix_len),
         adjacent.gateway,
-    ))
+    )
 }
 
 fn config(names: &Names, switch: Switch, descriptors: &mut Descriptors) -> Result<Config, Error> {

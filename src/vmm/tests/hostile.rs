@@ -4,11 +4,12 @@
 
 use std::fs::File;
 use std::io::sink;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use protocol::vmm::{DiskConfig, DiskExtent, End, NetConfig, ToVmm, Wire};
+use protocol::vmm::{Descriptor, DiskConfig, DiskExtent, End, NetConfig, ToVmm, Wire};
 
 #[path = "fixture/attack.rs"]
 mod attack;
@@ -69,6 +70,15 @@ impl Neighbour {
     }
 }
 
+/// Has the network card lead to a new wire, or to none.
+fn replug(socket: &OwnedFd, is_plugged: bool) -> std::io::Result<()> {
+    let (tap, _wire) = UnixDatagram::pair()?;
+    tap.set_nonblocking(true)?;
+    let wire = is_plugged.then_some((Descriptor(0), Wire::Plain));
+    let given = wire.map(|_| OwnedFd::from(tap));
+    send(socket, &ToVmm::Plug { slot: 0, wire }, given.as_slice())
+}
+
 /// Runs a hostile guest with every device, watching what hull-vmm holds and whether a neighbour answers.
 fn survives(what: &str, code: &Code, vcpus: u8) -> Outcome {
     let neighbour = Neighbour::new();
@@ -100,7 +110,11 @@ fn survives(what: &str, code: &Code, vcpus: u8) -> Outcome {
     let (id, socket) = (vm.id(), vm.socket().unwrap());
     let asking = std::thread::spawn(move || {
         let begun = Instant::now();
+        let mut is_plugged = true;
         while begun.elapsed() < PATIENCE && send(&socket, &ToVmm::Report, &[]).is_ok() {
+            // The network card's wire comes and goes meanwhile. The VM may be gone by now.
+            is_plugged = !is_plugged;
+            let _ = replug(&socket, is_plugged);
             std::thread::sleep(Duration::from_millis(40));
         }
         // Gone already, as a rule.

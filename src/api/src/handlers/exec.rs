@@ -77,6 +77,8 @@ pub(crate) fn create(call: Call) -> Answer {
             .env
             .push(read(values::environment::variable(&text, |_| Ok(None)))?);
     }
+    // Some clients name the container again.
+    fields.text("Container")?;
     fields.get::<bool>("Detach")?;
     fields.end()?;
     let config = read(exec::prepare(&container.config, &options))?;

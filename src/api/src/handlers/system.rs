@@ -71,9 +71,7 @@ pub(crate) fn version(_: Call) -> Answer {
 pub(crate) fn info(call: Call) -> Answer {
     let info = call.engine.info()?;
     let found = sysinfo();
-    let memory = u64::try_from(found.totalram)
-        .unwrap_or(0)
-        .saturating_mul(u64::from(found.mem_unit));
+    let memory = found.totalram.saturating_mul(u64::from(found.mem_unit));
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let system = release
         .lines()

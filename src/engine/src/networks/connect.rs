@@ -5,7 +5,7 @@
 //!                                                  failed there: both records as they were -> told again
 //! ```
 //!
-//! Invariants (lifecycle 11, H36 to H38): the sandbox's record says which networks it is on; the container's has their names
+//! Invariants (lifecycle 10, H36 to H39): the sandbox's record says which networks it is on; the container's has their names
 //! for listings, and the resolver that goes with them. A monitor reads the record and takes nobody's word for it.
 
 use protocol::agent::FailureKind;

@@ -152,7 +152,7 @@ fn networks_are_given_addresses_apart_and_pruned_when_nothing_uses_them() {
 fn a_container_that_does_not_run_is_connected_and_disconnected_by_its_records() {
     let fixture = Fixture::new();
     let engine = &fixture.engine;
-    std::fs::create_dir_all(fixture.engine.root()).unwrap();
+    std::fs::write(engine.root().join("libexec/hull-net"), "").unwrap();
     let a = engine.network_create(new("a", "10.242.1.0/24")).unwrap();
     let b = engine.network_create(new("b", "10.242.2.0/24")).unwrap();
     let id = fixture.create_with("web", |config| {

@@ -122,11 +122,16 @@ impl Leases {
     /// Those in the folder that this descriptor, perhaps one of O_PATH, refers to.
     pub fn open(folder: impl AsFd) -> io::Result<Leases> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Leases {
-            folder: openat(folder, ".", flags, Mode::empty())?,
+        Ok(Leases::of(openat(folder, ".", flags, Mode::empty())?))
+    }
+
+    /// Those in a folder that is open to be read: what has been confined opens none.
+    pub fn of(folder: OwnedFd) -> Leases {
+        Leases {
+            folder,
             names: Names::default(),
             read: None,
-        })
+        }
     }
 
     /// The names as they are now.

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use sys::packet::{self, Descriptors};
 
 use super::Network;
+use crate::dns::Leases;
 use crate::frame::Mac;
 use crate::poller::{Interest, Poller};
 use crate::serve::Key;
@@ -111,7 +112,7 @@ impl Network {
             }
             ToSwitch::Adjacent { adjacent } if joined => {
                 let leases = descriptor(&mut descriptors, adjacent.leases)?;
-                let part = crate::control::part_of(adjacent, leases)?;
+                let part = crate::control::part_of(adjacent, Leases::of(leases));
                 if self.adjacent.len() >= MAX_ADJACENT {
                     return Err(Refusal::TooMany);
                 }

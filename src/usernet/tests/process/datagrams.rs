@@ -3,11 +3,12 @@
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
+use protocol::net::FromSwitch;
 use protocol::record::Transport;
 use rustix::net::{AddressFamily, SocketType, ipproto, socket};
 use smoltcp::socket::tcp::{Socket as Tcp, State};
 
-use crate::guest::{Guest, PATIENCE};
+use crate::guest::{Guest, PATIENCE, adjacent};
 use crate::switch::{GATEWAY, Net, pattern, primary, same, server};
 
 #[test]
@@ -162,4 +163,33 @@ fn names_are_answered_by_the_gateway_over_both_transports() {
     guest.until("a refusal", |sockets| {
         sockets.get::<Tcp>(socket).state() == State::Closed
     });
+}
+
+#[test]
+fn names_of_another_network_are_told_to_a_member_that_is_on_it() {
+    let net = Net::start_with(true);
+    let other = tempfile::tempdir().unwrap();
+    let mut guest = Guest::join(&net, 2);
+    let mut stranger = Guest::join(&net, 3);
+    let _held = [
+        net.lease(None, "10.99.0.2", "hull0123456789a\nme\n"),
+        net.lease(None, "10.99.0.3", "hull0000000000a\nstranger\n"),
+        net.lease(Some(other.path()), "10.98.0.5", "hull9999999999a\ndb\n"),
+        net.lease(Some(other.path()), "10.98.0.6", "hull0123456789g\nme\n"),
+    ];
+    let refused = adjacent(&net.connect(), other.path());
+    assert!(matches!(refused, FromSwitch::Refused { .. }), "{refused:?}");
+    assert_eq!(
+        adjacent(&guest.connection, other.path()),
+        FromSwitch::Joined
+    );
+    let query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x02db\x00\x00\x01\x00\x01";
+    let ask = |guest: &mut Guest| {
+        let socket = guest.udp(5000);
+        guest.send_to(socket, SocketAddrV4::new(GATEWAY, 53), query);
+        guest.receive_from(socket).0
+    };
+    assert!(ask(&mut guest).ends_with(&[10, 98, 0, 5]));
+    // Another member is not on it: there is no such name.
+    assert_eq!(ask(&mut stranger)[3] & 0xf, 3);
 }

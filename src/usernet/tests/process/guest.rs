@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use protocol::BUILD;
-use protocol::net::{Descriptor, FromSwitch, ListeningPort, MAX_PACKET_LEN, ToSwitch};
+use protocol::net::{Adjacent, Descriptor, FromSwitch, ListeningPort, MAX_PACKET_LEN, ToSwitch};
 use protocol::record::Transport;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{SendFlags, send};
@@ -66,6 +66,24 @@ pub(crate) fn ports(connection: &OwnedFd, ports: &[Published<'_>]) -> FromSwitch
         ports: listening(0, ports),
     };
     ask(connection, &message, &descriptors)
+}
+
+/// Says that a member is on another network, 10.98.0.0/24, with this folder of leases.
+pub(crate) fn adjacent(connection: &OwnedFd, leases: &std::path::Path) -> FromSwitch {
+    let leases = std::fs::File::open(leases).unwrap();
+    let adjacent = Adjacent {
+        id: "other".to_owned(),
+        leases: Descriptor(0),
+        network: Ipv4Addr::new(10, 98, 0, 0),
+        prefix_len: PREFIX_LEN,
+        gateway: Ipv4Addr::new(10, 98, 0, 1),
+        domain: "other".to_owned(),
+    };
+    ask(
+        connection,
+        &ToSwitch::Adjacent { adjacent },
+        &[leases.as_fd()],
+    )
 }
 
 fn listening(first: u32, ports: &[Published<'_>]) -> Vec<ListeningPort> {

@@ -1,14 +1,15 @@
 //! A hull-net that is a whole network, and the host around it. Servers of the tests are at the host's primary address:
 //! those of loopback cannot be reached, which is tested too.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::PipeReader;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::Child;
 
 use protocol::net::{Descriptor, FromNet, MAX_PACKET_LEN, Names, Switch, ToNet};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -78,6 +79,18 @@ impl Net {
 
     pub(crate) fn address(&self, last: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 99, 0, last)
+    }
+
+    /// A lease in the network's folder, or in another one; it lives as long as the value.
+    pub(crate) fn lease(&self, other: Option<&Path>, address: &str, text: &str) -> File {
+        let own = self.folder.path().join("leases");
+        let folder = other.unwrap_or(&own);
+        let new = folder.join(".new");
+        fs::write(&new, text).unwrap();
+        let file = File::open(&new).unwrap();
+        flock(&file, FlockOperation::LockExclusive).unwrap();
+        fs::rename(new, folder.join(address)).unwrap();
+        file
     }
 
     /// A sandbox's connection.
