@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use usernet::dns::{
-    Action, Client, Dns, Flight, Forwarder, Incoming, Leases, MAX_QUERY, Name, Part, Outcome, Query, Zone,
+    Action, Client, Dns, Flight, Forwarder, Incoming, Leases, MAX_QUERY, Name, Outcome, Part,
+    Query, Zone,
 };
 
 use crate::input::Input;
