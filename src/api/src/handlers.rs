@@ -7,6 +7,7 @@ pub(crate) mod images;
 pub(crate) mod networks;
 mod progress;
 pub(crate) mod refused;
+pub(crate) mod stats;
 pub(crate) mod streams;
 pub(crate) mod system;
 pub(crate) mod transfer;

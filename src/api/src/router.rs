@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use crate::call::{Answer, Call};
 use crate::error::Failure;
 use crate::handlers::{
-    containers, copy, exec, images, networks, refused, streams, system, transfer, volumes,
+    containers, copy, exec, images, networks, refused, stats, streams, system, transfer, volumes,
 };
 use crate::{API_VERSION, MIN_API_VERSION};
 
@@ -135,7 +135,7 @@ fn handler(method: &str, parts: &[&str]) -> Option<(Handler, String)> {
         ("DELETE", ["containers", id]) => (containers::remove, id),
         ("GET", ["containers", id, "json"]) => (containers::inspect, id),
         ("GET", ["containers", id, "logs"]) => (streams::logs, id),
-        ("GET", ["containers", id, "stats"]) => (streams::stats, id),
+        ("GET", ["containers", id, "stats"]) => (stats::stats, id),
         ("GET", ["containers", id, "top"]) => (containers::top, id),
         ("GET", ["containers", id, "changes"]) => (copy::changes, id),
         ("GET", ["containers", id, "export"]) => (copy::export, id),

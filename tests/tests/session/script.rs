@@ -99,7 +99,11 @@ impl Subject<'_> {
         let mut lines: Vec<&str> = output.lines().map(str::trim_end).collect();
         if let Subject::Docker { .. } | Subject::Serve { .. } = self {
             lines.retain(|line| {
-                !line.starts_with("Run 'docker ") && !line.starts_with("See 'docker ")
+                let is_advice =
+                    line.starts_with("Run 'docker ") || line.starts_with("See 'docker ");
+                // Of its copy, which it gives up in one thread while it is written in another.
+                let is_race = line.starts_with("time=") && line.contains("msg=\"Can't ");
+                !is_advice && !is_race
             });
         }
         lines.retain(|line| !line.is_empty());
