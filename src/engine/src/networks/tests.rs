@@ -150,14 +150,17 @@ fn networks_are_given_addresses_apart_and_pruned_when_nothing_uses_them() {
 
 #[test]
 fn a_container_that_does_not_run_is_connected_and_disconnected_by_its_records() {
+    // Their names are no beginnings of identifiers.
     let fixture = Fixture::new();
     let engine = &fixture.engine;
     std::fs::write(engine.root().join("libexec/hull-net"), "").unwrap();
-    let a = engine.network_create(new("a", "10.242.1.0/24")).unwrap();
-    let b = engine.network_create(new("b", "10.242.2.0/24")).unwrap();
+    let a = engine.network_create(new("left", "10.242.1.0/24")).unwrap();
+    let b = engine
+        .network_create(new("right", "10.242.2.0/24"))
+        .unwrap();
     let id = fixture.create_with("web", |config| {
         config.run.network = true;
-        config.network = Some("a".into());
+        config.network = Some("left".into());
     });
     let place = Place {
         aliases: vec!["www".into()],
@@ -175,42 +178,42 @@ fn a_container_that_does_not_run_is_connected_and_disconnected_by_its_records() 
         assert_eq!(config.networks.as_ref(), Some(&on));
         on
     };
-    engine.network_connect("a", "web", &place).unwrap();
+    engine.network_connect("left", "web", &place).unwrap();
     engine
         .network_connect(&b.id[..12], "web", &Place::default())
         .unwrap();
-    assert_eq!(on(), ["a", "b"]);
+    assert_eq!(on(), ["left", "right"]);
     assert_eq!(engine.endpoints(&id).unwrap()[0].aliases, ["www"]);
     assert!(resolver().starts_with(&format!("nameserver {}\n", a.gateway)));
-    let again = engine.network_connect("b", "web", &Place::default());
+    let again = engine.network_connect("right", "web", &Place::default());
     assert_eq!(
         again.unwrap_err().to_string(),
-        "endpoint with name web already exists in network b"
+        "endpoint with name web already exists in network right"
     );
     // Not an address of that network; nothing has changed.
-    engine.network_disconnect("b", "web", false).unwrap();
-    let outside = engine.network_connect("b", "web", &place).unwrap_err();
+    engine.network_disconnect("right", "web", false).unwrap();
+    let outside = engine.network_connect("right", "web", &place).unwrap_err();
     assert!(
         outside
             .to_string()
             .contains("no configured subnet contains")
     );
-    assert_eq!(on(), ["a"]);
+    assert_eq!(on(), ["left"]);
     engine
-        .network_connect("b", "web", &Place::default())
+        .network_connect("right", "web", &Place::default())
         .unwrap();
-    engine.network_disconnect("a", "web", false).unwrap();
-    assert_eq!(on(), ["b"]);
+    engine.network_disconnect("left", "web", false).unwrap();
+    assert_eq!(on(), ["right"]);
     assert!(resolver().starts_with(&format!("nameserver {}\n", b.gateway)));
-    let absent = engine.network_disconnect("a", "web", false).unwrap_err();
+    let absent = engine.network_disconnect("left", "web", false).unwrap_err();
     assert_eq!(
         absent.to_string(),
-        format!("container {id} is not connected to the network a")
+        format!("container {id} is not connected to the network left")
     );
     // One that has been removed is left by force.
-    engine.network_remove("b", false).unwrap();
-    assert!(engine.network_disconnect("b", "web", false).is_err());
-    engine.network_disconnect("b", "web", true).unwrap();
+    engine.network_remove("right", false).unwrap();
+    assert!(engine.network_disconnect("right", "web", false).is_err());
+    engine.network_disconnect("right", "web", true).unwrap();
     assert!(on().is_empty());
 }
 
