@@ -2,21 +2,20 @@
 
 use std::net::Ipv4Addr;
 
+use api::documents::network::document;
 use clap::{Args, Subcommand};
+use engine::Engine;
 use engine::networks::{DRIVER, ListedNetwork, NetworkFilters, NewNetwork};
 use engine::options::Place;
 use engine::protocol::record::Link;
 use engine::protocol::subnet::{self, Subnet};
-use engine::{Engine, time};
-use serde_json::{Map, Value, json};
+use values::{self, OrDefault, attachments, environment, moments, names, or_default, value};
 
 use crate::containers::each;
 use crate::containers::inspect::print_found;
 use crate::out;
 use crate::output::{self, Columns, Row};
 use crate::prune::agreed;
-use values::moments;
-use values::{self, OrDefault, attachments, environment, names, or_default, value};
 
 /// Networks: containers on one reach each other, and nothing else but by published ports
 #[derive(Debug, Subcommand)]
@@ -281,53 +280,6 @@ fn row(one: &ListedNetwork, whole: bool) -> Row {
     .labelled(&one.labels())
 }
 
-/// Everything that is known of a network.
-pub(crate) fn document(engine: &Engine, one: &ListedNetwork) -> Result<Value, engine::Error> {
-    let network = one.network.as_ref();
-    let addresses = network.map(|network| {
-        let mut document = json!({
-            "Subnet": network.subnet.to_string(),
-            "Gateway": network.gateway.to_string(),
-        });
-        if let Some(range) = network.ip_range {
-            document["IPRange"] = json!(range.to_string());
-        }
-        document
-    });
-    let mut members = Map::new();
-    for member in engine.network_members(&one.name)? {
-        let interface = &member.interface;
-        members.insert(
-            member.id,
-            json!({
-                "Name": member.name,
-                "EndpointID": "",
-                "MacAddress": interface.mac.map(|byte| format!("{byte:02x}")).join(":"),
-                "IPv4Address": format!("{}/{}", interface.address, interface.prefix_len),
-                "IPv6Address": "",
-            }),
-        );
-    }
-    Ok(json!({
-        "Name": one.name,
-        "Id": one.id,
-        "Created": time::format(network.map_or(0, |network| network.created_ns)),
-        "Scope": "local",
-        "Driver": one.driver,
-        "EnableIPv4": one.driver == DRIVER,
-        "EnableIPv6": false,
-        "IPAM": {"Driver": "default", "Options": null, "Config": addresses.into_iter().collect::<Vec<_>>()},
-        "Internal": network.is_some_and(|network| network.internal),
-        "Attachable": false,
-        "Ingress": false,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": false,
-        "Containers": members,
-        "Options": network.map(|network| &network.options).cloned().unwrap_or_default(),
-        "Labels": one.labels(),
-    }))
-}
-
 fn prune(engine: &Engine, args: &PruneArgs) -> anyhow::Result<u8> {
     let mut filters = NetworkFilters::default();
     for (key, text) in &args.filters {
@@ -351,6 +303,8 @@ fn prune(engine: &Engine, args: &PruneArgs) -> anyhow::Result<u8> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn engine() -> (tempfile::TempDir, Engine) {

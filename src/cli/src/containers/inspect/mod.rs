@@ -147,7 +147,7 @@ fn find(
     if wants(Type::Network)
         && let Some(network) = unless_absent(engine.any_network(name))?
     {
-        return crate::networks::document(engine, &network).map(Some);
+        return api::documents::network::document(engine, &network).map(Some);
     }
     if wants(Type::Pod)
         && let Some(pod) = unless_absent(engine.pod(name))?
