@@ -91,9 +91,9 @@ fn a_sandbox_of_an_earlier_version_has_the_default_network_or_none() {
     for networks in [Vec::new(), vec![first], two] {
         config.set_networks(networks.clone());
         let text = serde_json::to_value(&config).unwrap();
-        // One place is written as earlier versions read it; several have a version that those refuse by name.
+        // Of one place, as it always was; several have a version that hulls of one refuse by name.
         assert_eq!(text["network"].is_array(), networks.len() > 1);
-        assert_eq!(text["version"], if networks.len() > 1 { 2 } else { 1 });
+        assert_eq!(text["version"], VERSION);
         let again: SandboxConfig = serde_json::from_value(text).unwrap();
         assert_eq!(again.networks, networks);
     }
