@@ -64,6 +64,8 @@ pub(crate) fn check() -> Result<()> {
     step("lints", || {
         run(cargo()
             .args(["clippy", "--quiet", "--workspace", "--all-targets"])
+            // With the programs that tests build for themselves.
+            .args(["--features", "monitor/drill,vmm/drill"])
             .args(["--", "-D", "warnings"]))
     })
 }

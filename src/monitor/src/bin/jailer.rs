@@ -165,7 +165,7 @@ fn first_run(
     let nets = if rustix::process::geteuid().is_root() {
         let tap = sys::tap::create("hull-start")?;
         vec![NetConfig {
-            descriptor: pass(tap),
+            descriptor: Some(pass(tap)),
             wire: Wire::Plain,
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
