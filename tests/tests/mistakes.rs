@@ -31,13 +31,11 @@ fn what_cannot_be_executed_is_told_apart() -> Result<()> {
 #[test]
 fn options_that_are_not_built_are_named() -> Result<()> {
     let hull = Hull::new()?;
-    for (option, name) in [("--link=db", "--link"), ("--ip6=fd00::2", "--ip6")] {
-        let outcome = hull
-            .run(["run", "--rm", option, "demo", "true"])?
-            .expect_code(125);
-        let expected = format!("hull: {name} is not built yet; `hull run --help` lists what is");
-        assert_eq!(outcome.stderr(), expected);
-    }
+    let outcome = hull
+        .run(["run", "--rm", "--ip6=fd00::2", "demo", "true"])?
+        .expect_code(125);
+    let expected = "hull: --ip6 is not built yet; `hull run --help` lists what is";
+    assert_eq!(outcome.stderr(), expected);
     Ok(())
 }
 

@@ -116,6 +116,7 @@ fn what_cannot_be_had_is_said() -> Result<()> {
         ),
         ("--network container:x", "containers share that in a pod"),
         ("--network host", "this host's network"),
+        ("--link db", "--link needs a network of your own"),
     ] {
         let text = said(words)?;
         ensure!(text.contains(message), "{words}: {text}");
@@ -151,7 +152,7 @@ fn what_cannot_be_had_is_said() -> Result<()> {
         .run("network connect app web".split(' '))?
         .expect_code(1);
     ensure!(
-        connect.stderr().contains("not built yet (app web)"),
+        connect.stderr().contains("network app not found"),
         "{}",
         connect.stderr()
     );
