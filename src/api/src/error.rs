@@ -1,8 +1,7 @@
 //! Failures as Docker's clients read them: a status and `{"message": …}`.
 
-use std::error::Error as _;
-
 use engine::image::store::DeleteError;
+use engine::protocol::chain;
 use engine::{Kind, images, prepare};
 use serde_json::json;
 
@@ -48,21 +47,6 @@ impl Failure {
     pub fn body(&self) -> Vec<u8> {
         json!({"message": self.message}).to_string().into_bytes()
     }
-}
-
-/// An error and its causes in one line. Transparent errors repeat what they hold.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        next = cause.source();
-    }
-    text
 }
 
 impl From<engine::Error> for Failure {
@@ -119,14 +103,7 @@ fn image(error: &images::Error) -> Failure {
         ) => Failure::new(409, chain(error)),
         // One for another platform is not here, to whoever wants to run it.
         images::Error::Foreign { .. } => Failure::new(404, chain(error)),
-        _ => Failure::new(500, with_causes(error)),
-    }
-}
-
-fn with_causes(error: &images::Error) -> String {
-    match error.source() {
-        Some(_) => chain(error),
-        None => error.to_string(),
+        _ => Failure::new(500, chain(error)),
     }
 }
 
