@@ -294,7 +294,8 @@ fn endpoint_document(
     document
 }
 
-fn add_address(document: &mut Value, interface: Option<&Interface>) {
+/// An interface's addresses, in Docker's members; empty ones without it.
+pub(crate) fn add_address(document: &mut Value, interface: Option<&Interface>) {
     let gateway = interface.and_then(|it| it.gateway);
     let mac = interface.map(|it| it.mac.map(|byte| format!("{byte:02x}")).join(":"));
     document["Gateway"] = json!(gateway.map(|it| it.to_string()).unwrap_or_default());

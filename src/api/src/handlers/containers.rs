@@ -226,22 +226,19 @@ fn row(one: &Listed, now_ns: u64, network_id: impl Fn(&str) -> String) -> Value 
 
 /// A place on a network, with its addresses while the container runs.
 fn endpoint(network_id: &str, interface: Option<&Interface>) -> Value {
-    let text = |text: Option<String>| text.unwrap_or_default();
-    json!({
+    let mut endpoint = json!({
         "IPAMConfig": null,
         "Links": null,
         "Aliases": null,
         "NetworkID": network_id,
         "EndpointID": "",
-        "Gateway": text(interface.and_then(|it| it.gateway).map(|it| it.to_string())),
-        "IPAddress": text(interface.map(|it| it.address.to_string())),
-        "IPPrefixLen": interface.map_or(0, |it| it.prefix_len),
         "IPv6Gateway": "",
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
-        "MacAddress": text(interface.map(|it| it.mac.map(|byte| format!("{byte:02x}")).join(":"))),
         "DriverOpts": null,
-    })
+    });
+    document::add_address(&mut endpoint, interface);
+    endpoint
 }
 
 fn ports(one: &Listed) -> Vec<Value> {
